@@ -1,0 +1,1 @@
+"""Hago: which layers of a network should run at which precision on this hardware."""

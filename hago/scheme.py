@@ -1,0 +1,71 @@
+"""How one tensor is quantized: bits, symmetric or not, granularity, and the numbers that follow.
+
+Notation: real = scale * (q - zero_point), with q an integer in [qmin, qmax].
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import StrategyError
+
+
+@dataclass(frozen=True, order=True)
+class Granularity:
+    """Which elements share one scale: the whole tensor, one output channel, or one group of inputs.
+
+    ``kind`` is ``"per_tensor"``, ``"per_channel"`` or ``"per_group"``; ``group_size`` counts the
+    consecutive input channels that share a scale and is 0 unless ``kind`` is ``"per_group"``.
+    The written form is ``per_tensor``, ``per_channel`` or ``per_group:64``.
+    """
+
+    kind: str
+    group_size: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("per_tensor", "per_channel", "per_group"):
+            raise StrategyError(
+                f"granularity must be per_tensor, per_channel or per_group:SIZE, not {self.kind!r}"
+            )
+        if (self.kind == "per_group") != (self.group_size > 0):
+            raise StrategyError(f"group size {self.group_size} does not fit granularity {self.kind!r}")
+
+    @classmethod
+    def parse(cls, text: str) -> Granularity:
+        """Reads the written form; raises StrategyError on anything else."""
+        match = re.fullmatch(r"per_group:(\d+)", text)
+        return cls("per_group", int(match[1])) if match else cls(text)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.group_size}" if self.group_size else self.kind
+
+
+PER_TENSOR = Granularity("per_tensor")
+PER_CHANNEL = Granularity("per_channel")
+
+
+@dataclass(frozen=True)
+class TensorScheme:
+    """The integer type that holds a tensor. ``bits`` may be fewer than the 8 that the storage has."""
+
+    bits: int
+    signed: bool
+    symmetric: bool
+
+    @property
+    def qmin(self) -> int:
+        # Symmetric signed types give up -2**(b-1), so that +x and -x have the same magnitude.
+        if not self.signed:
+            return 0
+        return -(2 ** (self.bits - 1)) + (1 if self.symmetric else 0)
+
+    @property
+    def qmax(self) -> int:
+        return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.int8 if self.signed else np.uint8)
