@@ -1,0 +1,68 @@
+"""Compiles one kernel for this machine and calls it with numpy arrays: for tests, timing and exploration.
+
+The deployable path (`hago.build`) compiles the same PrimFuncs but keeps and links them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm.target import Target
+
+from ..errors import BuildError
+from .base import AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa, Template
+
+MCPU = {
+    AVX2.name: "haswell",
+    AVX_VNNI.name: "alderlake",
+    AVX512_VNNI.name: "cascadelake",
+    AVX512_BF16.name: "cooperlake",
+}
+
+
+def target_of(isa: Isa) -> Target:
+    """The LLVM target of the oldest processor that has this instruction set."""
+    return Target({"kind": "llvm", "mcpu": MCPU[isa.name]})
+
+
+class Jitted:
+    """A compiled kernel: call it with its input arrays, then its output arrays, which it fills."""
+
+    def __init__(self, function: Any, isa: Isa) -> None:
+        self.primfunc = function.with_attr("global_symbol", "kernel")
+        try:
+            self.executable = tvm.compile(tvm.IRModule({"kernel": self.primfunc}), target=target_of(isa))
+        except Exception as error:
+            raise BuildError(f"the kernel does not compile: {error}", where=isa.name) from error
+        self._call = self.executable["kernel"]
+
+    def __call__(self, *arrays: np.ndarray) -> None:
+        """Inputs then outputs, C-contiguous; every writeable array holds its new contents afterwards."""
+        tensors = [tvm.runtime.tensor(np.ascontiguousarray(array)) for array in arrays]
+        self._call(*tensors)
+        for array, tensor in zip(arrays, tensors, strict=True):
+            if array.flags.writeable:
+                array[...] = tensor.numpy().reshape(array.shape)
+
+    def time_s(self, *arrays: np.ndarray, repeat: int = 7, min_repeat_ms: int = 20) -> float:
+        """Median seconds of one call, over ``repeat`` measurements of at least ``min_repeat_ms`` each."""
+        tensors = [tvm.runtime.tensor(np.ascontiguousarray(array)) for array in arrays]
+        evaluator = self.executable.mod.time_evaluator(
+            "kernel", tvm.cpu(), number=1, repeat=repeat, min_repeat_ms=min_repeat_ms
+        )
+        return float(np.median(evaluator(*tensors).results))
+
+    def assembly(self) -> str:
+        """The machine code as LLVM writes it, to see whether it is vectorised."""
+        return str(self.executable.mod.inspect_source("asm"))
+
+
+def jit(template: Template | Callable[..., Any], params: Any, isa: Isa, threads: int = 1) -> Jitted:
+    """``template(params, isa, threads)``, compiled.
+
+    Raises BuildError where TVM or LLVM refuses it.
+    """
+    return Jitted(template(params, isa, threads), isa)
