@@ -1,0 +1,209 @@
+"""What the vector templates share: flat views of tensors, loops over vectors with tails, requantize.
+
+The templates are TVMScript, written through its builder (`tvm.script.ir_builder.tirx`) because the vector
+widths, tails and tap counts are Python values; building one takes well under a millisecond where the
+parser needs ten. Indices are flat, in elements, row-major. ``lanes`` counts the elements of one vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from .base import Isa, TensorType
+
+Expr: TypeAlias = Any
+"""A TIR expression, scalar or vector (TVM's classes are untyped)."""
+
+Spans = Callable[[Expr, int], None]
+"""Receives the first index of one vector and its number of lanes."""
+
+PARALLEL_FROM = 1 << 19
+"""Element operations below which starting the thread pool costs more than it gives."""
+
+_ROUND = float(3 << 22)
+_ROUND_BITS = int(np.float32(_ROUND).view(np.int32))
+_UNROLLED_TAIL = 4
+
+
+class Flat:
+    """One tensor of a kernel's signature, addressed by flat index."""
+
+    def __init__(self, whole: Any, tensor: TensorType) -> None:
+        self.dtype = tensor.dtype
+        self.size = tensor.size
+        self._view = T.decl_buffer((max(self.size, 1),), tensor.dtype, data=whole.data)
+
+    def load(self, index: Expr, lanes: int = 1) -> Expr:
+        """``lanes`` neighbours from ``index``, bound to a variable (so that a second use costs nothing)."""
+        return T.bind(self._view[index if lanes == 1 else T.ramp(index, 1, lanes)])
+
+    def gather(self, index: Expr) -> Expr:
+        """The elements at the indices in a vector (or the one at a scalar index)."""
+        return T.bind(self._view[index])
+
+    def strided(self, index: Expr, step: int, lanes: int) -> Expr:
+        """``lanes`` elements, ``step`` apart; step 0 repeats one element."""
+        if lanes == 1:
+            return self.load(index)
+        if step == 0:
+            return T.bind(T.broadcast(self._view[index], lanes))
+        return T.bind(self._view[T.ramp(index, step, lanes)])
+
+    def store(self, index: Expr, value: Expr, lanes: int = 1) -> None:
+        T.buffer_store(self._view, value, [index if lanes == 1 else T.ramp(index, 1, lanes)])
+
+
+def local(size: int, dtype: str) -> Any:
+    """Scratch memory of this kernel (registers, where LLVM can see through all of its uses)."""
+    return T.alloc_buffer((size,), dtype, scope="local")
+
+
+def primfunc(
+    inputs: Sequence[TensorType], outputs: Sequence[TensorType], body: Callable[..., None]
+) -> Any:
+    """The PrimFunc whose statements are what ``body(*inputs, *outputs)`` writes, given `Flat` views."""
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_attr({"global_symbol": "kernel", "tir.noalias": True})
+            names = [f"x{i}" for i in range(len(inputs))] + [f"y{i}" for i in range(len(outputs))]
+            tensors = [*inputs, *outputs]
+            arguments = [
+                T.arg(name, T.buffer(tensor.shape, tensor.dtype))
+                for name, tensor in zip(names, tensors, strict=True)
+            ]
+            body(*[Flat(whole, tensor) for whole, tensor in zip(arguments, tensors, strict=True)])
+    return builder.get()
+
+
+def typed(dtype: str, lanes: int) -> str:
+    """TVM's name of the vector type."""
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def cast(value: Expr, dtype: str, lanes: int) -> Expr:
+    return T.cast(value, typed(dtype, lanes))
+
+
+def bits(value: Expr, dtype: str, lanes: int) -> Expr:
+    """The same bits as another type of the same width."""
+    return T.reinterpret(value, dtype=typed(dtype, lanes))
+
+
+def widths(count: int, lanes: int) -> list[tuple[int, int]]:
+    """Powers of two, at most ``lanes``, that cover ``count`` elements once: (first element, width) each."""
+    found, start, width = [], 0, lanes
+    while start < count:
+        while width > count - start:
+            width //= 2
+        found.append((start, width))
+        start += width
+    return found
+
+
+def spans(count: int, lanes: int, body: Spans, *, overlap: bool = True) -> None:
+    """Covers ``range(count)`` by vectors.
+
+    Full vectors in a loop; the rest by one more that overlaps the last (``overlap``: computing an element
+    twice must be harmless), or, where there is no full one, by narrower ones.
+    """
+    full, rest = divmod(count, lanes)
+    if full > 1:
+        with T.serial(0, full) as i:
+            body(i * lanes, lanes)
+    elif full == 1:
+        body(0, lanes)
+    if rest and full and overlap:
+        body(count - lanes, lanes)
+    elif rest:
+        for start, width in widths(rest, lanes):
+            body(full * lanes + start, width)
+
+
+def rows(count: int, threads: int, work: int, body: Callable[[Expr], None]) -> None:
+    """Runs ``body(row)`` for every row, cut into ``threads`` chunks where ``work`` (element operations) pays."""
+    if count == 1:
+        body(0)
+        return
+    if threads < 2 or work < PARALLEL_FROM:
+        with T.serial(0, count) as row:
+            body(row)
+        return
+    chunk = -(-count // threads)
+    with T.parallel(0, threads) as part, T.serial(0, T.max(0, T.min(chunk, count - part * chunk))) as row:
+        body(part * chunk + row)
+
+
+def chunks(count: int, lanes: int, threads: int, work: int, body: Spans) -> None:
+    """`spans` over one long dimension, cut into ``threads`` chunks of whole vectors where ``work`` pays."""
+    full, rest = divmod(count, lanes)
+    if threads < 2 or work < PARALLEL_FROM or full < threads:
+        spans(count, lanes, body)
+        return
+    rows(full, threads, work, lambda i: body(i * lanes, lanes))
+    if rest:
+        body(count - lanes, lanes)
+
+
+def unravel(row: Expr, dims: Sequence[int]) -> list[Expr]:
+    """The coordinates of a flat row number in ``dims``."""
+    found: list[Expr] = []
+    for position, dim in enumerate(dims):
+        below = int(np.prod(dims[position + 1 :], dtype=np.int64))
+        index = row if below == 1 else row // below
+        found.append(index if position == 0 else index % dim)
+    return found
+
+
+def rint_to_int32(value: Expr, lanes: int) -> Expr:
+    """Nearest integer, half to even, of float32 values within +-2**22, as int32.
+
+    Adding 1.5 * 2**23 leaves the integer in the low mantissa bits, rounded in the processor's default mode:
+    two cheap instructions on every instruction set, and exact. The sum must not be contracted with a product
+    that made ``value``: callers clamp in between.
+    """
+    shifted = value + T.float32(_ROUND)
+    return bits(shifted, "int32", lanes) - T.int32(_ROUND_BITS)
+
+
+class Epilogue:
+    """From the float32 product float32(acc) * scale to the output element.
+
+    uint8: clamp(rint(product), lo - zp, hi - zp) + zp, constants int32 zp, lo, hi at ``numbers[at:at + 3]``.
+    float32: min(max(product, act_lo), act_hi), constants float32 at ``factors[at:at + 2]``.
+    The constants are loaded once, where this object is made: before the loops.
+    """
+
+    def __init__(self, out: str, constants: Flat, at: int) -> None:
+        self.out = out
+        if out == "uint8":
+            self.zero_point = constants.load(at)
+            self.low = T.bind(T.cast(constants.load(at + 1) - self.zero_point, "float32"))
+            self.high = T.bind(T.cast(constants.load(at + 2) - self.zero_point, "float32"))
+        else:
+            self.low, self.high = constants.load(at), constants.load(at + 1)
+
+    def __call__(self, product: Expr, lanes: int) -> Expr:
+        clamped = T.min(T.max(product, self.low), self.high)
+        if self.out == "float32":
+            return clamped
+        return cast(rint_to_int32(clamped, lanes) + self.zero_point, "uint8", lanes)
+
+
+def numbers_of(*values: int) -> np.ndarray:
+    """int32 constants of one call: kernels take them as an input, so that new scales need no new kernel."""
+    return np.array(values, np.int32)
+
+
+def factors_of(*values: float) -> np.ndarray:
+    """float32 constants of one call."""
+    return np.array(values, np.float32)
+
+
+def byte_lanes(isa: Isa) -> int:
+    """8-bit lanes in one vector."""
+    return isa.bits // 8
