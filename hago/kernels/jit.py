@@ -25,7 +25,10 @@ MCPU = {
 
 def target_of(isa: Isa) -> Target:
     """The LLVM target of the oldest processor that has this instruction set."""
-    return Target({"kind": "llvm", "mcpu": MCPU[isa.name]})
+    target: dict[str, Any] = {"kind": "llvm", "mcpu": MCPU[isa.name]}
+    if isa.vbmi:
+        target["mattr"] = ["+avx512vbmi"]
+    return Target(target)
 
 
 class Jitted:

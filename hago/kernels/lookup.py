@@ -1,0 +1,70 @@
+"""256-entry tables applied to uint8 tensors.
+
+Two ways, by what the processor has: `vpermi2b` (AVX512-VBMI), 128 entries at a time from registers; else one
+load per element, which the processor overlaps to about one a cycle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.script.ir_builder import tirx as T
+
+from .base import Isa, TensorType
+from .vector import Expr, Flat, byte_lanes, chunks, primfunc
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """y = table[x]; ``dtype`` is the table's and the output's."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def lookup(params: Lookup, isa: Isa, threads: int) -> Any:
+    """(x uint8, table [256]) -> y."""
+
+    def body(x: Flat, table: Flat, y: Flat) -> None:
+        apply = Table(table, isa, x.size)
+
+        def vector(at: Expr, lanes: int) -> None:
+            y.store(at, apply(x.load(at, lanes), lanes), lanes)
+
+        chunks(x.size, apply.lanes, threads, x.size, vector)
+
+    x = TensorType("uint8", params.shape)
+    return primfunc([x, TensorType(params.dtype, (256,))], [TensorType(params.dtype, params.shape)], body)
+
+
+class Table:
+    """A table held in registers where the instruction set allows; made before the loops.
+
+    ``lanes`` is the vector width that suits it.
+    """
+
+    def __init__(self, table: Flat, isa: Isa, count: int) -> None:
+        self._table = table
+        self._isa = isa
+        self.lanes = byte_lanes(isa) if table.dtype == "uint8" else isa.lanes
+        self._vectors: list[Expr] = []
+        if table.dtype == "uint8" and isa.vbmi and count >= 64:
+            self._vectors = [table.load(64 * i, 64) for i in range(4)]
+
+    def __call__(self, index: Expr, lanes: int) -> Expr:
+        if self._vectors and lanes == 64:
+            return self._permuted(index)
+        return self._table.gather(T.cast(index, "int32" if lanes == 1 else f"int32x{lanes}"))
+
+    def _permuted(self, index: Expr) -> Expr:
+        name = T.llvm_lookup_intrinsic_id("llvm.x86.avx512.vpermi2var.qi.512")
+        low, high = (
+            T.bind(
+                T.call_llvm_pure_intrin(
+                    name, self._vectors[2 * i], index, self._vectors[2 * i + 1], dtype="uint8x64"
+                )
+            )
+            for i in range(2)
+        )
+        return T.Select(index < T.broadcast(T.uint8(128), 64), low, high)

@@ -1,0 +1,226 @@
+"""Loops that read a tensor in one order of dimensions and write it in another, tile by tile in registers.
+
+A square tile is transposed by log2(n) rounds of interleaving two vectors (the perfect shuffle network of
+Stone, IEEE Trans. Computers C-20, 1971): round by round, row i is zipped with row i + n/2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from .vector import Expr, Flat, chunks, rows, spans, unravel
+
+Convert = Callable[[Expr, int], Expr]
+"""An elementwise function of a vector and its number of lanes."""
+
+_WIDEST_INTERLEAVE = 4
+"""Up to so many channels, whole pixels are woven from (or split into) one vector per channel."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Output dimensions after merging, and the input's element stride along each."""
+
+    dims: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def order(shape: Sequence[int], perm: Sequence[int]) -> Order:
+    """What ``perm`` (numpy's transpose) does to ``shape``, with as few dimensions as can be."""
+    below = [int(np.prod(shape[axis + 1 :], dtype=np.int64)) for axis in range(len(shape))]
+    dims: list[int] = []
+    strides: list[int] = []
+    for axis in perm:
+        if shape[axis] == 1:
+            continue
+        if dims and strides[-1] == below[axis] * shape[axis]:
+            dims[-1] *= shape[axis]
+            strides[-1] = below[axis]
+        else:
+            dims.append(shape[axis])
+            strides.append(below[axis])
+    return Order(tuple(dims or [1]), tuple(strides or [1]))
+
+
+def permute(
+    source: Flat,
+    target: Flat,
+    how: Order,
+    lanes: int,
+    threads: int,
+    *,
+    cost: int = 1,
+    before: Convert = lambda value, lanes: value,
+    after: Convert = lambda value, lanes: value,
+) -> None:
+    """target = after(before(source)) in the order ``how``; ``before`` acts ahead of the shuffle, ``after`` behind.
+
+    ``lanes`` is the vector width of plain copies.
+    """
+    work = cost * source.size
+    if how.strides[-1] == 1:
+        _copy(source, target, how, lanes, threads, work, lambda v, w: after(before(v, w), w))
+        return
+    depth = how.strides.index(1)
+    last = how.dims[-1]
+    outer = [axis for axis in range(len(how.dims)) if axis not in (depth, len(how.dims) - 1)]
+    if last <= _WIDEST_INTERLEAVE and depth == len(how.dims) - 2 and how.dims[depth] >= 8:
+        _weave(source, target, how, threads, work, before, after)
+    elif how.dims[depth] <= _WIDEST_INTERLEAVE and how.strides[-1] == how.dims[depth] and last >= 8:
+        _split(source, target, how, depth, threads, work, before, after)
+    else:
+        _tiles(source, target, how, depth, outer, threads, work, before, after)
+
+
+def _copy(
+    source: Flat, target: Flat, how: Order, lanes: int, threads: int, work: int, convert: Convert
+) -> None:
+    """The last dimension stays the last: rows are copied."""
+    inner, outer = how.dims[-1], how.dims[:-1]
+
+    def move(to: Expr, start: Expr, width: int) -> None:
+        target.store(to, convert(source.load(start, width), width), width)
+
+    if not outer:
+        chunks(inner, lanes, threads, work, lambda i, width: move(i, i, width))
+        return
+
+    def row_body(row: Expr) -> None:
+        at = unravel(row, outer)
+        start = sum(i * s for i, s in zip(at, how.strides, strict=False))
+        spans(inner, lanes, lambda i, width: move(row * inner + i, start + i, width))
+
+    rows(int(np.prod(outer, dtype=np.int64)), threads, work, row_body)
+
+
+def _starts(how: Order, outer: Sequence[int], row: Expr) -> tuple[Expr, Expr]:
+    """Flat input and output index of an outer coordinate (0 along the dimensions not in ``outer``)."""
+    at = unravel(row, [how.dims[axis] for axis in outer])
+    source = sum((i * how.strides[axis] for i, axis in zip(at, outer, strict=True)), 0)
+    target = sum((i * _below(how, axis) for i, axis in zip(at, outer, strict=True)), 0)
+    return source, target
+
+
+def _below(how: Order, axis: int) -> int:
+    return int(np.prod(how.dims[axis + 1 :], dtype=np.int64))
+
+
+def _blocked(count: int, width: int, body: Callable[[Expr], None]) -> None:
+    """``body`` at every multiple of ``width`` below ``count``, the last one moved back so that it fits."""
+    full = count // width
+    with T.serial(0, full) as i:
+        body(i * width)
+    if count % width:
+        body(count - width)
+
+
+def _weave(
+    source: Flat, target: Flat, how: Order, threads: int, work: int, before: Convert, after: Convert
+) -> None:
+    """[..., few, many] -> [..., many, few]: one vector per plane, interleaved."""
+    few, many, stride = how.dims[-1], how.dims[-2], how.strides[-1]
+    outer = list(range(len(how.dims) - 2))
+    width = 16 if many >= 16 else 8
+    weave = [plane * width + lane for lane in range(width) for plane in range(few)]
+
+    def pixels(begin: tuple[Expr, Expr], first: Expr) -> None:
+        planes = [before(source.load(begin[0] + first + c * stride, width), width) for c in range(few)]
+        woven = T.bind(T.Shuffle(planes, weave))
+        target.store(begin[1] + first * few, after(woven, width * few), width * few)
+
+    _over_blocks(how, outer, many, width, threads, work, pixels)
+
+
+def _split(
+    source: Flat, target: Flat, how: Order, depth: int, threads: int, work: int, before: Convert, after: Convert
+) -> None:
+    """[..., many, few] -> [..., few, ..., many]: one load of whole pixels, one vector per plane."""
+    few, many = how.dims[depth], how.dims[-1]
+    outer = [axis for axis in range(len(how.dims) - 1) if axis != depth]
+    width = 16 if many >= 16 else 8
+    step = _below(how, depth)
+
+    def pixels(begin: tuple[Expr, Expr], first: Expr) -> None:
+        whole = T.bind(before(source.load(begin[0] + first * few, width * few), width * few))
+        for plane in range(few):
+            picked = T.bind(T.Shuffle([whole], [lane * few + plane for lane in range(width)]))
+            target.store(begin[1] + first + plane * step, after(picked, width), width)
+
+    _over_blocks(how, outer, many, width, threads, work, pixels)
+
+
+def _over_blocks(
+    how: Order,
+    outer: Sequence[int],
+    count: int,
+    width: int,
+    threads: int,
+    work: int,
+    body: Callable[[tuple[Expr, Expr], Expr], None],
+) -> None:
+    """``body(starts, first)`` for every outer coordinate and every block of ``width`` along ``count``."""
+    full, rest = divmod(count, width)
+    outside = int(np.prod([how.dims[axis] for axis in outer], dtype=np.int64))
+
+    def row_body(row: Expr) -> None:
+        body(_starts(how, outer, row // full), (row % full) * width)
+
+    rows(outside * full, threads, work, row_body)
+    if rest:
+        rows(outside, 1, work, lambda row: body(_starts(how, outer, row), count - width))
+
+
+def _tiles(
+    source: Flat,
+    target: Flat,
+    how: Order,
+    depth: int,
+    outer: Sequence[int],
+    threads: int,
+    work: int,
+    before: Convert,
+    after: Convert,
+) -> None:
+    """Square tiles over the input's last dimension (``depth`` in the output) and the output's last."""
+    deep, last = how.dims[depth], how.dims[-1]
+    widest = {1: 16, 2: 8, 4: 8}.get(_bytes(source.dtype), 4)
+    side = 1 << (min(deep, last, widest).bit_length() - 1)
+    step_in, step_out = how.strides[-1], _below(how, depth)
+    down = -(-deep // side)
+
+    def tile(begin: tuple[Expr, Expr], a: Expr, b: Expr) -> None:
+        lines = [
+            T.bind(before(source.load(begin[0] + a + (b + i) * step_in, side), side)) for i in range(side)
+        ]
+        for i, line in enumerate(_transposed(lines, side)):
+            target.store(begin[1] + b + (a + i) * step_out, after(line, side), side)
+
+    def row_body(row: Expr) -> None:
+        begin = _starts(how, outer, row // down)
+        a = T.bind(T.min((row % down) * side, deep - side))
+        _blocked(last, side, lambda b: tile(begin, a, b))
+
+    rows(int(np.prod([how.dims[axis] for axis in outer], dtype=np.int64)) * down, threads, work, row_body)
+
+
+def _transposed(lines: list[Expr], side: int) -> list[Expr]:
+    if side == 1:
+        return lines
+    half = side // 2
+    low = [k for i in range(half) for k in (i, side + i)]
+    high = [k + half for k in low]
+    for _ in range(side.bit_length() - 1):
+        zipped: list[Expr] = []
+        for i in range(half):
+            pair = [lines[i], lines[i + half]]
+            zipped += [T.bind(T.Shuffle(pair, low)), T.bind(T.Shuffle(pair, high))]
+        lines = zipped
+    return lines
+
+
+def _bytes(dtype: str) -> int:
+    return 1 if dtype == "bool" else 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
