@@ -1,0 +1,112 @@
+"""What the runners of ONNX files share: static shapes and what the inputs are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from ..errors import MeasureError, ModelError
+
+if TYPE_CHECKING:
+    from ..model import TensorInfo
+
+ModelLike = onnx.ModelProto | bytes | str | os.PathLike[str]
+
+
+def static_model(model: ModelLike, batch: int | None) -> onnx.ModelProto:
+    """The model with the batch, the first axis of every input, fixed where it is dynamic.
+
+    ``batch`` None takes what the file says, 1 where it says nothing. A path may have external data beside it.
+    Raises ModelError when it cannot be read, or another axis is dynamic, or its batch is another.
+    """
+    proto = _read(model)
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in weights]
+    fixed: dict[str, int] = {}
+    for value in inputs:
+        dims = value.type.tensor_type.shape.dim
+        for axis, dim in enumerate(dims):
+            known = dim.dim_value if dim.HasField("dim_value") else fixed.get(dim.dim_param, 0)
+            if known <= 0 and axis == 0:
+                known = batch or 1
+            if known <= 0:
+                raise ModelError(
+                    f"axis {axis} has no fixed size",
+                    where=f"input {value.name}",
+                    hint="only the first axis may be dynamic: export the model with the sizes it is to run at",
+                )
+            if axis == 0 and batch is not None and known != batch:
+                raise ModelError(
+                    f"the model is made for batch {known}, not for {batch}", where=f"input {value.name}"
+                )
+            if dim.dim_param:
+                fixed[dim.dim_param] = known
+            dim.dim_value = known
+    # The same symbol elsewhere means the same size; left standing, engines warn of a mismatch at every run.
+    for value in [*proto.graph.output, *proto.graph.value_info]:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in fixed:
+                dim.dim_value = fixed[dim.dim_param]
+    return proto
+
+
+def input_infos(proto: onnx.ModelProto) -> tuple[TensorInfo, ...]:
+    """Name, type and static shape of each input that is no weight."""
+    from ..model import TensorInfo  # here, because hago.model is not needed by who only runs artifacts
+
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    return tuple(
+        TensorInfo(
+            name=value.name,
+            dtype=np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)),
+            shape=tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim),
+        )
+        for value in proto.graph.input
+        if value.name not in weights
+    )
+
+
+def serialized(proto: onnx.ModelProto, engine: str) -> bytes:
+    """The model's bytes; MeasureError beyond the 2 GB that a protobuf message can hold."""
+    try:
+        return proto.SerializeToString()
+    except ValueError as error:
+        raise MeasureError(f"the model is larger than 2 GB: {error}", where=engine) from error
+
+
+def weight_bytes(model: ModelLike) -> int:
+    """Bytes of all weights as stored in the file (initializers and Constant nodes; int4 packed by two)."""
+    proto = _read(model)
+    tensors = list(proto.graph.initializer)
+    for node in proto.graph.node:
+        if node.op_type == "Constant":
+            tensors += [attribute.t for attribute in node.attribute if attribute.HasField("t")]
+    return sum(_tensor_bytes(tensor) for tensor in tensors)
+
+
+def _tensor_bytes(tensor: onnx.TensorProto) -> int:
+    count = int(np.prod(tensor.dims, dtype=np.int64))
+    if tensor.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4):
+        return (count + 1) // 2
+    if tensor.data_type == onnx.TensorProto.STRING:
+        return sum(len(text) for text in tensor.string_data)
+    return count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def _read(model: ModelLike) -> onnx.ModelProto:
+    if isinstance(model, onnx.ModelProto):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        return copy
+    where = "bytes" if isinstance(model, bytes) else str(Path(model).name)
+    try:
+        return onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror or error}", where=where) from error
+    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(f"is not an ONNX model: {error}", where=where) from error

@@ -1,0 +1,51 @@
+"""ONNX Runtime on the CPU, as a peer to measure beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from ..errors import MeasureError, MissingExtraError
+from .onnx_io import ModelLike, input_infos, serialized, static_model
+
+if TYPE_CHECKING:
+    from ..model import TensorInfo
+
+
+class OnnxRuntimeRunner:
+    """A float or QDQ model in ONNX Runtime, all graph optimizations on, at a fixed batch.
+
+    ``model`` is a path, a ModelProto or its bytes; ``batch`` fixes a dynamic one (None: as in the file, else 1).
+    Raises MissingExtraError without onnxruntime, ModelError for a file that is none, MeasureError when ONNX
+    Runtime refuses the model.
+    """
+
+    def __init__(
+        self, model: ModelLike, threads: int = 1, *, batch: int | None = None, name: str = "ONNX Runtime"
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingExtraError("onnxruntime", "peers", "measuring ONNX Runtime") from error
+        self.name, self.threads = name, threads
+        proto = static_model(model, batch)
+        self.inputs: tuple[TensorInfo, ...] = input_infos(proto)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3  # errors: they are raised, and warnings do not belong to the table
+        payload = serialized(proto, name)
+        try:
+            self._session = onnxruntime.InferenceSession(payload, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions share no base class of their own
+            raise MeasureError(f"ONNX Runtime refuses the model: {error}", where=name) from error
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        return self._session.run(None, feeds)
+
+    def close(self) -> None:
+        del self._session

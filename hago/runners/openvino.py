@@ -1,0 +1,83 @@
+"""OpenVINO on the CPU, as a peer to measure beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from ..errors import MeasureError, MissingExtraError
+from .onnx_io import ModelLike, input_infos, serialized, static_model
+
+if TYPE_CHECKING:
+    from ..model import TensorInfo
+
+
+class OpenVinoRunner:
+    """A float or QDQ model in OpenVINO, tuned for latency, at a fixed batch.
+
+    ``precision`` is what float layers compute in. It is set always: left to itself, OpenVINO silently computes
+    a float32 model in bfloat16 wherever the CPU has it, which is another model to compare with.
+    Raises MissingExtraError without openvino, ModelError for a file that is none, MeasureError when OpenVINO
+    refuses the model.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike,
+        threads: int = 1,
+        *,
+        batch: int | None = None,
+        name: str = "OpenVINO",
+        precision: str = "f32",
+    ) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingExtraError("openvino", "peers", "measuring OpenVINO") from error
+        self.name, self.threads = name, threads
+        proto = static_model(model, batch)
+        self.inputs: tuple[TensorInfo, ...] = input_infos(proto)
+        payload = serialized(proto, name)
+        try:
+            core = openvino.Core()
+            read = core.read_model(payload)
+            compiled = core.compile_model(
+                read,
+                "CPU",
+                {
+                    "PERFORMANCE_HINT": "LATENCY",
+                    "INFERENCE_NUM_THREADS": threads,
+                    "INFERENCE_PRECISION_HINT": precision,
+                },
+            )
+            self._request = compiled.create_infer_request()
+        except Exception as error:
+            raise MeasureError(f"OpenVINO refuses the model: {_reason(error)}", where=name) from error
+        # By place, not by name: cheaper per call, and OpenVINO renames some tensors.
+        self._places = [_place(compiled.inputs, info.name, i) for i, info in enumerate(self.inputs)]
+        self._outputs = range(len(compiled.outputs))
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        by_place = {place: feeds[info.name] for place, info in zip(self._places, self.inputs, strict=True)}
+        # Inputs are read in place, as ONNX Runtime does; outputs are copied, so that the caller owns them.
+        results = self._request.infer(by_place, share_inputs=True, share_outputs=False)
+        return [results[i] for i in self._outputs]
+
+    def close(self) -> None:
+        del self._request
+
+
+def _place(ports: list[Any], name: str, default: int) -> int:
+    for i, port in enumerate(ports):
+        if name in port.get_names():
+            return i
+    return default
+
+
+def _reason(error: Exception) -> str:
+    """The last line with words: the others name OpenVINO's own source files."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return said[-1] if said else type(error).__name__
