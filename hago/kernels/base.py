@@ -10,7 +10,7 @@ An *emitter* turns one node of the lowered graph into the `KernelCall`s that com
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,13 @@ class Isa:
     def lanes(self) -> int:
         """32-bit lanes in one vector."""
         return self.bits // 32
+
+    def fit(self, channels: int) -> Isa:
+        """The same instructions on the widest vectors (not under 128 bits) that ``channels`` lanes fill."""
+        bits = self.bits
+        while bits > 128 and bits // 32 > channels:
+            bits //= 2
+        return replace(self, bits=bits)
 
 
 AVX2 = Isa("x86-avx2", 256, 16)

@@ -1,0 +1,354 @@
+"""Dense dot products: convolution (also grouped), fully connected, in integers and in floats.
+
+A convolution is computed directly, without an im2col buffer. `lanes` output channels lie in one vector
+register, a tile of P pixels times V such vectors is accumulated in registers over the whole reduction,
+and the epilogue (requantize, clamp, residual) runs on the registers before anything is stored.
+
+    N batch, H W input height and width, C input channels, O output channels, OH OW output size,
+    KH KW kernel, G groups, P pixels of a tile, V vectors of a tile, L lanes, KP reduction steps packed in one lane.
+
+    x [N, H, W, C]      weights [G*OV, steps, L*KP], packed by `pack_weights`      y [N, OH, OW, O]
+
+Where a vector of output channels would pass the end it is moved back (the overlapping lanes are computed
+twice, to the same value), and so is the last tile of a row: no masks and no remainder code.
+
+The numbers of quantization (bias, scale, zero points, bounds) are inputs, not part of the code, so that one
+compiled kernel serves every calibration of a layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from .base import Isa
+from .dot import DOTS
+from .emit import argument, channel_start, flat, maybe_parallel, moved_back, vector_index
+from .epilogue import dequantize, requantize
+from .padding import padded_copy
+
+_WEIGHTS_IN_CACHE = 512 * 1024
+_MACS_WORTH_A_THREAD = 200_000  # less than about two microseconds of work does not pay for waking a thread
+
+
+@dataclass(frozen=True)
+class Tile:
+    """P pixels times V vectors of output channels, accumulated in registers."""
+
+    pixels: int
+    vectors: int
+
+
+@dataclass(frozen=True)
+class DenseParams:
+    """Shapes and types of one dense kernel. ``dot`` names the instruction (see dot.py)."""
+
+    dot: str
+    out: str  # "uint8", "float32" or "bfloat16"
+    n: int
+    h: int
+    w: int
+    c: int
+    o: int
+    kernel: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilations: tuple[int, int] = (1, 1)
+    groups: int = 1
+    residual: bool = False
+    group_steps: int = 0  # > 0: reduction steps that share one integer multiplier (two-level scales)
+    tile: Tile | None = None
+
+    @property
+    def oh(self) -> int:
+        return (self.h + self.pads[0] + self.pads[2] - self.dilations[0] * (self.kernel[0] - 1) - 1) // (
+            self.strides[0]
+        ) + 1
+
+    @property
+    def ow(self) -> int:
+        return (self.w + self.pads[1] + self.pads[3] - self.dilations[1] * (self.kernel[1] - 1) - 1) // (
+            self.strides[1]
+        ) + 1
+
+    @property
+    def contiguous_row(self) -> bool:
+        """Whether one kernel row reads KW*C neighbouring elements, so that taps share a packed step."""
+        return self.groups == 1 and self.dilations[1] == 1 and not self.group_steps
+
+    @property
+    def macs(self) -> int:
+        return self.n * self.oh * self.ow * self.o * self.kernel[0] * self.kernel[1] * self.c // self.groups
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What follows from the parameters and the instruction set: the loop structure."""
+
+    lanes: int
+    vectors: int  # vectors of output channels in one group
+    taps: int  # steps of the reduction: KH * taps * steps
+    steps: int
+    tap_stride: int  # elements between two taps of one kernel row
+    scratch: bool  # the input is copied into a padded (or widened) buffer first
+    rows: int  # output rows and columns as the loops see them (a 1x1 convolution is one long row)
+    cols: int
+
+
+def plan(p: DenseParams, isa: Isa) -> Plan:
+    dot, isa = DOTS[p.dot], isa.fit(p.o // p.groups)
+    per_group, kh, kw = p.c // p.groups, *p.kernel
+    if p.contiguous_row:
+        taps, length, tap_stride = 1, kw * p.c, 0
+    else:
+        taps, length, tap_stride = kw, per_group, p.dilations[1] * p.c
+    steps = -(-length // dot.pack)
+    # A packed step that passes the end of its row or group reads what zero weights then cancel;
+    # only behind the last pixel is there nothing to read, hence the slack of the copy.
+    ragged = length % dot.pack != 0
+    scratch = any(p.pads) or ragged or dot.widens
+    flat = kh == kw == 1 and p.strides == (1, 1) and not any(p.pads)
+    rows, cols = (1, p.n * p.h * p.w) if flat else (p.n * p.oh, p.ow)
+    return Plan(isa.lanes, -(-(p.o // p.groups) // isa.lanes), taps, steps, tap_stride, scratch, rows, cols)
+
+
+def choose_tile(p: DenseParams, isa: Isa) -> Tile:
+    """The tile with the fewest estimated cycles: dot products, loads, and what overlapping repeats."""
+    shape = plan(p, isa)
+    per_dot = DOTS[p.dot].cost
+    best, best_cost = Tile(1, 1), float("inf")
+    extra = 2 if p.group_steps else 1
+    for vectors in range(1, min(shape.vectors, 8 if isa.registers > 16 else 4) + 1):
+        for pixels in range(1, min(shape.cols, 28) + 1):
+            if pixels * vectors * extra + min(vectors, 4) + 1 + (per_dot > 1) > isa.registers:
+                continue
+            blocks = -(-shape.cols // pixels) * -(-shape.vectors // vectors)
+            dots = pixels * vectors * per_dot
+            # Loads run beside dot products; a dot product has a latency of about five, hence the floor.
+            inner = max(dots, 0.5 * pixels + vectors, 5 * per_dot) + 0.5
+            depth = p.kernel[0] * shape.taps * shape.steps
+            cost = blocks * (inner * depth + 6 * pixels * vectors + 20)
+            if cost < best_cost * 0.999:
+                best, best_cost = Tile(pixels, vectors), cost
+    return best
+
+
+def channel_starts(o: int, lanes: int) -> np.ndarray:
+    """First output channel of each vector; the last one is moved back to end at ``o``."""
+    count = -(-o // lanes)
+    starts = np.arange(count) * lanes
+    if o >= lanes:
+        starts[-1] = o - lanes
+    return starts
+
+
+def pack_channels(values: np.ndarray, groups: int, isa: Isa) -> np.ndarray:
+    """Per-channel values [O] -> [G*OV*L] in the order of the vectors, zeros where there is no channel."""
+    per_group = values.reshape(groups, -1)
+    o = per_group.shape[1]
+    lanes = isa.fit(o).lanes
+    index = channel_starts(o, lanes)[:, None] + np.arange(lanes)
+    padded = np.concatenate([per_group, np.zeros((groups, max(0, lanes - o)), values.dtype)], axis=1)
+    return np.ascontiguousarray(padded[:, index].reshape(-1))
+
+
+def pack_weights(w: np.ndarray, p: DenseParams, isa: Isa) -> np.ndarray:
+    """Weights [O, KH, KW, C/G] -> [G*OV, KH*taps*steps, L*KP], zeros where nothing is."""
+    dot, shape = DOTS[p.dot], plan(p, isa)
+    o, kh, kw, c = w.shape
+    isa = isa.fit(o // p.groups)
+    w = w.astype(dot.weight_numpy)
+    rows = w.reshape(o, kh, 1, kw * c) if p.contiguous_row else w
+    rows = np.pad(rows, [(0, 0)] * 3 + [(0, shape.steps * dot.pack - rows.shape[-1])])
+    rows = rows.reshape(p.groups, o // p.groups, -1, dot.pack)
+    per_group = o // p.groups
+    index = channel_starts(per_group, isa.lanes)[:, None] + np.arange(isa.lanes)
+    rows = np.pad(rows, [(0, 0), (0, max(0, isa.lanes - per_group)), (0, 0), (0, 0)])
+    packed = rows[:, index]  # [G, OV, L, steps, KP]
+    packed = packed.transpose(0, 1, 3, 2, 4).reshape(p.groups * shape.vectors, -1, isa.lanes * dot.pack)
+    return np.ascontiguousarray(packed)
+
+
+def dense(p: DenseParams, isa: Isa, threads: int) -> Any:
+    """The PrimFunc. Its buffers, in order:
+
+    x [N, H, W, C], weights [G*OV, steps, L*KP], bias [G*OV*L];
+    integers: scale f32 [G*OV*L], zero points i32 [6]; and always bounds f32 [6]: see epilogue.py;
+    two-level scales: multipliers i32 [G*OV, groups of steps, L]; residual: r like y; and the output y.
+    """
+    return _Dense(p, isa, threads).build()
+
+
+class _Dense:
+    """Emits one kernel; an object because the pieces share a score of sizes and buffers."""
+
+    def __init__(self, p: DenseParams, isa: Isa, threads: int) -> None:
+        self.p, self.dot, self.plan = p, DOTS[p.dot], plan(p, isa)
+        self.isa = isa = isa.fit(p.o // p.groups)
+        tile = p.tile or choose_tile(p, isa)
+        self.P, self.V = min(tile.pixels, self.plan.cols), min(tile.vectors, self.plan.vectors)
+        self.lanes = isa.lanes
+        self.o, self.c = p.o // p.groups, p.c // p.groups  # of one group
+        self.depth = p.kernel[0] * self.plan.taps * self.plan.steps
+        self.tiles = -(-self.plan.cols // self.P)
+        self.work = self.plan.rows * self.tiles
+        self.blocks = -(-self.plan.vectors // self.V)
+        self.row = (p.w + p.pads[1] + p.pads[3]) * p.c  # elements of one (padded) input row
+        self.chunks = threads if p.macs >= _MACS_WORTH_A_THREAD * threads else 1
+        self.acc_type = f"{'int32' if self.dot.integer else 'float32'}x{self.lanes}"
+
+    def build(self) -> Any:
+        p, dot = self.p, self.dot
+        vectors = p.groups * self.plan.vectors
+        with IRBuilder() as builder:
+            with T.prim_func(s_tir=True):
+                T.func_name("kernel")
+                T.func_attr({"tirx.noalias": True})
+                integer, channels = dot.integer, (vectors * self.lanes,)
+                x = argument("x", (p.n, p.h, p.w, p.c), dot.x_type)
+                weights = (vectors, self.depth, self.lanes * dot.pack)
+                self.w = argument("w", weights, dot.weight_numpy.name)
+                self.bias = argument("bias", channels, "int32" if integer else "float32")
+                if integer:
+                    self.scale = argument("scale", channels, "float32")
+                    self.zero = argument("zero", (6,), "int32")
+                self.bounds = argument("bounds", (6,), "float32")
+                if p.group_steps:
+                    groups = (vectors, self.depth // p.group_steps, self.lanes)
+                    self.multiplier = argument("multiplier", groups, "int32")
+                shape = (p.n, p.oh, p.ow, p.o)
+                r = argument("r", shape, p.out) if p.residual else None
+                y = argument("y", shape, p.out)
+                self.r, self.y = flat(r) if p.residual else None, flat(y)
+                self.x = flat(x)
+                if self.plan.scratch:
+                    pad = self.zero[0] if integer else T.uint16(0) if dot.x_type == "uint16" else T.float32(0)
+                    image = (p.n, p.h, p.w, p.c)
+                    self.x = padded_copy(self.x, image, p.pads, dot.read_type, pad, dot.pack, self.chunks)
+                with dot.scope(self.isa):
+                    self.loops()
+        return builder.get()
+
+    def loops(self) -> None:
+        """Pixels outside and channels inside while the weights stay in the cache, else the other way."""
+        p = self.p
+        vectors = p.groups * self.plan.vectors
+        nbytes = vectors * self.depth * self.lanes * self.dot.pack * self.dot.weight_numpy.itemsize
+        by_pixels = self.work >= 2 * self.chunks or self.blocks * p.groups < self.chunks
+        pixels_first = nbytes <= _WEIGHTS_IN_CACHE
+        blocks = p.groups * self.blocks
+        with maybe_parallel(self.work if by_pixels else blocks, self.chunks) as (at, end):
+            pixel_range = (at, end) if by_pixels else (0, self.work)
+            block_range = (0, blocks) if by_pixels else (at, end)
+            outer, inner = (pixel_range, block_range) if pixels_first else (block_range, pixel_range)
+            with T.serial(*outer) as i, T.serial(*inner) as j:
+                self.tile(*((i, j) if pixels_first else (j, i)))
+
+    def tile(self, work: Any, block: Any) -> None:
+        """One tile: initialise, reduce, finish."""
+        p, plan_ = self.p, self.plan
+        group = block // self.blocks if p.groups > 1 else 0
+        vector = moved_back(block % self.blocks if p.groups > 1 else block, self.V, plan_.vectors)
+        out_row = work // self.tiles
+        pixel = moved_back(work % self.tiles, self.P, plan_.cols)
+        if plan_.rows == 1:
+            out_row, pixel = 0, moved_back(work, self.P, plan_.cols)
+        first = T.bind(group * plan_.vectors + vector + T.int32(0))
+        y_at = T.bind((out_row * plan_.cols + pixel) * p.o + group * self.o + T.int32(0))
+        if plan_.rows == 1 and p.oh * p.n > 1 or p.oh * p.n == 1 and p.kernel[0] == 1 and not any(p.pads):
+            x_at = T.bind(pixel * (p.strides[1] * p.c) + group * self.c + T.int32(0))
+        else:
+            line = (out_row // p.oh) * (p.h + p.pads[0] + p.pads[2]) + out_row % p.oh * p.strides[0]
+            x_at = T.bind(line * self.row + pixel * (p.strides[1] * p.c) + group * self.c + T.int32(0))
+        acc = T.alloc_buffer((self.P * self.V,), self.acc_type, scope="local")
+        for v in range(self.V):
+            start = T.bind(self.bias.vload([(first + v) * self.lanes], self.acc_type))
+            for q in range(self.P):
+                T.buffer_store(acc, start, [q * self.V + v])
+        if p.group_steps:
+            self.reduce_groups(acc, x_at, first)
+        else:
+            self.reduce(acc, x_at, first, 0, self.depth)
+        for v in range(self.V):
+            channel = channel_start(vector + v, self.o, self.lanes)
+            for q in range(self.P):
+                self.finish(acc[q * self.V + v], y_at + q * p.o + channel, (first + v) * self.lanes)
+
+    def reduce(self, acc: Any, x_at: Any, first: Any, start: Any, count: Any) -> None:
+        """Adds the products of all taps and steps."""
+        p, plan_ = self.p, self.plan
+        with T.serial(0, p.kernel[0]) as i, T.serial(0, plan_.taps) as j, T.serial(0, plan_.steps) as s:
+            at = x_at + i * (p.dilations[0] * self.row) + j * plan_.tap_stride + s * self.dot.pack
+            self.step(acc, at, first, (i * plan_.taps + j) * plan_.steps + s)
+
+    def reduce_groups(self, acc: Any, x_at: Any, first: Any) -> None:
+        """Two-level scales: each group of steps has its own sum, times a small integer per channel."""
+        p, plan_ = self.p, self.plan
+        part = T.alloc_buffer((self.P * self.V,), self.acc_type, scope="local")
+        per_tap = plan_.steps // p.group_steps
+        with T.serial(0, p.kernel[0]) as i, T.serial(0, plan_.taps) as j, T.serial(0, per_tap) as g:
+            for k in range(self.P * self.V):
+                T.buffer_store(part, T.broadcast(T.int32(0), self.lanes), [k])
+            base = (i * plan_.taps + j) * plan_.steps + g * p.group_steps
+            with T.serial(0, p.group_steps) as s:
+                at = (
+                    x_at + i * (p.dilations[0] * self.row) + j * plan_.tap_stride
+                    + (g * p.group_steps + s) * self.dot.pack
+                )  # fmt: skip
+                self.step(part, at, first, base + s)
+            group = (i * plan_.taps + j) * per_tap + g
+            for v in range(self.V):
+                factor = T.bind(self.multiplier.vload([first + v, group, 0], self.acc_type))
+                for q in range(self.P):
+                    k = q * self.V + v
+                    T.buffer_store(acc, acc[k] + part[k] * factor, [k])
+
+    def step(self, acc: Any, x_at: Any, first: Any, depth: Any) -> None:
+        """One packed reduction step of the whole tile."""
+        kind = self.dot.weight_type(self.lanes)
+        weights = [T.bind(self.w.vload([first + v, depth, 0], kind)) for v in range(self.V)]
+        for q in range(self.P):
+            a = T.bind(self.dot.load(self.x, x_at + q * (self.p.strides[1] * self.p.c), self.lanes))
+            for v in range(self.V):
+                k = q * self.V + v
+                T.buffer_store(acc, self.dot.step(self.isa, acc[k], a, weights[v]), [k])
+
+    def finish(self, value: Any, at: Any, lane: Any) -> None:
+        """Epilogue and store of one vector; where O < L the lanes that exist are stored one by one."""
+        p = self.p
+        if self.o >= self.lanes:
+            r = self.r.vload([at], f"{p.out}x{self.lanes}") if p.residual else None
+            T.buffer_store(self.y, self.result(value, r, lane), [vector_index(at, self.lanes)])
+            return
+        whole = T.alloc_buffer((self.lanes,), p.out, scope="local")
+        r = None
+        if p.residual:
+            with T.serial(0, self.o) as k:
+                T.buffer_store(whole, self.r[at + k], [k])
+            r = whole.vload([0], f"{p.out}x{self.lanes}")
+        T.buffer_store(whole, self.result(value, r, lane), [vector_index(0, self.lanes)])
+        with T.serial(0, self.o) as k:
+            T.buffer_store(self.y, whole[k], [at + k])
+
+    def result(self, value: Any, r: Any, lane: Any) -> Any:
+        """The vector that is stored."""
+        isa, lanes, bounds, p = self.isa, self.lanes, self.bounds, self.p
+        if not self.dot.integer:
+            total = value if r is None else value + T.Cast(f"float32x{lanes}", r)
+            total = T.max(T.min(total, T.broadcast(bounds[1], lanes)), T.broadcast(bounds[0], lanes))
+            return total if p.out == "float32" else T.Cast(f"{p.out}x{lanes}", total)
+        scale = self.scale.vload([lane], f"float32x{lanes}")
+        if p.out == "float32":
+            return dequantize(isa, value, scale, bounds[0], bounds[1])
+        wide = requantize(isa, value, scale, bounds[0], bounds[1])
+        if r is None:
+            return T.Cast(f"uint8x{lanes}", wide + T.broadcast(self.zero[1], lanes))
+        # `wide` is the convolution's own 8-bit result less its zero point: just what the addition takes.
+        other = T.Cast(f"int32x{lanes}", r) - T.broadcast(self.zero[2], lanes)
+        total = wide * T.broadcast(self.zero[3], lanes) + other * T.broadcast(self.zero[4], lanes)
+        wide = requantize(isa, total, T.broadcast(bounds[4], lanes), bounds[2], bounds[3])
+        return T.Cast(f"uint8x{lanes}", wide + T.broadcast(self.zero[5], lanes))

@@ -1,0 +1,122 @@
+"""The dot-product instructions that the dense templates are written with.
+
+Each multiplies ``pack`` neighbouring reduction steps of one pixel (broadcast to all lanes) by the packed
+weights of ``lanes`` output channels and adds them to the lanes' accumulators.
+
+    vnni     u8 x s8, four steps, exact (vpdpbusd)
+    maddubs  u8 x s8, four steps; pairs of products saturate at int16 (vpmaddubsw), so it is exact only for
+             weights that `pairs_fit_int16` accepts: all 7-bit weights do
+    maddwd   int16 x int16, two steps, exact (vpmaddwd): 8-bit values widened beforehand
+    fma      float32, one step
+    bf16     bfloat16, two steps, float32 accumulators (vdpbf16ps)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from .base import Isa
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One instruction; ``cost`` counts the instructions of a step, for estimates."""
+
+    name: str
+    pack: int
+    x_type: str  # as the kernel's input holds it
+    read_type: str  # as the dot product reads it; where it differs, the kernel widens a copy first
+    weight_numpy: np.dtype[Any]
+    integer: bool
+    cost: int
+
+    @property
+    def widens(self) -> bool:
+        return self.x_type != self.read_type
+
+    def weight_type(self, lanes: int) -> str:
+        return f"{self.weight_numpy.name}x{lanes * self.pack}"
+
+    def load(self, x: Any, at: Any, lanes: int) -> Any:
+        """``pack`` elements of one pixel, broadcast to every lane."""
+        if self.pack == 1:
+            return T.broadcast(x[at], lanes)
+        packed = T.reinterpret("int32", x.vload([at], f"{self.read_type}x{self.pack}"))
+        wide = f"{'int8' if self.name in ('vnni', 'maddubs') else self.read_type}x{lanes * self.pack}"
+        return T.reinterpret(wide, T.broadcast(packed, lanes))
+
+    def step(self, isa: Isa, acc: Any, a: Any, w: Any) -> Any:
+        """``acc`` plus the products of ``a`` and ``w``."""
+        bits, lanes = isa.bits, isa.lanes
+        ints, floats = f"int32x{lanes}", f"float32x{lanes}"
+        if self.name == "fma":
+            return T.call_llvm_pure_intrin(floats, "llvm.fma", a, w, acc)
+        if self.name == "vnni":
+            return T.call_llvm_pure_intrin(ints, f"llvm.x86.avx512.vpdpbusd.{bits}", acc, a, w)
+        if self.name == "bf16":
+            return T.call_extern(floats, f"hago_dpbf16ps_{bits}", acc, a, w)
+        if self.name == "maddubs":
+            a = T.call_llvm_pure_intrin(f"int16x{lanes * 2}", _MADDUBS[bits], a, w)
+            w = T.broadcast(T.int16(1), lanes * 2)
+        return acc + T.call_llvm_pure_intrin(ints, _MADDWD[bits], a, w)
+
+    @contextmanager
+    def scope(self, isa: Isa) -> Iterator[None]:
+        """Where the steps stand: brings in what TVM's own types cannot express."""
+        if self.name != "bf16":
+            yield
+            return
+        # TVM turns bfloat16 into uint16 before LLVM sees it, but the intrinsic wants LLVM's bfloat.
+        with T.attr(T.int32(0), "pragma_import_llvm", _DPBF16PS.format(lanes=isa.lanes, bits=isa.bits, n=isa.lanes * 2)):
+            yield
+
+
+_MADDUBS = {
+    512: "llvm.x86.avx512.pmaddubs.w.512",
+    256: "llvm.x86.avx2.pmadd.ub.sw",
+    128: "llvm.x86.ssse3.pmadd.ub.sw.128",
+}
+_MADDWD = {
+    512: "llvm.x86.avx512.pmaddw.d.512",
+    256: "llvm.x86.avx2.pmadd.wd",
+    128: "llvm.x86.sse2.pmadd.wd",
+}
+_DPBF16PS = """
+declare <{lanes} x float> @llvm.x86.avx512bf16.dpbf16ps.{bits}(<{lanes} x float>, <{n} x bfloat>, <{n} x bfloat>)
+define <{lanes} x float> @hago_dpbf16ps_{bits}(<{lanes} x float> %c, <{n} x i16> %a, <{n} x i16> %b) alwaysinline {{
+  %x = bitcast <{n} x i16> %a to <{n} x bfloat>
+  %y = bitcast <{n} x i16> %b to <{n} x bfloat>
+  %r = call <{lanes} x float> @llvm.x86.avx512bf16.dpbf16ps.{bits}(<{lanes} x float> %c, <{n} x bfloat> %x, <{n} x bfloat> %y)
+  ret <{lanes} x float> %r
+}}
+"""
+
+_I8, _I16 = np.dtype(np.int8), np.dtype(np.int16)
+DOTS = {
+    dot.name: dot
+    for dot in (
+        Dot("vnni", 4, "uint8", "uint8", _I8, True, 1),
+        Dot("maddubs", 4, "uint8", "uint8", _I8, True, 3),
+        Dot("maddwd", 2, "uint8", "int16", _I16, True, 2),
+        Dot("fma", 1, "float32", "float32", np.dtype(np.float32), False, 1),
+        # bfloat16 lies in memory, and is passed to kernels, as its bits.
+        Dot("bf16", 2, "uint16", "uint16", np.dtype(np.uint16), False, 1),
+    )
+}
+
+
+def pairs_fit_int16(packed: np.ndarray) -> bool:
+    """Whether no pair of products 255*w0 + 255*w1 of neighbouring packed weights leaves int16.
+
+    ``packed`` is int8 with an even last axis. True for all weights in [-64, 64].
+    """
+    pairs = packed.astype(np.int32).reshape(-1, 2)
+    high = np.maximum(pairs, 0).sum(1).max(initial=0)
+    low = np.minimum(pairs, 0).sum(1).min(initial=0)
+    return bool(255 * high <= 32767 and 255 * low >= -32768)

@@ -1,0 +1,46 @@
+"""Small pieces for templates that are written with TVMScript's IR builder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+from tvm.script.ir_builder import tirx as T
+
+
+def argument(name: str, shape: tuple[int, ...], dtype: str) -> Any:
+    """A buffer argument. All of them stand before anything else of a function."""
+    return T.arg(name, T.buffer(shape, dtype))
+
+
+def flat(buffer: Any) -> Any:
+    """The same memory, seen as one row of elements."""
+    size = prod(int(extent) for extent in buffer.shape)
+    return T.decl_buffer((size,), buffer.dtype, data=buffer.data)
+
+
+def vector_index(at: Any, lanes: int) -> Any:
+    """The index of ``lanes`` neighbouring elements from ``at`` on."""
+    return T.ramp(at, 1, lanes)
+
+
+def moved_back(index: Any, step: int, total: int) -> Any:
+    """Start of the index-th stretch of ``step`` elements; the last is moved back to end at ``total``."""
+    return T.min(index * step, total - step) if total % step else index * step
+
+
+def channel_start(vector: Any, channels: int, lanes: int) -> Any:
+    """First channel of a vector; the last vector is moved back where there are channels enough."""
+    return moved_back(vector, lanes, channels) if channels >= lanes else vector * lanes
+
+
+@contextmanager
+def maybe_parallel(total: int, chunks: int) -> Iterator[tuple[Any, Any]]:
+    """Cuts [0, total) into ``chunks`` that run side by side; yields the bounds of one chunk."""
+    if chunks <= 1:
+        yield 0, total
+        return
+    with T.parallel(0, chunks) as chunk:
+        yield T.bind(chunk * total // chunks), T.bind((chunk + 1) * total // chunks)
