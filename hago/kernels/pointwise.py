@@ -1,9 +1,9 @@
 """Quantized operators that look at one element at a time: QAdd, QMul, QScaleShift, QLookup, (De)Quantize.
 
-Scales, multipliers, zero points and clamps are inputs of the kernels (constants of the artifact), so that one
-compiled kernel serves every strategy. All integer results equal the formulas of the lowered graph bit for bit:
-products and sums are exact in int32, there is one float32 rounding, and a clamp stands between the product and
-the rounding, so that no fused multiply-add can form.
+Scales, multipliers, zero points and clamps are inputs of the kernels (constants of the artifact), so that
+one compiled kernel serves every strategy. All results equal the formulas of the lowered graph bit for bit:
+products and sums are exact in int32, there is one float32 rounding, and a clamp stands between the product
+and the rounding, so that no fused multiply-add can form.
 """
 
 from __future__ import annotations
@@ -198,8 +198,8 @@ class Convert:
 def convert(params: Convert, isa: Isa, threads: int) -> Any:
     """Quantize: (x, scale float32 [1], numbers int32 [3] zero point, lo, hi) -> y.
 
-    y = clamp(rint(x / scale) + zero_point, lo, hi): the clamp is applied ahead of rint, to lo - zp and hi - zp,
-    which is the same because these are integers.
+    y = clamp(rint(x / scale) + zero_point, lo, hi): the clamp is applied ahead of rint, to lo - zp and
+    hi - zp, which is the same because these are integers.
     Dequantize: (x, scale float32 [1], numbers int32 [1] zero point) -> y = float32(x - zero_point) * scale.
     """
     how = order(params.shape, params.perm)

@@ -57,7 +57,7 @@ def permute(
     before: Convert = lambda value, lanes: value,
     after: Convert = lambda value, lanes: value,
 ) -> None:
-    """target = after(before(source)) in the order ``how``; ``before`` acts ahead of the shuffle, ``after`` behind.
+    """target = after(before(source)), reordered; ``before`` acts ahead of the shuffle, ``after`` behind it.
 
     ``lanes`` is the vector width of plain copies.
     """
@@ -136,7 +136,14 @@ def _weave(
 
 
 def _split(
-    source: Flat, target: Flat, how: Order, depth: int, threads: int, work: int, before: Convert, after: Convert
+    source: Flat,
+    target: Flat,
+    how: Order,
+    depth: int,
+    threads: int,
+    work: int,
+    before: Convert,
+    after: Convert,
 ) -> None:
     """[..., many, few] -> [..., few, ..., many]: one load of whole pixels, one vector per plane."""
     few, many = how.dims[depth], how.dims[-1]

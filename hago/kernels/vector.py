@@ -63,20 +63,17 @@ def local(size: int, dtype: str) -> Any:
     return T.alloc_buffer((size,), dtype, scope="local")
 
 
-def primfunc(
-    inputs: Sequence[TensorType], outputs: Sequence[TensorType], body: Callable[..., None]
-) -> Any:
+def primfunc(inputs: Sequence[TensorType], outputs: Sequence[TensorType], body: Callable[..., None]) -> Any:
     """The PrimFunc whose statements are what ``body(*inputs, *outputs)`` writes, given `Flat` views."""
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_attr({"global_symbol": "kernel", "tir.noalias": True})
-            names = [f"x{i}" for i in range(len(inputs))] + [f"y{i}" for i in range(len(outputs))]
-            tensors = [*inputs, *outputs]
-            arguments = [
-                T.arg(name, T.buffer(tensor.shape, tensor.dtype))
-                for name, tensor in zip(names, tensors, strict=True)
-            ]
-            body(*[Flat(whole, tensor) for whole, tensor in zip(arguments, tensors, strict=True)])
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_attr({"global_symbol": "kernel", "tir.noalias": True})
+        names = [f"x{i}" for i in range(len(inputs))] + [f"y{i}" for i in range(len(outputs))]
+        tensors = [*inputs, *outputs]
+        arguments = [
+            T.arg(name, T.buffer(tensor.shape, tensor.dtype))
+            for name, tensor in zip(names, tensors, strict=True)
+        ]
+        body(*[Flat(whole, tensor) for whole, tensor in zip(arguments, tensors, strict=True)])
     return builder.get()
 
 
@@ -125,7 +122,7 @@ def spans(count: int, lanes: int, body: Spans, *, overlap: bool = True) -> None:
 
 
 def rows(count: int, threads: int, work: int, body: Callable[[Expr], None]) -> None:
-    """Runs ``body(row)`` for every row, cut into ``threads`` chunks where ``work`` (element operations) pays."""
+    """Runs ``body(row)`` for every row, in ``threads`` chunks where ``work`` (element operations) pays."""
     if count == 1:
         body(0)
         return
