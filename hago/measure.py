@@ -44,8 +44,8 @@ class Latency:
     """Seconds that one call takes, from numpy arrays in to numpy arrays out.
 
     ``low_s`` and ``high_s`` bound the median, ``ratio`` is to the first runner of the same measurement
-    (below 1: faster). ``times_s[i]`` is the mean call of round ``i``, of ``calls`` calls; rounds are the same ones
-    for all runners measured together.
+    (below 1: faster). ``times_s[i]`` is the mean call of round ``i``, of ``calls`` calls; rounds are the
+    same ones for all runners measured together.
     """
 
     name: str
@@ -69,8 +69,8 @@ class Accuracy:
     """Value of a metric on samples, with its interval and the paired change against float scores.
 
     ``scores`` has one entry per sample, in the order of the samples, NaN where a stopped (``partial``)
-    measurement did not get to; ``n`` counts the others. ``change`` and what follows are None without float scores;
-    ``p_value`` is McNemar's and None unless all scores are 0 or 1.
+    measurement did not get to; ``n`` counts the others. ``change`` and what follows are None without
+    float scores; ``p_value`` is McNemar's and None unless all scores are 0 or 1.
     """
 
     metric: str
@@ -100,10 +100,10 @@ def measure_latency(
 ) -> dict[str, Latency]:
     """Times ``runners`` against each other on one batch; the first is what ratios are taken to.
 
-    Each runner is warmed up until its calls are steady (for ``warmup_s`` at most). A turn repeats the call until
-    about ``round_s`` has passed, so that a call of 50 us is timed as well as one of 50 ms; it begins with one
-    untimed call, since the runner before it has taken the caches. ``budget_s`` bounds the whole: the
-    measurement then ends after the round in which it is spent, with at least one round.
+    Each runner is warmed up until its calls are steady (for ``warmup_s`` at most). A turn repeats the
+    call until about ``round_s`` has passed, so that a call of 50 us is timed as well as one of 50 ms; it
+    begins with one untimed call, since the runner before it has taken the caches. ``budget_s`` bounds the
+    whole: the measurement then ends after the round in which it is spent, with at least one round.
 
     Raises MeasureError when a runner fails (``where`` holds its name), names repeat, or inputs are missing.
     """
@@ -152,9 +152,10 @@ def measure_accuracy(
 ) -> Accuracy:
     """Scores every sample with ``metric``, at the batch the runner was built for; the last batch is padded.
 
-    ``float_scores`` (per sample, in order) gives the paired change; ``float_outputs`` (per output ``[n, ...]``)
-    is for metrics that compare with them. With ``stop``, samples are visited in an order drawn from ``seed``,
-    so that those seen so far stand for all, and ``stop`` is asked after each block of samples.
+    ``float_scores`` (per sample, in order) gives the paired change; ``float_outputs`` (one array
+    ``[n, ...]`` per output) is for metrics that compare with them. With ``stop``, samples are visited in an order drawn
+    from ``seed``, so that those seen so far stand for all, and ``stop`` is asked after each block of
+    samples.
 
     Raises MeasureError when the runner fails, gives NaN, or a batch of another size.
     """
@@ -194,8 +195,9 @@ def summarize(
 ) -> Accuracy:
     """Value, interval and paired change of per-sample ``scores`` (NaN: not measured).
 
-    0/1 scores get Wilson's interval, McNemar's p-value and the paired interval of Bonett and Price; others get the
-    (paired) percentile bootstrap, of the mean or of whatever ``metric.value`` makes of the scores.
+    0/1 scores get Wilson's interval, McNemar's p-value and the paired interval of Bonett and Price;
+    others get the (paired) percentile bootstrap, of the mean or of whatever ``metric.value`` makes of the
+    scores.
     """
     seen = ~np.isnan(scores)
     values = scores[seen]
@@ -245,10 +247,11 @@ def hopeless(
 ) -> StopRule:
     """A stop rule for candidates that will not keep within ``max_drop`` of the float scores' mean.
 
-    It stops once the upper confidence bound of the paired change over *all* samples lies below ``-max_drop``
-    (a Hoeffding race, Maron and Moore 1994, with Student's t in place of Hoeffding's bound). The error
-    ``1 - confidence`` is shared out among all looks at the scores, one per ``block`` samples, so that a candidate
-    within the bound is stopped wrongly with at most about that probability however often it is looked at.
+    It stops once the upper confidence bound of the paired change over *all* samples lies below
+    ``-max_drop`` (a Hoeffding race, Maron and Moore 1994, with Student's t in place of Hoeffding's
+    bound). The error ``1 - confidence`` is shared out among all looks at the scores, one per ``block``
+    samples, so that a candidate within the bound is stopped wrongly with at most about that probability
+    however often it is looked at.
     """
     reference = np.asarray(float_scores, dtype=np.float64)
     sign = 1.0 if higher_is_better else -1.0
@@ -344,6 +347,8 @@ def _warm_up(runner: Runner, feeds: Mapping[str, NDArray[Any]], warmup_s: float,
 def _latency(
     runner: Runner, times: list[float], baseline: list[float], calls: int, confidence: float, seed: int
 ) -> Latency:
+    if min(times) <= 0 or min(baseline) <= 0:
+        raise MeasureError("the clock did not move during a round of calls", where=runner.name)
     median = stats.median_interval(times, confidence)
     ratio = stats.paired_median_ratio(times, baseline, confidence, seed)
     return Latency(

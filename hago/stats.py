@@ -76,8 +76,8 @@ def mcnemar(gained: int, lost: int) -> float:
 def paired_share_change(gained: int, lost: int, n: int, confidence: float = CONFIDENCE) -> Estimate:
     """Change of a share between paired 0/1 scores, with its interval.
 
-    The adjusted Wald interval of Bonett and Price (2012): one imagined pair is added to each kind of disagreement: unlike the bootstrap, the interval does not
-    shrink to nothing where few or no samples changed.
+    The adjusted Wald interval of Bonett and Price (2012) adds one imagined pair to each kind of
+    disagreement. Unlike the bootstrap's, it does not shrink to nothing where few or no samples changed.
     """
     p_gained, p_lost = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     centre = p_gained - p_lost
@@ -154,8 +154,8 @@ def paired_median_ratio(
 def upper_bound_of_mean(values: ArrayLike, n_total: int, alpha: float) -> float:
     """Upper bound, at error ``alpha``, of the mean over all ``n_total`` values, some of which are seen.
 
-    One-sided Student's t with the finite population correction (Cochran 1977, section 2.8): the values are drawn
-    without replacement, and once all are seen nothing is uncertain. Infinite below 2 values.
+    One-sided Student's t with the finite population correction (Cochran 1977, section 2.8): the values
+    are drawn without replacement, and once all are seen nothing is uncertain. Infinite below 2 values.
     """
     array = _vector(values)
     n = array.size

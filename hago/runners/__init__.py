@@ -25,9 +25,10 @@ __all__ = ["OnnxRuntimeRunner", "OpenVinoRunner", "Runner", "TvmRunner"]
 class Runner(Protocol):
     """One compiled or loaded model on one device.
 
-    ``inputs`` are static, the batch is the first axis of the first. ``run`` takes every input by name, returns the
-    outputs in the model's order as fresh C-contiguous arrays, does not write to its inputs, and raises
-    HagoError or lets the engine's own exception through. After ``close`` it is not called again.
+    ``inputs`` are static, the batch is the first axis of the first. ``run`` takes every input by name,
+    returns the outputs in the model's order as fresh C-contiguous arrays, does not write to its inputs,
+    and raises HagoError or lets the engine's own exception through. After ``close`` it is not called
+    again.
     """
 
     @property

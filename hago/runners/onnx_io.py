@@ -38,7 +38,7 @@ def static_model(model: ModelLike, batch: int | None) -> onnx.ModelProto:
                 raise ModelError(
                     f"axis {axis} has no fixed size",
                     where=f"input {value.name}",
-                    hint="only the first axis may be dynamic: export the model with the sizes it is to run at",
+                    hint="only the first axis may be dynamic: export the model with fixed sizes",
                 )
             if axis == 0 and batch is not None and known != batch:
                 raise ModelError(

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class OnnxRuntimeRunner:
     """A float or QDQ model in ONNX Runtime, all graph optimizations on, at a fixed batch.
 
-    ``model`` is a path, a ModelProto or its bytes; ``batch`` fixes a dynamic one (None: as in the file, else 1).
-    Raises MissingExtraError without onnxruntime, ModelError for a file that is none, MeasureError when ONNX
-    Runtime refuses the model.
+    ``model`` is a path, a ModelProto or its bytes; ``batch`` fixes a dynamic one (None: as in the file,
+    else 1). Raises MissingExtraError without onnxruntime, ModelError for a file that is none,
+    MeasureError when ONNX Runtime refuses the model.
     """
 
     def __init__(

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 class OpenVinoRunner:
     """A float or QDQ model in OpenVINO, tuned for latency, at a fixed batch.
 
-    ``precision`` is what float layers compute in. It is set always: left to itself, OpenVINO silently computes
-    a float32 model in bfloat16 wherever the CPU has it, which is another model to compare with.
-    Raises MissingExtraError without openvino, ModelError for a file that is none, MeasureError when OpenVINO
-    refuses the model.
+    ``precision`` is what float layers compute in. It is set always: left to itself, OpenVINO silently
+    computes a float32 model in bfloat16 wherever the CPU has it, which is another model to compare with.
+    Raises MissingExtraError without openvino, ModelError for a file that is none, MeasureError when
+    OpenVINO refuses the model.
     """
 
     def __init__(

@@ -1,0 +1,318 @@
+"""What came of one candidate: a Record, one line of ``records.jsonl``.
+
+A line is written whole and forced to disk before :func:`append_record` returns, so a process killed at any
+moment leaves all finished records, and at most one torn line at the end, which the next append cuts off.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import operator
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from .errors import HagoError, StorageError
+from .files import write_atomic
+from .strategy import Strategy
+
+if TYPE_CHECKING:
+    from .measure import Accuracy, Latency
+
+STATES = ("ok", "failed", "pruned")
+PARTS = ("search", "test")
+_VERSION = 1
+_WHOLE = ("id", "n_samples", "size_bytes", "threads")
+_REAL = ("accuracy", "accuracy_change", "p_value", "latency_s", "latency_ratio", "build_s", "trial_s")
+_INTERVALS = tuple(f"{name}_interval" for name in ("accuracy", "accuracy_change", "latency", "latency_ratio"))
+_TEXTS = ("label", "state", "reason", "metric", "part", "environment", "created")
+_REQUIRED = ("id", "label", "state", "part", "created")
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One candidate: what it is, what was measured, and what it cost to find out.
+
+    ``id`` is the trial's number (negative outside the search, such as float32's), ``state`` is "ok",
+    "failed" or "pruned" (accuracy stopped early), the last two with a ``reason``. Accuracy is in the
+    metric's own unit (top-1: a fraction) on ``n_samples`` of the ``part`` "search" or "test"; changes are
+    to float32 on the same samples, the latency ratio is to float32 of the same compiler, interleaved
+    (below 1: faster). Intervals are (low, high) at 95 %. What was not measured is None.
+    ``layer_times`` are seconds per layer, ``environment`` is :meth:`Environment.key`, ``created`` is
+    ISO 8601 in UTC. Raises StorageError when a field cannot be what it says.
+    """
+
+    id: int
+    label: str
+    strategy: Strategy | None = None
+    state: str = "ok"
+    reason: str | None = None
+    metric: str | None = None
+    accuracy: float | None = None
+    accuracy_interval: tuple[float, float] | None = None
+    accuracy_change: float | None = None
+    accuracy_change_interval: tuple[float, float] | None = None
+    p_value: float | None = None
+    n_samples: int | None = None
+    part: str = "search"
+    latency_s: float | None = None
+    latency_interval: tuple[float, float] | None = None
+    latency_ratio: float | None = None
+    latency_ratio_interval: tuple[float, float] | None = None
+    size_bytes: int | None = None
+    build_s: float | None = None
+    trial_s: float | None = None
+    layer_times: Mapping[str, float] = field(default_factory=dict)
+    threads: int | None = None
+    environment: str | None = None
+    created: str = field(default_factory=_now)
+
+    def __post_init__(self) -> None:
+        # numpy's scalars and JSON's lists become plain numbers and tuples, so equal records are equal.
+        for names, read in ((_WHOLE, _whole), (_REAL, _real), (_INTERVALS, _interval), (_TEXTS, _text)):
+            for name in names:
+                value = getattr(self, name)
+                if value is not None or name in _REQUIRED:
+                    object.__setattr__(self, name, read(name, value))
+        for name, allowed in (("state", STATES), ("part", PARTS)):
+            if getattr(self, name) not in allowed:
+                raise StorageError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        if self.strategy is not None and not isinstance(self.strategy, Strategy):
+            raise StorageError(f"strategy must be a Strategy, not {type(self.strategy).__name__}")
+        if not isinstance(self.layer_times, Mapping):
+            raise StorageError(f"layer_times must map layer names to seconds, not {self.layer_times!r}")
+        times = {str(layer): _real("layer_times", time) for layer, time in self.layer_times.items()}
+        object.__setattr__(self, "layer_times", MappingProxyType(times))
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.label, self.part, self.created))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a mappingproxy can be neither copied nor sent
+        return Record.from_dict, (self.to_dict(),)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the latency, in seconds."""
+        return self.latency_interval
+
+    def with_latency(self, latency: Latency) -> Record:
+        """The same record with a measured latency."""
+        return replace(
+            self,
+            latency_s=latency.median_s,
+            latency_interval=(latency.low_s, latency.high_s),
+            latency_ratio=latency.ratio,
+            latency_ratio_interval=(latency.ratio_low, latency.ratio_high),
+            threads=latency.threads,
+        )
+
+    def with_accuracy(self, accuracy: Accuracy, part: str = "search") -> Record:
+        """The same record with a measured accuracy on this part of the samples."""
+        low, high = accuracy.change_low, accuracy.change_high
+        return replace(
+            self,
+            metric=accuracy.metric,
+            accuracy=accuracy.value,
+            accuracy_interval=(accuracy.low, accuracy.high),
+            accuracy_change=accuracy.change,
+            accuracy_change_interval=None if low is None or high is None else (low, high),
+            p_value=accuracy.p_value,
+            n_samples=accuracy.n,
+            part=part,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without what is None."""
+        data: dict[str, Any] = {"hago_record": _VERSION}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Strategy):
+                value = value.to_dict()
+            elif isinstance(value, Mapping):
+                value = {layer: _plain(time) for layer, time in value.items()}
+            elif isinstance(value, tuple):
+                value = [_plain(number) for number in value]
+            if value is not None:
+                data[item.name] = _plain(value)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str | None = None) -> Record:
+        """Reads plain data; raises StorageError naming ``where`` and the key that is wrong."""
+        if not isinstance(data, Mapping) or data.get("hago_record") != _VERSION:
+            raise StorageError(f"is no record of version {_VERSION}", where=where)
+        known = {item.name for item in fields(cls)}
+        values = {key: value for key, value in data.items() if key != "hago_record"}
+        if unknown := sorted(set(values) - known):
+            raise StorageError(f"unknown keys {unknown}", where=where, hint="was it written by a newer hago?")
+        try:
+            if values.get("strategy") is not None:
+                values["strategy"] = Strategy.from_dict(values["strategy"], where)
+            return cls(**values)
+        except StorageError as error:
+            raise StorageError(error.what, where=where) from None
+        except (HagoError, TypeError) as error:
+            raise StorageError(f"is no record: {error}", where=where) from error
+
+    def to_line(self) -> str:
+        """One line of JSON, without the line's end."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"))
+
+
+def append_record(path: str | os.PathLike[str], record: Record) -> None:
+    """Adds one line to ``path``, which is made where it is not there; on return the line is on disk.
+
+    Processes may append to one file at once. Raises StorageError (disk full, no permission).
+    """
+    target = Path(path)
+    payload = (record.to_line() + "\n").encode("utf-8")
+    try:
+        handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o644)
+        try:
+            with _locked(handle):
+                end = _end_of_lines(handle)
+                try:
+                    _write_all(handle, payload)
+                    os.fsync(handle)
+                except OSError:
+                    os.ftruncate(handle, end)  # a full disk must not leave half a line
+                    raise
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(target),
+            hint="free some space or choose another folder, then run again (a search resumes where it was)",
+        ) from error
+
+
+def write_records(path: str | os.PathLike[str], records: Iterable[Record]) -> None:
+    """Writes all of ``records``, replacing the file at once."""
+    write_atomic(path, "".join(record.to_line() + "\n" for record in records))
+
+
+def read_records(path: str | os.PathLike[str]) -> list[Record]:
+    """All records of a file in their order; a torn last line (the writer was killed) is left out.
+
+    Raises StorageError when the file cannot be read or another line is damaged, naming the line.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise StorageError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
+    *lines, rest = raw.split(b"\n")
+    if not _is_torn(rest):
+        lines.append(rest)
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}: line {number}"
+        try:
+            data = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise StorageError(
+                f"is damaged: {error}", where=where, hint="delete this line to go on without its record"
+            ) from error
+        records.append(Record.from_dict(data, where))
+    return records
+
+
+def _write_all(handle: int, payload: bytes) -> None:
+    # One system call as a rule; what the kernel did not take follows.
+    while payload:
+        payload = payload[os.write(handle, payload) :]
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether what follows the last line end is part of a line: no part of a JSON object is one."""
+    try:
+        return not isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return True
+
+
+def _end_of_lines(handle: int) -> int:
+    """Cuts off a torn last line, or ends one that lacks its end alone; returns the file's size then."""
+    size = os.fstat(handle).st_size
+    begin = size
+    line = b""
+    while begin > 0 and b"\n" not in line:
+        begin = max(0, begin - 65536)
+        line = os.pread(handle, size - begin, begin)
+    end = begin + line.rfind(b"\n") + 1
+    rest = line[line.rfind(b"\n") + 1 :]
+    if rest and not _is_torn(rest):
+        _write_all(handle, b"\n")
+        return size + 1
+    if rest:
+        os.ftruncate(handle, end)
+    return end
+
+
+@contextmanager
+def _locked(handle: int) -> Iterator[None]:
+    """Holds the file's advisory lock; it goes with the process, so a killed one blocks nobody."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system: one writer at a time is then up to the caller
+        yield
+        return
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity: it is written as text."""
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise StorageError(f"{name} must be a whole number, not {value!r}")
+
+
+def _real(name: str, value: Any) -> float:
+    is_infinite = isinstance(value, str) and value in ("inf", "-inf")
+    if is_infinite or (isinstance(value, numbers.Real) and not isinstance(value, bool)):
+        number = float(value)
+        if not math.isnan(number):
+            return number
+    raise StorageError(f"{name} must be a number, not {value!r}")
+
+
+def _interval(name: str, value: Any) -> tuple[float, float]:
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        low, high = (_real(name, bound) for bound in value)
+        if low <= high:
+            return low, high
+    raise StorageError(f"{name} must be [low, high], not {value!r}")
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise StorageError(f"{name} must be text, not {value!r}")
+    return value
