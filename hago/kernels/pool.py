@@ -1,7 +1,8 @@
-"""Pooling over images in NHWC: maximum and average, quantized and float, windowed and global.
+"""Windowed pooling over images in NHWC: maximum and average, quantized and float.
 
-Notation: N images, H W input height and width, OH OW output, KH KW window, C channels. A vector runs along C.
-Pixels whose window lies inside the image take unrolled taps; those at the border loop over the taps that exist.
+Notation: N images, H W input height and width, OH OW output, KH KW window, C channels. A vector runs
+along C. Pixels whose window lies inside the image take unrolled taps; those at the border loop over the
+taps that exist.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from .vector import (
     Flat,
     byte_lanes,
     cast,
-    factors_of,
     local,
     numbers_of,
     primfunc,
@@ -95,9 +95,10 @@ def avg_pool(params: Window, isa: Isa, threads: int) -> Any:
 
 
 def q_avg_pool(params: Window, isa: Isa, threads: int) -> Any:
-    """(x uint8, numbers int32 [1] x_zero_point, scales float32 [KH*KW + 1] by count, epilogue constants) -> y.
+    """(x uint8, numbers int32 [1] x_zero_point, scales float32 [KH*KW + 1], epilogue constants) -> y.
 
-    acc = sum of (x - x_zero_point) over the taps inside the image; y = epilogue(float32(acc) * scales[count]).
+    acc = sum of (x - x_zero_point) over the taps inside the image; y = epilogue(float32(acc) * scales[count])
+    where count is the number of taps that the average divides by.
     """
     taps = params.kernel[0] * params.kernel[1]
 
@@ -245,101 +246,5 @@ def emit_window(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
         return [KernelCall("pool", params, template, node.inputs, node.outputs, node.layer)]
     counts = np.maximum(np.arange(kernel[0] * kernel[1] + 1), 1)
     scales = (np.float64(np.float32(attrs["scale"])) / counts).astype(np.float32)
-    inputs = (*node.inputs, numbers_of(attrs["x_zero_point"]), scales, epilogue_constants(node)[1])
-    return [KernelCall("pool", params, q_avg_pool, inputs, node.outputs, node.layer)]
-
-
-@dataclass(frozen=True)
-class Global:
-    """An average over all pixels of ``x`` [N, H, W, C]."""
-
-    x: tuple[int, ...]
-    y: tuple[int, ...]
-    out: str
-
-
-def global_avg_pool(params: Global, isa: Isa, threads: int) -> Any:
-    """Float (x) -> y = sum / (H * W)."""
-    pixels, channels = params.x[1] * params.x[2], params.x[3]
-
-    def body(x: Flat, y: Flat) -> None:
-        def image(n: Expr) -> None:
-            def vector(c: Expr, lanes: int) -> None:
-                total = _sum(
-                    pixels, "float32", lanes, lambda p: x.load((n * pixels + p) * channels + c, lanes)
-                )
-                y.store(n * channels + c, total / T.float32(pixels), lanes)
-
-            spans(channels, 4 * isa.lanes, vector)
-
-        rows(params.x[0], threads, x.size, image)
-
-    return primfunc([TensorType("float32", params.x)], [TensorType("float32", params.y)], body)
-
-
-def q_global_avg_pool(params: Global, isa: Isa, threads: int) -> Any:
-    """(x uint8, numbers int32 [1] x_zero_point, scale float32 [1], epilogue constants) -> y.
-
-    acc = sum of (x - x_zero_point) over the pixels; y = epilogue(float32(acc) * scale). Up to 256 pixels are
-    summed in 16 bits, which cannot overflow.
-    """
-    pixels, channels = params.x[1] * params.x[2], params.x[3]
-    part = 256
-
-    def body(x: Flat, numbers: Flat, scales: Flat, constants: Flat, y: Flat) -> None:
-        zero, scale, epilogue = numbers.load(0), scales.load(0), Epilogue(params.out, constants, 0)
-
-        def image(n: Expr) -> None:
-            def vector(c: Expr, lanes: int) -> None:
-                def block(begin: Expr, count: int) -> Expr:
-                    def pixel(p: Expr) -> Expr:
-                        return cast(x.load((n * pixels + begin + p) * channels + c, lanes), "uint16", lanes)
-
-                    return cast(_sum(count, "uint16", lanes, pixel), "int32", lanes)
-
-                full, rest = divmod(pixels, part)
-                total = T.int32(-pixels) * zero
-                if full:
-                    total += _sum(full, "int32", lanes, lambda i: block(i * part, part))
-                if rest:
-                    total += block(full * part, rest)
-                product = cast(total, "float32", lanes) * scale
-                y.store(n * channels + c, epilogue(product, lanes), lanes)
-
-            spans(channels, byte_lanes(isa), vector)
-
-        rows(params.x[0], threads, x.size // 4, image)
-
-    return primfunc(
-        [
-            TensorType("uint8", params.x),
-            TensorType("int32", (1,)),
-            TensorType("float32", (1,)),
-            constants_type(params.out),
-        ],
-        [TensorType(params.out, params.y)],
-        body,
-    )
-
-
-def _sum(count: int, dtype: str, lanes: int, term: Callable[[Expr], Expr]) -> Expr:
-    """The sum over ``range(count)`` of the vectors ``term(i)``."""
-    whole = 0 if lanes == 1 else T.ramp(0, 1, lanes)
-    total = local(lanes, dtype)
-    T.buffer_store(total, T.bind(term(0)), [whole])
-    if count > 1:
-        with T.serial(1, count) as i:
-            T.buffer_store(total, total[whole] + term(i), [whole])
-    return T.bind(total[whole])
-
-
-@emits("hago", "QGlobalAvgPool", "GlobalAvgPool")
-def emit_global(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    attrs = node.attrs
-    out = "float32" if node.op == "GlobalAvgPool" else attrs.get("out", "uint8")
-    params = Global(node.type(node.inputs[0]).shape, node.type(node.outputs[0]).shape, out)
-    if node.op == "GlobalAvgPool":
-        return [KernelCall("pool", params, global_avg_pool, node.inputs, node.outputs, node.layer)]
-    numbers, scale = numbers_of(attrs["x_zero_point"]), factors_of(attrs["scale"])
-    inputs = (*node.inputs, numbers, scale, epilogue_constants(node)[1])
-    return [KernelCall("pool", params, q_global_avg_pool, inputs, node.outputs, node.layer)]
+    constants = (numbers_of(attrs["x_zero_point"]), scales, epilogue_constants(node)[1])
+    return [KernelCall("pool", params, q_avg_pool, (*node.inputs, *constants), node.outputs, node.layer)]

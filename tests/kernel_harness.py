@@ -1,0 +1,78 @@
+"""Runs the kernel calls of one node with numpy arrays, the way the built artifact would."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from hago.kernels.base import AVX2, AVX512_VNNI, EMITTERS, Isa, KernelCall, NodeView, TensorType
+from hago.kernels.jit import Jitted, jit
+
+ISAS = (AVX2, AVX512_VNNI)
+_FAMILIES = ("pool", "global_pool", "pointwise")
+_compiled: dict[tuple[Any, ...], Jitted] = {}
+
+
+def load_families() -> None:
+    """Imports the kernel files, which registers their emitters."""
+    for family in _FAMILIES:
+        importlib.import_module(f"hago.kernels.{family}")
+
+
+def numpy_type(dtype: str) -> np.dtype[Any]:
+    return np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+
+
+def type_of(array: np.ndarray) -> TensorType:
+    return TensorType(array.dtype.name, array.shape)
+
+
+def view(
+    op: str,
+    feeds: Mapping[str, np.ndarray],
+    outputs: Mapping[str, TensorType],
+    attrs: Mapping[str, Any] | None = None,
+    *,
+    domain: str = "hago",
+    constants: Sequence[str] = (),
+    inputs: Sequence[str] | None = None,
+) -> NodeView:
+    """A node whose inputs are ``feeds`` in order; those named in ``constants`` are known at build time."""
+    types = {name: type_of(array) for name, array in feeds.items()} | dict(outputs)
+    return NodeView(
+        name="node",
+        op=op,
+        domain=domain,
+        inputs=tuple(feeds if inputs is None else inputs),
+        outputs=tuple(outputs),
+        attrs=dict(attrs or {}),
+        types=types,
+        constants={name: feeds[name] for name in constants},
+    )
+
+
+def compiled(call: KernelCall, isa: Isa, threads: int = 1) -> Jitted:
+    key = (call.template.__module__, call.template.__qualname__, repr(call.params), isa.name, threads)
+    if key not in _compiled:
+        _compiled[key] = jit(call.template, call.params, isa, threads)
+    return _compiled[key]
+
+
+def run(
+    node: NodeView, feeds: Mapping[str, np.ndarray], isa: Isa = AVX512_VNNI, threads: int = 1
+) -> list[np.ndarray]:
+    """The outputs of the node, computed by the kernels that its emitter asks for."""
+    load_families()
+    values: dict[str, np.ndarray] = dict(feeds)
+    for call in EMITTERS[node.domain, node.op](node, isa):
+        types = {**node.types, **call.temporaries}
+        for name in call.outputs:
+            if name:
+                values[name] = np.zeros(types[name].shape, numpy_type(types[name].dtype))
+        arrays = [values[item] if isinstance(item, str) else item for item in call.inputs]
+        compiled(call, isa, threads)(*arrays, *[values[name] for name in call.outputs if name])
+    return [values[name] for name in node.outputs if name]
