@@ -62,6 +62,8 @@ class DenseParams:
     residual: bool = False
     group_steps: int = 0  # > 0: reduction steps that share one integer multiplier (two-level scales)
     tile: Tile | None = None
+    x_shape: tuple[int, ...] | None = None  # as the graph has them, where not [N, H, W, C]
+    y_shape: tuple[int, ...] | None = None
 
     @property
     def oh(self) -> int:
@@ -106,10 +108,11 @@ def plan(p: DenseParams, isa: Isa) -> Plan:
         taps, length, tap_stride = 1, kw * p.c, 0
     else:
         taps, length, tap_stride = kw, per_group, p.dilations[1] * p.c
-    steps = -(-length // dot.pack)
+    unit = max(1, p.group_steps)
+    steps = -(-length // (dot.pack * unit)) * unit
     # A packed step that passes the end of its row or group reads what zero weights then cancel;
     # only behind the last pixel is there nothing to read, hence the slack of the copy.
-    ragged = length % dot.pack != 0
+    ragged = steps * dot.pack != length
     scratch = any(p.pads) or ragged or dot.widens
     flat = kh == kw == 1 and p.strides == (1, 1) and not any(p.pads)
     rows, cols = (1, p.n * p.h * p.w) if flat else (p.n * p.oh, p.ow)
@@ -209,7 +212,7 @@ class _Dense:
                 T.func_name("kernel")
                 T.func_attr({"tirx.noalias": True})
                 integer, channels = dot.integer, (vectors * self.lanes,)
-                x = argument("x", (p.n, p.h, p.w, p.c), dot.x_type)
+                x = argument("x", p.x_shape or (p.n, p.h, p.w, p.c), dot.x_type)
                 weights = (vectors, self.depth, self.lanes * dot.pack)
                 self.w = argument("w", weights, dot.weight_numpy.name)
                 self.bias = argument("bias", channels, "int32" if integer else "float32")
@@ -220,15 +223,15 @@ class _Dense:
                 if p.group_steps:
                     groups = (vectors, self.depth // p.group_steps, self.lanes)
                     self.multiplier = argument("multiplier", groups, "int32")
-                shape = (p.n, p.oh, p.ow, p.o)
+                shape = p.y_shape or (p.n, p.oh, p.ow, p.o)
                 r = argument("r", shape, p.out) if p.residual else None
                 y = argument("y", shape, p.out)
                 self.r, self.y = flat(r) if p.residual else None, flat(y)
                 self.x = flat(x)
                 if self.plan.scratch:
                     pad = self.zero[0] if integer else T.uint16(0) if dot.x_type == "uint16" else T.float32(0)
-                    image = (p.n, p.h, p.w, p.c)
-                    self.x = padded_copy(self.x, image, p.pads, dot.read_type, pad, dot.pack, self.chunks)
+                    image, slack = (p.n, p.h, p.w, p.c), dot.pack * max(1, p.group_steps)
+                    self.x = padded_copy(self.x, image, p.pads, dot.read_type, pad, slack, self.chunks)
                 with dot.scope(self.isa):
                     self.loops()
         return builder.get()

@@ -1,0 +1,266 @@
+"""Lowered graph -> artifact: a small Relax executable that calls kernels from the cache.
+
+Every kernel is compiled by itself, once; a candidate of a search is then only a new list of calls, and
+building it takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.relax import transform
+from tvm.target import Target
+
+from . import kernels  # noqa: F401 - registers the emitters
+from .artifact import FORMAT, Artifact
+from .built import Built
+from .cache import KernelCache
+from .errors import BuildError, HagoError
+from .files import hash_bytes
+from .kernels.base import EMITTERS, ISAS, Isa, KernelCall, NodeView, TensorType
+from .kernels.fallback import emit_fallback
+from .kernels.fusion import fuse_elementwise
+from .lower.graph import LoweredGraph, Node
+
+if TYPE_CHECKING:
+    from .spec import HardwareSpec
+
+_ALIASES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a program: a kernel call, or a tensor seen in another shape."""
+
+    output: tuple[str, ...]
+    inputs: tuple[str | np.ndarray, ...]
+    key: str | None = None  # None: an alias of the only input
+    call: KernelCall | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """What an artifact executes: steps over named tensors with static types."""
+
+    steps: tuple[Step, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    types: Mapping[str, TensorType]
+    constants: Mapping[str, np.ndarray]
+
+
+def build(
+    lowered: LoweredGraph,
+    spec: HardwareSpec,
+    *,
+    threads: int = 1,
+    cache: KernelCache | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Artifact:
+    """Compiles what is not in the cache yet, and puts the calls together.
+
+    ``progress`` hears how many of the missing kernels are compiled. Raises BuildError, and
+    UnsupportedOpError for an operator that neither Hago nor TVM knows.
+    """
+    started = time.perf_counter()
+    cache = cache if cache is not None else KernelCache()
+    isa, target = isa_of(spec), Target(dict(spec.target))
+    program = emit(lowered, isa, threads, spec)
+    modules = compile_missing(program, isa, target, threads, cache, progress)
+    executable = relax.build(relax_module(program), target=target, relax_pipeline=PIPELINE)
+    for kernel in modules.values():
+        executable.mod.import_module(kernel)
+    built = Built(program, modules, target, cache, threads, time.perf_counter() - started)
+    return Artifact(executable.mod, _describe(program, spec, threads), built)
+
+
+def _describe(program: Program, spec: HardwareSpec, threads: int) -> dict[str, Any]:
+    """What the artifact says of itself: as JSON in the saved file."""
+
+    def infos(names: tuple[str, ...]) -> list[dict[str, Any]]:
+        types = ((name, program.types[name]) for name in names)
+        return [{"name": name, "dtype": t.dtype, "shape": list(t.shape)} for name, t in types]
+
+    arrays = {id(i): i for step in program.steps for i in step.inputs if isinstance(i, np.ndarray)}
+    return {
+        "format": FORMAT,
+        "inputs": infos(program.inputs),
+        "outputs": infos(program.outputs),
+        "threads": threads,
+        "hw": spec.name,
+        "cpu_features": list(getattr(spec, "cpu_features", ())),
+        "size_bytes": sum(array.nbytes for array in arrays.values()),
+    }
+
+
+def isa_of(spec: HardwareSpec) -> Isa:
+    """The instruction set that the kernels of this spec are written for. Raises BuildError."""
+    name = getattr(spec, "kernels", None)
+    if name not in ISAS:
+        raise BuildError(
+            f"there are no kernels for this hardware yet (have: {', '.join(ISAS)})",
+            where=f"hardware {spec.name!r}",
+            hint="`hago hw list` shows for which hardware code can be made",
+        )
+    return ISAS[name]
+
+
+def emit(lowered: LoweredGraph, isa: Isa, threads: int, spec: HardwareSpec) -> Program:
+    """Turns every node into kernel calls."""
+    lowered = fuse_elementwise(lowered)
+    types = {name: TensorType(_physical(t.dtype), tuple(t.shape)) for name, t in lowered.types.items()}
+    constants = {name: _as_physical(array) for name, array in lowered.constants.items()}
+    steps: list[Step] = []
+    target_key = json.dumps(dict(spec.target), sort_keys=True)
+    for node in lowered.nodes:
+        if node.is_onnx(*_ALIASES):
+            steps.append(Step(node.outputs[:1], node.inputs[:1]))
+            continue
+        for call in _emit_node(node, isa, types, constants):
+            types.update({k: TensorType(_physical(t.dtype), t.shape) for k, t in call.temporaries.items()})
+            inputs = tuple(constants.get(i, i) if isinstance(i, str) else i for i in call.inputs)
+            key = hash_bytes(call.family, repr(call.params), repr(isa), target_key, str(threads))[:32]
+            steps.append(Step(call.outputs, inputs, key, call))
+    return Program(tuple(steps), lowered.inputs, lowered.outputs, types, constants)
+
+
+def _emit_node(
+    node: Node, isa: Isa, types: Mapping[str, TensorType], constants: Mapping[str, np.ndarray]
+) -> list[KernelCall]:
+    view = NodeView(
+        node.name, node.op, node.domain, node.inputs, node.outputs, node.attrs, types, constants, node.layer
+    )
+    emitter = EMITTERS.get((node.domain, node.op), emit_fallback)
+    try:
+        return list(emitter(view, isa))
+    except HagoError:
+        raise
+    except Exception as error:
+        raise BuildError(
+            f"no kernel could be made: {type(error).__name__}: {error}", where=f"node {node.name!r} ({node.op})"
+        ) from error
+
+
+def compile_missing(
+    program: Program,
+    isa: Isa,
+    target: Target,
+    threads: int,
+    cache: KernelCache,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Key -> loaded module, for all kernels of the program."""
+    calls = {step.key: step.call for step in program.steps if step.key is not None and step.call is not None}
+    found = {key: cache.get(key) for key in calls}
+    missing = [key for key, module in found.items() if module is None]
+    for done, key in enumerate(missing):
+        if progress is not None:
+            progress(done, len(missing))
+        call = calls[key]
+        try:
+            function = call.template(call.params, isa, threads).with_attr("global_symbol", symbol(key))
+            executable = tvm.compile(tvm.IRModule({symbol(key): function}), target=target)
+        except HagoError:
+            raise
+        except Exception as error:
+            raise BuildError(
+                f"kernel {call.family} does not compile: {error}", where=f"layer {call.layer!r}"
+            ) from error
+        about = {"family": call.family, "params": repr(call.params), "isa": isa.name, "threads": threads}
+        found[key] = cache.put(key, executable.mod, about)
+    return found
+
+
+def symbol(key: str) -> str:
+    """The name that a kernel has inside its module."""
+    return f"hago_{key}"
+
+
+def relax_module(program: Program, meta: bytes = b"") -> tvm.IRModule:
+    """The program as Relax: ``main`` calls the kernels, ``hago_meta`` returns ``meta``."""
+    builder = relax.BlockBuilder()
+    parameters = {name: relax.Var(_identifier(name), _relax_type(program.types[name])) for name in program.inputs}
+    tensors: dict[str, Any] = dict(parameters)
+    constant_of: dict[int, Any] = {}
+
+    def value(item: str | np.ndarray) -> Any:
+        if isinstance(item, str) and item in tensors:
+            return tensors[item]
+        array = program.constants[item] if isinstance(item, str) else item
+        if id(array) not in constant_of:
+            constant_of[id(array)] = relax.const(tvm.runtime.tensor(np.ascontiguousarray(array)))
+        return constant_of[id(array)]
+
+    with builder.function("main", list(parameters.values())):
+        with builder.dataflow():
+            for step in program.steps:
+                inputs = [value(item) for item in step.inputs]
+                kinds = [_relax_type(program.types[name]) for name in step.output]
+                if step.key is None:
+                    shape = program.types[step.output[0]].shape
+                    tensors[step.output[0]] = builder.emit(relax.op.reshape(inputs[0], shape))
+                    continue
+                result = builder.emit(
+                    relax.call_dps_packed(symbol(step.key), inputs, kinds[0] if len(kinds) == 1 else kinds)
+                )
+                for index, name in enumerate(step.output):
+                    tensors[name] = result if len(kinds) == 1 else builder.emit(relax.TupleGetItem(result, index))
+            outputs = [_output(builder, value(name)) for name in program.outputs]
+            result = builder.emit_output(relax.Tuple(outputs))
+        builder.emit_func_output(result)
+    if meta:
+        with builder.function("hago_meta", []):
+            with builder.dataflow():
+                text = builder.emit_output(relax.const(tvm.runtime.tensor(np.frombuffer(meta, np.uint8))))
+            builder.emit_func_output(text)
+    return builder.get()
+
+
+def _output(builder: relax.BlockBuilder, tensor: Any) -> Any:
+    # A parameter or constant that is an output as it stands still needs a value of its own.
+    if isinstance(tensor, relax.Constant):
+        return builder.emit(tensor)
+    return tensor
+
+
+@tvm.transform.module_pass(opt_level=0)
+def PIPELINE(module: tvm.IRModule, _context: Any) -> tvm.IRModule:  # noqa: N802
+    """Of Relax's own pipeline what a list of calls needs: memory planned statically, kernels called in place."""
+    passes = [
+        transform.RewriteDataflowReshape(),
+        transform.ToNonDataflow(),
+        transform.RemovePurityChecking(),
+        transform.CallTIRRewrite(),
+        transform.StaticPlanBlockMemory(),
+        transform.LowerAllocTensor(),
+        transform.KillAfterLastUse(),
+        transform.LowerRuntimeBuiltin(),
+        transform.ComputePrimValue(),
+        transform.VMShapeLower(),
+        transform.AttachGlobalSymbol(),
+    ]
+    return tvm.transform.Sequential(passes)(module)
+
+
+def _relax_type(tensor: TensorType) -> Any:
+    return relax.TensorType(tensor.shape, tensor.dtype)
+
+
+def _identifier(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name) or "x"
+
+
+def _physical(dtype: str) -> str:
+    """bfloat16 is carried as its bits: TVM's own code generation does not keep it."""
+    return "uint16" if dtype == "bfloat16" else dtype
+
+
+def _as_physical(array: np.ndarray) -> np.ndarray:
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array

@@ -1,0 +1,98 @@
+"""What only the machine that compiled a network can do with it: save it, and time its kernels."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from .cache import KernelCache
+from .environment import read_environment
+from .errors import BuildError, StorageError
+from .kernels.base import TensorType
+from .linker import linker
+
+if TYPE_CHECKING:
+    from .build import Program
+
+
+@dataclass(frozen=True)
+class Built:
+    """The program behind an artifact and where its kernels are."""
+
+    program: Program
+    modules: Mapping[str, Any]
+    target: Any
+    cache: KernelCache
+    threads: int
+    build_s: float
+
+    def export(self, path: Path, meta: Mapping[str, Any]) -> None:
+        """Links kernels, constants and program into one shared object."""
+        from .build import PIPELINE, relax_module, symbol
+
+        command = linker()
+        if command is None:
+            raise BuildError(
+                "a linker is needed to save a network, and none was found",
+                where=str(path),
+                hint="install one (Debian: apt install binutils; anywhere: pip install ziglang)",
+            )
+        module = relax_module(self.program, json.dumps(dict(meta)).encode())
+        executable = relax.build(module, target=self.target, relax_pipeline=PIPELINE)
+        for key in self.modules:
+            objects = str(self.cache.object_file(key))
+            executable.mod.import_module(tvm.runtime.load_static_library(objects, [symbol(key)]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".so")
+        os.close(handle)
+        try:
+            executable.export_library(temporary, fcompile=_link)
+            os.chmod(temporary, 0o755)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise StorageError(f"cannot be written: {error.strerror}", where=str(path)) from error
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+
+    def kernel_times(self, repeats: int) -> list[tuple[str | None, str, float]]:
+        """Times every kernel by itself on zeros; what the cache remembers is not measured again."""
+        from .build import symbol
+
+        processor, found, measured = read_environment().cpu, [], {}
+        for step in self.program.steps:
+            if step.key is None or step.call is None:
+                continue
+            seconds = measured.get(step.key) or self.cache.time_s(step.key, processor)
+            if seconds is None:
+                seconds = self._time(symbol(step.key), step, repeats)
+                self.cache.remember_time(step.key, processor, seconds)
+            measured[step.key] = seconds
+            found.append((step.call.layer, step.call.family, seconds))
+        return found
+
+    def _time(self, name: str, step: Any, repeats: int) -> float:
+        types = self.program.types
+        kinds = [_type(item, types) for item in (*step.inputs, *step.output)]
+        tensors = [tvm.runtime.tensor(np.zeros(kind.shape, kind.dtype)) for kind in kinds]
+        evaluator = self.modules[step.key].time_evaluator(name, tvm.cpu(), repeat=repeats, min_repeat_ms=2)
+        return float(np.median(evaluator(*tensors).results))
+
+
+def _type(item: str | np.ndarray, types: Mapping[str, TensorType]) -> TensorType:
+    return types[item] if isinstance(item, str) else TensorType(item.dtype.name, item.shape)
+
+
+def _link(target: str, objects: list[str], **_: Any) -> None:
+    from .linker import link
+
+    link([Path(o) for o in objects], Path(target))

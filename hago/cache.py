@@ -1,0 +1,189 @@
+"""Compiled kernels, kept on disk across runs.
+
+    folder/VERSION/KEY.o      the object, for linking into an exported model
+    folder/VERSION/KEY.so     the same, ready to load
+    folder/VERSION/KEY.json   what it is, and its measured time on each processor
+
+KEY is a hash of everything the code depends on; VERSION of the TVM version and the templates' source.
+Files appear whole, by renaming: any number of processes may share a folder. Whoever can write to it can
+run code, as with any compiler cache, so a folder that others can write to is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from .errors import BuildError, StorageError
+from .files import hash_bytes, write_atomic
+from .linker import link, linker
+
+
+def default_folder() -> Path:
+    """``$XDG_CACHE_HOME/hago``, or ``~/.cache/hago``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "hago"
+
+
+@cache
+def template_version() -> str:
+    """TVM's version and a hash of the templates' source: what compiled code is only good for."""
+    sources = sorted((Path(__file__).parent / "kernels").glob("*.py"))
+    digest = hash_bytes(*(path.read_bytes() for path in sources))
+    return f"tvm-{version('apache-tvm')}-{digest[:12]}"
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """What `hago cache info` tells."""
+
+    folder: Path
+    version: str
+    kernels: int
+    bytes: int
+    stale_kernels: int
+    stale_bytes: int
+
+
+class KernelCache:
+    """Kernels in a folder (made when first written to), and those this process has loaded."""
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        self.root = Path(folder) if folder is not None else default_folder()
+        self.folder = self.root / template_version()
+        self._loaded: dict[str, Any] = {}
+        self._times: dict[str, dict[str, float]] = {}
+        self._lock = Lock()
+        self._checked = False
+
+    def get(self, key: str) -> Any | None:
+        """The loaded module of a kernel, or None where it has to be compiled first."""
+        with self._lock:
+            if key in self._loaded:
+                return self._loaded[key]
+        path = self.folder / f"{key}.so"
+        if not path.is_file():
+            return None
+        self._check_owner()
+        import tvm  # only here: reading the cache's size must not load a compiler
+
+        try:
+            module = tvm.runtime.load_module(str(path))
+        except Exception as error:
+            # A damaged file is compiled again rather than reported.
+            del error
+            path.unlink(missing_ok=True)
+            return None
+        with self._lock:
+            return self._loaded.setdefault(key, module)
+
+    def put(self, key: str, module: Any, about: dict[str, Any]) -> Any:
+        """Keeps a compiled LLVM module; returns what is to be run.
+
+        Where the machine has no linker, or the folder cannot be written to for lack of space, the module
+        itself is kept in memory for this process.
+        """
+        runnable = module
+        if linker() is not None:
+            self._make_folder()
+            with tempfile.TemporaryDirectory(prefix=".building-", dir=self.folder) as place:
+                objects, shared = Path(place) / "kernel.o", Path(place) / "kernel.so"
+                try:
+                    module.write_to_file(str(objects))
+                    link([objects], shared)
+                    write_atomic(self.folder / f"{key}.json", json.dumps(about, sort_keys=True))
+                    os.replace(objects, self.folder / f"{key}.o")
+                    os.replace(shared, self.folder / f"{key}.so")
+                except OSError as error:
+                    raise StorageError(
+                        f"the kernel cache cannot be written: {error.strerror}",
+                        where=str(self.folder),
+                        hint="free some space, or name another folder with cache=... (--cache)",
+                    ) from error
+            import tvm
+
+            runnable = tvm.runtime.load_module(str(self.folder / f"{key}.so"))
+        with self._lock:
+            return self._loaded.setdefault(key, runnable)
+
+    def object_file(self, key: str) -> Path:
+        """The object of a kernel, for linking it into a model."""
+        path = self.folder / f"{key}.o"
+        if not path.is_file():
+            raise BuildError(
+                "the kernel's object is not in the cache",
+                where=str(path),
+                hint="a linker is needed to save a model (Debian: apt install binutils; pip install ziglang)",
+            )
+        return path
+
+    def time_s(self, key: str, processor: str) -> float | None:
+        """The kernel's remembered time on this processor, in seconds."""
+        if key not in self._times:
+            try:
+                about = json.loads((self.folder / f"{key}.json").read_text())
+                self._times[key] = {str(k): float(v) for k, v in about.get("times_s", {}).items()}
+            except (OSError, ValueError, AttributeError):
+                self._times[key] = {}
+        return self._times[key].get(processor)
+
+    def remember_time(self, key: str, processor: str, seconds: float) -> None:
+        """Keeps a measured time beside the kernel."""
+        self.time_s(key, processor)
+        self._times[key][processor] = seconds
+        path = self.folder / f"{key}.json"
+        if path.is_file():
+            about = json.loads(path.read_text())
+            about["times_s"] = self._times[key]
+            write_atomic(path, json.dumps(about, sort_keys=True))
+
+    def info(self) -> CacheInfo:
+        """Counts kernels and bytes, those of other versions apart."""
+        here = others = here_bytes = other_bytes = 0
+        for path in self.root.glob("tvm-*/*"):
+            size = path.stat().st_size
+            if path.parent == self.folder:
+                here, here_bytes = here + (path.suffix == ".so"), here_bytes + size
+            else:
+                others, other_bytes = others + (path.suffix == ".so"), other_bytes + size
+        return CacheInfo(self.root, self.folder.name, here, here_bytes, others, other_bytes)
+
+    def clear(self, stale_only: bool = False) -> CacheInfo:
+        """Deletes all kernels (or those of other versions); returns what there was."""
+        before = self.info()
+        for folder in self.root.glob("tvm-*"):
+            if folder.is_dir() and not (stale_only and folder == self.folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        return before
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StorageError(
+                f"the kernel cache cannot be made: {error.strerror}",
+                where=str(self.folder),
+                hint="name another folder with cache=... (--cache)",
+            ) from error
+        self._check_owner()
+
+    def _check_owner(self) -> None:
+        if self._checked:
+            return
+        about = self.folder.stat()
+        if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or about.st_uid not in (os.getuid(), 0):
+            raise StorageError(
+                "the kernel cache holds code that will be run, and others can write to it",
+                where=str(self.folder),
+                hint="chmod go-w the folder, or name another with cache=... (--cache)",
+            )
+        self._checked = True

@@ -1,0 +1,259 @@
+"""Emitters of the anchors: convolutions and fully connected layers, in integers and in floats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ..errors import BuildError
+from .base import EMITTERS, Isa, KernelCall, NodeView, TensorType, emits
+from .dense import DenseParams, dense, pack_channels, pack_weights, plan
+from .depthwise import MIN_CHANNELS, DepthwiseParams, depthwise, pack_depthwise_weights
+from .dot import DOTS, pairs_fit_int16
+from .epilogue import bounds, zeros
+from .packing import remembered
+
+Params = DenseParams | DepthwiseParams
+
+
+@emits("hago", "QConv")
+def emit_qconv(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Integer convolution: a depthwise or a dense kernel, with what was fused behind it."""
+    weights = _constant(node, 1)
+    n, h, w, c = node.type(node.inputs[0]).shape
+    geometry = _geometry(node)
+    groups = int(node.attrs.get("group", 1))
+    if groups == c == weights.shape[0] and c >= MIN_CHANNELS and "mult" not in _roles(node):
+        shape: Params = DepthwiseParams("vnni", "uint8", n, h, w, c, weights.shape[1:3], **geometry)
+    else:
+        kernel = weights.shape[1:3]
+        shape = DenseParams("vnni", "uint8", n, h, w, c, weights.shape[0], kernel, **geometry, groups=groups)
+    return _integer(node, isa, shape, weights)
+
+
+@emits("hago", "QGemm")
+def emit_qgemm(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Integer fully connected layer: a 1x1 convolution over the rows."""
+    weights = _constant(node, 1)
+    return _integer(node, isa, _rows(node, weights, "vnni", "uint8"), weights.reshape(len(weights), 1, 1, -1))
+
+
+@emits("hago", "Conv")
+def emit_conv(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Float or bfloat16 convolution."""
+    weights = _constant(node, 1)
+    n, h, w, c = node.type(node.inputs[0]).shape
+    geometry, groups = _geometry(node), int(node.attrs.get("group", 1))
+    dot = _float_dot(node)
+    thin = groups == c == weights.shape[0] and c >= MIN_CHANNELS
+    if thin and dot == "fma" and len(node.inputs) < 4:
+        shape: Params = DepthwiseParams(dot, "float32", n, h, w, c, weights.shape[1:3], **geometry)
+    else:
+        kernel = weights.shape[1:3]
+        shape = DenseParams(dot, "float32", n, h, w, c, weights.shape[0], kernel, **geometry, groups=groups)
+    return _float(node, isa, shape, weights)
+
+
+@emits("hago", "Gemm")
+def emit_gemm(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Float or bfloat16 fully connected layer."""
+    weights = _constant(node, 1)
+    shape = _rows(node, weights, _float_dot(node), "float32")
+    return _float(node, isa, shape, weights.reshape(len(weights), 1, 1, -1))
+
+
+def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence[KernelCall]:
+    roles = _roles(node)
+    attrs = node.attrs
+    out = attrs.get("out", "uint8")
+    multiplier = roles.get("mult")
+    p = replace(p, out=out)
+    dot, packed = _pack_integers(p, isa, weights, multiplier, attrs)
+    p = replace(p, dot=dot)
+    if isinstance(p, DenseParams) and multiplier is not None:
+        p = replace(p, group_steps=int(attrs["group_size"]) // DOTS[dot].pack)
+    residual = roles.get("r")
+    fused = residual is not None and isinstance(p, DenseParams)
+    if isinstance(p, DenseParams):
+        p = replace(p, residual=fused)
+    groups = p.groups if isinstance(p, DenseParams) else 1
+    channels = len(weights)
+    zero_x, zero_y = int(attrs["x_zero_point"]), int(attrs.get("y_zero_point", 0))
+    sums = weights.astype(np.int64).sum(axis=(1, 2))
+    per_channel = sums.sum(-1)
+    if multiplier is not None:
+        size = int(attrs["group_size"])
+        per_channel = (np.add.reduceat(sums, range(0, sums.shape[1], size), axis=1) * multiplier).sum(1)
+    bias = _bias(node, channels, np.int64) - zero_x * per_channel
+    if np.abs(bias).max(initial=0) > 2**31 - 1:
+        raise BuildError("the bias less the zero point's share leaves int32", where=f"node {node.name!r}")
+    scale = np.broadcast_to(_constant(node, 3).astype(np.float32), (channels,))
+    if out == "float32":
+        limits = bounds(attrs.get("act_lo", -np.inf), attrs.get("act_hi", np.inf))
+    else:
+        limits = bounds(attrs["lo"] - zero_y, attrs["hi"] - zero_y)
+    zero = zeros(zero_x, zero_y)
+    if fused:
+        total = int(attrs["r_y_zero_point"])
+        r_low, r_high = attrs["r_lo"] - total, attrs["r_hi"] - total
+        limits = bounds(limits[0], limits[1], r_low, r_high, attrs["r_scale"])
+        muls = int(attrs["y_mul"]), int(attrs["r_mul"])
+        zero = zeros(zero_x, zero_y, int(attrs["r_zero_point"]), *muls, total)
+    inputs: list[Any] = [node.inputs[0], packed, pack_channels(bias.astype(np.int32), groups, isa)]
+    inputs += [pack_channels(scale, groups, isa), zero, limits]
+    if multiplier is not None:
+        inputs.append(_pack_multiplier(multiplier, p, isa))
+    if fused:
+        inputs.append(residual)
+    calls, temporaries = [], {}
+    y_type = node.type(node.outputs[0])
+    result = node.outputs[0]
+    behind = [name for name in ("table", "r") if name in roles and not (name == "r" and fused)]
+    if behind:
+        result = f"{node.outputs[0]}:accumulated"
+        temporaries[result] = TensorType("uint8", y_type.shape)
+    calls.append(_call(p, node, inputs, result, temporaries))
+    for index, name in enumerate(behind):
+        target = node.outputs[0] if index == len(behind) - 1 else f"{result}:{name}"
+        view = _behind(node, name, roles, result, target)
+        follow = EMITTERS["hago", view.op](view, isa)
+        if target != node.outputs[0]:
+            last = follow[-1]
+            follow = [*follow[:-1], replace(last, temporaries={**last.temporaries, target: temporaries[result]})]
+        calls.extend(follow)
+        result = target
+    return calls
+
+
+def _behind(node: NodeView, name: str, roles: dict[str, Any], source: str, target: str) -> NodeView:
+    """The node that a fused table or residual would be, where the kernel cannot take it in."""
+    shape = node.type(node.outputs[0]).shape
+    types = {**node.types, source: TensorType("uint8", shape), target: TensorType("uint8", shape)}
+    a = node.attrs
+    if name == "table":
+        table = f"{node.name}:table"
+        types[table] = TensorType("uint8", (256,))
+        constants = {table: np.asarray(roles["table"], np.uint8)}
+        view = NodeView(f"{node.name}:table", "QLookup", "hago", (source, table), (target,), {}, types, constants)
+    else:
+        attrs = {
+            "a_zero_point": a["y_zero_point"], "b_zero_point": a["r_zero_point"],
+            "a_mul": a["y_mul"], "b_mul": a["r_mul"], "scale": a["r_scale"],
+            "y_zero_point": a["r_y_zero_point"], "lo": a["r_lo"], "hi": a["r_hi"], "out": "uint8",
+        }  # fmt: skip
+        inputs = (source, roles["r"])
+        view = NodeView(f"{node.name}:add", "QAdd", "hago", inputs, (target,), attrs, types, node.constants)
+    return replace(view, layer=node.layer)
+
+
+def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence[KernelCall]:
+    residual = node.inputs[3] if len(node.inputs) > 3 and node.inputs[3] else None
+    if weights.dtype == ml_dtypes.bfloat16:
+        weights = weights.view(np.uint16)
+    groups = 1
+    if isinstance(p, DenseParams):
+        p = replace(p, residual=residual is not None)
+        groups = p.groups
+    packed = remembered(weights, (p, isa), lambda w: _pack(w, p, isa))
+    bias = _bias(node, len(weights), np.float32)
+    limits = bounds(node.attrs.get("act_lo", -np.inf), node.attrs.get("act_hi", np.inf))
+    inputs: list[Any] = [node.inputs[0], packed, pack_channels(bias, groups, isa), limits]
+    if residual is not None:
+        inputs.append(residual)
+    activation = node.attrs.get("activation", "")
+    if not activation:
+        return [_call(p, node, inputs, node.outputs[0], {})]
+    before = f"{node.outputs[0]}:linear"
+    y_type = node.type(node.outputs[0])
+    op, _, approximate = activation.partition("_")
+    attrs = {"approximate": approximate or "none"} if op == "Gelu" else {}
+    types = {**node.types, before: y_type}
+    view = NodeView(f"{node.name}:{op}", op, "", (before,), node.outputs, attrs, types, {}, node.layer)
+    return [_call(p, node, inputs, before, {before: y_type}), *EMITTERS["", op](view, isa)]
+
+
+def _call(p: Params, node: NodeView, inputs: list[Any], output: str, temporaries: dict[str, TensorType]) -> KernelCall:
+    template = dense if isinstance(p, DenseParams) else depthwise
+    return KernelCall(template.__name__, p, template, tuple(inputs), (output,), node.layer, temporaries)
+
+
+def _pack(weights: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
+    if isinstance(p, DenseParams):
+        return pack_weights(weights, p, isa)
+    return pack_depthwise_weights(weights[..., 0], p, isa)
+
+
+def _pack_integers(
+    p: Params, isa: Isa, weights: np.ndarray, multiplier: np.ndarray | None, attrs: Any
+) -> tuple[str, np.ndarray]:
+    """The dot product to use and the weights packed for it.
+
+    Without VNNI it depends on the weights themselves: pairs of products that may leave int16 need
+    the slower instruction, others (all 7-bit weights) the faster.
+    """
+    def packed(dot: str) -> np.ndarray:
+        q = replace(p, dot=dot)
+        if multiplier is not None and isinstance(q, DenseParams):
+            q = replace(q, group_steps=int(attrs["group_size"]) // DOTS[dot].pack)
+        return remembered(weights, (q, isa), lambda w: _pack(w, q, isa))
+
+    if isa.vnni:
+        return "vnni", packed("vnni")
+    fast = packed("maddubs")
+    return ("maddubs", fast) if pairs_fit_int16(fast) else ("maddwd", packed("maddwd"))
+
+
+def _pack_multiplier(multiplier: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
+    """[O, G] -> [G*OV, taps * groups of steps, L]: the same multipliers for every tap."""
+    assert isinstance(p, DenseParams)
+    shape = plan(p, isa)
+    taps = p.kernel[0] * shape.taps
+    columns = [pack_channels(np.ascontiguousarray(m), p.groups, isa) for m in multiplier.astype(np.int32).T]
+    lanes = isa.fit(p.o // p.groups).lanes
+    per_tap = np.stack(columns, 0).reshape(len(columns), -1, lanes).transpose(1, 0, 2)
+    return np.ascontiguousarray(np.tile(per_tap, (1, taps, 1)))
+
+
+def _rows(node: NodeView, weights: np.ndarray, dot: str, out: str) -> DenseParams:
+    x, y = node.type(node.inputs[0]).shape, node.type(node.outputs[0]).shape
+    rows, columns = int(np.prod(x[:-1], dtype=np.int64)), x[-1]
+    return DenseParams(dot, out, 1, 1, rows, columns, len(weights), x_shape=x, y_shape=y)
+
+
+def _geometry(node: NodeView) -> dict[str, tuple[int, ...]]:
+    names = (("strides", (1, 1)), ("pads", (0, 0, 0, 0)), ("dilations", (1, 1)))
+    return {name: tuple(int(v) for v in node.attrs.get(name, default)) for name, default in names}
+
+
+def _float_dot(node: NodeView) -> str:
+    return "bf16" if node.attrs.get("precision", "float32") == "bfloat16" else "fma"
+
+
+def _roles(node: NodeView) -> dict[str, Any]:
+    """The optional inputs behind the scale, by what they are: arrays for constants, a name for ``r``."""
+    found: dict[str, Any] = {}
+    for role, name in zip(("mult", "table", "r"), node.inputs[4:], strict=False):
+        if name:
+            found[role] = name if role == "r" else _value(node, name)
+    return found
+
+
+def _bias(node: NodeView, channels: int, dtype: Any) -> np.ndarray:
+    if len(node.inputs) < 3 or not node.inputs[2]:
+        return np.zeros(channels, dtype)
+    return np.ascontiguousarray(_value(node, node.inputs[2]).astype(dtype))
+
+
+def _constant(node: NodeView, index: int) -> np.ndarray:
+    return _value(node, node.inputs[index])
+
+
+def _value(node: NodeView, name: str) -> np.ndarray:
+    value = node.constant(name)
+    if value is None:
+        raise BuildError(f"input {name!r} must be a constant", where=f"node {node.name!r} ({node.op})")
+    return value

@@ -1,0 +1,259 @@
+"""Matrix product of two activations, as in attention, in integers and in floats.
+
+    a [B, M, K]   b [B, K, N]   y [B, M, N]   (B = 1 for an operand that all batches share)
+
+The right operand is packed at run time into the layout that the dense template wants of weights; the rest
+is the same register tile. Unsigned by unsigned: b is shifted by 128 to make it signed, and the zero
+points are taken out through the sums of rows and columns:
+
+    sum (a - za)(b - zb) = sum a b' - za sum b' - zb' sum a + K za zb',   b' = b - 128, zb' = zb - 128
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from ..errors import BuildError
+from .base import Isa, KernelCall, NodeView, emits
+from .dense import DenseParams, Tile, choose_tile
+from .dot import DOTS
+from .emit import argument, channel_start, flat, maybe_parallel, moved_back, vector_index
+from .epilogue import bounds, dequantize, requantize, zeros
+
+_MACS_WORTH_A_THREAD = 200_000
+
+
+@dataclass(frozen=True)
+class MatMulParams:
+    """Shapes and types; ``*_shape`` as the graph has them, batches counted as in the file's head."""
+
+    dot: str
+    out: str
+    batch: int
+    m: int
+    k: int
+    n: int
+    a_batch: bool
+    b_batch: bool
+    a_shape: tuple[int, ...]
+    b_shape: tuple[int, ...]
+    y_shape: tuple[int, ...]
+
+
+def matmul(p: MatMulParams, isa: Isa, threads: int) -> Any:
+    """The PrimFunc. Buffers: a, b; integers: scale f32 [1], zero i32 [6] (a, y, b); bounds f32 [6]; y."""
+    return _MatMul(p, isa, threads).build()
+
+
+class _MatMul:
+    def __init__(self, p: MatMulParams, isa: Isa, threads: int) -> None:
+        self.p, self.isa, self.dot = p, isa.fit(p.n), DOTS[p.dot]
+        self.lanes, self.narrow = self.isa.lanes, p.n < self.isa.lanes
+        self.vectors, self.steps = -(-p.n // self.lanes), -(-p.k // self.dot.pack)
+        tile = choose_tile(DenseParams(p.dot, p.out, 1, 1, p.m, p.k, p.n), isa)
+        self.tile = Tile(min(tile.pixels, p.m), min(tile.vectors, self.vectors))
+        self.acc_type = f"{'int32' if self.dot.integer else 'float32'}x{self.lanes}"
+        worth = p.batch > 1 and p.batch * p.m * p.k * p.n >= _MACS_WORTH_A_THREAD * threads
+        self.chunks = min(threads, p.batch) if worth else 1
+
+    def build(self) -> Any:
+        p, dot = self.p, self.dot
+        with IRBuilder() as builder:
+            with T.prim_func(s_tir=True):
+                T.func_name("kernel")
+                T.func_attr({"tirx.noalias": True})
+                a = argument("a", p.a_shape, dot.x_type)
+                b = argument("b", p.b_shape, dot.x_type)
+                if dot.integer:
+                    self.scale = argument("scale", (1,), "float32")
+                    self.zero = argument("zero", (6,), "int32")
+                self.bounds = argument("bounds", (6,), "float32")
+                y = argument("y", p.y_shape, p.out)
+                self.a, self.b, self.y = flat(a), flat(b), flat(y)
+                with maybe_parallel(p.batch, self.chunks) as (at, end), T.serial(at, end) as batch:
+                    self.one(batch)
+        return builder.get()
+
+    def one(self, batch: Any) -> None:
+        """One product: pack b, then all tiles."""
+        p = self.p
+        a_at = T.bind(batch * (p.m * p.k if p.a_batch else 0) + T.int32(0))
+        b_at = T.bind(batch * (p.k * p.n if p.b_batch else 0) + T.int32(0))
+        packed = T.alloc_buffer((self.vectors, self.steps, self.lanes * self.dot.pack), self.dot.weight_numpy.name)
+        start = T.alloc_buffer((self.vectors * self.lanes,), "int32" if self.dot.integer else "float32")
+        with T.serial(0, self.vectors) as v:
+            self.pack(b_at, packed, start, v)
+        a, rows = self.a, None
+        if self.steps * self.dot.pack != p.k or self.dot.widens:
+            a, a_at = self.copy_rows(a_at), T.int32(0)
+        if self.dot.integer:
+            rows = self.row_sums(self.a, T.bind(batch * (p.m * p.k if p.a_batch else 0) + T.int32(0)))
+        P, V = self.tile.pixels, self.tile.vectors  # noqa: N806
+        with T.serial(0, -(-p.m // P)) as t, T.serial(0, -(-self.vectors // V)) as block:
+            self.reduce(a, a_at, packed, start, rows, batch, moved_back(t, P, p.m), moved_back(block, V, self.vectors))
+
+    def pack(self, b_at: Any, packed: Any, start: Any, v: Any) -> None:
+        """Packs one vector of columns, and sums it up where the zero point of a has to be taken out."""
+        p, dot, lanes = self.p, self.dot, self.lanes
+        column = channel_start(v, p.n, lanes)
+        sums = T.alloc_buffer((1,), self.acc_type, scope="local")
+        T.buffer_store(sums, self.constant(0), [0])
+        full, rest = divmod(p.k, dot.pack)
+        with T.serial(0, full) as s:
+            self.pack_step(b_at, packed, sums, v, column, s, dot.pack)
+        if rest:
+            self.pack_step(b_at, packed, sums, v, column, T.int32(full), rest)
+        value = sums[0]
+        if dot.integer:
+            za, zb = self.zero[0], self.zero[2] - 128
+            value = T.broadcast(za * zb * p.k, lanes) - value * T.broadcast(za, lanes)
+        T.buffer_store(start, value, [vector_index(v * lanes, lanes)])
+
+    def pack_step(self, b_at: Any, packed: Any, sums: Any, v: Any, column: Any, s: Any, rows: int) -> None:
+        dot, lanes, n = self.dot, self.lanes, self.p.n
+        kind = f"{dot.x_type}x{lanes}"
+        lines = []
+        for k in range(dot.pack):
+            if k >= rows:  # past the end of K: what the shift by 128 turns into zero
+                lines.append(T.broadcast(T.Cast(dot.x_type, T.int32(128 if dot.integer else 0)), lanes))
+                continue
+            at = b_at + (s * dot.pack + k) * n + column
+            lines.append(T.bind(self.load_narrow(at) if self.narrow else self.b.vload([at], kind)))
+        mixed = lines[0]
+        if dot.pack > 1:
+            mixed = T.Shuffle(lines, [k * lanes + i for i in range(lanes) for k in range(dot.pack)])
+        wide = lanes * dot.pack
+        if dot.name == "maddwd":
+            mixed = T.Cast(f"int16x{wide}", mixed) - T.broadcast(T.int16(128), wide)
+        elif dot.integer:
+            shift = T.broadcast(T.Cast("uint8", T.int32(128)), wide)
+            mixed = T.reinterpret(f"int8x{wide}", T.bitwise_xor(mixed, shift))
+        value = T.bind(mixed)
+        T.buffer_store(packed, value, [v, s, T.ramp(0, 1, wide)])
+        if dot.integer:
+            ones = T.broadcast(T.Cast("int16" if dot.widens else "int8", T.int32(1)), wide)
+            T.buffer_store(sums, dot.step(self.isa, sums[0], ones, value), [0])
+
+    def load_narrow(self, at: Any) -> Any:
+        """N values in the first lanes of a vector: there is nothing behind them to read."""
+        whole = T.alloc_buffer((self.lanes,), self.dot.x_type, scope="local")
+        for i in range(self.lanes):
+            T.buffer_store(whole, self.b[at + i] if i < self.p.n else T.Cast(self.dot.x_type, T.int32(0)), [i])
+        return whole.vload([0], f"{self.dot.x_type}x{self.lanes}")
+
+    def copy_rows(self, a_at: Any) -> Any:
+        size = self.p.m * self.p.k
+        copy = T.alloc_buffer((size + self.dot.pack,), self.dot.read_type)
+        with T.serial(0, size) as i:
+            T.buffer_store(copy, T.Cast(self.dot.read_type, self.a[a_at + i]), [i])
+        with T.serial(0, self.dot.pack) as i:
+            T.buffer_store(copy, T.Cast(self.dot.read_type, T.int32(0)), [size + i])
+        return copy
+
+    def row_sums(self, a: Any, a_at: Any) -> Any:
+        """zb' times the sum of each row of a."""
+        p = self.p
+        rows = T.alloc_buffer((p.m,), "int32")
+        total = T.alloc_buffer((1,), "int32", scope="local")
+        with T.serial(0, p.m) as m:
+            T.buffer_store(total, T.int32(0), [0])
+            with T.serial(0, p.k) as k:
+                T.buffer_store(total, total[0] + T.Cast("int32", a[a_at + m * p.k + k]), [0])
+            T.buffer_store(rows, total[0] * (self.zero[2] - 128), [m])
+        return rows
+
+    def reduce(
+        self, a: Any, a_at: Any, packed: Any, start: Any, rows: Any, batch: Any, row: Any, vector: Any
+    ) -> None:
+        p, dot, lanes = self.p, self.dot, self.lanes
+        P, V = self.tile.pixels, self.tile.vectors  # noqa: N806
+        row, vector = T.bind(row + T.int32(0)), T.bind(vector + T.int32(0))
+        acc = T.alloc_buffer((P * V,), self.acc_type, scope="local")
+        for v in range(V):
+            first = T.bind(start.vload([(vector + v) * lanes], self.acc_type))
+            for q in range(P):
+                value = first if rows is None else first - T.broadcast(rows[row + q], lanes)
+                T.buffer_store(acc, value, [q * V + v])
+        with T.serial(0, self.steps) as s:
+            kind = dot.weight_type(lanes)
+            weights = [T.bind(packed.vload([vector + v, s, 0], kind)) for v in range(V)]
+            for q in range(P):
+                value = T.bind(dot.load(a, a_at + (row + q) * p.k + s * dot.pack, lanes))
+                for v in range(V):
+                    T.buffer_store(acc, dot.step(self.isa, acc[q * V + v], value, weights[v]), [q * V + v])
+        for q in range(P):
+            for v in range(V):
+                at = (batch * p.m + row + q) * p.n + channel_start(vector + v, p.n, lanes)
+                self.store(self.result(acc[q * V + v]), at)
+
+    def result(self, value: Any) -> Any:
+        isa, lanes, limits = self.isa, self.lanes, self.bounds
+        if not self.dot.integer:
+            return T.max(T.min(value, T.broadcast(limits[1], lanes)), T.broadcast(limits[0], lanes))
+        scale = T.broadcast(self.scale[0], lanes)
+        if self.p.out == "float32":
+            return dequantize(isa, value, scale, limits[0], limits[1])
+        wide = requantize(isa, value, scale, limits[0], limits[1])
+        return T.Cast(f"uint8x{lanes}", wide + T.broadcast(self.zero[1], lanes))
+
+    def store(self, value: Any, at: Any) -> None:
+        if not self.narrow:
+            T.buffer_store(self.y, value, [vector_index(at, self.lanes)])
+            return
+        whole = T.alloc_buffer((self.lanes,), self.p.out, scope="local")
+        T.buffer_store(whole, value, [vector_index(0, self.lanes)])
+        for i in range(self.p.n):
+            T.buffer_store(self.y, whole[i], [at + i])
+
+    def constant(self, value: int) -> Any:
+        return T.broadcast(T.int32(value) if self.dot.integer else T.float32(value), self.lanes)
+
+
+@emits("hago", "QMatMul")
+def emit_qmatmul(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Integer product of two activations."""
+    attrs, out = node.attrs, node.attrs.get("out", "uint8")
+    zero_y = int(attrs.get("y_zero_point", 0))
+    if out == "float32":
+        limits = bounds(attrs.get("act_lo", -np.inf), attrs.get("act_hi", np.inf))
+    else:
+        limits = bounds(attrs["lo"] - zero_y, attrs["hi"] - zero_y)
+    zero = zeros(int(attrs["a_zero_point"]), zero_y, int(attrs["b_zero_point"]))
+    scale = np.asarray(node.constant(node.inputs[2]), np.float32).reshape(1)
+    p = _params(node, "vnni" if isa.vnni else "maddwd", out)
+    if p is None:
+        shapes = [list(node.type(name).shape) for name in node.inputs[:2]]
+        raise BuildError(f"no integer kernel for matrices of shapes {shapes}", where=f"node {node.name!r}")
+    inputs = (node.inputs[0], node.inputs[1], scale, zero, limits)
+    return [KernelCall("matmul", p, matmul, inputs, node.outputs[:1], node.layer)]
+
+
+@emits("", "MatMul")
+def emit_matmul(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Float product of two activations; batches that broadcast in other ways go to TVM."""
+    p = _params(node, "fma", "float32") if node.type(node.inputs[0]).dtype == "float32" else None
+    if p is None:
+        from .fallback import emit_fallback
+
+        return emit_fallback(node, isa)
+    inputs = (node.inputs[0], node.inputs[1], bounds(-np.inf, np.inf))
+    return [KernelCall("matmul", p, matmul, inputs, node.outputs[:1], node.layer)]
+
+
+def _params(node: NodeView, dot: str, out: str) -> MatMulParams | None:
+    a, b = node.type(node.inputs[0]).shape, node.type(node.inputs[1]).shape
+    y = node.type(node.outputs[0]).shape
+    if len(a) < 2 or len(b) < 2:
+        return None
+    batch = int(np.prod(y[:-2], dtype=np.int64))
+    counts = [int(np.prod(shape[:-2], dtype=np.int64)) for shape in (a, b)]
+    if any(count not in (1, batch) for count in counts):
+        return None
+    flags = [count == batch and batch > 1 for count in counts]
+    return MatMulParams(dot, out, batch, a[-2], a[-1], b[-1], flags[0], flags[1], a, b, y)
