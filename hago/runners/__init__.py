@@ -7,16 +7,14 @@ one call from Python, inputs handed over, outputs handed back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
+from ..tensor import TensorInfo
 from .onnxruntime import OnnxRuntimeRunner
 from .openvino import OpenVinoRunner
 from .tvm import TvmRunner
-
-if TYPE_CHECKING:
-    from ..model import TensorInfo
 
 __all__ = ["OnnxRuntimeRunner", "OpenVinoRunner", "Runner", "TvmRunner"]
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
 from ..errors import MeasureError, ModelError
-
-if TYPE_CHECKING:
-    from ..model import TensorInfo
+from ..tensor import TensorInfo
 
 ModelLike = onnx.ModelProto | bytes | str | os.PathLike[str]
 
@@ -57,13 +54,11 @@ def static_model(model: ModelLike, batch: int | None) -> onnx.ModelProto:
 
 def input_infos(proto: onnx.ModelProto) -> tuple[TensorInfo, ...]:
     """Name, type and static shape of each input that is no weight."""
-    from ..model import TensorInfo  # here, because hago.model is not needed by who only runs artifacts
-
     weights = {tensor.name for tensor in proto.graph.initializer}
     return tuple(
         TensorInfo(
             name=value.name,
-            dtype=np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)),
+            dtype=np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)).name,
             shape=tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim),
         )
         for value in proto.graph.input

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
 from ..errors import MeasureError, MissingExtraError
+from ..tensor import TensorInfo
 from .onnx_io import ModelLike, input_infos, serialized, static_model
-
-if TYPE_CHECKING:
-    from ..model import TensorInfo
 
 
 class OnnxRuntimeRunner:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
 from ..errors import MeasureError, MissingExtraError
+from ..tensor import TensorInfo
 from .onnx_io import ModelLike, input_infos, serialized, static_model
-
-if TYPE_CHECKING:
-    from ..model import TensorInfo
 
 
 class OpenVinoRunner:
@@ -76,8 +74,11 @@ def _place(ports: list[Any], name: str, default: int) -> int:
     return default
 
 
+# What OpenVINO wraps its reasons in: its own source files, headings and a link.
+_WRAPPING = ("Exception from", "Check '", "FrontEnd API failed", "Summary:", "To facilitate")
+
+
 def _reason(error: Exception) -> str:
-    """The last line with words: the others name OpenVINO's own source files."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    return said[-1] if said else type(error).__name__
+    lines = [line.strip().removeprefix("-- ") for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(_WRAPPING)]
+    return " ".join(said) or type(error).__name__

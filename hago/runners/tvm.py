@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from ..model import TensorInfo
+from ..tensor import TensorInfo
 
 
 class _Runnable(Protocol):
@@ -20,7 +19,7 @@ class _Runnable(Protocol):
     @property
     def threads(self) -> int: ...
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Any: ...
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]: ...
 
 
 class TvmRunner:
@@ -33,8 +32,7 @@ class TvmRunner:
         self._run = artifact.run
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        outputs = self._run(feeds)
-        return list(outputs.values()) if isinstance(outputs, Mapping) else list(outputs)
+        return self._run(feeds)
 
     def close(self) -> None:
         del self._run

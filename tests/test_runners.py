@@ -1,0 +1,311 @@
+"""One conformance suite for every runner, then what is each one's own."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from hago.errors import MeasureError, MissingExtraError, ModelError
+from hago.measure import collect_outputs, measure_accuracy, measure_latency
+from hago.runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
+from hago.runners.onnx_io import input_infos, static_model, weight_bytes
+from hago.tensor import TensorInfo
+
+RNG = np.random.default_rng(0)
+WEIGHT = RNG.normal(size=(4, 3)).astype(np.float32)
+BATCH = 2
+
+
+def tiny_model(batch: int | str | None = "N", quantized: bool = False) -> onnx.ModelProto:
+    """logits [N, 3] = relu(a) @ W, total [N, 4] = a + b, for a, b [N, 4]; as QDQ int8 where asked."""
+    nodes, weights = [], []
+    name = "relu"
+    nodes.append(helper.make_node("Relu", ["a"], ["relu"]))
+    if quantized:
+        scale = np.float32(np.abs(WEIGHT).max() / 127)
+        weights += [
+            numpy_helper.from_array(np.float32(4 / 255), "s"),
+            numpy_helper.from_array(np.uint8(0), "z"),
+            numpy_helper.from_array(scale, "ws"),
+            numpy_helper.from_array(np.int8(0), "wz"),
+            numpy_helper.from_array(np.rint(WEIGHT / scale).astype(np.int8), "w8"),
+        ]
+        nodes.append(helper.make_node("QuantizeLinear", ["relu", "s", "z"], ["q"]))
+        nodes.append(helper.make_node("DequantizeLinear", ["q", "s", "z"], ["dq"]))
+        nodes.append(helper.make_node("DequantizeLinear", ["w8", "ws", "wz"], ["w"]))
+        name = "dq"
+    else:
+        weights.append(numpy_helper.from_array(WEIGHT, "w"))
+    nodes.append(helper.make_node("MatMul", [name, "w"], ["logits"]))
+    nodes.append(helper.make_node("Add", ["a", "b"], ["total"]))
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [batch, 4]) for n in "ab"],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 3]),
+            helper.make_tensor_value_info("total", TensorProto.FLOAT, [batch, 4]),
+        ],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def expected(feeds):
+    return [np.maximum(feeds["a"], 0) @ WEIGHT, feeds["a"] + feeds["b"]]
+
+
+class FakeArtifact:
+    """What TvmRunner needs of an artifact, computed by numpy."""
+
+    threads = 1
+    input_info = tuple(TensorInfo(name, "float32", (BATCH, 4)) for name in "ab")
+
+    def run(self, feeds):
+        if set(feeds) != {"a", "b"}:
+            raise MeasureError("an input is missing")
+        return expected(feeds)
+
+
+class NumpyRunner:
+    """The protocol satisfied by hand, as a user would."""
+
+    name, threads = "numpy", 1
+    inputs = FakeArtifact.input_info
+
+    def run(self, feeds):
+        return expected({name: feeds[name] for name in "ab"})
+
+    def close(self):
+        pass
+
+
+def open_onnxruntime():
+    pytest.importorskip("onnxruntime")
+    return OnnxRuntimeRunner(tiny_model(), 1, batch=BATCH)
+
+
+def open_openvino():
+    pytest.importorskip("openvino")
+    return OpenVinoRunner(tiny_model(), 1, batch=BATCH)
+
+
+OPENERS = {
+    "numpy": NumpyRunner,
+    "tvm": lambda: TvmRunner(FakeArtifact()),
+    "onnxruntime": open_onnxruntime,
+    "openvino": open_openvino,
+}
+
+
+@pytest.fixture(params=OPENERS)
+def runner(request):
+    opened = OPENERS[request.param]()
+    yield opened
+    opened.close()
+
+
+def random_feeds(seed=1):
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=(BATCH, 4)).astype(np.float32) for name in "ab"}
+
+
+class Samples:
+    def __init__(self, n):
+        rng = np.random.default_rng(5)
+        self.x = {name: rng.normal(size=(n, 4)).astype(np.float32) for name in "ab"}
+        self.labels = expected(self.x)[0].argmax(axis=1)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def batch(self, start, stop):
+        return {name: x[start:stop] for name, x in self.x.items()}
+
+
+class Top1:
+    name, needs_labels, higher_is_better = "top1", True, True
+
+    def per_sample(self, outputs, labels, float_outputs):
+        return (outputs[0].argmax(axis=1) == labels).astype(float)
+
+    def value(self, scores):
+        return float(np.mean(scores))
+
+
+# -- conformance
+
+
+def test_it_is_a_runner_that_tells_its_static_inputs(runner):
+    assert isinstance(runner, Runner)
+    assert runner.threads == 1 and isinstance(runner.name, str) and runner.name
+    assert runner.inputs == tuple(TensorInfo(name, "float32", (BATCH, 4)) for name in "ab")
+
+
+def test_outputs_are_numpy_in_the_order_of_the_model(runner):
+    feeds = random_feeds()
+    outputs = runner.run(feeds)
+    assert isinstance(outputs, list) and all(type(output) is np.ndarray for output in outputs)
+    for output, wanted in zip(outputs, expected(feeds), strict=True):
+        np.testing.assert_allclose(output, wanted, rtol=1e-5, atol=1e-5)
+        assert output.dtype == np.float32 and output.flags.c_contiguous
+
+
+def test_outputs_stay_what_they_were_when_it_runs_again(runner):
+    first = runner.run(random_feeds(1))
+    kept = [output.copy() for output in first]
+    second = runner.run(random_feeds(2))
+    for before, output, after in zip(kept, first, second, strict=True):
+        np.testing.assert_array_equal(before, output)
+        assert not np.array_equal(output, after)
+        output[...] = 0  # the caller's own
+
+
+def test_inputs_are_not_written_to_and_their_names_count_not_their_order(runner):
+    feeds = random_feeds()
+    kept = {name: x.copy() for name, x in feeds.items()}
+    forward = runner.run(feeds)
+    backward = runner.run(dict(reversed(feeds.items())))
+    for x, y in zip(forward, backward, strict=True):
+        np.testing.assert_array_equal(x, y)
+    for name, x in feeds.items():
+        np.testing.assert_array_equal(x, kept[name])
+        x.setflags(write=False)
+    runner.run(feeds)
+
+
+def test_inputs_need_not_be_contiguous(runner):
+    feeds = random_feeds()
+    strided = {name: np.repeat(x, 2, axis=1)[:, ::2] for name, x in feeds.items()}
+    np.testing.assert_allclose(runner.run(strided)[1], expected(feeds)[1], rtol=1e-6)
+
+
+def test_running_twice_gives_the_same_bits(runner):
+    feeds = random_feeds()
+    for x, y in zip(runner.run(feeds), runner.run(feeds), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_missing_input_is_a_measure_error_when_measured(runner):
+    with pytest.raises(MeasureError):
+        measure_latency([runner], {"a": random_feeds()["a"]}, rounds=1)
+
+
+def test_it_can_be_timed_and_scored(runner):
+    found = measure_latency([runner], random_feeds(), rounds=3, warmup_s=0.01, round_s=1e-4)
+    assert found[runner.name].median_s > 0
+    samples = Samples(7)
+    assert measure_accuracy(runner, samples, Top1()).value == 1.0
+    logits, total = collect_outputs(runner, samples)
+    assert logits.shape == (7, 3)
+    np.testing.assert_allclose(total, samples.x["a"] + samples.x["b"], rtol=1e-6)
+
+
+# -- what is each one's own
+
+
+PEERS = {"onnxruntime": OnnxRuntimeRunner, "openvino": OpenVinoRunner}
+
+
+@pytest.fixture(params=PEERS)
+def peer(request):
+    pytest.importorskip(request.param)
+    return PEERS[request.param]
+
+
+def test_peers_run_a_qdq_model_to_the_same_classes(peer):
+    feeds = random_feeds()
+    runner = peer(tiny_model(quantized=True), batch=BATCH)
+    np.testing.assert_allclose(runner.run(feeds)[0], expected(feeds)[0], atol=0.1)
+    runner.close()
+
+
+def test_peers_take_paths_and_bytes_and_fix_the_batch(peer, tmp_path):
+    path = tmp_path / "tiny.onnx"
+    onnx.save(tiny_model(), path)
+    for model, batch, size in (
+        (path, None, 1),
+        (str(path), 5, 5),
+        (path.read_bytes(), 3, 3),
+        (tiny_model(batch=4), None, 4),
+        (tiny_model(batch=None), 2, 2),
+    ):
+        runner = peer(model, batch=batch)
+        assert runner.inputs[0].shape == (size, 4)
+        x = np.ones((size, 4), np.float32)
+        assert runner.run({"a": x, "b": x})[0].shape == (size, 3)
+        runner.close()
+
+
+def test_peers_read_external_data(peer, tmp_path):
+    path = tmp_path / "tiny.onnx"
+    onnx.save(tiny_model(), path, save_as_external_data=True, size_threshold=0)
+    runner = peer(path, batch=BATCH)
+    feeds = random_feeds()
+    np.testing.assert_allclose(runner.run(feeds)[0], expected(feeds)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_the_model_given_is_not_changed(peer):
+    model = tiny_model()
+    before = model.SerializeToString()
+    peer(model, batch=3).close()
+    assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize("package", PEERS)
+def test_without_the_package_the_extra_is_named(package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'hago\[peers\]'"):
+        PEERS[package](tiny_model())
+
+
+def test_a_model_an_engine_refuses_is_a_measure_error_with_its_reason(peer):
+    model = tiny_model()
+    model.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(MeasureError, match=r"(?s)refuses the model: .*NoSuchOperator"):
+        peer(model)
+
+
+def test_files_that_are_no_models_are_model_errors(peer, tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"\x00not a model")
+    with pytest.raises(ModelError, match=r"bad\.onnx: is not an ONNX model"):
+        peer(tmp_path / "bad.onnx")
+    with pytest.raises(ModelError, match=r"absent\.onnx: cannot be read"):
+        peer(tmp_path / "absent.onnx")
+
+
+def test_float_layers_of_openvino_are_float32_even_where_the_cpu_has_bfloat16():
+    pytest.importorskip("openvino")
+    x = np.random.default_rng(3).normal(size=(1, 4)).astype(np.float32)
+    exact = x.astype(np.float64).clip(0) @ WEIGHT.astype(np.float64)
+    runner = OpenVinoRunner(tiny_model(), batch=1)
+    np.testing.assert_allclose(runner.run({"a": x, "b": x})[0], exact, rtol=1e-5, atol=1e-6)
+
+
+def test_fixing_the_batch_also_fixes_the_symbol_elsewhere():
+    proto = static_model(tiny_model(batch="N"), 7)
+    dims = [value.type.tensor_type.shape.dim[0].dim_value for value in proto.graph.output]
+    assert dims == [7, 7]
+    assert [info.shape for info in input_infos(proto)] == [(7, 4), (7, 4)]
+
+
+def test_a_batch_the_model_does_not_have_and_other_dynamic_axes_are_refused():
+    with pytest.raises(ModelError, match="input a: the model is made for batch 4, not for 2"):
+        static_model(tiny_model(batch=4), 2)
+    model = tiny_model()
+    model.graph.input[1].type.tensor_type.shape.dim[1].dim_param = "width"
+    with pytest.raises(ModelError, match="input b: axis 1 has no fixed size"):
+        static_model(model, 1)
+
+
+def test_weights_are_counted_as_stored():
+    assert weight_bytes(tiny_model()) == 4 * 3 * 4
+    assert weight_bytes(tiny_model(quantized=True)) == 4 * 3 + 4 + 1 + 4 + 1
+    int4 = helper.make_tensor("w4", TensorProto.INT4, [3], [1, 2, 3])
+    model = tiny_model()
+    model.graph.initializer.append(int4)
+    assert weight_bytes(model) == 48 + 2
