@@ -123,7 +123,10 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
         follow = EMITTERS["hago", view.op](view, isa)
         if target != node.outputs[0]:
             last = follow[-1]
-            follow = [*follow[:-1], replace(last, temporaries={**last.temporaries, target: temporaries[result]})]
+            follow = [
+                *follow[:-1],
+                replace(last, temporaries={**last.temporaries, target: temporaries[result]}),
+            ]
         calls.extend(follow)
         result = target
     return calls
@@ -138,7 +141,9 @@ def _behind(node: NodeView, name: str, roles: dict[str, Any], source: str, targe
         table = f"{node.name}:table"
         types[table] = TensorType("uint8", (256,))
         constants = {table: np.asarray(roles["table"], np.uint8)}
-        view = NodeView(f"{node.name}:table", "QLookup", "hago", (source, table), (target,), {}, types, constants)
+        view = NodeView(
+            f"{node.name}:table", "QLookup", "hago", (source, table), (target,), {}, types, constants
+        )
     else:
         attrs = {
             "a_zero_point": a["y_zero_point"], "b_zero_point": a["r_zero_point"],
@@ -176,7 +181,9 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
     return [_call(p, node, inputs, before, {before: y_type}), *EMITTERS["", op](view, isa)]
 
 
-def _call(p: Params, node: NodeView, inputs: list[Any], output: str, temporaries: dict[str, TensorType]) -> KernelCall:
+def _call(
+    p: Params, node: NodeView, inputs: list[Any], output: str, temporaries: dict[str, TensorType]
+) -> KernelCall:
     template = dense if isinstance(p, DenseParams) else depthwise
     return KernelCall(template.__name__, p, template, tuple(inputs), (output,), node.layer, temporaries)
 
@@ -195,6 +202,7 @@ def _pack_integers(
     Without VNNI it depends on the weights themselves: pairs of products that may leave int16 need
     the slower instruction, others (all 7-bit weights) the faster.
     """
+
     def packed(dot: str) -> np.ndarray:
         q = replace(p, dot=dot)
         if multiplier is not None and isinstance(q, DenseParams):

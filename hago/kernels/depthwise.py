@@ -112,7 +112,9 @@ def depthwise(p: DepthwiseParams, isa: Isa, threads: int) -> Any:
             first_row = group * dot.pack * dh * line
             for x_column in sorted({q * sw + j * dw for q in range(pixels) for j in range(kw)}):
                 base = source + x_column * p.c
-                value = T.bind(column(x, base, group) if dot.pack > 1 else x.vload([base + first_row], acc_type))
+                value = T.bind(
+                    column(x, base, group) if dot.pack > 1 else x.vload([base + first_row], acc_type)
+                )
                 for q in range(pixels):
                     j, rest = divmod(x_column - q * sw, dw)
                     if rest == 0 and 0 <= j < kw:

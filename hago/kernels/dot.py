@@ -73,7 +73,11 @@ class Dot:
             yield
             return
         # TVM turns bfloat16 into uint16 before LLVM sees it, but the intrinsic wants LLVM's bfloat.
-        with T.attr(T.int32(0), "pragma_import_llvm", _DPBF16PS.format(lanes=isa.lanes, bits=isa.bits, n=isa.lanes * 2)):
+        with T.attr(
+            T.int32(0),
+            "pragma_import_llvm",
+            _DPBF16PS.format(lanes=isa.lanes, bits=isa.bits, n=isa.lanes * 2),
+        ):
             yield
 
 

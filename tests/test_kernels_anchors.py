@@ -1,0 +1,329 @@
+"""Dense, depthwise and matmul kernels against plain numpy: bit for bit in integers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hago.kernels.base import AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa
+from hago.kernels.dense import DenseParams, Tile, choose_tile, dense, pack_channels, pack_weights
+from hago.kernels.depthwise import DepthwiseParams, depthwise, pack_depthwise_weights
+from hago.kernels.dot import DOTS, pairs_fit_int16
+from hago.kernels.epilogue import bounds, zeros
+from hago.kernels.jit import jit
+from hago.kernels.matmul import MatMulParams, matmul
+
+
+def _flags() -> set[str]:
+    try:
+        lines = open("/proc/cpuinfo").read().splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+_NEEDS = {AVX2: "avx2", AVX_VNNI: "avx_vnni", AVX512_VNNI: "avx512_vnni", AVX512_BF16: "avx512_bf16"}
+_HERE = [isa for isa, flag in _NEEDS.items() if flag in _flags()]
+_INTEGER = [(isa, dot) for isa in _HERE for dot in (("vnni",) if isa.vnni else ("maddubs", "maddwd"))]
+_quick = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+pytestmark = pytest.mark.skipif(not _HERE, reason="these kernels need an x86 processor with AVX2")
+
+
+def convolve(x: np.ndarray, w: np.ndarray, p: DenseParams, fill: int) -> np.ndarray:
+    """Direct convolution in float64 (exact for integers): x [N,H,W,C], w [O,KH,KW,C/G]."""
+    top, left, bottom, right = p.pads
+    padded = np.pad(
+        x.astype(np.float64), ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill
+    )
+    acc = np.zeros((p.n, p.oh, p.ow, p.o))
+    og, cg = p.o // p.groups, p.c // p.groups
+    for i in range(p.kernel[0]):
+        for j in range(p.kernel[1]):
+            y, z = i * p.dilations[0], j * p.dilations[1]
+            rows = slice(y, y + (p.oh - 1) * p.strides[0] + 1, p.strides[0])
+            cols = slice(z, z + (p.ow - 1) * p.strides[1] + 1, p.strides[1])
+            part = padded[:, rows, cols]
+            for g in range(p.groups):
+                taps = w[g * og : (g + 1) * og, i, j].T.astype(np.float64)
+                acc[..., g * og : (g + 1) * og] += part[..., g * cg : (g + 1) * cg] @ taps
+    return acc
+
+
+def requantized(acc: np.ndarray, scale: np.ndarray, zero: int, lo: int, hi: int) -> np.ndarray:
+    real = acc.astype(np.int32).astype(np.float32) * scale.astype(np.float32)
+    return (np.clip(np.rint(real), lo - zero, hi - zero) + zero).astype(np.uint8)
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> dict[str, Any]:
+    kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 4)))
+    dilations = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    pads = draw(st.tuples(*[st.integers(0, 2)] * 4))
+    h = draw(st.integers(max(1, reach[0] - pads[0] - pads[2]), 12))
+    w = draw(st.integers(max(1, reach[1] - pads[1] - pads[3]), 12))
+    strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    n = draw(st.integers(1, 2))
+    return {
+        "n": n,
+        "h": h,
+        "w": w,
+        "kernel": kernel,
+        "strides": strides,
+        "pads": pads,
+        "dilations": dilations,
+    }
+
+
+def values(
+    rng: np.random.Generator, shape: tuple[int, ...], low: int, high: int, extreme: bool
+) -> np.ndarray:
+    """Random integers in [low, high], or only the two ends of it."""
+    return rng.choice([low, high], shape) if extreme else rng.integers(low, high + 1, shape)
+
+
+def check_integers(isa: Isa, p: DenseParams, seed: int, extreme: bool) -> None:
+    rng = np.random.default_rng(seed)
+    limit = 64 if p.dot == "maddubs" else 127
+    x = values(rng, (p.n, p.h, p.w, p.c), 0, 255, extreme).astype(np.uint8)
+    w = values(rng, (p.o, *p.kernel, p.c // p.groups), -limit, limit, extreme).astype(np.int8)
+    zx, zy, lo, hi = (int(v) for v in (rng.integers(256), 11, 3, 250))
+    bias = rng.integers(-5000, 5000, p.o)
+    scale = (rng.uniform(0.5, 2, p.o) / (90 * np.sqrt(w[0].size * 5000))).astype(np.float32)
+    acc = convolve(x, w, p, zx) + bias - zx * w.astype(np.int64).sum((1, 2, 3))
+    y1 = requantized(acc, scale, zy, lo, hi)
+    packed = pack_weights(w, p, isa)
+    assert p.dot != "maddubs" or pairs_fit_int16(packed)
+    corrected = (bias - zx * w.astype(np.int64).sum((1, 2, 3))).astype(np.int32)
+    args = [x, packed, pack_channels(corrected, p.groups, isa), pack_channels(scale, p.groups, isa)]
+    if p.out == "float32":
+        want = acc.astype(np.int32).astype(np.float32) * scale
+        args += [zeros(zx), bounds(-np.inf, np.inf)]
+    elif p.residual:
+        r = rng.integers(0, 256, acc.shape).astype(np.uint8)
+        total = (y1.astype(np.int64) - zy) * 60000 + (r.astype(np.int64) - 99) * 31111
+        want = requantized(total, np.full(1, 2.0**-16, np.float32), 7, 0, 255)
+        args += [zeros(zx, zy, 99, 60000, 31111, 7), bounds(lo - zy, hi - zy, -7, 248, 2.0**-16), r]
+    else:
+        want = y1
+        args += [zeros(zx, zy), bounds(lo - zy, hi - zy)]
+    got = np.zeros(want.shape, want.dtype)
+    jit(dense, p, isa)(*args, got)
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(("isa", "dot"), _INTEGER, ids=lambda v: getattr(v, "name", v))
+@_quick
+@given(
+    geometry=geometries(),
+    groups=st.sampled_from([1, 1, 2, 3]),
+    c=st.integers(1, 9),
+    o=st.sampled_from([1, 3, 5, 8, 16, 19]),
+    kind=st.sampled_from(["uint8", "float32", "residual"]),
+    seed=st.integers(0, 99),
+    extreme=st.booleans(),
+)
+def test_integer_convolution_is_bit_exact(
+    isa: Isa,
+    dot: str,
+    geometry: dict[str, Any],
+    groups: int,
+    c: int,
+    o: int,
+    kind: str,
+    seed: int,
+    extreme: bool,
+) -> None:
+    out = "float32" if kind == "float32" else "uint8"
+    p = DenseParams(
+        dot, out, c=c * groups, o=o * groups, groups=groups, residual=kind == "residual", **geometry
+    )
+    check_integers(isa, p, seed, extreme)
+
+
+@pytest.mark.parametrize(("isa", "dot"), _INTEGER, ids=lambda v: getattr(v, "name", v))
+@pytest.mark.parametrize("tile", [Tile(1, 1), Tile(3, 2), Tile(5, 1), Tile(2, 3)])
+def test_every_tile_gives_the_same_integers(isa: Isa, dot: str, tile: Tile) -> None:
+    p = DenseParams(dot, "uint8", 1, 7, 9, 8, 40, (3, 3), (1, 1), (1, 1, 1, 1), tile=tile)
+    check_integers(isa, p, 1, False)
+
+
+@pytest.mark.parametrize(("isa", "dot"), _INTEGER, ids=lambda v: getattr(v, "name", v))
+def test_a_row_per_thread_gives_the_same_integers(isa: Isa, dot: str) -> None:
+    p = DenseParams(dot, "uint8", 1, 24, 24, 16, 48, (3, 3), (1, 1), (1, 1, 1, 1))
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (1, 24, 24, 16)).astype(np.uint8)
+    w = rng.integers(-60, 61, (48, 3, 3, 16)).astype(np.int8)
+    args = [x, pack_weights(w, p, isa), pack_channels(np.zeros(48, np.int32), 1, isa)]
+    args += [pack_channels(np.full(48, 1e-4, np.float32), 1, isa), zeros(0, 128), bounds(-128, 127)]
+    one, two = np.zeros((1, 24, 24, 48), np.uint8), np.zeros((1, 24, 24, 48), np.uint8)
+    jit(dense, p, isa, 1)(*args, one)
+    jit(dense, p, isa, 2)(*args, two)
+    assert one.std() > 0
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(("isa", "dot"), _INTEGER, ids=lambda v: getattr(v, "name", v))
+@_quick
+@given(
+    geometry=geometries(),
+    c=st.sampled_from([4, 5, 8, 16, 21, 40]),
+    seed=st.integers(0, 99),
+    extreme=st.booleans(),
+)
+def test_integer_depthwise_is_bit_exact(
+    isa: Isa, dot: str, geometry: dict[str, Any], c: int, seed: int, extreme: bool
+) -> None:
+    p = DepthwiseParams(dot, "uint8", c=c, **geometry)
+    rng = np.random.default_rng(seed)
+    limit = 64 if dot == "maddubs" else 127
+    x = values(rng, (p.n, p.h, p.w, c), 0, 255, extreme).astype(np.uint8)
+    w = values(rng, (c, *p.kernel), -limit, limit, extreme).astype(np.int8)
+    zx, zy = int(rng.integers(256)), 17
+    bias = rng.integers(-3000, 3000, c)
+    scale = (rng.uniform(0.5, 2, c) / (90 * np.sqrt(w[0].size * 5000))).astype(np.float32)
+    as_dense = DenseParams(dot, "uint8", c=c, o=c, groups=c, **geometry)
+    sums = zx * w.astype(np.int64).sum((1, 2))
+    acc = convolve(x, w[..., None], as_dense, zx) + bias - sums
+    want = requantized(acc, scale, zy, 0, 255)
+    args = [x, pack_depthwise_weights(w, p, isa), pack_channels((bias - sums).astype(np.int32), 1, isa)]
+    args += [pack_channels(scale, 1, isa), zeros(zx, zy), bounds(-zy, 255 - zy)]
+    got = np.zeros(want.shape, np.uint8)
+    jit(depthwise, p, isa)(*args, got)
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("isa", _HERE, ids=lambda isa: isa.name)
+@_quick
+@given(
+    geometry=geometries(),
+    c=st.sampled_from([3, 4, 16, 21]),
+    o=st.sampled_from([2, 9, 16, 33]),
+    residual=st.booleans(),
+)
+def test_float_convolution_is_close(
+    isa: Isa, geometry: dict[str, Any], c: int, o: int, residual: bool
+) -> None:
+    p = DenseParams("fma", "float32", c=c, o=o, residual=residual, **geometry)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((p.n, p.h, p.w, c)).astype(np.float32)
+    w = rng.standard_normal((o, *p.kernel, c)).astype(np.float32)
+    b = rng.standard_normal(o).astype(np.float32)
+    want = convolve(x, w, p, 0) + b
+    args = [x, pack_weights(w, p, isa), pack_channels(b, 1, isa), bounds(-3, 6)]
+    if residual:
+        args.append(rng.standard_normal(want.shape).astype(np.float32))
+        want = want + args[-1]
+    got = np.zeros(want.shape, np.float32)
+    jit(dense, p, isa)(*args, got)
+    np.testing.assert_allclose(got, np.clip(want, -3, 6), rtol=1e-5, atol=1e-4)
+    thin = DepthwiseParams("fma", "float32", c=max(c, 4), **geometry)
+    x = rng.standard_normal((p.n, p.h, p.w, thin.c)).astype(np.float32)
+    w = rng.standard_normal((thin.c, *p.kernel)).astype(np.float32)
+    as_dense = replace(p, c=thin.c, o=thin.c, groups=thin.c)
+    want = np.clip(convolve(x, w[..., None], as_dense, 0), 0, 6)
+    none = pack_channels(np.zeros(thin.c, np.float32), 1, isa)
+    got = np.zeros(want.shape, np.float32)
+    jit(depthwise, thin, isa)(x, pack_depthwise_weights(w, thin, isa), none, bounds(0, 6), got)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.skipif(AVX512_BF16 not in _HERE, reason="needs avx512_bf16")
+@pytest.mark.parametrize("c", [3, 16])
+def test_bfloat16_convolution_is_close(c: int) -> None:
+    p = DenseParams("bf16", "float32", 1, 9, 9, c, 20, (3, 3), (1, 1), (1, 1, 1, 1))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 9, 9, c)).astype(ml_dtypes.bfloat16)
+    w = rng.standard_normal((20, 3, 3, c)).astype(ml_dtypes.bfloat16)
+    want = convolve(x.astype(np.float32), w.astype(np.float32), p, 0)
+    none = pack_channels(np.zeros(20, np.float32), 1, AVX512_BF16)
+    got = np.zeros(want.shape, np.float32)
+    packed = pack_weights(w.view(np.uint16), p, AVX512_BF16)
+    jit(dense, p, AVX512_BF16)(x.view(np.uint16), packed, none, bounds(-np.inf, np.inf), got)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("isa", "dot"), [*((i, d) for i, d in _INTEGER if d != "maddubs"), *((i, "fma") for i in _HERE)],
+                         ids=lambda v: getattr(v, "name", v))  # fmt: skip
+@_quick
+@given(
+    batch=st.integers(1, 3),
+    shape=st.tuples(*[st.integers(1, 40)] * 3),
+    shared=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_matmul_of_activations(
+    isa: Isa, dot: str, batch: int, shape: tuple[int, int, int], shared: bool, seed: int
+) -> None:
+    m, k, n = shape
+    integer = DOTS[dot].integer
+    a_shape, b_shape = (batch, m, k), (1 if shared else batch, k, n)
+    out = "uint8" if integer else "float32"
+    several = batch > 1
+    p = MatMulParams(
+        dot, out, batch, m, k, n, several, several and not shared, a_shape, b_shape, (batch, m, n)
+    )
+    rng = np.random.default_rng(seed)
+    if not integer:
+        a, b = (rng.standard_normal(s).astype(np.float32) for s in (a_shape, b_shape))
+        got = np.zeros((batch, m, n), np.float32)
+        jit(matmul, p, isa)(a, b, bounds(-np.inf, np.inf), got)
+        np.testing.assert_allclose(got, a.astype(np.float64) @ b, rtol=1e-4, atol=1e-4)
+        return
+    a, b = (rng.integers(0, 256, s).astype(np.uint8) for s in (a_shape, b_shape))
+    za, zb, zy = (int(v) for v in rng.integers(0, 256, 3))
+    scale = np.float32(1 / (100 * np.sqrt(k) * 60))
+    acc = (a.astype(np.int64) - za) @ (b.astype(np.int64) - zb)
+    want = requantized(acc, np.asarray(scale), zy, 0, 255)
+    got = np.zeros(want.shape, np.uint8)
+    jit(matmul, p, isa)(a, b, np.array([scale]), zeros(za, zy, zb), bounds(-zy, 255 - zy), got)
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(("isa", "dot"), _INTEGER, ids=lambda v: getattr(v, "name", v))
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3)])
+def test_two_level_scales_are_bit_exact(isa: Isa, dot: str, kernel: tuple[int, int]) -> None:
+    size, c, o = 8, 24, 20
+    steps = size // DOTS[dot].pack
+    p = DenseParams(dot, "float32", 1, 6, 6, c, o, kernel, pads=(1, 1, 1, 1), group_steps=steps)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (1, 6, 6, c)).astype(np.uint8)
+    w = rng.integers(-60, 61, (o, *kernel, c)).astype(np.int8)
+    m = rng.integers(1, 16, (o, c // size)).astype(np.int32)
+    effective = w.astype(np.int64) * np.repeat(m, size, axis=1)[:, None, None, :]
+    want = convolve(x, effective, replace(p, group_steps=0), 0).astype(np.float32)
+    lanes = isa.fit(o).lanes
+    columns = np.stack([pack_channels(np.ascontiguousarray(col), 1, isa) for col in m.T])
+    multiplier = np.tile(
+        columns.reshape(len(columns), -1, lanes).transpose(1, 0, 2), (1, kernel[0] * kernel[1], 1)
+    )
+    args = [x, pack_weights(w, p, isa), pack_channels(np.zeros(o, np.int32), 1, isa)]
+    args += [pack_channels(np.ones(o, np.float32), 1, isa), zeros(0), bounds(-np.inf, np.inf), multiplier]
+    got = np.zeros(want.shape, np.float32)
+    jit(dense, p, isa)(*(np.ascontiguousarray(a) for a in args), got)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_the_chosen_tile_fits_the_registers() -> None:
+    for isa in (AVX2, AVX512_VNNI):
+        for o in (8, 16, 48, 256):
+            for w in (1, 7, 14, 28, 112):
+                tile = choose_tile(
+                    DenseParams("vnni", "uint8", 1, w, w, 64, o, (3, 3), pads=(1, 1, 1, 1)), isa
+                )
+                assert 1 <= tile.pixels * tile.vectors + 2 <= isa.registers
+
+
+@given(st.lists(st.integers(-128, 127), min_size=2, max_size=8).filter(lambda v: len(v) % 2 == 0))
+def test_pairs_fit_int16_is_exact(weights: list[int]) -> None:
+    packed = np.array(weights, np.int8)
+    pairs = [(weights[i], weights[i + 1]) for i in range(0, len(weights), 2)]
+    sums = [a * x + b * y for x, y in pairs for a in (0, 255) for b in (0, 255)]
+    assert pairs_fit_int16(packed) == all(-32768 <= s <= 32767 for s in sums)
