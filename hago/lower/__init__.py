@@ -1,0 +1,35 @@
+"""From a float or QDQ ONNX graph to the lowered graph of integer and float kernels, and its reference.
+
+    lowered = lower(model_proto, spec)        # values; lowered.proto is the same as an ONNX file
+    outputs = reference(lowered)({"x": x})    # numpy, exact
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+
+from .fuse import fuse
+from .graph import DOMAIN, LoweredGraph, Node, TensorType
+from .handlers import HANDLERS
+from .layout import channels_last
+from .reference import Reference, reference
+from .source import SourceGraph
+from .translate import Translator
+
+if TYPE_CHECKING:
+    from ..spec import HardwareSpec
+
+__all__ = ["DOMAIN", "LoweredGraph", "Node", "Reference", "TensorType", "lower", "reference"]
+
+
+def lower(qdq: onnx.ModelProto, spec: HardwareSpec | None = None) -> LoweredGraph:
+    """Lowers a float or QDQ graph with static shapes to hago ops; what has none stays standard ONNX.
+
+    Operators that ``spec`` does not offer as int8 or bfloat16 stay in float; without a spec, all are
+    taken. Raises ModelError on a tensor without a static type, UnsupportedOpError on control flow.
+    """
+    source = SourceGraph(qdq)
+    draft = Translator(source, HANDLERS, spec).run()
+    return fuse(channels_last(draft, source.outputs))

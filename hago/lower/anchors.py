@@ -1,0 +1,231 @@
+"""Convolution and fully connected operators, on integers, bfloat16 and float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .graph import TensorType
+from .source import Constant, SourceNode
+from .translate import Tail, Translator
+from .values import Quant, Value
+from .weights import IntegerWeight, integer_bias, integer_weight, sum_fits
+
+
+def window(node: SourceNode, in_shape: Sequence[int], kernel: Sequence[int], out_shape: Sequence[int]) -> dict[str, Any]:
+    """strides, pads (t, l, b, r), dilations of a sliding window, always two-dimensional.
+
+    Resolves auto_pad and ceil_mode by the output's shape; one-dimensional windows get H = 1.
+    """
+    spatial = len(in_shape) - 2
+    strides = tuple(node.attrs.get("strides") or (1,) * spatial)
+    dilations = tuple(node.attrs.get("dilations") or (1,) * spatial)
+    pads = list(node.attrs.get("pads") or (0,) * 2 * spatial)
+    auto = node.attrs.get("auto_pad", "NOTSET")
+    for axis in range(spatial):
+        reach = (out_shape[2 + axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
+        needed = reach - in_shape[2 + axis]
+        if auto in ("SAME_UPPER", "SAME_LOWER"):
+            total = max(needed, 0)
+            small, large = total // 2, total - total // 2
+            pads[axis], pads[spatial + axis] = (small, large) if auto == "SAME_UPPER" else (large, small)
+        elif auto == "NOTSET":
+            # More than was asked for only in ceil_mode; never less, a window may leave a rest unread.
+            pads[spatial + axis] = max(pads[spatial + axis], needed - pads[axis])
+    if spatial == 1:
+        strides, dilations = (1, *strides), (1, *dilations)
+        pads = [0, pads[0], 0, pads[1]]
+    return {"strides": strides, "pads": tuple(pads), "dilations": dilations}
+
+
+def accumulator(
+    tr: Translator, op: str, node: SourceNode, tail: Tail, inputs: list[str], attrs: dict[str, Any],
+    factor: np.ndarray | float,
+) -> None:  # fmt: skip
+    """Emits an integer op with the common epilogue; real result = acc * factor * tail.factor.
+
+    ``inputs`` has "" where the scale goes, or no such place: then ``scale`` is an attribute.
+    """
+    factor = np.asarray(factor, np.float64) * tail.factor
+    type_ = tr.source.type(tail.out)
+    params = tr.target(tail.out)
+    if params is not None:
+        factor = factor / np.float64(params.scale)
+        low, high = params.clamp_code(tail.low), params.clamp_code(tail.high)
+        attrs |= {"out": "uint8", "y_zero_point": params.zero_point, "lo": low, "hi": high}
+        type_ = TensorType("uint8", type_.shape)
+    else:
+        attrs |= {"out": "float32", "act_lo": tail.low, "act_hi": tail.high}
+    scale = factor.astype(np.float32)
+    if scale.ndim:
+        inputs[3 if op in ("QConv", "QGemm") else 2] = tr.build.constant(scale, f"{node.name}_scale")
+    else:
+        attrs["scale"] = float(scale)
+    hint = f"{tail.out}_u8" if params is not None else tail.out
+    output = tr.hago(op, node, inputs, type_, hint, attrs)
+    tr.finish(tail, Value(quant=Quant(output, params)) if params is not None else Value(tensor=output))
+
+
+def _integer_anchor(
+    tr: Translator, op: str, node: SourceNode, x: Quant, weight: IntegerWeight, tail: Tail,
+    bias: np.ndarray | None, attrs: dict[str, Any], alpha: float = 1.0,
+) -> bool:  # fmt: skip
+    """Emits QConv or QGemm; ``bias`` [O] is real. False where an int32 cannot hold the sums."""
+    factor = weight.scale.astype(np.float64) * np.float64(x.params.scale) * alpha
+    outputs = weight.codes.shape[0]
+    real = np.zeros(outputs) if bias is None else bias.astype(np.float64)
+    if tail.bias is not None:
+        real = real + tail.bias
+    stored = integer_bias(real, factor)
+    if stored is None or not sum_fits(weight.codes, stored, x.params.zero_point, weight.mult):
+        return False
+    inputs = [
+        x.tensor,
+        tr.build.constant(weight.codes, f"{node.name}_weight"),
+        tr.build.constant(stored, f"{node.name}_bias"),
+        "",
+    ]
+    attrs["x_zero_point"] = x.params.zero_point
+    if weight.mult is not None:
+        inputs.append(tr.build.constant(weight.mult, f"{node.name}_mult"))
+        attrs["group_size"] = weight.group_size
+    accumulator(tr, op, node, tail, inputs, attrs, factor)
+    return True
+
+
+def _bias_scale(bias: Constant | None, x: Quant) -> np.ndarray | None:
+    """The weight scale [O] that an int32 bias was quantized with, where it is one."""
+    if bias is None or bias.codes is None or bias.codes.block_size or bias.codes.scale.size == 1:
+        return None
+    return bias.codes.scale.reshape(-1) / x.params.scale
+
+
+def _float_anchor(
+    tr: Translator, op: str, node: SourceNode, x: str, weight: np.ndarray, half: bool, tail: Tail,
+    bias: np.ndarray | None, attrs: dict[str, Any],
+) -> bool:  # fmt: skip
+    """Emits Conv or Gemm; ``weight`` and ``x`` are bfloat16 where ``half``."""
+    total = np.zeros(weight.shape[0], np.float32) if bias is None else bias.astype(np.float32)
+    if tail.bias is not None:
+        total = total + tail.bias.astype(np.float32)
+    inputs = [
+        x,
+        tr.build.constant(weight, f"{node.name}_weight"),
+        tr.build.constant(np.ascontiguousarray(total), f"{node.name}_bias"),
+    ]
+    precision = "bfloat16" if half else "float32"
+    attrs |= {"act_lo": tail.low, "act_hi": tail.high, "precision": precision}
+    output = tr.hago(op, node, inputs, tr.source.type(tail.out), tail.out, attrs)
+    tr.finish(tail, Value(tensor=output))
+    return True
+
+
+def _bfloat16_input(tr: Translator, kind: str, name: str, weight: Constant) -> str | None:
+    """The bfloat16 tensor behind a real input, where weight and hardware are of that precision too."""
+    half = tr.value(name).bfloat16
+    return half if weight.bfloat16 is not None and tr.offers(kind, "bfloat16") else None
+
+
+def conv(tr: Translator, node: SourceNode) -> bool:
+    """Conv over 1 or 2 spatial dimensions with a constant weight."""
+    shape, weight = tr.source.shape(node.inputs[0]), tr.source.constant(node.inputs[1])
+    bias = tr.source.constant(node.input(2)) if node.input(2) else None
+    if weight is None or len(shape) not in (3, 4) or (node.input(2) and bias is None):
+        return False
+    w_shape = tr.source.shape(node.inputs[1])
+    group = node.attrs.get("group", 1)
+    attrs = window(node, shape, w_shape[2:], tr.source.shape(node.outputs[0])) | {"group": group}
+    tail = tr.tail(node, bias_axis=1)
+    values = None if bias is None else bias.array
+    x = tr.quant(node.inputs[0])
+    kind = "depthwise_conv" if group > 1 and group == shape[1] else "conv"
+    if x is not None and weight.codes is not None and tr.offers(kind, "int8"):
+        whole = integer_weight(weight.codes, 0, 1, _bias_scale(bias, x))
+        if whole is not None:
+            whole = IntegerWeight(_channels_last(whole.codes), whole.scale, whole.mult, whole.group_size)
+            if _integer_anchor(tr, "QConv", node, x, whole, tail, values, dict(attrs)):
+                return True
+    half = _bfloat16_input(tr, kind, node.inputs[0], weight)
+    real = weight.bfloat16 if half else weight.array
+    assert real is not None
+    return _float_anchor(
+        tr, "Conv", node, half or tr.tensor(node.inputs[0]), _channels_last(real), half is not None, tail, values, attrs
+    )
+
+
+def _channels_last(weight: np.ndarray) -> np.ndarray:
+    """[O, C/g, (KH,) KW] -> [O, KH, KW, C/g]; a view."""
+    if weight.ndim == 3:
+        weight = weight[:, :, None, :]
+    return weight.transpose(0, 2, 3, 1)
+
+
+def gemm(tr: Translator, node: SourceNode) -> bool:
+    """Gemm with constant weight and bias, x not transposed."""
+    return _fully_connected(tr, node, bool(node.attrs.get("transB", 0)))
+
+
+def _fully_connected(tr: Translator, node: SourceNode, transposed: bool) -> bool:
+    weight = tr.source.constant(node.inputs[1])
+    shape, w_shape = tr.source.shape(node.inputs[0]), tr.source.shape(node.inputs[1])
+    if weight is None or len(w_shape) != 2 or len(shape) < 2 or node.attrs.get("transA", 0):
+        return False
+    alpha, beta = node.attrs.get("alpha", 1.0), node.attrs.get("beta", 1.0)
+    bias = tr.source.constant(node.input(2)) if node.input(2) else None
+    values = None
+    if node.input(2):
+        array = None if bias is None else along_last(bias.array, tr.source.shape(node.outputs[0]))
+        if array is None:
+            return False
+        values = array * np.float32(beta) if beta != 1.0 else array
+    out_axis = 0 if transposed else 1
+    tail = tr.tail(node, bias_axis=-1)
+    if bias is None and tail.bias is not None:
+        bias = _tail_bias(tr, tail)
+    x = tr.quant(node.inputs[0])
+    if x is not None and weight.codes is not None and alpha > 0 and tr.offers("fully_connected", "int8"):
+        whole = integer_weight(weight.codes, out_axis, 1 - out_axis, _bias_scale(bias, x))
+        if whole is not None and _integer_anchor(tr, "QGemm", node, x, whole, tail, values, {}, alpha):
+            return True
+    half = _bfloat16_input(tr, "fully_connected", node.inputs[0], weight) if alpha == 1.0 else None
+    real = weight.bfloat16 if half else weight.array
+    assert real is not None
+    if alpha != 1.0:
+        real = real * np.float32(alpha)
+    real = real if transposed else real.T
+    source = half or tr.tensor(node.inputs[0])
+    return _float_anchor(tr, "Gemm", node, source, real, half is not None, tail, values, {})
+
+
+def _tail_bias(tr: Translator, tail: Tail) -> Constant | None:
+    """The constant of the Add that follows a MatMul: its scale tells how the bias was quantized."""
+    first = tail.nodes[0]
+    return next((c for name in first.inputs if (c := tr.source.constant(name)) is not None), None)
+
+
+def along_last(array: np.ndarray, shape: Sequence[int]) -> np.ndarray | None:
+    """The [shape[-1]] vector that ``array`` broadcasts to, or None where it varies along another axis."""
+    if array.size not in (1, shape[-1]) or (array.size > 1 and array.shape[-1] != array.size):
+        return None
+    return np.broadcast_to(array.reshape(-1), (shape[-1],))
+
+
+def matmul(tr: Translator, node: SourceNode) -> bool:
+    """MatMul: with a constant [K, N] it is fully connected; of two quantized tensors, QMatMul."""
+    if tr.source.constant(node.inputs[1]) is not None and len(tr.source.shape(node.inputs[1])) == 2:
+        return _fully_connected(tr, node, transposed=False)
+    shapes = [tr.source.shape(name) for name in node.inputs]
+    if min(len(shape) for shape in shapes) < 2 or not tr.offers("matmul", "int8"):
+        return False
+    a, b = tr.quant(node.inputs[0]), tr.quant(node.inputs[1])
+    if a is None or b is None or shapes[0][-1] * 255 * 255 >= 2**31:
+        return False
+    tail = tr.tail(node, factor=True)
+    attrs = {"a_zero_point": a.params.zero_point, "b_zero_point": b.params.zero_point}
+    factor = np.array([np.float64(a.params.scale) * np.float64(b.params.scale)])
+    accumulator(tr, "QMatMul", node, tail, [a.tensor, b.tensor, ""], attrs, factor)
+    return True
+
+

@@ -1,0 +1,212 @@
+"""A reading view of the ONNX graph that is lowered: nodes as plain values, types, and constants.
+
+Constants are initializers, and what DequantizeLinear or a widening Cast makes of an initializer:
+their values are computed only when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ..errors import ModelError, UnsupportedOpError
+from .graph import TensorType, array_of, attribute_value, code_dtype, type_of
+
+
+@dataclass(frozen=True, eq=False)
+class SourceNode:
+    """A node of the source graph. Compared by identity."""
+
+    name: str
+    op: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Any]
+    layer: str | None
+
+    def input(self, index: int) -> str:
+        return self.inputs[index] if index < len(self.inputs) else ""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Quantized constant: real = scale * (codes - zero_point), integers as stored.
+
+    ``scale`` and ``zero_point`` have shape [] or [1] (per tensor), [channels] along ``axis``, or, where
+    ``block_size`` > 0, that of ``codes`` with ``axis`` divided by the block size, rounded up.
+    """
+
+    codes: np.ndarray
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int
+    block_size: int
+
+    def dequantize(self) -> np.ndarray:
+        """float32 values, as DequantizeLinear computes them."""
+        scale, zero = self.scale, self.zero_point
+        if self.block_size:
+            size = self.codes.shape[self.axis]
+            scale = np.repeat(scale, self.block_size, self.axis).take(range(size), self.axis)
+            if zero.ndim:
+                zero = np.repeat(zero, self.block_size, self.axis).take(range(size), self.axis)
+        elif scale.size > 1:
+            shape = [1] * self.codes.ndim
+            shape[self.axis] = scale.size
+            scale = scale.reshape(shape)
+            zero = zero.reshape(shape) if zero.size > 1 else zero.reshape(())
+        else:
+            scale, zero = scale.reshape(()), zero.reshape(())
+        return (self.codes.astype(np.int32) - zero.astype(np.int32)).astype(np.float32) * scale
+
+
+class Constant:
+    """A constant tensor. ``codes`` is set where it is the dequantized form of stored integers."""
+
+    def __init__(
+        self, array: np.ndarray | None = None, codes: Codes | None = None, bfloat16: np.ndarray | None = None
+    ) -> None:
+        self._array, self.codes, self.bfloat16 = array, codes, bfloat16
+
+    @property
+    def array(self) -> np.ndarray:
+        if self._array is None:
+            if self.codes is not None:
+                self._array = self.codes.dequantize()
+            else:
+                assert self.bfloat16 is not None
+                self._array = self.bfloat16.astype(np.float32)
+        return self._array
+
+
+class SourceGraph:
+    """The graph under lowering. Raises ModelError where a tensor has no static type."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        graph = proto.graph
+        self.name = graph.name or "model"
+        self.opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 21)
+        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self.inputs = tuple(i.name for i in graph.input if i.name not in self._tensors)
+        self.outputs = tuple(o.name for o in graph.output)
+        self.nodes = tuple(_source_node(item) for item in graph.node)
+        self.producers = {output: node for node in self.nodes for output in node.outputs if output}
+        self.consumers: dict[str, list[SourceNode]] = {}
+        for node in self.nodes:
+            for name in node.inputs:
+                if name:
+                    self.consumers.setdefault(name, []).append(node)
+        self._output_set = frozenset(self.outputs)
+        self._infos = {i.name: i for i in (*graph.value_info, *graph.input, *graph.output)}
+        if any(name not in self._infos and not self._is_quantize(node) for name, node in self.producers.items()):
+            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+            self._infos = {i.name: i for i in (*inferred.value_info, *inferred.input, *inferred.output)}
+        self._types: dict[str, TensorType] = {}
+        self._constants: dict[str, Constant | None] = {}
+
+    @staticmethod
+    def _is_quantize(node: SourceNode) -> bool:
+        return node.op in ("QuantizeLinear", "DequantizeLinear")
+
+    def is_output(self, name: str) -> bool:
+        return name in self._output_set
+
+    def sole_consumer(self, name: str) -> SourceNode | None:
+        """The only reader of a tensor, or None: also where the tensor is an output of the graph."""
+        readers = self.consumers.get(name, [])
+        return readers[0] if len(readers) == 1 and name not in self._output_set else None
+
+    def type(self, name: str) -> TensorType:
+        """The static type of a tensor."""
+        known = self._types.get(name)
+        if known is None:
+            known = self._types[name] = self._find_type(name)
+        return known
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.type(name).shape
+
+    def _find_type(self, name: str) -> TensorType:
+        tensor = self._tensors.get(name)
+        if tensor is not None:
+            return TensorType(code_dtype(tensor.data_type), tuple(tensor.dims))
+        info = self._infos.get(name)
+        if info is not None:
+            return type_of(info)
+        node = self.producers.get(name)
+        if node is None or not self._is_quantize(node):
+            raise ModelError(
+                "the shape of this tensor cannot be inferred",
+                where=f"tensor {name!r}",
+                hint="load the model through hago.model.load_model(path, batch=...)",
+            )
+        shape = self.shape(node.inputs[0])
+        if node.op == "DequantizeLinear":
+            return TensorType(self.type(node.inputs[1]).dtype, shape)
+        zero = node.input(2)
+        return TensorType(self.type(zero).dtype if zero else "uint8", shape)
+
+    def constant(self, name: str) -> Constant | None:
+        """The constant of that name, or None where the tensor is computed at run time."""
+        if name not in self._constants:
+            self._constants[name] = self._find_constant(name)
+        return self._constants[name]
+
+    def array(self, name: str) -> np.ndarray | None:
+        """The value of a constant, or None."""
+        constant = self.constant(name) if name else None
+        return None if constant is None else constant.array
+
+    def _find_constant(self, name: str) -> Constant | None:
+        tensor = self._tensors.get(name)
+        if tensor is not None:
+            return Constant(array_of(tensor))
+        node = self.producers.get(name)
+        if node is None:
+            return None
+        if node.op == "Constant" and "value" in node.attrs:
+            return Constant(node.attrs["value"])
+        if node.op == "DequantizeLinear":
+            stored = self.constant(node.inputs[0])
+            scale = self.array(node.inputs[1])
+            if stored is None or scale is None:
+                return None
+            zero = self.array(node.input(2))
+            if zero is None:
+                zero = np.zeros((), stored.array.dtype)
+            axis = node.attrs.get("axis", 1) % max(stored.array.ndim, 1)
+            codes = Codes(stored.array, scale, zero, axis, node.attrs.get("block_size", 0))
+            return Constant(codes=codes)
+        if node.op == "Cast" and self._types_cast(node):
+            stored = self.constant(node.inputs[0])
+            return None if stored is None else Constant(bfloat16=stored.array)
+        return None
+
+    def _types_cast(self, node: SourceNode) -> bool:
+        """Whether a Cast widens a bfloat16 tensor to float32."""
+        return self.type(node.inputs[0]).dtype == "bfloat16" and code_dtype(node.attrs["to"]) == "float32"
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All tensor names in use."""
+        return frozenset({*self._tensors, *self.inputs, *self.outputs, *self.producers})
+
+
+def _source_node(item: onnx.NodeProto) -> SourceNode:
+    attrs = {a.name: attribute_value(a) for a in item.attribute}
+    if any(isinstance(value, onnx.GraphProto) for value in attrs.values()):
+        raise UnsupportedOpError(
+            f"{item.op_type} holds a graph of its own: control flow cannot be compiled", where=f"node {item.name!r}"
+        )
+    layer = None
+    for entry in item.metadata_props:
+        if entry.key == "hago.layer":
+            layer = entry.value
+    domain = "" if item.domain == "ai.onnx" else item.domain
+    return SourceNode(item.name, item.op_type, domain, tuple(item.input), tuple(item.output), attrs, layer)

@@ -1,0 +1,87 @@
+"""What is known of a tensor while the graph is lowered, and the arithmetic of quantization parameters."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .source import SourceNode
+
+SIGNED_SHIFT = 128
+"""int8 codes are stored as uint8: code + 128, zero point + 128, the same real value."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """Quantization parameters of a uint8 tensor: real = scale * (code - zero_point)."""
+
+    scale: np.float32
+    zero_point: int
+
+    def clamp_code(self, real: float) -> int:
+        """The code of ``real``, rounded half to even and clamped to 0..255; also of infinities."""
+        if math.isinf(real):
+            return 255 if real > 0 else 0
+        code = float(np.rint(np.float32(real) / self.scale)) + self.zero_point
+        return int(min(max(code, 0), 255))
+
+    def quantize(self, real: np.ndarray) -> np.ndarray:
+        """uint8 codes of float32 values, as QuantizeLinear computes them."""
+        rounded = np.rint(real.astype(np.float32) / self.scale)
+        low, high = -self.zero_point, 255 - self.zero_point
+        return (np.clip(rounded, low, high) + self.zero_point).astype(np.uint8)
+
+    def reals(self) -> np.ndarray:
+        """float32 [256]: the real value of every code, as DequantizeLinear computes it."""
+        return (np.arange(256, dtype=np.int32) - self.zero_point).astype(np.float32) * self.scale
+
+
+@dataclass(frozen=True)
+class Quant:
+    """A uint8 tensor of the lowered graph and its parameters."""
+
+    tensor: str
+    params: Params
+
+
+@dataclass(frozen=True)
+class Table:
+    """A real tensor that is a function of the codes of ``quant``: ``reals`` float32 [256].
+
+    ``node`` is the source node that computes it, ``costly`` says that a look-up is cheaper than it.
+    """
+
+    quant: Quant
+    reals: np.ndarray
+    node: SourceNode
+    costly: bool
+
+
+@dataclass
+class Value:
+    """The forms in which one tensor of the source graph is available, None where it is not.
+
+    tensor: the lowered tensor with exactly the source tensor's type. quant: it is the dequantized form
+    of that uint8 tensor. table: it is a function of one. codes: it is itself quantized codes (then the
+    source tensor is an integer one), ``signed`` where those are int8. bfloat16: it is the widened form
+    of that bfloat16 tensor.
+    """
+
+    tensor: str | None = None
+    quant: Quant | None = None
+    table: Table | None = None
+    codes: str | None = None
+    signed: bool = False
+    bfloat16: str | None = None
+
+
+def power_of_two_scale(magnitude: float, limit: float = 2.0**30, most: int = 24) -> int:
+    """The largest shift <= ``most`` with magnitude * 2**shift < limit."""
+    if magnitude <= 0 or not math.isfinite(magnitude):
+        return 0
+    shift = min(most, math.floor(math.log2(limit / magnitude)))
+    while magnitude * 2.0**shift >= limit:
+        shift -= 1
+    return shift
