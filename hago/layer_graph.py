@@ -1,0 +1,71 @@
+"""Look-ups over a normalized ONNX graph, seen through quantize, dequantize and bfloat16 casts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+
+class GraphView:
+    """Look-ups over a normalized ONNX graph."""
+
+    def __init__(
+        self, proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], quantized: bool
+    ) -> None:
+        graph = proto.graph
+        self.nodes: Sequence[onnx.NodeProto] = graph.node
+        self.shapes = shapes
+        self.quantized = quantized
+        self.initializers = {t.name: t for t in graph.initializer}
+        self.outputs = {o.name for o in graph.output}
+        self.producer = {o: n for n in graph.node for o in n.output if o}
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in graph.node:
+            for name in node.input:
+                if name:
+                    self.readers.setdefault(name, []).append(node)
+        self.types = {
+            v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input, *graph.output]
+        }
+
+    def is_wrapper(self, node: onnx.NodeProto) -> bool:
+        """Quantize, Dequantize, or one of the casts that mark a bfloat16 tensor."""
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            return True
+        bfloat16 = onnx.TensorProto.BFLOAT16
+        types = (
+            {self.types.get(node.input[0]), self.types.get(node.output[0])}
+            if node.op_type == "Cast"
+            else set()
+        )
+        if node.op_type == "Cast" and node.input[0] in self.initializers:
+            types.add(self.initializers[node.input[0]].data_type)
+        return bfloat16 in types
+
+    def origin(self, tensor: str) -> str:
+        """The tensor behind any quantize, dequantize and bfloat16 casts."""
+        while (node := self.producer.get(tensor)) is not None and self.is_wrapper(node):
+            tensor = node.input[0]
+        return tensor
+
+    def is_constant(self, tensor: str) -> bool:
+        return self.origin(tensor) in self.initializers
+
+    def only_reader(self, tensor: str) -> onnx.NodeProto | None:
+        readers = self.readers.get(tensor, [])
+        return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
+
+    def size(self, tensor: str | None) -> int:
+        return 0 if tensor is None else int(np.prod(self.initializers[tensor].dims, dtype=np.int64))
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """The value of a node's attribute (bytes decoded), or ``default``."""
+    for item in node.attribute:
+        if item.name == name:
+            value = onnx.helper.get_attribute_value(item)
+            return value.decode() if isinstance(value, bytes) else value
+    return default
