@@ -114,6 +114,15 @@ def test_runners_take_turns_in_changing_order_every_round():
     assert again[-36:] == turns
 
 
+def test_worker_threads_are_given_time_to_fall_asleep_before_a_turn():
+    clock, log = FakeClock(), []
+    runners = [FakeRunner(n, clock=clock, ns=lambda call: 500_000, log=log) for n in "ab"]
+    runners[1].threads = 2
+    found = measure_latency(runners, FEEDS, rounds=4, round_s=0.001, clock=clock)
+    assert found["a"].calls == found["b"].calls == 2
+    assert len(log) - 2 * 10 == 4 * 2 * (4 + 2)  # 10 calls to warm up; 2 ms untimed and 1 ms timed a turn
+
+
 def test_a_disturbance_of_whole_rounds_widens_the_times_but_not_the_ratio():
     clock = FakeClock()
 
