@@ -1,7 +1,7 @@
 """From a float or QDQ ONNX graph to the lowered graph of integer and float kernels, and its reference.
 
-    lowered = lower(model_proto, spec)        # values; lowered.proto is the same as an ONNX file
-    outputs = reference(lowered)({"x": x})    # numpy, exact
+lowered = lower(model_proto, spec)        # values; lowered.proto is the same as an ONNX file
+outputs = reference(lowered)({"x": x})    # numpy, exact
 """
 
 from __future__ import annotations

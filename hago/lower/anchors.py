@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 
 from .graph import TensorType
+from .lookahead import Tail, along_axis
 from .source import Constant, SourceNode
-from .translate import Tail, Translator
+from .translate import Translator
 from .values import Quant, Value
-from .weights import IntegerWeight, integer_bias, integer_weight, sum_fits
+from .weights import IntegerWeight, integer_weight, sum_fits, with_integer_bias
 
 
-def window(node: SourceNode, in_shape: Sequence[int], kernel: Sequence[int], out_shape: Sequence[int]) -> dict[str, Any]:
+def window(
+    node: SourceNode, in_shape: Sequence[int], kernel: Sequence[int], out_shape: Sequence[int]
+) -> dict[str, Any]:
     """strides, pads (t, l, b, r), dilations of a sliding window, always two-dimensional.
 
     Resolves auto_pad and ceil_mode by the output's shape; one-dimensional windows get H = 1.
@@ -50,7 +53,7 @@ def accumulator(
     """
     factor = np.asarray(factor, np.float64) * tail.factor
     type_ = tr.source.type(tail.out)
-    params = tr.target(tail.out)
+    params = tr.ahead.target(tail.out)
     if params is not None:
         factor = factor / np.float64(params.scale)
         low, high = params.clamp_code(tail.low), params.clamp_code(tail.high)
@@ -78,12 +81,16 @@ def _integer_anchor(
     real = np.zeros(outputs) if bias is None else bias.astype(np.float64)
     if tail.bias is not None:
         real = real + tail.bias
-    stored = integer_bias(real, factor)
-    if stored is None or not sum_fits(weight.codes, stored, x.params.zero_point, weight.mult):
+    fitted = with_integer_bias(weight.codes, factor, real)
+    if fitted is None:
         return False
+    codes, exact, stored = fitted
+    if not sum_fits(codes, stored, x.params.zero_point, weight.mult):
+        return False
+    factor = exact[:1] if factor.size == 1 and (exact == exact[0]).all() else exact
     inputs = [
         x.tensor,
-        tr.build.constant(weight.codes, f"{node.name}_weight"),
+        tr.build.constant(codes, f"{node.name}_weight"),
         tr.build.constant(stored, f"{node.name}_bias"),
         "",
     ]
@@ -137,7 +144,7 @@ def conv(tr: Translator, node: SourceNode) -> bool:
     w_shape = tr.source.shape(node.inputs[1])
     group = node.attrs.get("group", 1)
     attrs = window(node, shape, w_shape[2:], tr.source.shape(node.outputs[0])) | {"group": group}
-    tail = tr.tail(node, bias_axis=1)
+    tail = tr.ahead.tail(node, bias_axis=1)
     values = None if bias is None else bias.array
     x = tr.quant(node.inputs[0])
     kind = "depthwise_conv" if group > 1 and group == shape[1] else "conv"
@@ -151,7 +158,15 @@ def conv(tr: Translator, node: SourceNode) -> bool:
     real = weight.bfloat16 if half else weight.array
     assert real is not None
     return _float_anchor(
-        tr, "Conv", node, half or tr.tensor(node.inputs[0]), _channels_last(real), half is not None, tail, values, attrs
+        tr,
+        "Conv",
+        node,
+        half or tr.tensor(node.inputs[0]),
+        _channels_last(real),
+        half is not None,
+        tail,
+        values,
+        attrs,
     )
 
 
@@ -176,12 +191,12 @@ def _fully_connected(tr: Translator, node: SourceNode, transposed: bool) -> bool
     bias = tr.source.constant(node.input(2)) if node.input(2) else None
     values = None
     if node.input(2):
-        array = None if bias is None else along_last(bias.array, tr.source.shape(node.outputs[0]))
+        array = None if bias is None else along_axis(bias.array, tr.source.shape(node.outputs[0]), -1)
         if array is None:
             return False
         values = array * np.float32(beta) if beta != 1.0 else array
     out_axis = 0 if transposed else 1
-    tail = tr.tail(node, bias_axis=-1)
+    tail = tr.ahead.tail(node, bias_axis=-1)
     if bias is None and tail.bias is not None:
         bias = _tail_bias(tr, tail)
     x = tr.quant(node.inputs[0])
@@ -205,13 +220,6 @@ def _tail_bias(tr: Translator, tail: Tail) -> Constant | None:
     return next((c for name in first.inputs if (c := tr.source.constant(name)) is not None), None)
 
 
-def along_last(array: np.ndarray, shape: Sequence[int]) -> np.ndarray | None:
-    """The [shape[-1]] vector that ``array`` broadcasts to, or None where it varies along another axis."""
-    if array.size not in (1, shape[-1]) or (array.size > 1 and array.shape[-1] != array.size):
-        return None
-    return np.broadcast_to(array.reshape(-1), (shape[-1],))
-
-
 def matmul(tr: Translator, node: SourceNode) -> bool:
     """MatMul: with a constant [K, N] it is fully connected; of two quantized tensors, QMatMul."""
     if tr.source.constant(node.inputs[1]) is not None and len(tr.source.shape(node.inputs[1])) == 2:
@@ -222,10 +230,8 @@ def matmul(tr: Translator, node: SourceNode) -> bool:
     a, b = tr.quant(node.inputs[0]), tr.quant(node.inputs[1])
     if a is None or b is None or shapes[0][-1] * 255 * 255 >= 2**31:
         return False
-    tail = tr.tail(node, factor=True)
+    tail = tr.ahead.tail(node, factor=True)
     attrs = {"a_zero_point": a.params.zero_point, "b_zero_point": b.params.zero_point}
     factor = np.array([np.float64(a.params.scale) * np.float64(b.params.scale)])
     accumulator(tr, "QMatMul", node, tail, [a.tensor, b.tensor, ""], attrs, factor)
     return True
-
-

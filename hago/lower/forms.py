@@ -20,7 +20,7 @@ TO_ONNX = (0, 3, 1, 2)
 
 @dataclass(frozen=True)
 class Form:
-    """``image`` is the ONNX shape [N, C, H, W] of the tensor seen as an image; ``rank`` that of the tensor."""
+    """``image``: the ONNX shape [N, C, H, W] of the tensor seen as an image; ``rank`` is the tensor's own."""
 
     rank: int
     image: tuple[int, int, int, int]

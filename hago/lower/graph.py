@@ -179,7 +179,9 @@ class LoweredGraph:
             attrs = {a.name: attribute_value(a) for a in item.attribute}
             layer = attrs.pop("layer", None) if item.domain == DOMAIN else _layer_of(item)
             nodes.append(
-                Node(item.name, item.op_type, item.domain, tuple(item.input), tuple(item.output), attrs, layer)
+                Node(
+                    item.name, item.op_type, item.domain, tuple(item.input), tuple(item.output), attrs, layer
+                )
             )
         opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 21)
         inputs = tuple(i.name for i in graph.input if i.name not in constants)

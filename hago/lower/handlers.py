@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from . import anchors, followers, tables
-from .translate import MOVES, RESHAPES, Handler
+from . import anchors, elementwise, moves, pools, quantizers, tables
+from .lookahead import MOVES, RESHAPES
+from .translate import Handler
 
 _SPECIAL: Mapping[str, Sequence[Handler]] = {
     "Conv": (anchors.conv,),
     "Gemm": (anchors.gemm,),
     "MatMul": (anchors.matmul,),
-    "QuantizeLinear": (followers.quantize_linear,),
-    "DequantizeLinear": (followers.dequantize_linear,),
-    "Cast": (followers.cast, followers.narrow),
-    "Identity": (followers.identity,),
+    "QuantizeLinear": (quantizers.quantize_linear,),
+    "DequantizeLinear": (quantizers.dequantize_linear,),
+    "Cast": (quantizers.cast, quantizers.narrow),
+    "Identity": (quantizers.identity,),
     "Dropout": (),
-    "Add": (tables.unary, followers.add, followers.affine),
-    "Sub": (tables.unary, followers.add),
-    "Mul": (tables.unary, followers.mul, followers.affine),
-    "BatchNormalization": (followers.affine,),
-    "Concat": (followers.concat,),
-    "MaxPool": (followers.max_pool,),
-    "GlobalMaxPool": (followers.max_pool,),
-    "AveragePool": (followers.average_pool,),
-    "GlobalAveragePool": (followers.global_average_pool,),
-    "ReduceMean": (followers.global_average_pool,),
+    "Add": (tables.unary, elementwise.add, elementwise.affine),
+    "Sub": (tables.unary, elementwise.add),
+    "Mul": (tables.unary, elementwise.mul, elementwise.affine),
+    "BatchNormalization": (elementwise.affine,),
+    "Split": (moves.split,),
+    "Resize": (moves.resize,),
+    "Concat": (moves.concat,),
+    "MaxPool": (pools.max_pool,),
+    "GlobalMaxPool": (pools.max_pool,),
+    "AveragePool": (pools.average_pool,),
+    "GlobalAveragePool": (pools.global_average_pool,),
+    "ReduceMean": (pools.global_average_pool,),
 }
 
 HANDLERS: dict[str, Sequence[Handler]] = {
     **{op: (tables.unary,) for op in (*tables.CHEAP, *tables.COSTLY)},
-    **{op: (followers.move,) for op in (*RESHAPES, *MOVES)},
+    **{op: (moves.move,) for op in (*RESHAPES, *MOVES)},
     **_SPECIAL,
 }

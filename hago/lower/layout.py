@@ -81,10 +81,14 @@ class LayoutPass:
             self._constants[key] = self.build.constant(array, name)
         return self._constants[key]
 
-    def reshape(self, tensor: str, shape: tuple[int, ...], hint: str, name: str, layer: str | None = None) -> str:
+    def reshape(
+        self, tensor: str, shape: tuple[int, ...], hint: str, name: str, layer: str | None = None
+    ) -> str:
         target = self.build.shared_constant(np.array(shape, np.int64), "shape")
         type_ = self.build.types[tensor].with_shape(shape)
-        return self.build.emit("Reshape", [tensor, target], type_, hint=hint, name=name, layer=layer, domain="")
+        return self.build.emit(
+            "Reshape", [tensor, target], type_, hint=hint, name=name, layer=layer, domain=""
+        )
 
     def transpose(
         self, tensor: str, perm: tuple[int, ...], hint: str, name: str, layer: str | None = None
@@ -102,7 +106,9 @@ class LayoutPass:
             return self.reshape(tensor, form.last_shape, hint, node)
         if form.rank == 4:
             return self.transpose(tensor, TO_LAST, hint, node)
-        return self.reshape(self.transpose(tensor, (0, 2, 1), f"{name}_nlc", node), form.last_shape, hint, node)
+        return self.reshape(
+            self.transpose(tensor, (0, 2, 1), f"{name}_nlc", node), form.last_shape, hint, node
+        )
 
     def _to_onnx(self, name: str, tensor: str, form: Form, type_: TensorType) -> str:
         hint, node = f"{name}_nchw", f"{name}_to_nchw"
@@ -114,7 +120,9 @@ class LayoutPass:
         if form.rank == 3:
             return self.transpose(self.reshape(tensor, (n, w, c), f"{name}_nlc", node), (0, 2, 1), hint, node)
         image = self.reshape(tensor, (n, h, w, c), f"{name}_image", node)
-        return self.reshape(self.transpose(image, TO_ONNX, f"{name}_image_nchw", node), type_.shape, hint, node)
+        return self.reshape(
+            self.transpose(image, TO_ONNX, f"{name}_image_nchw", node), type_.shape, hint, node
+        )
 
     # --- emitting -------------------------------------------------------------------------------
 
@@ -176,7 +184,9 @@ class LayoutPass:
                 array = form.constant_to_last(self.draft.constants[name])
                 if array is None:
                     return None
-                found.append(self.constant(name, array, (form.rank, form.image[1:] if form.rank == 2 else ())))
+                found.append(
+                    self.constant(name, array, (form.rank, form.image[1:] if form.rank == 2 else ()))
+                )
             elif self.places[name].type.rank != form.rank:
                 found.append(self.onnx(name))
             else:
@@ -188,7 +198,15 @@ class LayoutPass:
         for reader in self.draft.consumers.get(name, ()):
             if (reader.domain, reader.op) in CHANNELS_LAST:
                 return True
-            follows = reader.domain == "" and reader.op in ("Relu", "Clip", "Add", "Mul", "Sub", "Div", "Cast")
+            follows = reader.domain == "" and reader.op in (
+                "Relu",
+                "Clip",
+                "Add",
+                "Mul",
+                "Sub",
+                "Div",
+                "Cast",
+            )
             follows = follows or reader.is_hago("Quantize", "Dequantize", "QLookup", "QAdd", "QMul")
             if follows and depth > 0 and self.wants_last(reader.outputs[0], depth - 1):
                 return True

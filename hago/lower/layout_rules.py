@@ -12,13 +12,66 @@ from .forms import TO_LAST, TO_ONNX, Form
 from .graph import DOMAIN, Node
 from .layout import CHANNELS_LAST, LayoutPass, Place, Rule
 
-ELEMENTWISE = (
-    "Add", "Sub", "Mul", "Div", "Min", "Max", "Pow", "PRelu", "Where", "Equal", "Greater", "GreaterOrEqual", "Less",
-    "LessOrEqual", "And", "Or", "Not", "Xor", "Mod", "Sum", "Mean", "Relu", "Clip", "Sigmoid", "Tanh", "HardSigmoid",
-    "HardSwish", "Gelu", "LeakyRelu", "Elu", "Selu", "Celu", "Softplus", "Softsign", "Erf", "Exp", "Log", "Sqrt",
-    "Reciprocal", "Mish", "ThresholdedRelu", "Swish", "Neg", "Abs", "Sin", "Cos", "Floor", "Ceil", "Round", "Sign",
-    "Cast", "IsNaN", "IsInf", "Identity", "QuantizeLinear", "DequantizeLinear",
-)  # fmt: skip
+ELEMENTWISE = tuple(
+    [
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Min",
+        "Max",
+        "Pow",
+        "PRelu",
+        "Where",
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "And",
+        "Or",
+        "Not",
+        "Xor",
+        "Mod",
+        "Sum",
+        "Mean",
+        "Relu",
+        "Clip",
+        "Sigmoid",
+        "Tanh",
+        "HardSigmoid",
+        "HardSwish",
+        "Gelu",
+        "LeakyRelu",
+        "Elu",
+        "Selu",
+        "Celu",
+        "Softplus",
+        "Softsign",
+        "Erf",
+        "Exp",
+        "Log",
+        "Sqrt",
+        "Reciprocal",
+        "Mish",
+        "ThresholdedRelu",
+        "Swish",
+        "Neg",
+        "Abs",
+        "Sin",
+        "Cos",
+        "Floor",
+        "Ceil",
+        "Round",
+        "Sign",
+        "Cast",
+        "IsNaN",
+        "IsInf",
+        "Identity",
+        "QuantizeLinear",
+        "DequantizeLinear",
+    ]
+)
 
 
 def _wants_channels_last(run: LayoutPass, node: Node) -> bool:
@@ -54,7 +107,9 @@ def _follow(
     inputs = run.operands_last(operands, form) if form is not None else None
     if form is None or inputs is None:
         return False
-    inputs += [run.onnx(name) if name else "" for name in node.inputs[len(node.inputs) - rest :]] if rest else []
+    inputs += (
+        [run.onnx(name) if name else "" for name in node.inputs[len(node.inputs) - rest :]] if rest else []
+    )
     forms = [Form(2, form.image)] if form.rank == 2 else ()
     run.emit(node, inputs, last=True, forms=forms, attrs=attrs)
     return True
@@ -107,7 +162,11 @@ def _pad(run: LayoutPass, node: Node) -> bool:
     for position, axis in enumerate(listed):
         last[:, form.axis_to_last(axis)] = pads[position], pads[len(listed) + position]
     value = [run.onnx(node.inputs[2])] if node.input(2) else []
-    run.emit(node, [run.last(node.inputs[0]), run.build.shared_constant(last.reshape(-1), "pads"), *value], last=True)
+    run.emit(
+        node,
+        [run.last(node.inputs[0]), run.build.shared_constant(last.reshape(-1), "pads"), *value],
+        last=True,
+    )
     return True
 
 

@@ -33,7 +33,6 @@ class OpSchema:
     optional: frozenset[str] = frozenset()
 
 
-
 _RESIDUAL = ("r_zero_point", "r_mul", "y_mul", "r_scale", "r_y_zero_point", "r_lo", "r_hi")
 _EPILOGUE = ("y_zero_point", "lo", "hi", "act_lo", "act_hi")
 
@@ -115,5 +114,3 @@ def check_node(node: Node) -> None:
             f"an epilogue to {out!r} must be uint8 with y_zero_point, lo, hi or float32 with act_lo, act_hi",
             where=f"node {node.name!r}",
         )
-
-

@@ -124,7 +124,9 @@ class Quantize(_HagoOp):
     def _run(self, x, **attrs):  # type: ignore[no-untyped-def]
         zero, perm = attrs["zero_point"], attrs.get("perm")
         rounded = np.rint(x / np.float32(attrs["scale"]))
-        y = (np.clip(rounded, attrs["lo"] - zero, attrs["hi"] - zero).astype(np.int32) + zero).astype(np.uint8)
+        y = (np.clip(rounded, attrs["lo"] - zero, attrs["hi"] - zero).astype(np.int32) + zero).astype(
+            np.uint8
+        )
         return (y.transpose(perm) if perm else y,)
 
 
@@ -168,7 +170,8 @@ def _any(name: str) -> onnx.ValueInfoProto:
 def _standard(graph: onnx.GraphProto, inputs: list[Array]) -> list[Array]:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
     names = [i.name for i in graph.input]
-    return ReferenceEvaluator(model).run(None, dict(zip(names, inputs, strict=True)))
+    results: Any = ReferenceEvaluator(model).run(None, dict(zip(names, inputs, strict=True)))
+    return results
 
 
 class Fused(_HagoOp):
@@ -182,10 +185,7 @@ class Fused(_HagoOp):
         return tuple(_standard(self.graph, list(inputs)))
 
 
-OPS: tuple[type[OpRun], ...] = (
-    QConv, QGemm, QMatMul, QAdd, QMul, QScaleShift, QLookup, QConcat, QMaxPool, QAvgPool, QGlobalAvgPool, Quantize,
-    Dequantize, Conv, Gemm, MaxPool, AvgPool, GlobalAvgPool, Fused,
-)  # fmt: skip
+OPS: tuple[type[OpRun], ...] = tuple(_HagoOp.__subclasses__())
 
 
 class Reference:
@@ -197,15 +197,15 @@ class Reference:
 
     def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:
         """The outputs, for one array per graph input."""
-        return self._evaluator.run(None, dict(feeds))
+        outputs: Any = self._evaluator.run(None, dict(feeds))
+        return outputs
 
     def tensors(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Every tensor of the graph by name: inputs, constants, intermediate ones, outputs."""
-        return self._evaluator.run(None, dict(feeds), intermediate=True)
+        tensors: Any = self._evaluator.run(None, dict(feeds), intermediate=True)
+        return tensors
 
 
 def reference(lowered: LoweredGraph) -> Reference:
     """The numpy reference of a lowered graph."""
     return Reference(lowered)
-
-

@@ -104,7 +104,9 @@ class SourceGraph:
                     self.consumers.setdefault(name, []).append(node)
         self._output_set = frozenset(self.outputs)
         self._infos = {i.name: i for i in (*graph.value_info, *graph.input, *graph.output)}
-        if any(name not in self._infos and not self._is_quantize(node) for name, node in self.producers.items()):
+        if any(
+            name not in self._infos and not self._is_quantize(node) for name, node in self.producers.items()
+        ):
             inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
             self._infos = {i.name: i for i in (*inferred.value_info, *inferred.input, *inferred.output)}
         self._types: dict[str, TensorType] = {}
@@ -202,7 +204,8 @@ def _source_node(item: onnx.NodeProto) -> SourceNode:
     attrs = {a.name: attribute_value(a) for a in item.attribute}
     if any(isinstance(value, onnx.GraphProto) for value in attrs.values()):
         raise UnsupportedOpError(
-            f"{item.op_type} holds a graph of its own: control flow cannot be compiled", where=f"node {item.name!r}"
+            f"{item.op_type} holds a graph of its own: control flow cannot be compiled",
+            where=f"node {item.name!r}",
         )
     layer = None
     for entry in item.metadata_props:

@@ -21,12 +21,37 @@ from .values import Quant, Table, Value
 
 CHEAP = frozenset({"Relu", "Clip", "Neg", "Abs", "Add", "Sub", "Mul", "Min", "Max"})
 COSTLY = frozenset(
-    {
-        "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Gelu", "LeakyRelu", "Elu", "Selu", "Celu", "Softplus",
-        "Softsign", "Erf", "Exp", "Log", "Sqrt", "Reciprocal", "Mish", "ThresholdedRelu", "Swish", "PRelu", "Pow",
-        "Div", "Sin", "Cos", "Floor", "Ceil", "Round", "Sign",
-    }
-)  # fmt: skip
+    [
+        "Sigmoid",
+        "Tanh",
+        "HardSigmoid",
+        "HardSwish",
+        "Gelu",
+        "LeakyRelu",
+        "Elu",
+        "Selu",
+        "Celu",
+        "Softplus",
+        "Softsign",
+        "Erf",
+        "Exp",
+        "Log",
+        "Sqrt",
+        "Reciprocal",
+        "Mish",
+        "ThresholdedRelu",
+        "Swish",
+        "PRelu",
+        "Pow",
+        "Div",
+        "Sin",
+        "Cos",
+        "Floor",
+        "Ceil",
+        "Round",
+        "Sign",
+    ]
+)
 
 
 def unary(tr: Translator, node: SourceNode) -> bool:
@@ -56,9 +81,13 @@ def unary(tr: Translator, node: SourceNode) -> bool:
         found = quant
         reals.append(array)
     out = node.outputs[0]
-    if found is None or tr.source.type(out).shape != tr.build.types[found.tensor].shape:
+    if found is None or not tr.offers("lookup", "int8"):
         return False
-    tr.set(out, Value(table=Table(found, evaluate(node.op, node.attrs, reals, tr.source.opset), node, costly)))
+    if tr.source.type(out).shape != tr.build.types[found.tensor].shape:
+        return False
+    tr.set(
+        out, Value(table=Table(found, evaluate(node.op, node.attrs, reals, tr.source.opset), node, costly))
+    )
     return True
 
 
@@ -73,17 +102,27 @@ def evaluate(op: str, attrs: Mapping[str, Any], inputs: list[np.ndarray | None],
 
 @lru_cache(maxsize=4096)
 def _evaluate(
-    op: str, attrs: tuple[tuple[str, Any], ...], arguments: tuple[tuple[bytes, str, tuple[int, ...]] | None, ...], opset: int
+    op: str,
+    attrs: tuple[tuple[str, Any], ...],
+    arguments: tuple[tuple[bytes, str, tuple[int, ...]] | None, ...],
+    opset: int,
 ) -> np.ndarray:
     names = [f"x{i}" if a is not None else "" for i, a in enumerate(arguments)]
-    feeds = {n: np.frombuffer(a[0], a[1]).reshape(a[2]) for n, a in zip(names, arguments, strict=True) if a is not None}
-    result = np.asarray(_evaluator(op, attrs, tuple(names), opset).run(None, feeds)[0], np.float32)
+    feeds = {
+        n: np.frombuffer(a[0], a[1]).reshape(a[2])
+        for n, a in zip(names, arguments, strict=True)
+        if a is not None
+    }
+    outputs: Any = _evaluator(op, attrs, tuple(names), opset).run(None, feeds)
+    result = np.asarray(outputs[0], np.float32)
     result.setflags(write=False)
     return result
 
 
 @lru_cache(maxsize=256)
-def _evaluator(op: str, attrs: tuple[tuple[str, Any], ...], names: tuple[str, ...], opset: int) -> ReferenceEvaluator:
+def _evaluator(
+    op: str, attrs: tuple[tuple[str, Any], ...], names: tuple[str, ...], opset: int
+) -> ReferenceEvaluator:
     node = helper.make_node(op, names, ["y"], **dict(attrs))
     inputs = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names if n]
     output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
