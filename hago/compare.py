@@ -33,7 +33,7 @@ Progress = Callable[[str], None]
 class Contender:
     """A row to be: its label and how to open its runner, which may raise HagoError.
 
-    ``size_bytes`` is what its weights take as deployed, None where nobody knows.
+    ``size_bytes`` is what its weights take as deployed; None asks the runner, where it knows.
     """
 
     label: str
@@ -154,12 +154,14 @@ def compare(
         raise MeasureError("a comparison needs contenders with labels of their own")
     say = progress if progress is not None else lambda text: None
     notes: dict[str, str] = {}
+    sizes: dict[str, int | None] = {c.label: c.size_bytes for c in contenders if c.size_bytes is not None}
     runners: dict[str, Runner] = {}
     try:
         for contender in contenders:
             say(f"preparing {contender.label}")
             try:
-                runners[contender.label] = contender.open()
+                runner = runners[contender.label] = contender.open()
+                sizes.setdefault(contender.label, getattr(runner, "size_bytes", None))
             except HagoError as error:
                 notes[contender.label] = _note(error)
         accuracies = _accuracies(contenders[0].label, runners, samples, metric, notes, seed, say)
@@ -171,7 +173,7 @@ def compare(
             runner.close()
     rows = tuple(
         ComparisonRow(
-            c.label, latencies.get(c.label), accuracies.get(c.label), c.size_bytes, notes.get(c.label)
+            c.label, latencies.get(c.label), accuracies.get(c.label), sizes.get(c.label), notes.get(c.label)
         )
         for c in contenders
     )

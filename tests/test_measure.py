@@ -2,78 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
+from measure_fakes import FEEDS, FakeClock, FakeRunner, FakeSamples, Top1, fail, one_hot
 
 from hago.errors import BuildError, MeasureError
 from hago.measure import collect_outputs, hopeless, measure_accuracy, measure_latency
-
-FEEDS = {"x": np.zeros((1, 3), np.float32)}
-
-
-class FakeClock:
-    """Nanoseconds that pass only where a runner lets them pass."""
-
-    def __init__(self):
-        self.now = 0
-
-    def __call__(self):
-        return self.now
-
-
-class FakeRunner:
-    """Computes ``function`` of its input, taking ``ns(call number)`` of the fake clock."""
-
-    def __init__(self, name="fake", batch=1, function=lambda x: x, clock=None, ns=lambda call: 0, log=None):
-        self.name, self.threads = name, 1
-        self.inputs = (SimpleNamespace(name="x", dtype=np.dtype(np.float32), shape=(batch, 3)),)
-        self.function, self.clock, self.ns, self.log = function, clock, ns, log
-        self.calls = 0
-
-    def run(self, feeds):
-        if self.clock is not None:
-            self.clock.now += self.ns(self.calls)
-        if self.log is not None:
-            self.log.append(self.name)
-        self.calls += 1
-        assert feeds["x"].shape == self.inputs[0].shape
-        return [np.asarray(self.function(feeds["x"]))]
-
-    def close(self):
-        pass
-
-
-@dataclass
-class FakeSamples:
-    x: np.ndarray
-    labels: np.ndarray | None = None
-
-    def __len__(self):
-        return len(self.x)
-
-    def batch(self, start, stop):
-        return {"x": self.x[start:stop]}
-
-    def subset(self, indices):
-        return FakeSamples(self.x[indices], None if self.labels is None else self.labels[indices])
-
-
-class Top1:
-    name, needs_labels, higher_is_better = "top1", True, True
-
-    def per_sample(self, outputs, labels, float_outputs):
-        return (outputs[0].argmax(axis=1) == labels).astype(float)
-
-    def value(self, scores):
-        return float(np.mean(scores))
-
-
-def one_hot(labels, classes=3):
-    return np.eye(classes, dtype=np.float32)[labels]
-
 
 # -- latency
 
@@ -165,13 +99,6 @@ def test_the_budget_ends_the_measurement_after_a_whole_round():
 def test_a_clock_that_stands_still_is_no_endless_loop_and_no_division_by_zero():
     with pytest.raises(MeasureError, match="fake: the clock did not move"):
         measure_latency([FakeRunner()], FEEDS, rounds=1, clock=FakeClock())
-
-
-def fail(error):
-    def function(x):
-        raise error
-
-    return function
 
 
 def test_a_failing_runner_is_named_with_the_reason():

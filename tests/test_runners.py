@@ -7,68 +7,14 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from measure_fakes import BATCH, WEIGHT, FakeArtifact, Top1, TwoInputSamples, expected, tiny_model
+from onnx import TensorProto, helper
 
 from hago.errors import MeasureError, MissingExtraError, ModelError
 from hago.measure import collect_outputs, measure_accuracy, measure_latency
 from hago.runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
 from hago.runners.onnx_io import input_infos, static_model, weight_bytes
 from hago.tensor import TensorInfo
-
-RNG = np.random.default_rng(0)
-WEIGHT = RNG.normal(size=(4, 3)).astype(np.float32)
-BATCH = 2
-
-
-def tiny_model(batch: int | str | None = "N", quantized: bool = False) -> onnx.ModelProto:
-    """logits [N, 3] = relu(a) @ W, total [N, 4] = a + b, for a, b [N, 4]; as QDQ int8 where asked."""
-    nodes, weights = [], []
-    name = "relu"
-    nodes.append(helper.make_node("Relu", ["a"], ["relu"]))
-    if quantized:
-        scale = np.float32(np.abs(WEIGHT).max() / 127)
-        weights += [
-            numpy_helper.from_array(np.float32(4 / 255), "s"),
-            numpy_helper.from_array(np.uint8(0), "z"),
-            numpy_helper.from_array(scale, "ws"),
-            numpy_helper.from_array(np.int8(0), "wz"),
-            numpy_helper.from_array(np.rint(WEIGHT / scale).astype(np.int8), "w8"),
-        ]
-        nodes.append(helper.make_node("QuantizeLinear", ["relu", "s", "z"], ["q"]))
-        nodes.append(helper.make_node("DequantizeLinear", ["q", "s", "z"], ["dq"]))
-        nodes.append(helper.make_node("DequantizeLinear", ["w8", "ws", "wz"], ["w"]))
-        name = "dq"
-    else:
-        weights.append(numpy_helper.from_array(WEIGHT, "w"))
-    nodes.append(helper.make_node("MatMul", [name, "w"], ["logits"]))
-    nodes.append(helper.make_node("Add", ["a", "b"], ["total"]))
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [batch, 4]) for n in "ab"],
-        [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 3]),
-            helper.make_tensor_value_info("total", TensorProto.FLOAT, [batch, 4]),
-        ],
-        weights,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-
-
-def expected(feeds):
-    return [np.maximum(feeds["a"], 0) @ WEIGHT, feeds["a"] + feeds["b"]]
-
-
-class FakeArtifact:
-    """What TvmRunner needs of an artifact, computed by numpy."""
-
-    threads = 1
-    input_info = tuple(TensorInfo(name, "float32", (BATCH, 4)) for name in "ab")
-
-    def run(self, feeds):
-        if set(feeds) != {"a", "b"}:
-            raise MeasureError("an input is missing")
-        return expected(feeds)
 
 
 class NumpyRunner:
@@ -112,29 +58,6 @@ def runner(request):
 def random_feeds(seed=1):
     rng = np.random.default_rng(seed)
     return {name: rng.normal(size=(BATCH, 4)).astype(np.float32) for name in "ab"}
-
-
-class Samples:
-    def __init__(self, n):
-        rng = np.random.default_rng(5)
-        self.x = {name: rng.normal(size=(n, 4)).astype(np.float32) for name in "ab"}
-        self.labels = expected(self.x)[0].argmax(axis=1)
-
-    def __len__(self):
-        return len(self.labels)
-
-    def batch(self, start, stop):
-        return {name: x[start:stop] for name, x in self.x.items()}
-
-
-class Top1:
-    name, needs_labels, higher_is_better = "top1", True, True
-
-    def per_sample(self, outputs, labels, float_outputs):
-        return (outputs[0].argmax(axis=1) == labels).astype(float)
-
-    def value(self, scores):
-        return float(np.mean(scores))
 
 
 # -- conformance
@@ -198,7 +121,7 @@ def test_a_missing_input_is_a_measure_error_when_measured(runner):
 def test_it_can_be_timed_and_scored(runner):
     found = measure_latency([runner], random_feeds(), rounds=3, warmup_s=0.01, round_s=1e-4)
     assert found[runner.name].median_s > 0
-    samples = Samples(7)
+    samples = TwoInputSamples(7)
     assert measure_accuracy(runner, samples, Top1()).value == 1.0
     logits, total = collect_outputs(runner, samples)
     assert logits.shape == (7, 3)

@@ -26,7 +26,7 @@ class Runner(Protocol):
     ``inputs`` are static, the batch is the first axis of the first. ``run`` takes every input by name,
     returns the outputs in the model's order as fresh C-contiguous arrays, does not write to its inputs,
     and raises HagoError or lets the engine's own exception through. After ``close`` it is not called
-    again.
+    again. Where it has an attribute ``size_bytes``, that is what its weights take as deployed.
     """
 
     @property

@@ -74,9 +74,8 @@ def serialized(proto: onnx.ModelProto, engine: str) -> bytes:
         raise MeasureError(f"the model is larger than 2 GB: {error}", where=engine) from error
 
 
-def weight_bytes(model: ModelLike) -> int:
+def weight_bytes(proto: onnx.ModelProto) -> int:
     """Bytes of all weights as stored in the file (initializers and Constant nodes; int4 packed by two)."""
-    proto = _read(model)
     tensors = list(proto.graph.initializer)
     for node in proto.graph.node:
         if node.op_type == "Constant":

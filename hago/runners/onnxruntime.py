@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import MeasureError, MissingExtraError
 from ..tensor import TensorInfo
-from .onnx_io import ModelLike, input_infos, serialized, static_model
+from .onnx_io import ModelLike, input_infos, serialized, static_model, weight_bytes
 
 
 class OnnxRuntimeRunner:
@@ -34,6 +34,7 @@ class OnnxRuntimeRunner:
         self.name, self.threads = name, threads
         proto = static_model(model, batch)
         self.inputs: tuple[TensorInfo, ...] = input_infos(proto)
+        self.size_bytes = weight_bytes(proto)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

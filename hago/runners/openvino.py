@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import MeasureError, MissingExtraError
 from ..tensor import TensorInfo
-from .onnx_io import ModelLike, input_infos, serialized, static_model
+from .onnx_io import ModelLike, input_infos, serialized, static_model, weight_bytes
 
 
 class OpenVinoRunner:
@@ -37,6 +37,7 @@ class OpenVinoRunner:
         self.name, self.threads = name, threads
         proto = static_model(model, batch)
         self.inputs: tuple[TensorInfo, ...] = input_infos(proto)
+        self.size_bytes = weight_bytes(proto)
         payload = serialized(proto, name)
         try:
             core = openvino.Core()

@@ -19,6 +19,9 @@ class _Runnable(Protocol):
     @property
     def threads(self) -> int: ...
 
+    @property
+    def size_bytes(self) -> int: ...
+
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]: ...
 
 
@@ -29,6 +32,7 @@ class TvmRunner:
         self.name = name
         self.threads = int(artifact.threads)
         self.inputs: tuple[TensorInfo, ...] = tuple(artifact.input_info)
+        self.size_bytes = int(artifact.size_bytes)
         self._run = artifact.run
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
