@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from .spec import HardwareSpec, OpChoice
 
 CALIBRATORS = ("minmax", "moving_average", "percentile", "entropy", "mse")
+PRECISIONS = ("float32", "bfloat16", "float16", "int8", "int7")
+"""What a QDQ model can be written in today; a spec may know more."""
+
 WEIGHTED_KINDS = ("conv", "depthwise_conv", "fully_connected")
 
 _FORMAT = 1
@@ -219,6 +222,12 @@ def check_choice(layer: Layer, choice: Choice, spec: HardwareSpec, implied: bool
             hint="leave it in float32",
         )
     op_choice = find_op_choice(layer, choice.precision, spec)
+    if choice.precision not in PRECISIONS:
+        raise StrategyError(
+            f"{choice.precision} cannot be written to a QDQ model yet",
+            where=where,
+            hint=f"precisions so far: {', '.join(PRECISIONS)}",
+        )
     if layer.kind not in WEIGHTED_KINDS or op_choice.weight is None:
         return
     if choice.granularity not in op_choice.granularities:

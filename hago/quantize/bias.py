@@ -11,8 +11,11 @@ import numpy.typing as npt
 
 from .weights import QuantizedWeight
 
-BIAS_LIMIT = 2**30
-"""Largest |bias| in accumulator steps: half of int32, the other half is left to the sum of products."""
+BIAS_LIMIT = 2**29
+"""Largest |bias| in accumulator steps: a quarter of int32. The sum of products may take a half."""
+
+PRODUCT_LIMIT = 2**30
+"""Largest |sum of products|, at its worst."""
 
 
 def bias_scale(s_x: np.float32, s_w: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -21,7 +24,7 @@ def bias_scale(s_x: np.float32, s_w: npt.NDArray[np.float32]) -> npt.NDArray[np.
 
 
 def quantize_bias(bias: npt.NDArray[np.float32], scale: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-    """int32 [O]: rint(bias / scale), clamped to +-2**30 (see :func:`required_scale`)."""
+    """int32 [O]: rint(bias / scale), clamped to +-2**29 (see :func:`required_scale`)."""
     steps = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
     return np.clip(steps, -BIAS_LIMIT, BIAS_LIMIT).astype(np.int32)
 
@@ -29,7 +32,7 @@ def quantize_bias(bias: npt.NDArray[np.float32], scale: npt.NDArray[np.float32])
 def required_scale(
     bias: npt.NDArray[np.float32], s_x: np.float32, s_w: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32] | None:
-    """The weight scales [O] that keep every bias within +-2**30 steps, or None where ``s_w`` does.
+    """The weight scales [O] that keep every bias within +-2**29 steps, or None where ``s_w`` does.
 
     A channel whose weights are tiny beside its bias (batch normalization folds such channels) has so
     fine a step that its bias leaves int32. Its weights hardly matter, so their scale is raised, just

@@ -1,0 +1,184 @@
+"""The weights and biases of layers as integers, kept from one candidate to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from ..errors import ModelError
+from ..scheme import Granularity, TensorScheme
+from . import bias as biases
+from .index import GraphIndex
+from .weights import QuantizedWeight, quantize_weight
+
+if TYPE_CHECKING:
+    from ..model import Layer
+
+# What an activation of 8 bits can be away from its zero point.
+_ACTIVATION_SPAN = 255
+
+
+@dataclass(frozen=True, eq=False)
+class StoredWeight:
+    """Quantized weights with their TensorProto (unnamed), as :class:`WeightStore` keeps them.
+
+    ``transposed``: ``proto`` holds [N, K] although the layer's MatMul reads [K, N].
+    """
+
+    weight: QuantizedWeight
+    proto: TensorProto
+    transposed: bool
+
+
+class WeightStore:
+    """Quantizes each weight once per (scheme, granularity) and remembers the result.
+
+    ``clip`` is how per-tensor thresholds are found, ``"max"`` or ``"mse"``.
+    """
+
+    def __init__(self, index: GraphIndex, clip: str) -> None:
+        self._index, self._clip = index, clip
+        self._stored: dict[tuple[object, ...], StoredWeight] = {}
+        self._short: dict[tuple[str, str], TensorProto] = {}
+        self._floats: dict[str, npt.NDArray[np.float32]] = {}
+        self._errors: dict[int, npt.NDArray[np.float32]] = {}
+
+    def array(self, name: str) -> npt.NDArray[np.float32]:
+        """The float initializer of that name."""
+        if name not in self._floats:
+            value = self._index.constant(name)
+            assert value is not None
+            self._floats[name] = value
+        return self._floats[name]
+
+    def axes(self, layer: Layer) -> tuple[int, int]:
+        """(output channel axis, input channel axis) of the layer's weights."""
+        assert layer.weight is not None
+        node = next(self._index.nodes[n] for n in layer.nodes if layer.weight in self._index.nodes[n].input)
+        if node.op_type == "MatMul":
+            ndim = self.array(layer.weight).ndim
+            return (ndim - 1, ndim - 2) if node.input[1] == layer.weight else (ndim - 2, ndim - 1)
+        if node.op_type == "Gemm":
+            flag = "transB" if node.input[1] == layer.weight else "transA"
+            return (0, 1) if _int_attribute(node, flag) == (flag == "transB") else (1, 0)
+        return (1, 0) if node.op_type == "ConvTranspose" else (0, 1)
+
+    def weight(
+        self,
+        layer: Layer,
+        scheme: TensorScheme,
+        granularity: Granularity,
+        s_x: np.float32,
+    ) -> StoredWeight:
+        """The layer's weights; scales are raised where the accumulator would overflow (see `bias`)."""
+        assert layer.weight is not None
+        floats = self.array(layer.weight)
+        out_axis, in_axis = self.axes(layer)
+        if granularity.kind == "per_group" and granularity.group_size >= floats.shape[in_axis]:
+            granularity = Granularity("per_channel")  # one group is one channel
+        key: tuple[object, ...] = (layer.weight, scheme, granularity, out_axis, in_axis)
+        stored = self._stored.get(key)
+        if stored is None:
+            stored = self._stored[key] = self._quantize(layer, scheme, granularity, out_axis, in_axis, None)
+        if layer.bias is None:
+            return stored
+        outputs = floats.shape[out_axis]
+        needed = biases.required_scale(self._flat_bias(layer, outputs), s_x, stored.weight.scale)
+        if needed is None:
+            return stored
+        key = (*key, needed.tobytes())
+        if key not in self._stored:
+            self._stored[key] = self._quantize(layer, scheme, granularity, out_axis, in_axis, needed)
+        return self._stored[key]
+
+    def bias(
+        self, layer: Layer, stored: StoredWeight, s_x: np.float32, input_mean: npt.NDArray[np.float32] | None
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """(int32 bias [O], its scale [] or [O]), corrected where a mean [C] of the inputs is given."""
+        assert layer.bias is not None and layer.weight is not None
+        flat = self._flat_bias(layer, stored.weight.outputs)
+        if input_mean is not None:
+            if id(stored) not in self._errors:
+                self._errors[id(stored)] = biases.channel_error(self.array(layer.weight), stored.weight)
+            error = self._errors[id(stored)]
+            flat = flat + biases.apply_correction(error, input_mean, len(input_mean) // error.shape[1])
+        scale = biases.bias_scale(s_x, stored.weight.scale)
+        return biases.quantize_bias(flat, scale), scale
+
+    def _flat_bias(self, layer: Layer, outputs: int) -> npt.NDArray[np.float32]:
+        """The bias as [O]: a single value stands for all channels (a Gemm's C may be a scalar)."""
+        assert layer.bias is not None
+        flat = self.array(layer.bias).reshape(-1)
+        if flat.size not in (1, outputs):
+            raise ModelError(
+                f"a bias of {flat.size} values does not fit {outputs} output channels",
+                where=f"layer {layer.name}, bias {layer.bias}",
+                hint="leave this layer in float32",
+            )
+        return np.broadcast_to(flat, (outputs,))
+
+    def short(self, name: str, precision: str) -> TensorProto:
+        """The initializer rounded to bfloat16 or float16 (unnamed); float16 saturates."""
+        if (name, precision) not in self._short:
+            floats = self.array(name)
+            if precision == "bfloat16":
+                rounded = floats.astype(ml_dtypes.bfloat16)
+            else:
+                limit = float(np.finfo(np.float16).max)
+                rounded = np.clip(floats, -limit, limit).astype(np.float16)
+            self._short[name, precision] = numpy_helper.from_array(rounded)
+        return self._short[name, precision]
+
+    def _quantize(
+        self,
+        layer: Layer,
+        scheme: TensorScheme,
+        granularity: Granularity,
+        out_axis: int,
+        in_axis: int,
+        min_scale: npt.NDArray[np.float32] | None,
+    ) -> StoredWeight:
+        assert layer.weight is not None
+        floats = self.array(layer.weight)
+
+        def attempt(lower_bound: npt.NDArray[np.float32] | None) -> QuantizedWeight:
+            return quantize_weight(
+                floats,
+                scheme,
+                granularity,
+                out_axis=out_axis,
+                in_axis=in_axis,
+                clip=self._clip if granularity.kind == "per_tensor" else "max",
+                min_scale=lower_bound,
+                where=f"layer {layer.name}, weight {layer.weight}",
+            )
+
+        weight = attempt(min_scale)
+        # The sum of products, at its worst, must fit what the bias leaves free of int32.
+        worst = weight.absolute_sums().max(initial=0) * _ACTIVATION_SPAN
+        if worst > biases.PRODUCT_LIMIT:
+            factor = np.float32(1.001 * worst / biases.PRODUCT_LIMIT)
+            weight = attempt(
+                np.maximum(weight.scale * factor, np.float32(0) if min_scale is None else min_scale)
+            )
+            if weight.absolute_sums().max(initial=0) * _ACTIVATION_SPAN > biases.PRODUCT_LIMIT:
+                raise ModelError(
+                    "sums of products do not fit the int32 accumulator",
+                    where=f"layer {layer.name}",
+                    hint="leave this layer in float32",
+                )
+        values = weight.values
+        transposed = weight.multipliers is not None and out_axis > in_axis and layer.op_type == "MatMul"
+        if transposed:
+            values = np.ascontiguousarray(values.T)
+        return StoredWeight(weight, numpy_helper.from_array(values), transposed)
+
+
+def _int_attribute(node: onnx.NodeProto, name: str) -> int:
+    return next((a.i for a in node.attribute if a.name == name), 0)

@@ -1,0 +1,249 @@
+"""Writes one candidate: the model's nodes, each quantized operand read through its pair."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto
+
+from ..calibrate import scale_zero_point
+from ..errors import StrategyError
+from ..scheme import TensorScheme
+from ..strategy import WEIGHTED_KINDS, Strategy
+from . import bias as biases
+from .emit import GraphWriter
+from .index import references
+from .layer_weights import StoredWeight
+from .placement import Placement
+
+if TYPE_CHECKING:
+    from ..model import Layer
+    from .qdq import Quantizer
+
+SHORT_FLOATS = {"bfloat16": TensorProto.BFLOAT16, "float16": TensorProto.FLOAT16}
+_INTEGERS = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}
+_JOINS = ("add", "mul", "concat", "matmul")
+
+
+class CandidateWriter:
+    """Writes the nodes, constants and types of one candidate to an empty graph."""
+
+    def __init__(
+        self, quantizer: Quantizer, strategy: Strategy, placement: Placement, graph: onnx.GraphProto
+    ) -> None:
+        self.q, self.index, self.strategy = quantizer, quantizer.index, strategy
+        self.graph = GraphWriter(graph, quantizer.taken_names)
+        self.placement = placement
+        self._pairs: dict[tuple[str, TensorScheme | str], str] = {}
+
+    def write(self) -> None:
+        for node in self.q.model.proto.graph.node:
+            layer = self.index.layer_of_node.get(node.name)
+            inputs = list(node.input)
+            if layer is not None:
+                scheme = self.placement.input_scheme(layer.name)
+                if scheme is not None:
+                    inputs = [self._integer_input(layer, node, name, scheme) for name in inputs]
+                    if node.op_type == "Conv" and len(inputs) == 2 and layer.name in self.placement.integer:
+                        inputs += self._zero_bias(layer, scheme)
+                elif layer.name in self.placement.reduced:
+                    inputs = [self._short_input(layer, node, name) for name in inputs]
+            kept = self.graph.keep_node(node, inputs, layer.name if layer else None)
+            if kept.op_type == "AveragePool":
+                _drop_unit_dilations(kept)
+            for name in references(node):
+                if name in inputs and name in self.index.initializers:
+                    self.graph.keep_initializer(self.index.initializers[name])
+        self._keep_captured()
+
+    def _keep_captured(self) -> None:
+        """Keeps the initializers that only a subgraph, or the graph's outputs, name."""
+        for node in self.graph.graph.node:
+            if any(a.HasField("g") or a.graphs for a in node.attribute):
+                for name in references(node):
+                    if name in self.index.initializers:
+                        self.graph.keep_initializer(self.index.initializers[name])
+        for name in self.index.outputs & self.index.initializers.keys():
+            self.graph.keep_initializer(self.index.initializers[name])
+
+    def _integer_input(self, layer: Layer, node: onnx.NodeProto, name: str, scheme: TensorScheme) -> str:
+        """The dequantized form of one operand of an integer layer, or the operand where it has none."""
+        if name in layer.inputs and self.index.is_float(name):
+            return self._activation_pair(layer, name, scheme)
+        if layer.kind in WEIGHTED_KINDS and name:
+            if name == layer.weight:
+                return self._weight(layer, scheme)
+            if name == layer.bias:
+                return self._bias(layer, scheme)
+        if _joins(layer, node) and name in self.index.initializers:
+            return self._constant_operand(layer, name, scheme)
+        return name
+
+    def _activation_pair(self, layer: Layer, tensor: str, scheme: TensorScheme) -> str:
+        key = (tensor, scheme)
+        if key not in self._pairs:
+            scale, zero_point = self._activation_parameters(tensor, scheme)
+            inputs = self._scale_and_zero(tensor, scale, np.asarray(zero_point, scheme.dtype))
+            shape = self.q.model.tensor_shapes[tensor]
+            quantized = self.graph.unique(f"{tensor}_quantized")
+            self._pairs[key] = dequantized = self.graph.unique(f"{tensor}_dequantized")
+            self.graph.add_node("QuantizeLinear", [tensor, *inputs], quantized, layer.name)
+            self.graph.add_type(quantized, _INTEGERS[scheme.dtype.name], shape)
+            self.graph.add_node("DequantizeLinear", [quantized, *inputs], dequantized, layer.name)
+            self.graph.add_type(dequantized, TensorProto.FLOAT, shape)
+        return self._pairs[key]
+
+    def _activation_parameters(self, tensor: str, scheme: TensorScheme) -> tuple[np.float32, int]:
+        source = self.placement.source(tensor, scheme)
+        return self.q.parameters(source[0], self.placement.calibrator[source], scheme)
+
+    def _scale_and_zero(self, tensor: str, scale: npt.ArrayLike, zero_point: np.ndarray) -> list[str]:
+        """Names of a scale and a zero point, shared where an equal one is there already."""
+        size = "x".join(map(str, zero_point.shape)) or str(zero_point)
+        return [
+            self.graph.scalar_or_vector(np.asarray(scale, np.float32), f"{tensor}_scale"),
+            self.graph.scalar_or_vector(zero_point, f"zero_point_{zero_point.dtype}_{size}"),
+        ]
+
+    def _constant_operand(self, layer: Layer, name: str, scheme: TensorScheme) -> str:
+        """An initializer beside activations (an added table, a factor): integers per tensor, dequantized."""
+        key = (name, scheme)
+        if key not in self._pairs:
+            value = self.q.weights.array(name)
+            if value.dtype != np.float32:
+                return name
+            lo, hi = float(value.min(initial=0.0)), float(value.max(initial=0.0))
+            if not np.isfinite(hi - lo):
+                raise StrategyError(
+                    f"its constant {name} holds infinity or NaN, which no integer can hold",
+                    where=f"layer {layer.name}",
+                    hint="leave this layer in float32",
+                )
+            scale, zero_point = scale_zero_point(lo, hi, scheme)
+            steps = np.rint(value / scale) + zero_point
+            integers = np.clip(steps, scheme.qmin, scheme.qmax).astype(scheme.dtype)
+            stored = self.graph.add_initializer((name, scheme), f"{name}_quantized", integers)
+            inputs = self._scale_and_zero(name, scale, np.asarray(zero_point, scheme.dtype))
+            self._pairs[key] = output = self.graph.unique(f"{name}_dequantized")
+            self.graph.add_node("DequantizeLinear", [stored, *inputs], output, layer.name)
+            self.graph.add_type(output, TensorProto.FLOAT, value.shape)
+        return self._pairs[key]
+
+    def _weight(self, layer: Layer, scheme: TensorScheme) -> str:
+        assert layer.weight is not None
+        stored = self._stored(layer, scheme)
+        weight, wanted = stored.weight, layer.weight
+        integers = self.graph.add_initializer(("weight", id(stored)), f"{wanted}_quantized", stored.proto)
+        output = self.graph.unique(f"{wanted}_dequantized")
+        shape = stored.proto.dims
+        if weight.multipliers is None:
+            inputs = self._scale_and_zero(wanted, weight.scale, np.zeros(weight.scale.shape, np.int8))
+            attributes = {"axis": weight.out_axis} if weight.scale.ndim else None
+            self.graph.add_node("DequantizeLinear", [integers, *inputs], output, layer.name, attributes)
+            self.graph.add_type(output, TensorProto.FLOAT, shape)
+            return output
+        axis = 1 if stored.transposed else weight.in_axis
+        scale = _block_scales(weight.group_scale(), tuple(shape), axis)
+        inputs = self._scale_and_zero(wanted, scale, np.zeros(scale.shape, np.int8))
+        attributes = {"axis": axis, "block_size": weight.group_size}
+        self.graph.add_node("DequantizeLinear", [integers, *inputs], output, layer.name, attributes)
+        self.graph.add_type(output, TensorProto.FLOAT, shape)
+        if not stored.transposed:
+            return output
+        # ONNX Runtime 1.31 fails on a MatMul whose weights are dequantized by blocks right before it.
+        turned = self.graph.unique(f"{wanted}_transposed")
+        self.graph.add_node("Transpose", [output], turned, layer.name, {"perm": [1, 0]})
+        self.graph.add_type(turned, TensorProto.FLOAT, list(shape)[::-1])
+        return turned
+
+    def _bias(self, layer: Layer, scheme: TensorScheme) -> str:
+        assert layer.bias is not None
+        stored, s_x = self._stored(layer, scheme), self._input_scale(layer, scheme)
+        mean = self.q.means.get(self.index.activations(layer)[0])
+        integers, scale = self.q.weights.bias(layer, stored, s_x, mean)
+        return self._int32_bias(layer, layer.bias, integers, scale)
+
+    def _zero_bias(self, layer: Layer, scheme: TensorScheme) -> list[str]:
+        """A bias of zeros where weights are per group, else none.
+
+        ONNX Runtime 1.31 fuses a convolution without bias, blocked weights or not, into an operator
+        that knows no blocks, and fails; with a bias it leaves the convolution alone.
+        """
+        stored = self._stored(layer, scheme)
+        if stored.weight.multipliers is None:
+            return []
+        scale = biases.bias_scale(self._input_scale(layer, scheme), stored.weight.scale)
+        return [self._int32_bias(layer, f"{layer.weight}_bias", np.zeros(scale.shape, np.int32), scale)]
+
+    def _int32_bias(
+        self, layer: Layer, wanted: str, integers: npt.NDArray[np.int32], scale: npt.NDArray[np.float32]
+    ) -> str:
+        name = self.graph.add_initializer((wanted, integers.tobytes()), f"{wanted}_quantized", integers)
+        inputs = self._scale_and_zero(wanted, scale, np.zeros(scale.shape, np.int32))
+        output = self.graph.unique(f"{wanted}_dequantized")
+        attributes = {"axis": 0} if scale.ndim else None
+        self.graph.add_node("DequantizeLinear", [name, *inputs], output, layer.name, attributes)
+        self.graph.add_type(output, TensorProto.FLOAT, integers.shape)
+        return output
+
+    def _stored(self, layer: Layer, scheme: TensorScheme) -> StoredWeight:
+        way = self.placement.integer[layer.name]
+        assert way.weight is not None
+        granularity = self.strategy.choice(layer.name).granularity
+        return self.q.weights.weight(layer, way.weight, granularity, self._input_scale(layer, scheme))
+
+    def _input_scale(self, layer: Layer, scheme: TensorScheme) -> np.float32:
+        return self._activation_parameters(self.index.activations(layer)[0], scheme)[0]
+
+    def _short_input(self, layer: Layer, node: onnx.NodeProto, name: str) -> str:
+        """One operand of a layer in a short float: rounded to it, then read as float32."""
+        precision = self.placement.reduced[layer.name]
+        constant = name in self.index.initializers
+        wanted = constant and (name == layer.weight if layer.kind in WEIGHTED_KINDS else _joins(layer, node))
+        if not wanted and not (name in layer.inputs and self.index.is_float(name)):
+            return name
+        key = (name, precision)
+        if key not in self._pairs:
+            shape = self.q.model.tensor_shapes[name] if not constant else self.index.initializers[name].dims
+            if constant:
+                proto = self.q.weights.short(name, precision)
+                short = self.graph.add_initializer(key, f"{name}_{precision}", proto)
+            else:
+                short = self.graph.unique(f"{name}_{precision}")
+                self.graph.add_node("Cast", [name], short, layer.name, {"to": SHORT_FLOATS[precision]})
+                self.graph.add_type(short, SHORT_FLOATS[precision], shape)
+            self._pairs[key] = output = self.graph.unique(f"{name}_from_{precision}")
+            self.graph.add_node("Cast", [short], output, layer.name, {"to": TensorProto.FLOAT})
+            self.graph.add_type(output, TensorProto.FLOAT, shape)
+        return self._pairs[key]
+
+
+def _joins(layer: Layer, node: onnx.NodeProto) -> bool:
+    """Whether constant operands of this node are treated as its activations are.
+
+    Those of a folded Clip, its bounds, are not.
+    """
+    return layer.kind in _JOINS and node.name == layer.nodes[0]
+
+
+def _drop_unit_dilations(pool: onnx.NodeProto) -> None:
+    """Removes dilations of 1: ONNX Runtime's quantized average pool refuses the attribute."""
+    for attribute in pool.attribute:
+        if attribute.name == "dilations" and set(attribute.ints) <= {1}:
+            pool.attribute.remove(attribute)
+            return
+
+
+def _block_scales(group_scale: npt.NDArray[np.float32], shape: tuple[int, ...], axis: int) -> np.ndarray:
+    """[O, G] -> the scale tensor of a blocked DequantizeLinear: as the weights, with G on the block axis."""
+    assert axis == 1 or len(shape) == 2
+    if axis == 0:
+        return np.ascontiguousarray(group_scale.T)
+    tail = shape[2:]
+    spread = np.broadcast_to(
+        group_scale.reshape(*group_scale.shape, *([1] * len(tail))), (*group_scale.shape, *tail)
+    )
+    return np.ascontiguousarray(spread)
