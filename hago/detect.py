@@ -183,6 +183,35 @@ def _disagreements(host: HostInfo, best: HardwareSpec, members: list[HardwareSpe
         yield f"{host.source} lists {names}, which LLVM does not expect of a {host.llvm_cpu}: used"
 
 
+def check_target(spec: HardwareSpec) -> None:
+    """Asks TVM and LLVM whether they know the spec's target. Imports TVM.
+
+    Raises SpecError: TVM refuses it, LLVM does not know the processor or a feature (LLVM itself would
+    only warn and go on without it), or what ``cpu_features`` names is no feature of that target.
+    """
+    from tvm.target import Target, codegen
+
+    where = f"{spec.path or spec.name}: target"
+    try:
+        Target(spec.target)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise SpecError(f"TVM refuses it: {reason}", where=where) from error
+    for target, wanted in ((spec.target, spec.cpu_features), (spec.target.get("host", {}), ())):
+        if target.get("kind") != "llvm":
+            continue
+        mcpu, triple = (
+            target.get("mcpu", "generic"),
+            target.get("mtriple") or codegen.llvm_get_system_triple(),
+        )
+        if not codegen.llvm_is_valid_cpu(mcpu, triple):
+            raise SpecError(f"LLVM knows no processor {mcpu!r} for {triple}", where=f"{where}.mcpu")
+        known = {str(feature) for feature in codegen.llvm_get_cpu_features(Target(target))}
+        asked = [item[1:] for item in target.get("mattr", ()) if item.startswith("+")]
+        if unknown := [feature for feature in (*asked, *wanted) if feature not in known]:
+            raise SpecError(f"LLVM does not give {mcpu} the features {' '.join(unknown)}", where=where)
+
+
 def detect_host() -> Detection:
     """This machine and the shipped spec that fits it. Imports TVM. Raises SpecError where none fits."""
     from .spec import load_spec, spec_names

@@ -28,6 +28,7 @@ __all__ = [
     "check_spec",
     "detect",
     "load_spec",
+    "read_spec",
     "resolve_hw",
     "shipped_folder",
     "spec_names",
@@ -44,13 +45,20 @@ def shipped_folder() -> Path:
 @functools.cache
 def _shipped() -> dict[str, HardwareSpec | None]:
     """Every shipped spec by name; None for a family, which is no hardware by itself."""
-    loaded = {path.stem: _load(path) for path in sorted(shipped_folder().glob("*.yaml"))}
-    order = {family: index for index, family in enumerate(_FAMILIES)}
-    return dict(sorted(loaded.items(), key=lambda item: order[item[1].family] if item[1] else -1))
+    loaded = {path.stem: read_spec(path) for path in sorted(shipped_folder().glob("*.yaml"))}
+
+    def rank(item: tuple[str, HardwareSpec | None]) -> tuple[int, int, int, str]:
+        spec = item[1]
+        if spec is None:
+            return -1, 0, 0, item[0]
+        family = _FAMILIES.index(spec.family)
+        return family, spec.vector_bits, len(spec.cpu_features), spec.target.get("arch", spec.name)
+
+    return dict(sorted(loaded.items(), key=rank))
 
 
 def spec_names() -> list[str]:
-    """The names of the shipped specs, family by family."""
+    """The names of the shipped specs, family by family, from the plainest to the most capable."""
     return [name for name, spec in _shipped().items() if spec is not None]
 
 
@@ -61,7 +69,7 @@ def load_spec(name_or_path: str | os.PathLike[str]) -> HardwareSpec:
     """
     text = os.fspath(name_or_path)
     if not isinstance(name_or_path, str) or text.endswith((".yaml", ".yml")) or os.sep in text:
-        spec = _load(Path(text))
+        spec = read_spec(Path(text))
     elif text in _shipped():
         spec = _shipped()[text]
     else:
@@ -77,7 +85,9 @@ def load_spec(name_or_path: str | os.PathLike[str]) -> HardwareSpec:
     return spec
 
 
-def _load(path: Path) -> HardwareSpec | None:
+def read_spec(path: str | os.PathLike[str]) -> HardwareSpec | None:
+    """The spec in that file, or None where it is a family (``abstract: true``). Raises SpecError."""
+    path = Path(path)
     document, spec, problems = _examine(path)
     if problems:
         raise _error(document, problems, path)

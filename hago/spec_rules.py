@@ -45,6 +45,10 @@ def problems_of(spec: SpecFile) -> list[Problem]:
     if spec.kernels is not None and spec.kernels not in KERNEL_FAMILIES:
         hint = did_you_mean(spec.kernels, KERNEL_FAMILIES)
         found.append(Problem(("kernels",), f"there is no kernel family {spec.kernels!r}", hint))
+    for index, attribute in enumerate(spec.target.mattr or ()):
+        if attribute.startswith("+") and attribute[1:] not in spec.cpu_features:
+            text = f"code may use {attribute[1:]}, which cpu_features does not ask of the host"
+            found.append(Problem(("target", "mattr", index), text))
     return found
 
 
@@ -116,7 +120,7 @@ def _integer_way(
         ("activation", "weight"), operands, instruction.operands or ("any", "any"), strict=False
     ):
         if sign != "any" and (section.storage == "int8") != (sign == "signed"):
-            text = f"{way.instruction} takes a {sign} number here, {getattr(way, key)} is not"
+            text = f"{way.instruction} takes {sign} numbers here, {getattr(way, key)} is not"
             yield Problem((*path, key), text)
     for index, output in enumerate(way.outputs):
         if output in INTEGER_STORAGE and output != operands[0].storage:
@@ -215,9 +219,6 @@ def _float_way(path: KeyPath, way: WaySection, operands: list[TypeSection]) -> I
 
 
 def _op_problems(spec: SpecFile) -> Iterator[Problem]:
-    for kind in spec.ops:
-        if kind not in OP_KINDS:
-            yield Problem(("ops", kind), "is no kind of operation", did_you_mean(kind, OP_KINDS))
     for kind in OP_KINDS:
         path: KeyPath = ("ops", kind)
         if kind not in spec.ops:
@@ -232,28 +233,30 @@ def _op_problems(spec: SpecFile) -> Iterator[Problem]:
             if way.precision in precisions:
                 yield Problem((*path, index), f"{way.precision} is offered twice")
             precisions.append(way.precision)
-            yield from _fit_problems(spec, kind, name, way)
+            yield from _fit_problems(spec, kind, index, name, way)
         if spec.float_unit and precisions[-1:] != ["float32"]:
             yield Problem(path, "float32 must be the last way on hardware with a float unit")
 
 
-def _fit_problems(spec: SpecFile, kind: str, name: str, way: WaySection) -> Iterator[Problem]:
-    path: KeyPath = ("ways", name)
+def _fit_problems(spec: SpecFile, kind: str, index: int, name: str, way: WaySection) -> Iterator[Problem]:
+    """Whether a way, good in itself, can compute that kind of operation."""
+    path: KeyPath = ("ops", kind, index)
     integer = spec.types[way.activation].storage in INTEGER_STORAGE
-    if (way.weight is not None) != (kind in WEIGHTED):
-        verb = "has weights" if kind in WEIGHTED else "has no weights"
-        yield Problem((*path, "weight"), f"{kind} {verb}, found {way.weight or 'none'}")
+    if kind in WEIGHTED and way.weight is None:
+        yield Problem(path, f"the way {name} has no weight, which {kind} needs")
+    if kind not in WEIGHTED and way.weight is not None:
+        yield Problem(path, f"the way {name} multiplies by a weight, which {kind} does not have")
     if kind in ACCUMULATING and way.accumulator is None:
-        yield Problem((*path, "accumulator"), f"is missing: {kind} accumulates")
+        yield Problem(path, f"the way {name} has no accumulator, which {kind} needs")
     if kind in SUMMING and integer and way.max_reduction is None:
-        yield Problem((*path, "max_reduction"), f"is missing: how many integers {kind} may sum up")
+        yield Problem(path, f"the way {name} has no max_reduction: how many integers may {kind} sum up?")
     if kind == "depthwise_conv" and any(text.startswith("per_group") for text in way.granularities):
-        yield Problem((*path, "granularities"), "depthwise_conv has one input channel per output: no groups")
+        yield Problem(path, f"the way {name} has groups of input channels, of which depthwise_conv has one")
     if kind == "matmul" and integer:
-        yield from _product_of_activations(spec, path, way)
+        yield from _product_of_activations(spec, ("ways", name), way)
     floats = not integer or way.requantize == "float32" or not {*way.outputs} <= {*INTEGER_STORAGE}
     if floats and not spec.float_unit:
-        yield Problem(path, f"{kind} uses floats, which hardware without a float unit does not have")
+        yield Problem(path, f"the way {name} uses floats, which hardware without a float unit does not have")
 
 
 def _product_of_activations(spec: SpecFile, path: KeyPath, way: WaySection) -> Iterator[Problem]:

@@ -14,15 +14,15 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from .spec_types import OP_KINDS
 from .spec_yaml import OWN_KEYS, Document, KeyPath, did_you_mean
 
-IntegerStorage = Literal["int8", "uint8"]
-FloatStorage = Literal["float8_e4m3", "float16", "bfloat16", "float32"]
-INTEGER_STORAGE: tuple[str, ...] = get_args(IntegerStorage)
+Storage = Literal["int8", "uint8", "float8_e4m3", "float16", "bfloat16", "float32"]
+INTEGER_STORAGE = ("int8", "uint8")
 FLOAT_BITS: Mapping[str, int] = {"float8_e4m3": 8, "float16": 16, "bfloat16": 16, "float32": 32}
 
 
@@ -55,7 +55,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 
 
 class TypeSection(_Section):
-    storage: IntegerStorage | FloatStorage
+    storage: Storage
     bits: int | None = None
     symmetric: bool | None = None
 
@@ -72,7 +72,7 @@ class WaySection(_Section):
     activation: Text
     weight: Text | None = None
     accumulator: Literal["int16", "int32", "float16", "float32"] | None = None
-    outputs: Annotated[list[IntegerStorage | FloatStorage], Field(min_length=1)]
+    outputs: Annotated[list[Storage], Field(min_length=1)]
     granularities: list[Text] = []
     saturates: Literal["int16"] | None = None
     requantize: Literal["float32", "fixed_point"] | None = None
@@ -145,28 +145,43 @@ _MESSAGES = {
     "too_short": "must not be empty",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_pattern_mismatch": "must be lower-case letters, digits and . _ - only",
+    "string_too_long": "must have at most {max_length} characters",
     "dict_type": "must be a mapping",
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
 }
 
 
-def without_nulls(data: dict[str, Any]) -> dict[str, Any]:
-    """A null takes away what was inherited, so that it reads as if it had never been said."""
+def _without_nulls(value: Any, path: KeyPath = ()) -> Any:
+    """A null takes away what was inherited, so that it reads as if it had never been said.
+
+    Unknown keys stay, whatever they say, to be refused.
+    """
+    if not isinstance(value, dict):
+        return value
+    known = _known_keys(path)
     return {
-        key: without_nulls(value) if isinstance(value, dict) else value
-        for key, value in data.items()
-        if value is not None
+        key: _without_nulls(item, (*path, key))
+        for key, item in value.items()
+        if item is not None or (known and key not in known)
     }
 
 
 def parse(document: Document) -> tuple[SpecFile | None, list[Problem]]:
     """The typed spec, or None and why not. An abstract spec (a family) may leave fields out."""
-    problems: list[Problem] = []
+    ops = document.data.get("ops")
+    problems = [
+        Problem(("ops", kind), "is no kind of operation", did_you_mean(kind, OP_KINDS))
+        for kind in (ops if isinstance(ops, dict) else ())
+        if kind not in OP_KINDS
+    ]
     data = {**document.data, "ways": _expand_likes(document.data.get("ways"), problems)}
     if problems:
         return None, problems
-    data = without_nulls(data)
+    data = _without_nulls(data)
     try:
         return SpecFile.model_validate(_as_tuples(data)), []
     except ValidationError as error:
@@ -233,7 +248,7 @@ def _translate(error: ValidationError) -> Iterator[Problem]:
             hint = f"did you mean {close[0]!r}?" if close else None
             yield Problem(path, f"must be {expected}, found {_short(found)}", hint)
         else:
-            message = _MESSAGES.get(kind) or item["msg"][0].lower() + item["msg"][1:]
+            message = (_MESSAGES.get(kind) or item["msg"]).format(**item.get("ctx", {}))
             yield Problem(path, f"{message}, found {_short(found)}")
 
 

@@ -45,13 +45,16 @@ class Document:
     places: Mapping[KeyPath, Place]
 
     def where(self, path: KeyPath) -> str:
-        """``file:line: key.path``, at the closest key that exists."""
+        """``file:line: key.path``, at the closest key that exists; where inherited, from which line."""
         known = path
         while known and known not in self.places:
             known = known[:-1]
         place = self.places.get(known, Place(self.file, 1))
-        at = place.file if not known else f"{place.file}:{place.line}"
-        return f"{at}: {dotted(path)}" if path else at
+        if not known:
+            return f"{self.file}: {dotted(path)}" if path else self.file
+        if place.file == self.file:
+            return f"{place.file}:{place.line}: {dotted(path)}"
+        return f"{self.file}: {dotted(path)} (inherited from {place.file}:{place.line})"
 
 
 def dotted(path: KeyPath) -> str:
