@@ -134,6 +134,8 @@ def summarize(
         else:
             statistic = np.mean if is_mean else metric.value
             change = stats.paired_bootstrap(values, floats, statistic, confidence, seed)
+            if np.isnan(change.value):  # both infinite: nobody knows by how much they differ
+                change = None
     return Accuracy(
         metric=metric.name,
         value=value,

@@ -195,7 +195,7 @@ def _accuracies(
     for label in list(runners):
         say(f"accuracy of {label}")
         try:
-            if label == baseline and not metric.needs_labels:
+            if label == baseline and metric.needs_float:
                 float_outputs = collect_outputs(runners[label], samples)
             reference = found[baseline].scores if baseline in found else None
             found[label] = measure_accuracy(

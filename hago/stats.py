@@ -127,7 +127,9 @@ def paired_bootstrap(
     """``statistic(first) - statistic(second)`` with its interval, each pair drawn together."""
     a, b = _pair(first, second)
     if statistic is np.mean:
-        return bootstrap_mean(a - b, confidence, seed)
+        with np.errstate(invalid="ignore"):  # of two infinities
+            changes = a - b
+        return bootstrap_mean(changes, confidence, seed)
     rng = np.random.default_rng(seed)
     draws = np.empty(_SLOW_RESAMPLES)
     for i in range(_SLOW_RESAMPLES):

@@ -63,7 +63,7 @@ class FakeSamples:
 
 
 class Top1:
-    name, needs_labels, higher_is_better = "top1", True, True
+    name, needs_labels, needs_float, higher_is_better = "top1", True, False, True
 
     def per_sample(self, outputs, labels, float_outputs):
         return (outputs[0].argmax(axis=1) == labels).astype(float)

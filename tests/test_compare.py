@@ -31,6 +31,7 @@ from hago.compare_text import latency_text, size_text
 from hago.contenders import usual_contenders
 from hago.errors import BuildError, DataError, MeasureError, MissingExtraError
 from hago.latency import Latency
+from hago.metrics import get_metric
 from hago.strategy import Choice, Strategy
 
 LABELS = np.arange(40) % 3
@@ -195,6 +196,17 @@ def test_latencies_are_written_in_a_fitting_unit(median, text):
     assert latency_text(Latency("a", 1, median, median * 0.9, median * 1.1, 1, 1, 1, (median,), 1)) == text
 
 
+def test_metrics_against_float_compare_with_the_first_row():
+    rows = [
+        Contender("float", lambda: FakeRunner("a", batch=8)),
+        Contender("close", lambda: FakeRunner("b", batch=8, function=lambda x: x + np.float32([0.1, 0, 0]))),
+    ]
+    found = compare(rows, SAMPLES, get_metric("sqnr"), rounds=2)
+    first, second = (row.accuracy for row in found.rows)
+    assert first.value == 150.0 and 10 < second.value < 30 and second.change < -100
+    assert "points" not in found.to_markdown()
+
+
 # -- the usual contenders, with the real peers
 
 
@@ -267,7 +279,6 @@ def test_wrong_arguments_are_refused(words):
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """A model, its QDQ form and samples as files, and an API that compiles with numpy."""
-    pytest.importorskip("hago.metrics")
     samples = TwoInputSamples(60)
     onnx.save(tiny_model(), tmp_path / "tiny.onnx")
     onnx.save(tiny_model(batch=2, quantized=True), tmp_path / "tiny.qdq.onnx")

@@ -194,6 +194,17 @@ def test_a_metric_that_is_no_mean_is_resampled_as_it_is():
     assert found.low == found.value < found.high
 
 
+def test_infinite_errors_are_told_and_their_change_is_unknown():
+    class Error(Top1):
+        def per_sample(self, outputs, labels, float_outputs):
+            return np.where(outputs[0][:, 0] > 0, np.inf, 0.0)
+
+    x = one_hot(np.arange(6) % 3)
+    float_scores = np.where(x[:, 0] > 0, np.inf, 0.0)
+    found = measure_accuracy(FakeRunner(), FakeSamples(x), Error(), float_scores=float_scores)
+    assert found.value == np.inf and found.change is None and found.change_low is None
+
+
 def test_collected_outputs_are_in_order_and_without_padding():
     x = np.arange(21, dtype=np.float32).reshape(7, 3)
     (found,) = collect_outputs(FakeRunner(batch=4, function=lambda x: x * 2), FakeSamples(x))
