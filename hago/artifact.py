@@ -38,7 +38,9 @@ class Artifact:
         self._main = self._machine["main"]
         self.meta = dict(meta)
         self.input_info = tuple(TensorInfo(i["name"], i["dtype"], tuple(i["shape"])) for i in meta["inputs"])
-        self.output_info = tuple(TensorInfo(o["name"], o["dtype"], tuple(o["shape"])) for o in meta["outputs"])
+        self.output_info = tuple(
+            TensorInfo(o["name"], o["dtype"], tuple(o["shape"])) for o in meta["outputs"]
+        )
         self.threads = int(meta["threads"])
         self._built = built
         self._buffers = [tensor(np.zeros(i.shape, i.dtype)) for i in self.input_info]
@@ -178,4 +180,3 @@ def _view(buffer: Any, info: TensorInfo) -> np.ndarray:
         return np.from_dlpack(buffer)
     memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(pointer)
     return np.frombuffer(memory, dtype).reshape(info.shape)
-

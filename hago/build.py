@@ -144,7 +144,8 @@ def _emit_node(
         raise
     except Exception as error:
         raise BuildError(
-            f"no kernel could be made: {type(error).__name__}: {error}", where=f"node {node.name!r} ({node.op})"
+            f"no kernel could be made: {type(error).__name__}: {error}",
+            where=f"node {node.name!r} ({node.op})",
         ) from error
 
 
@@ -186,7 +187,9 @@ def symbol(key: str) -> str:
 def relax_module(program: Program, meta: bytes = b"") -> tvm.IRModule:
     """The program as Relax: ``main`` calls the kernels, ``hago_meta`` returns ``meta``."""
     builder = relax.BlockBuilder()
-    parameters = {name: relax.Var(_identifier(name), _relax_type(program.types[name])) for name in program.inputs}
+    parameters = {
+        name: relax.Var(_identifier(name), _relax_type(program.types[name])) for name in program.inputs
+    }
     tensors: dict[str, Any] = dict(parameters)
     constant_of: dict[int, Any] = {}
 
@@ -211,7 +214,9 @@ def relax_module(program: Program, meta: bytes = b"") -> tvm.IRModule:
                     relax.call_dps_packed(symbol(step.key), inputs, kinds[0] if len(kinds) == 1 else kinds)
                 )
                 for index, name in enumerate(step.output):
-                    tensors[name] = result if len(kinds) == 1 else builder.emit(relax.TupleGetItem(result, index))
+                    tensors[name] = (
+                        result if len(kinds) == 1 else builder.emit(relax.TupleGetItem(result, index))
+                    )
             outputs = [_output(builder, value(name)) for name in program.outputs]
             result = builder.emit_output(relax.Tuple(outputs))
         builder.emit_func_output(result)
@@ -231,7 +236,7 @@ def _output(builder: relax.BlockBuilder, tensor: Any) -> Any:
 
 
 @tvm.transform.module_pass(opt_level=0)
-def PIPELINE(module: tvm.IRModule, _context: Any) -> tvm.IRModule:  # noqa: N802
+def PIPELINE(module: tvm.IRModule, _context: Any) -> tvm.IRModule:
     """Of Relax's own pipeline what a list of calls needs: memory planned statically, kernels called in place."""
     passes = [
         transform.RewriteDataflowReshape(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -22,7 +23,7 @@ from hago.kernels.matmul import MatMulParams, matmul
 
 def _flags() -> set[str]:
     try:
-        lines = open("/proc/cpuinfo").read().splitlines()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return set()
     return set(next((line for line in lines if line.startswith("flags")), "").split())
@@ -31,6 +32,7 @@ def _flags() -> set[str]:
 _NEEDS = {AVX2: "avx2", AVX_VNNI: "avx_vnni", AVX512_VNNI: "avx512_vnni", AVX512_BF16: "avx512_bf16"}
 _HERE = [isa for isa, flag in _NEEDS.items() if flag in _flags()]
 _INTEGER = [(isa, dot) for isa in _HERE for dot in (("vnni",) if isa.vnni else ("maddubs", "maddwd"))]
+_MATMUL = [(isa, dot) for isa, dot in _INTEGER if dot != "maddubs"] + [(isa, "fma") for isa in _HERE]
 _quick = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 pytestmark = pytest.mark.skipif(not _HERE, reason="these kernels need an x86 processor with AVX2")
@@ -250,8 +252,7 @@ def test_bfloat16_convolution_is_close(c: int) -> None:
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("isa", "dot"), [*((i, d) for i, d in _INTEGER if d != "maddubs"), *((i, "fma") for i in _HERE)],
-                         ids=lambda v: getattr(v, "name", v))  # fmt: skip
+@pytest.mark.parametrize(("isa", "dot"), _MATMUL, ids=lambda v: getattr(v, "name", v))
 @_quick
 @given(
     batch=st.integers(1, 3),

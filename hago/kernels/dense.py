@@ -207,33 +207,32 @@ class _Dense:
     def build(self) -> Any:
         p, dot = self.p, self.dot
         vectors = p.groups * self.plan.vectors
-        with IRBuilder() as builder:
-            with T.prim_func(s_tir=True):
-                T.func_name("kernel")
-                T.func_attr({"tirx.noalias": True})
-                integer, channels = dot.integer, (vectors * self.lanes,)
-                x = argument("x", p.x_shape or (p.n, p.h, p.w, p.c), dot.x_type)
-                weights = (vectors, self.depth, self.lanes * dot.pack)
-                self.w = argument("w", weights, dot.weight_numpy.name)
-                self.bias = argument("bias", channels, "int32" if integer else "float32")
-                if integer:
-                    self.scale = argument("scale", channels, "float32")
-                    self.zero = argument("zero", (6,), "int32")
-                self.bounds = argument("bounds", (6,), "float32")
-                if p.group_steps:
-                    groups = (vectors, self.depth // p.group_steps, self.lanes)
-                    self.multiplier = argument("multiplier", groups, "int32")
-                shape = p.y_shape or (p.n, p.oh, p.ow, p.o)
-                r = argument("r", shape, p.out) if p.residual else None
-                y = argument("y", shape, p.out)
-                self.r, self.y = flat(r) if p.residual else None, flat(y)
-                self.x = flat(x)
-                if self.plan.scratch:
-                    pad = self.zero[0] if integer else T.uint16(0) if dot.x_type == "uint16" else T.float32(0)
-                    image, slack = (p.n, p.h, p.w, p.c), dot.pack * max(1, p.group_steps)
-                    self.x = padded_copy(self.x, image, p.pads, dot.read_type, pad, slack, self.chunks)
-                with dot.scope(self.isa):
-                    self.loops()
+        with IRBuilder() as builder, T.prim_func(s_tir=True):
+            T.func_name("kernel")
+            T.func_attr({"tirx.noalias": True})
+            integer, channels = dot.integer, (vectors * self.lanes,)
+            x = argument("x", p.x_shape or (p.n, p.h, p.w, p.c), dot.x_type)
+            weights = (vectors, self.depth, self.lanes * dot.pack)
+            self.w = argument("w", weights, dot.weight_numpy.name)
+            self.bias = argument("bias", channels, "int32" if integer else "float32")
+            if integer:
+                self.scale = argument("scale", channels, "float32")
+                self.zero = argument("zero", (6,), "int32")
+            self.bounds = argument("bounds", (6,), "float32")
+            if p.group_steps:
+                groups = (vectors, self.depth // p.group_steps, self.lanes)
+                self.multiplier = argument("multiplier", groups, "int32")
+            shape = p.y_shape or (p.n, p.oh, p.ow, p.o)
+            r = argument("r", shape, p.out) if p.residual else None
+            y = argument("y", shape, p.out)
+            self.r, self.y = flat(r) if p.residual else None, flat(y)
+            self.x = flat(x)
+            if self.plan.scratch:
+                pad = self.zero[0] if integer else T.uint16(0) if dot.x_type == "uint16" else T.float32(0)
+                image, slack = (p.n, p.h, p.w, p.c), dot.pack * max(1, p.group_steps)
+                self.x = padded_copy(self.x, image, p.pads, dot.read_type, pad, slack, self.chunks)
+            with dot.scope(self.isa):
+                self.loops()
         return builder.get()
 
     def loops(self) -> None:
@@ -262,7 +261,7 @@ class _Dense:
             out_row, pixel = 0, moved_back(work, self.P, plan_.cols)
         first = T.bind(group * plan_.vectors + vector + T.int32(0))
         y_at = T.bind((out_row * plan_.cols + pixel) * p.o + group * self.o + T.int32(0))
-        if plan_.rows == 1 and p.oh * p.n > 1 or p.oh * p.n == 1 and p.kernel[0] == 1 and not any(p.pads):
+        if (plan_.rows == 1 and p.oh * p.n > 1) or (p.oh * p.n == 1 and p.kernel[0] == 1 and not any(p.pads)):
             x_at = T.bind(pixel * (p.strides[1] * p.c) + group * self.c + T.int32(0))
         else:
             line = (out_row // p.oh) * (p.h + p.pads[0] + p.pads[2]) + out_row % p.oh * p.strides[0]

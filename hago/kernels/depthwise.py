@@ -134,25 +134,24 @@ def depthwise(p: DepthwiseParams, isa: Isa, threads: int) -> Any:
                 value = T.Cast(f"uint8x{lanes}", wide + T.broadcast(zero[1], lanes))
             T.buffer_store(y, value, [at])
 
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_name("kernel")
-            T.func_attr({"tirx.noalias": True})
-            source = argument("x", (p.n, p.h, p.w, p.c), dot.x_type)
-            weights = argument("w", (vectors, groups * kw, lanes * dot.pack), dot.weight_numpy.name)
-            bias = argument("bias", (vectors * lanes,), "int32" if integer else "float32")
-            scale = argument("scale", (vectors * lanes,), "float32") if integer else None
-            zero = argument("zero", (6,), "int32") if integer else None
-            bounds = argument("bounds", (6,), "float32")
-            target = argument("y", (p.n, p.oh, p.ow, p.c), p.out)
-            x, y = flat(source), flat(target)
-            if any(p.pads):
-                pad = zero[0] if integer else T.float32(0)
-                x = padded_copy(x, (p.n, p.h, p.w, p.c), p.pads, dot.x_type, pad, lanes, chunks)
-            buffers = (weights, bias, scale, zero, bounds)
-            with maybe_parallel(p.n * p.oh, chunks) as (at, end), T.serial(at, end) as row:
-                with T.serial(0, vectors) as vector, T.serial(0, tiles) as t:
-                    tile(x, y, buffers, row, t, vector)
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("kernel")
+        T.func_attr({"tirx.noalias": True})
+        source = argument("x", (p.n, p.h, p.w, p.c), dot.x_type)
+        weights = argument("w", (vectors, groups * kw, lanes * dot.pack), dot.weight_numpy.name)
+        bias = argument("bias", (vectors * lanes,), "int32" if integer else "float32")
+        scale = argument("scale", (vectors * lanes,), "float32") if integer else None
+        zero = argument("zero", (6,), "int32") if integer else None
+        bounds = argument("bounds", (6,), "float32")
+        target = argument("y", (p.n, p.oh, p.ow, p.c), p.out)
+        x, y = flat(source), flat(target)
+        if any(p.pads):
+            pad = zero[0] if integer else T.float32(0)
+            x = padded_copy(x, (p.n, p.h, p.w, p.c), p.pads, dot.x_type, pad, lanes, chunks)
+        buffers = (weights, bias, scale, zero, bounds)
+        with maybe_parallel(p.n * p.oh, chunks) as (at, end), T.serial(at, end) as row:
+            with T.serial(0, vectors) as vector, T.serial(0, tiles) as t:
+                tile(x, y, buffers, row, t, vector)
     return builder.get()
 
 

@@ -64,20 +64,19 @@ class _MatMul:
 
     def build(self) -> Any:
         p, dot = self.p, self.dot
-        with IRBuilder() as builder:
-            with T.prim_func(s_tir=True):
-                T.func_name("kernel")
-                T.func_attr({"tirx.noalias": True})
-                a = argument("a", p.a_shape, dot.x_type)
-                b = argument("b", p.b_shape, dot.x_type)
-                if dot.integer:
-                    self.scale = argument("scale", (1,), "float32")
-                    self.zero = argument("zero", (6,), "int32")
-                self.bounds = argument("bounds", (6,), "float32")
-                y = argument("y", p.y_shape, p.out)
-                self.a, self.b, self.y = flat(a), flat(b), flat(y)
-                with maybe_parallel(p.batch, self.chunks) as (at, end), T.serial(at, end) as batch:
-                    self.one(batch)
+        with IRBuilder() as builder, T.prim_func(s_tir=True):
+            T.func_name("kernel")
+            T.func_attr({"tirx.noalias": True})
+            a = argument("a", p.a_shape, dot.x_type)
+            b = argument("b", p.b_shape, dot.x_type)
+            if dot.integer:
+                self.scale = argument("scale", (1,), "float32")
+                self.zero = argument("zero", (6,), "int32")
+            self.bounds = argument("bounds", (6,), "float32")
+            y = argument("y", p.y_shape, p.out)
+            self.a, self.b, self.y = flat(a), flat(b), flat(y)
+            with maybe_parallel(p.batch, self.chunks) as (at, end), T.serial(at, end) as batch:
+                self.one(batch)
         return builder.get()
 
     def one(self, batch: Any) -> None:
@@ -96,7 +95,7 @@ class _MatMul:
             a, a_at = self.copy_rows(a_at), T.int32(0)
         if self.dot.integer:
             rows = self.row_sums(self.a, T.bind(batch * (p.m * p.k if p.a_batch else 0) + T.int32(0)))
-        P, V = self.tile.pixels, self.tile.vectors  # noqa: N806
+        P, V = self.tile.pixels, self.tile.vectors
         with T.serial(0, -(-p.m // P)) as t, T.serial(0, -(-self.vectors // V)) as block:
             self.reduce(
                 a, a_at, packed, start, rows, batch, moved_back(t, P, p.m), moved_back(block, V, self.vectors)
@@ -178,7 +177,7 @@ class _MatMul:
         self, a: Any, a_at: Any, packed: Any, start: Any, rows: Any, batch: Any, row: Any, vector: Any
     ) -> None:
         p, dot, lanes = self.p, self.dot, self.lanes
-        P, V = self.tile.pixels, self.tile.vectors  # noqa: N806
+        P, V = self.tile.pixels, self.tile.vectors
         row, vector = T.bind(row + T.int32(0)), T.bind(vector + T.int32(0))
         acc = T.alloc_buffer((P * V,), self.acc_type, scope="local")
         for v in range(V):
