@@ -149,9 +149,10 @@ def best_fit(host: HostInfo, specs: Iterable[HardwareSpec]) -> Detection:
     missing = {spec.name: [f for f in spec.cpu_features if f not in host.features] for spec in members}
     fitting = [spec for spec in members if not missing[spec.name]]
     if not fitting:
-        needs = "; ".join(f"{name} needs {' '.join(lacking)}" for name, lacking in missing.items())
+        nearest = min(missing, key=lambda name: len(missing[name]), default=None)
+        lacks = f": the nearest, {nearest}, needs {' '.join(missing[nearest])}" if nearest else ""
         raise SpecError(
-            f"no shipped spec fits {host.cpu} ({host.machine})" + (f": {needs}" if needs else ""),
+            f"no shipped spec fits {host.cpu} ({host.machine}){lacks}",
             where="hw auto",
             hint="name one (hago hw list), or write a spec of your own that extends one",
         )

@@ -11,7 +11,7 @@ import pytest
 from hago import cli_hw
 from hago.detect import HostInfo, LlvmView, best_fit, detect_host, llvm_view, read_host
 from hago.errors import SpecError
-from hago.spec import detect, load_spec, resolve_hw, spec_names
+from hago.spec import HardwareSpec, detect, load_spec, resolve_hw, spec_names
 
 # Excerpts of the flags in /proc/cpuinfo, as the kernel spells them.
 _V3 = "fpu sse sse2 ssse3 fma sse4_1 sse4_2 movbe popcnt avx f16c abm bmi1 avx2 bmi2"
@@ -53,7 +53,7 @@ def _host(tmp_path: Path, cpuinfo: str, machine: str, llvm: LlvmView | None = No
     return read_host(llvm or _llvm(), file, tmp_path / "sys", machine)
 
 
-def _specs() -> list:
+def _specs() -> list[HardwareSpec]:
     return [load_spec(name) for name in spec_names()]
 
 
@@ -132,7 +132,11 @@ def test_the_kernel_is_believed_over_llvm_and_the_difference_told(tmp_path: Path
 @pytest.mark.parametrize(
     ("machine", "flags", "message"),
     [
-        ("x86_64", "fpu sse sse2", "no shipped spec fits old (x86_64): x86-amx needs avx2 bmi"),
+        (
+            "x86_64",
+            "fpu sse sse2",
+            "no shipped spec fits old (x86_64): the nearest, x86-avx2, needs avx2 bmi",
+        ),
         ("riscv64", "", "no shipped spec fits old (riscv64)\n  hint: name one (hago hw list)"),
     ],
 )
