@@ -87,7 +87,11 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _facts(spec: HardwareSpec) -> list[tuple[str, str]]:
     kernels = f"those of {spec.kernels}" if spec.kernels else "none yet: compiling for it comes later"
-    width, cores = ("warp", "multiprocessors") if spec.family == "nvidia" else ("vectors", "cores")
+    width, cores = (
+        ("warp", "multiprocessors")
+        if spec.family == "nvidia"
+        else ("vectors", "cores" if spec.cores > 1 else "core")
+    )
     caches = ", ".join(
         f"{name} {_bytes(size)}"
         for name, size in (("L1", spec.l1_bytes), ("L2", spec.l2_bytes), ("L3", spec.l3_bytes))
