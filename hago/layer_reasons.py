@@ -40,10 +40,6 @@ def objections(
         yield f"{attribute(node, 'mode')} interpolation runs in float"
     if kind == "scale_shift" and rank < 2:
         yield "it has no channel axis"
-    if kind == "concat" and layer.constant is not None:
-        yield "one of its inputs is a constant"
-    if kind == "concat" and len(layer.inputs) < 2:
-        yield "it has one input alone"
     if kind in ("add", "mul", "concat"):
         for tensor in layer.inputs:
             source = _source(tensor, made_by)

@@ -1,8 +1,10 @@
 """Load an ONNX model, normalize it, name its layers.
 
-model = load_model("resnet8.onnx", batch=1)
-for layer in model.layers:
-    print(layer.name, layer.kind, layer.macs)
+Usage::
+
+    model = load_model("resnet8.onnx", batch=1)
+    for layer in model.layers:
+        print(layer.name, layer.kind, layer.macs)
 """
 
 from __future__ import annotations
@@ -19,15 +21,7 @@ import onnx
 from .errors import ModelError
 from .layers import Layer, find_layers, mark
 from .normalize import InputShapes, content_hash, is_quantized, normalize, read_proto
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output: its name, numpy type and static shape (the batch in it)."""
-
-    name: str
-    dtype: np.dtype
-    shape: tuple[int, ...]
+from .tensor import TensorInfo
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,4 +144,7 @@ def _build(
 def _info(value: onnx.ValueInfoProto) -> TensorInfo:
     tensor = value.type.tensor_type
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    return TensorInfo(value.name, dtype, tuple(d.dim_value for d in tensor.shape.dim))
+    return TensorInfo(value.name, dtype.name, tuple(d.dim_value for d in tensor.shape.dim))
+
+
+__all__ = ["Layer", "Model", "ModelSource", "TensorInfo", "expose", "load_model"]

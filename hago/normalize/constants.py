@@ -38,6 +38,12 @@ def fold_all(graph: ir.Graph, where: str) -> None:
 def _fold(editor: Editor, node: ir.Node) -> None:
     if node.domain or node.op_type in _KEEP or any(v.is_graph_output() for v in node.outputs):
         return
+    if node.op_type == "CastLike" and node.inputs[1] is not None and node.inputs[1].dtype is not None:
+        # Only the type of its second input matters, and that is known.
+        node.attributes["to"] = ir.AttrInt64("to", int(node.inputs[1].dtype))
+        node.resize_inputs(1)
+        node.op_type = "Cast"
+        editor.changed += 1
     if node.op_type in ("Shape", "Size"):
         results = _shape(node)
     elif any(v is not None and constant(v) is None for v in node.inputs) or _from_bfloat16(node):

@@ -15,7 +15,11 @@ CONTROL_FLOW_OPS = ("If", "Loop", "Scan")
 
 def dims(value: ir.Value | None) -> tuple[int, ...] | None:
     """The shape of a tensor as integers, or None where it is not (wholly) known."""
-    if value is None or value.shape is None or not value.shape.is_static():
+    if value is None:
+        return None
+    if value.const_value is not None:
+        return tuple(value.const_value.shape.numpy())
+    if value.shape is None or not value.shape.is_static():
         return None
     return tuple(int(d) for d in value.shape.numpy())
 

@@ -9,10 +9,14 @@ _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type")
 
 
 def widen(graph: ir.Graph) -> bool:
-    """Turns every float16 tensor, constant and cast into float32; True if there was any.
+    """Turns every float16 tensor, constant and cast of a model that computes in it into float32.
 
-    float32 holds every float16 exactly, so only intermediate rounding changes (for the better).
+    float32 holds every float16 exactly, so only intermediate rounding changes (for the better). A model
+    that merely stores float16, or rounds to it by casts, is left alone. True if anything changed.
     """
+    computed = [v for n in graph.all_nodes() if n.op_type not in ("Cast", "Constant") for v in n.outputs]
+    if not any(v.dtype == ir.DataType.FLOAT16 for v in [*graph.inputs, *graph.outputs, *computed]):
+        return False
     found = False
     for value in _values(graph):
         if value.dtype == ir.DataType.FLOAT16:

@@ -75,6 +75,14 @@ def content_hash(proto: onnx.ModelProto) -> str:
     bare.CopyFrom(proto)
     bare.ClearField("doc_string")
     bare.ClearField("metadata_props")
+    bare.ClearField("producer_name")
+    bare.ClearField("producer_version")
+    bare.graph.ClearField("value_info")
+    bare.graph.ClearField("doc_string")
+    bare.graph.ClearField("metadata_props")
+    for value in [*bare.graph.input, *bare.graph.output]:
+        value.ClearField("metadata_props")
+        value.ClearField("doc_string")
     for tensor in bare.graph.initializer:
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")

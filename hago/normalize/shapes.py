@@ -56,6 +56,13 @@ def infer(graph: ir.Graph, where: str) -> None:
 
 def require_static(graph: ir.Graph, where: str) -> None:
     """Raises ModelError unless every tensor has a known type and shape, and no control flow is left."""
+    for value in graph.inputs:
+        if value.dtype in (ir.DataType.DOUBLE, ir.DataType.BFLOAT16, ir.DataType.STRING):
+            raise ModelError(
+                f"it is {value.dtype.name.lower()}; Hago compiles float32",
+                where=f"{where}, input {value.name!r}",
+                hint="export the model in float32 (module.float() in PyTorch)",
+            )
     for node in graph:
         if node.op_type in CONTROL_FLOW_OPS:
             raise UnsupportedOpError(
@@ -74,9 +81,11 @@ def require_static(graph: ir.Graph, where: str) -> None:
                     where=at,
                     hint="only static shapes compile: cut the model before this node, or pass input_shapes",
                 )
-            if value.dtype == ir.DataType.DOUBLE:
+            if value.dtype == ir.DataType.DOUBLE or (
+                value.dtype == ir.DataType.BFLOAT16 and node.op_type != "Cast"
+            ):
                 raise ModelError(
-                    "it is computed in float64; Hago compiles float32",
+                    f"it is computed in {value.dtype.name.lower()}; Hago compiles float32",
                     where=at,
                     hint="export the model in float32 (module.float() in PyTorch)",
                 )

@@ -1,0 +1,210 @@
+"""What a model consists of, and what a piece of hardware could do with each layer.
+
+``inspect_model(model, spec)`` gives values; ``to_json`` and ``render`` show them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from .layers import Layer
+from .model import Model
+from .spec_types import HardwareSpec
+from .strategy import granularities, op_kind
+
+JSON_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Way:
+    """One precision a layer can run in here, and the granularities its weights may have."""
+
+    precision: str
+    granularities: tuple[str, ...]
+
+    def __str__(self) -> str:
+        groups = [g.removeprefix("per_group:") for g in self.granularities if g.startswith("per_group:")]
+        words = [g.removeprefix("per_") for g in self.granularities if not g.startswith("per_group:")]
+        told = ", ".join([*words, *([f"group {'/'.join(groups)}"] if groups else [])])
+        return f"{self.precision} ({told})" if told else self.precision
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer and the ways it can run; ``reason`` says why it can only run in float, if so."""
+
+    layer: Layer
+    ways: tuple[Way, ...]
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model seen from one piece of hardware."""
+
+    model: Model
+    spec: HardwareSpec
+    rows: tuple[Row, ...]
+
+    @property
+    def quantizable(self) -> tuple[Row, ...]:
+        """The layers with more than one precision to choose from, or with one that is not float32."""
+        return tuple(r for r in self.rows if any(w.precision != "float32" for w in r.ways))
+
+    @property
+    def quantizable_macs(self) -> int:
+        return sum(r.layer.macs for r in self.quantizable)
+
+
+def inspect_model(model: Model, spec: HardwareSpec) -> Inspection:
+    """Every layer of ``model`` with what ``spec`` offers for it."""
+    return Inspection(model, spec, tuple(_row(layer, spec) for layer in model.layers))
+
+
+def _row(layer: Layer, spec: HardwareSpec) -> Row:
+    if layer.kind == "shape":
+        return Row(layer, (), layer.reason)
+    if not layer.quantizable:
+        return Row(layer, (Way("float32", ()),) if spec.float_unit else (), layer.reason)
+    ways = tuple(
+        Way(choice.precision, tuple(map(str, granularities(layer, choice))))
+        for choice in spec.choices(op_kind(layer))
+    )
+    if all(way.precision == "float32" for way in ways):
+        return Row(layer, ways, f"{spec.name} has no integer {op_kind(layer)}")
+    return Row(layer, ways, None)
+
+
+def to_json(inspection: Inspection) -> str:
+    """The whole inspection as one JSON object (stable keys, ``version`` counts changes of them)."""
+    model, spec = inspection.model, inspection.spec
+    document: dict[str, Any] = {
+        "version": JSON_VERSION,
+        "model": model.source,
+        "hash": model.hash,
+        "batch": model.batch,
+        "is_quantized": model.is_quantized,
+        "hw": spec.name,
+        "inputs": [{"name": t.name, "dtype": t.dtype, "shape": t.shape} for t in model.inputs],
+        "outputs": [{"name": t.name, "dtype": t.dtype, "shape": t.shape} for t in model.outputs],
+        "macs": model.macs,
+        "params": model.params,
+        "quantizable_layers": len(inspection.quantizable),
+        "quantizable_macs": inspection.quantizable_macs,
+        "layers": [
+            {
+                "name": row.layer.name,
+                "kind": row.layer.kind,
+                "op_type": row.layer.op_type,
+                "activation": row.layer.activation,
+                "nodes": row.layer.nodes,
+                "inputs": row.layer.inputs,
+                "output": row.layer.output,
+                "input_shapes": row.layer.input_shapes,
+                "output_shape": row.layer.output_shape,
+                "weight_shape": row.layer.weight_shape,
+                "macs": row.layer.macs,
+                "params": row.layer.params,
+                "choices": [{"precision": w.precision, "granularities": w.granularities} for w in row.ways],
+                "reason": row.reason,
+            }
+            for row in inspection.rows
+        ],
+    }
+    return json.dumps(document, indent=1)
+
+
+def render(inspection: Inspection, wrap: bool = True) -> RenderableType:
+    """A table of the layers between a line about the model and one of totals, for a rich console."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("layer", no_wrap=not wrap, overflow="fold", style="bold")
+    table.add_column("op", no_wrap=not wrap)
+    table.add_column("in -> out", no_wrap=not wrap)
+    table.add_column("weights", no_wrap=True)
+    table.add_column("MACs", justify="right", no_wrap=True)
+    table.add_column("params", justify="right", no_wrap=True)
+    table.add_column(f"choices on {inspection.spec.name}, or why not", no_wrap=not wrap, overflow="fold")
+    for row in inspection.rows:
+        layer = row.layer
+        shapes = " ".join(_shape(s) for s in layer.input_shapes) or "()"
+        table.add_row(
+            escape(layer.name),
+            escape(_operation(layer)),
+            f"{shapes} -> {_shape(layer.output_shape)}",
+            _shape(layer.weight_shape) if layer.weight_shape is not None else "",
+            count(layer.macs) if layer.macs else "",
+            count(layer.params) if layer.params else "",
+            _choices(row),
+        )
+    return Group(Text(_heading(inspection)), table, Text(_totals(inspection)))
+
+
+def count(number: int) -> str:
+    """12501632 as 12.50M: four digits, to be read and not to be computed with."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.2f}{unit}"
+    return str(number)
+
+
+def console(width_when_piped: int = 1000) -> Console:
+    """A console that keeps one line per layer when its output is piped."""
+    screen = Console(highlight=False)
+    return screen if screen.is_terminal else Console(highlight=False, width=width_when_piped)
+
+
+def _operation(layer: Layer) -> str:
+    name = layer.op_type if layer.activation is None else f"{layer.op_type}+{layer.activation}"
+    return name if layer.kind in ("float", "shape", "lookup") else f"{name} ({layer.kind})"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) if shape else "scalar"
+
+
+def _choices(row: Row) -> Text:
+    if row.layer.kind == "shape":
+        return Text(row.reason or "", style="dim")
+    if row.reason is None:
+        return Text(" | ".join(map(str, row.ways)))
+    where = "float32 only" if row.ways else "cannot run here"
+    return Text(f"{where}: {row.reason}", style="yellow")
+
+
+def _heading(inspection: Inspection) -> str:
+    model = inspection.model
+    ends = [
+        ", ".join(f"{t.name} {t.dtype} {_shape(t.shape)}" for t in side)
+        for side in (model.inputs, model.outputs)
+    ]
+    note = (
+        "\nThe model is quantized already: it can be compiled as it is, not searched."
+        if model.is_quantized
+        else ""
+    )
+    return f"{model.source}: {ends[0]} -> {ends[1]}, batch {model.batch}{note}"
+
+
+def _totals(inspection: Inspection) -> str:
+    model, free = inspection.model, inspection.quantizable
+    kinds = Counter(row.layer.kind for row in free)
+    share = inspection.quantizable_macs / model.macs if model.macs else 0.0
+    told = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+    lines = [
+        f"{len(inspection.rows)} layers, {count(model.macs)} multiply-adds, {count(model.params)} parameters "
+        f"({count(4 * model.params)}B in float32)",
+        f"{len(free)} of them can be quantized, holding {share:.1%} of the multiply-adds"
+        + (f": {told}" if told else ""),
+    ]
+    if not inspection.spec.kernels_available:
+        lines.append(f"{inspection.spec.name} is described, but compiling for it comes later")
+    return "\n".join(lines)
