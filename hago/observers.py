@@ -1,0 +1,232 @@
+"""From what one pass found of a tensor to the range its integers shall cover.
+
+Notation: a range is (lo, hi) with lo <= 0 <= hi; values outside are clipped to it. All methods read the
+same TensorStats, so one pass serves all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from .affine import scale_zero_point
+from .histogram import TensorStats
+from .scheme import TensorScheme
+
+Range = tuple[float, float]
+Observer = Callable[[TensorStats, TensorScheme], Range]
+_Floats = npt.NDArray[np.float64]
+
+# The share of values that a percentile range keeps.
+PERCENTILE = 0.9999
+# Thresholds tried at a time by the mean squared error: powers of two, in steps of an eighth, down to 1/1024.
+_SHRINK = 2.0 ** (-np.arange(0, 81) / 8)
+_REFINE = 2.0 ** (np.arange(-8, 9) / 64)
+# Bins that the entropy method compares (Migacz 2017) and thresholds it tries on each side.
+_ENTROPY_BINS = 2048
+_ENTROPY_STEPS = 64
+
+
+def minmax(stats: TensorStats, scheme: TensorScheme) -> Range:
+    """Everything that was seen."""
+    return min(0.0, stats.lo), max(0.0, stats.hi)
+
+
+def moving_average(stats: TensorStats, scheme: TensorScheme) -> Range:
+    """The moving average of each sample's minimum and maximum (Jacob et al. 2018, section 3.1).
+
+    Over samples, not batches, so that the batch size does not matter; without the weight that a first
+    value would otherwise keep.
+    """
+    return min(0.0, stats.mean_lo), max(0.0, stats.mean_hi)
+
+
+def percentile(stats: TensorStats, scheme: TensorScheme, share: float = PERCENTILE) -> Range:
+    """Keeps ``share`` of the values: of the magnitudes if symmetric, else cutting both ends alike."""
+    total = int(stats.counts.sum()) + stats.zeros
+    lo, hi = minmax(stats, scheme)
+    if scheme.symmetric:
+        bound = _upper(stats.magnitudes(), (1 - share) * total) * stats.width
+        return max(lo, -bound), min(hi, bound)
+    cut = (1 - share) / 2 * total
+    zero = min(max(0, -stats.first), len(stats.counts))
+    above, skip_above = stats.counts[zero:], max(0, stats.first)
+    below, skip_below = stats.counts[:zero][::-1], max(0, -(stats.first + len(stats.counts)))
+    high = _upper(np.concatenate([np.zeros(skip_above, np.int64), above]), cut) * stats.width
+    low = _upper(np.concatenate([np.zeros(skip_below, np.int64), below]), cut) * stats.width
+    return max(lo, -low), min(hi, high)
+
+
+def _upper(counts: npt.NDArray[np.int64], cut: float) -> float:
+    """The place, in bins from zero, above which ``cut`` of the values lie; linear within a bin."""
+    above = np.cumsum(counts[::-1])[::-1]  # values at or above each bin's lower edge
+    inside = np.flatnonzero(above > cut)
+    if len(inside) == 0:
+        return 0.0
+    last = int(inside[-1])
+    return last + 1 - (cut - float(above[last] - counts[last])) / float(counts[last])
+
+
+def mse(stats: TensorStats, scheme: TensorScheme) -> Range:
+    """The range of least mean squared quantization error under ``scheme`` (its bits count).
+
+    Both ends shrink together over a grid down to 1/1024 of the full range, then, where the scheme is
+    asymmetric, each by itself in turn until nothing is gained. The error of a range is exact for values spread evenly
+    within each bin of the histogram, however wide a bin is beside a quantization step.
+    """
+    full_lo, full_hi = minmax(stats, scheme)
+    if not stats.counts.size:
+        return full_lo, full_hi
+    used = np.flatnonzero(stats.counts)
+    density = stats.counts[used] / stats.width
+    left = np.ldexp((used + stats.first).astype(np.float64), stats.exponent)
+    right = left + stats.width
+
+    def error(lo: float, hi: float) -> float:
+        scale, zero_point = scale_zero_point(lo, hi, scheme)
+        step = float(scale)
+        low, high = (scheme.qmin - zero_point) * step, (scheme.qmax - zero_point) * step
+        area = _error_area(right, step, low, high) - _error_area(left, step, low, high)
+        return float(density @ area)
+
+    def best_of(candidates: list[Range]) -> Range:
+        return min(candidates, key=lambda c: error(*c))
+
+    def both(factors: _Floats, lo: float, hi: float) -> Range:
+        # The larger magnitude shrinks; the smaller only once the bound has come down to it.
+        bounds = [min(max(-lo, hi) * float(f), max(-full_lo, full_hi)) for f in factors]
+        return best_of([(lo, hi), *((max(full_lo, -b), min(full_hi, b)) for b in bounds)])
+
+    lo, hi = both(_REFINE, *both(_SHRINK, full_lo, full_hi))
+    if scheme.symmetric or full_lo == 0 or full_hi == 0:
+        return lo, hi
+    found, before = error(lo, hi), np.inf
+    factors: tuple[_Floats, ...] = (_SHRINK, _REFINE)
+    while found < before * (1 - 1e-4):
+        before = found
+        for grid in factors:
+            wide_hi = full_hi if grid is _SHRINK else hi
+            lo, hi = best_of([(lo, hi), *((lo, min(full_hi, wide_hi * float(f))) for f in grid)])
+            wide_lo = full_lo if grid is _SHRINK else lo
+            lo, hi = best_of([(lo, hi), *((max(full_lo, wide_lo * float(f)), hi) for f in grid)])
+        found = error(lo, hi)
+    return lo, hi
+
+
+def _error_area(x: _Floats, step: float, low: float, high: float) -> _Floats:
+    """Antiderivative at ``x`` of the squared error of rounding to multiples of ``step`` within [low, high].
+
+    With u = x / step, n its nearest integer and r = u - n: each whole step holds 1/12 (in units of
+    step**3), and r**3 / 3 belongs to the part of a step; beyond the ends the error is the distance.
+    """
+    inside = np.clip(x, low, high)
+    units = inside / step
+    nearest = np.rint(units)
+    beyond = (x - inside) / step
+    area: _Floats = step**3 * (nearest / 12 + (units - nearest) ** 3 / 3 + beyond**3 / 3)
+    return area
+
+
+def entropy(stats: TensorStats, scheme: TensorScheme) -> Range:
+    """The range that loses least information (Kullback-Leibler), after Migacz, GTC 2017.
+
+    The distribution clipped to a range, P, is compared with what the integers leave of it, Q; the range of least
+    KL(P || Q) wins. Exact zeros are left out, since they lose nothing. The original knows magnitudes
+    alone; for asymmetric schemes both ends are searched in turn, from the full range down to as many bins
+    as there are integers.
+    """
+    lo, hi = minmax(stats, scheme)
+    if scheme.symmetric:
+        counts, shift = _coarsen(stats.magnitudes(), 0)
+        width = np.ldexp(1.0, stats.exponent + shift)
+        _, stop = _least_divergence(
+            counts, 0, scheme.qmax - (0 if scheme.signed else 2 ** (scheme.bits - 1)) + 1
+        )
+        bound = stop * float(width)
+        return max(lo, -bound), min(hi, bound)
+    # Zero is an edge of the window, since every range holds it.
+    start = min(stats.first, 0)
+    padded = np.zeros(max(stats.first + len(stats.counts), 0) - start, np.int64)
+    padded[stats.first - start : stats.first - start + len(stats.counts)] = stats.counts
+    counts, shift = _coarsen(padded, -start)
+    width = float(np.ldexp(1.0, stats.exponent + shift))
+    zero = -(start >> shift)
+    first, stop = _least_divergence(counts, zero, scheme.qmax - scheme.qmin + 1)
+    return max(lo, (first - zero) * width), min(hi, (stop - zero) * width)
+
+
+def _coarsen(counts: npt.NDArray[np.int64], zero: int) -> tuple[npt.NDArray[np.int64], int]:
+    """Merges pairs of bins, zero staying an edge, until the bulk of the values has about 2048 bins or fewer.
+
+    The bulk, all but 0.1 %, and not the whole range, so that one far outlier does not leave too few bins
+    for the rest. Returns the counts and by how many powers of two the bins have grown.
+    """
+    total = np.cumsum(counts)
+    if not len(counts) or total[-1] == 0:
+        return counts, 0
+    a, b = np.searchsorted(total, (0.0005 * total[-1], 0.9995 * total[-1]))
+    shift = max(0, int(np.ceil(np.log2(max(1, b - a + 1) / _ENTROPY_BINS))))
+    if shift == 0:
+        return counts, 0
+    bins = np.arange(-zero, len(counts) - zero) >> shift
+    merged: npt.NDArray[np.int64] = np.bincount(bins - bins[0], weights=counts).astype(np.int64)
+    return merged, shift
+
+
+def _least_divergence(counts: npt.NDArray[np.int64], zero: int, levels: int) -> tuple[int, int]:
+    """The window [first, stop) of bins, around the edge ``zero``, of least divergence."""
+    n = len(counts)
+    if n <= levels:
+        return 0, n
+    left = np.concatenate([[0], np.cumsum(counts)])
+    best, window = np.inf, (0, n)
+
+    def attempt(firsts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> None:
+        nonlocal best, window
+        for first, stop in zip(firsts.tolist(), stops.tolist(), strict=True):
+            if stop - first >= levels:
+                found = _divergence(counts[first:stop], int(left[first]), int(left[n] - left[stop]), levels)
+                if found < best:
+                    best, window = found, (first, stop)
+
+    # First both ends at the same magnitude, then each in turn.
+    bounds = np.unique(np.linspace(levels / 2, max(zero, n - zero), 2 * _ENTROPY_STEPS).astype(np.int64))
+    attempt(np.maximum(0, zero - bounds), np.minimum(n, zero + bounds))
+    if 0 < zero < n:
+        for _ in range(2):
+            before = window
+            stops = np.unique(np.linspace(zero, n, _ENTROPY_STEPS).astype(np.int64))
+            attempt(np.full_like(stops, window[0]), stops)
+            firsts = np.unique(np.linspace(0, zero, _ENTROPY_STEPS).astype(np.int64))
+            attempt(firsts, np.full_like(firsts, window[1]))
+            if window == before:
+                break
+    return window
+
+
+def _divergence(inside: npt.NDArray[np.int64], below: int, above: int, levels: int) -> float:
+    """KL(P || Q) of a window: P has the outliers in its end bins, Q is the window at ``levels`` levels."""
+    reference = inside.astype(np.float64)
+    reference[0] += below
+    reference[-1] += above
+    present = reference > 0
+    starts = np.rint(np.linspace(0, len(inside), levels + 1)).astype(np.int64)
+    sums = np.add.reduceat(inside, starts[:-1])
+    spread = np.add.reduceat(present.astype(np.int64), starts[:-1])
+    shares = np.divide(sums, spread, out=np.zeros(levels), where=spread > 0)
+    quantized = np.repeat(shares, np.diff(starts))[present]
+    # An end bin that holds outliers alone: Q has seen nothing there, which counts as one value.
+    quantized = np.maximum(quantized, 1.0)
+    p = reference[present] / reference.sum()
+    return float(p @ np.log(p * quantized.sum() / quantized))
+
+
+OBSERVERS: Mapping[str, Observer] = {
+    "minmax": minmax,
+    "moving_average": moving_average,
+    "percentile": percentile,
+    "entropy": entropy,
+    "mse": mse,
+}
