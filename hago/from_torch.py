@@ -22,16 +22,7 @@ if TYPE_CHECKING:
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 # Operators that stand for a submodule with weights, and so are called by its name alone.
-_NAMESAKES = (
-    "Conv",
-    "ConvTranspose",
-    "Gemm",
-    "MatMul",
-    "BatchNormalization",
-    "LayerNormalization",
-    "LSTM",
-    "GRU",
-)
+_NAMESAKES = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization")
 
 
 def from_torch(
@@ -84,7 +75,8 @@ def _arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example_inputs, Sequence) and not isinstance(example_inputs, str):
         return tuple(example_inputs), {}
     raise ModelError(
-        f"example_inputs must be a tensor, a tuple of tensors or a mapping, not {type(example_inputs).__name__}"
+        "example_inputs must be a tensor, a tuple of tensors or a mapping, "
+        f"not {type(example_inputs).__name__}"
     )
 
 
@@ -109,10 +101,8 @@ def _export(
         # A dimension of 1 is taken for a constant by torch.export: show it two samples.
         return torch.cat([value, value]) if size == 1 and batched(value) else value
 
-    attempts = [
-        (tuple(map(doubled, args)), {k: doubled(v) for k, v in kwargs.items()}, True),
-        (args, kwargs, False),
-    ]
+    free = (tuple(map(doubled, args)), {k: doubled(v) for k, v in kwargs.items()}, True)
+    attempts = [free, (args, kwargs, False)]
     reason: Exception | None = None
     for some_args, some_kwargs, dynamic in attempts:
         flags = [batched(v) for v in [*args, *kwargs.values()]]

@@ -186,12 +186,10 @@ def _heading(inspection: Inspection) -> str:
         ", ".join(f"{t.name} {t.dtype} {_shape(t.shape)}" for t in side)
         for side in (model.inputs, model.outputs)
     ]
-    note = (
-        "\nThe model is quantized already: it can be compiled as it is, not searched."
-        if model.is_quantized
-        else ""
-    )
-    return f"{model.source}: {ends[0]} -> {ends[1]}, batch {model.batch}{note}"
+    line = f"{model.source}: {ends[0]} -> {ends[1]}, batch {model.batch}"
+    if model.is_quantized:
+        line += "\nThe model is quantized already: it can be compiled as it is, not searched."
+    return line
 
 
 def _totals(inspection: Inspection) -> str:

@@ -46,9 +46,10 @@ def normalize(
     proto, actual = prepare(source, where, batch, input_shapes)
     model = ir.from_proto(proto)
     graph = model.graph
-    widen(graph)
-    for value in [v for n in graph.all_nodes() for v in n.outputs]:
-        value.shape = None
+    infer(graph, where)
+    if widen(graph):
+        for value in [v for n in graph.all_nodes() for v in n.outputs]:
+            value.type = None
     fold_all(graph, where)
     require_static(graph, where)
     check_inference_mode(graph, where)
