@@ -59,14 +59,17 @@ class Flat:
 
 
 def local(size: int, dtype: str) -> Any:
-    """Scratch memory of this kernel (registers, where LLVM can see through all of its uses)."""
-    return T.alloc_buffer((size,), dtype, scope="local")
+    """Scratch memory of this kernel: on the stack up to 1 KiB, where LLVM makes registers of it.
+
+    (In scope "local" TVM would call its workspace allocator instead, and nothing would reach a register.)
+    """
+    return T.alloc_buffer((size,), dtype)
 
 
 def primfunc(inputs: Sequence[TensorType], outputs: Sequence[TensorType], body: Callable[..., None]) -> Any:
     """The PrimFunc whose statements are what ``body(*inputs, *outputs)`` writes, given `Flat` views."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_attr({"global_symbol": "kernel", "tir.noalias": True})
+        T.func_attr({"global_symbol": "kernel", "tirx.noalias": True})
         names = [f"x{i}" for i in range(len(inputs))] + [f"y{i}" for i in range(len(outputs))]
         tensors = [*inputs, *outputs]
         arguments = [
