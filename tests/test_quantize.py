@@ -15,7 +15,7 @@ from quantize_nets import Net, classifier, conv1d, zoo
 
 from hago.errors import StrategyError
 from hago.model import Model, expose, load_model
-from hago.quantize import Quantizer, observed_tensors, quantize_model
+from hago.quantize import InputMeans, Quantizer, observed_tensors, quantize_model
 from hago.quantize.bias import BIAS_LIMIT
 from hago.scheme import PER_CHANNEL, PER_TENSOR, Granularity
 from hago.spec import load_spec
@@ -491,19 +491,34 @@ def test_openvino_reads_the_file(name, precision, granularity):
 def test_bias_correction_brings_the_mean_back():
     """Nagel et al. 2019: weights rounded coarsely shift the mean of a channel."""
     net = Net(3)
-    x = net.conv(net.input("x", [1, 16, 8, 8]), "conv", (32, 16, 1, 1))
-    model = load_model(net.proto((x, [1, 32, 8, 8])))
+    x = net.conv(
+        net.input("x", [1, 16, 8, 8]), "conv", (32, 8, 3, 3), group=2, strides=[2, 2], pads=[1, 1, 0, 0]
+    )
+    x = net.dense(net.op("Flatten", x, name="flat"), "fc", 512, 10)
+    model = load_model(net.proto((x, [1, 10])))
     hardware = load_spec("x86-avx2")
     xs = [np.abs(b) for b in batches(model, 16)]
     ranges, strategy = Ranges(model, xs), uniform(model, hardware, "int7", PER_TENSOR)
-    means = {"x": np.mean([b.mean(axis=(0, 2, 3)) for b in xs], axis=0).astype(np.float32)}
-    floats = np.stack([y[0] for y in run(model.proto, xs)]).mean(axis=(0, 1, 3, 4))
-    shift = {}
-    for label, options in (("plain", {}), ("corrected", {"input_means": means})):
+    probe = ort.InferenceSession(expose(model, ["conv_out", "flat_out"]).SerializeToString())
+    means = InputMeans(model)
+    watched = means.watch(
+        lambda feeds: dict(zip(["fc_add_out", "conv_out", "flat_out"], probe.run(None, feeds), strict=True))
+    )
+    floats = [watched({"x": b}) for b in xs]
+    assert {k: v.shape for k, v in means.values().items()} == {"conv": (16,), "fc": (512,)}
+    shift: dict[str, list[float]] = {}
+    for label, options in (("plain", {}), ("corrected", {"input_means": means.values()})):
         proto = Quantizer(model, ranges, hardware, **options).qdq(strategy)
-        found = np.stack([y[0] for y in run(proto, xs)]).mean(axis=(0, 1, 3, 4))
-        shift[label] = np.abs(found - floats).max()
-    assert shift["corrected"] < shift["plain"] / 3
+        kinds = {v.name: v for v in proto.graph.value_info}
+        proto.graph.output.append(kinds["conv_out"])
+        found = run(proto, xs)
+        for index, name in enumerate(["fc_add_out", "conv_out"]):
+            axes = (0, 1, 3, 4)[: floats[0][name].ndim] if index else (0, 1)
+            difference = np.stack([y[index] for y in found]) - np.stack([f[name] for f in floats])
+            shift.setdefault(label, []).append(np.abs(difference.mean(axis=axes)).max())
+    (fc_plain, conv_plain), (fc_corrected, conv_corrected) = shift["plain"], shift["corrected"]
+    assert conv_corrected < conv_plain / 3
+    assert fc_corrected < fc_plain  # what is left comes from rounded activations
 
 
 def test_per_tensor_clipping_can_minimise_the_squared_error():

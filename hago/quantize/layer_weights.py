@@ -105,7 +105,8 @@ class WeightStore:
         flat = self._flat_bias(layer, stored.weight.outputs)
         if input_mean is not None:
             if id(stored) not in self._errors:
-                self._errors[id(stored)] = biases.channel_error(self.array(layer.weight), stored.weight)
+                floats = self.array(layer.weight)
+                self._errors[id(stored)] = biases.channel_error(floats, stored.weight, self._coverage(layer))
             error = self._errors[id(stored)]
             flat = flat + biases.apply_correction(error, input_mean, len(input_mean) // error.shape[1])
         scale = biases.bias_scale(s_x, stored.weight.scale)
@@ -122,6 +123,23 @@ class WeightStore:
                 hint="leave this layer in float32",
             )
         return np.broadcast_to(flat, (outputs,))
+
+    def _coverage(self, layer: Layer) -> npt.NDArray[np.float64] | None:
+        """How much of the output each tap of a convolution serves; None for a product."""
+        node = self._index.nodes[layer.nodes[0]]
+        if node.op_type != "Conv":
+            return None
+        found = {a.name: list(a.ints) for a in node.attribute if a.ints}
+        _, _, *kernel = self.array(layer.weight or "").shape
+        axes = len(kernel)
+        return biases.tap_coverage(
+            layer.input_shapes[0][2:],
+            layer.output_shape[2:],
+            kernel,
+            found.get("strides", [1] * axes),
+            found.get("pads", [0] * 2 * axes)[:axes],
+            found.get("dilations", [1] * axes),
+        )
 
     def short(self, name: str, precision: str) -> TensorProto:
         """The initializer rounded to bfloat16 or float16 (unnamed); float16 saturates."""

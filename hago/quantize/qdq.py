@@ -53,9 +53,9 @@ def observed_tensors(model: Model) -> tuple[str, ...]:
 class Quantizer:
     """Quantizes one model many times: weights and ranges are worked out once.
 
-    ``weight_clip`` ("max" or "mse") finds the threshold of per-tensor weights. ``input_means`` (tensor ->
-    mean per channel [C], from calibration samples) turns on bias correction for the layers whose input
-    is named. Raises StrategyError where a strategy does not fit, or a tensor has no calibrated range.
+    ``weight_clip`` ("max" or "mse") finds the threshold of per-tensor weights. ``input_means`` (layer ->
+    mean of each input channel [C], see `InputMeans`) turns on bias correction for the layers that it
+    names. Raises StrategyError where a strategy does not fit, or a tensor has no calibrated range.
     """
 
     def __init__(

@@ -162,7 +162,7 @@ class CandidateWriter:
     def _bias(self, layer: Layer, scheme: TensorScheme) -> str:
         assert layer.bias is not None
         stored, s_x = self._stored(layer, scheme), self._input_scale(layer, scheme)
-        mean = self.q.means.get(self.index.activations(layer)[0])
+        mean = self.q.means.get(layer.name)
         integers, scale = self.q.weights.bias(layer, stored, s_x, mean)
         return self._int32_bias(layer, layer.bias, integers, scale)
 
