@@ -1,0 +1,296 @@
+"""The stored study: every trial, written so that a process killed at any moment loses no finished one.
+
+A trial is written in three steps, each of them whole or not there: begun (RUNNING, with its parameters),
+measured (its record), finished (its state). A search that is resumed finishes what was measured, and
+measures again what was only begun. Records also stand in ``records.jsonl``; either is enough to go on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from ..errors import HagoError, SearchError, StorageError
+from ..record import Record, append_record, read_records
+from .objective import Goal
+from .space import Params, SearchSpace
+from .storage import StorageLike, open_storage, storage_errors
+from .worker import is_alive, this_worker
+
+RECORDS_FILE = "records.jsonl"
+_RECORD, _WORKER, _ORIGIN, _LABEL, _LEFT = "record", "worker", "origin", "label", "interrupted"
+_IDENTITY = "hago:identity"
+_FORMAT = "1"
+_ATTEMPTS = 3  # how often a candidate may take the process down with it
+_STATES = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial that counts: its parameters, its record, and which part of the search proposed it."""
+
+    number: int
+    params: Params
+    record: Record
+    origin: str
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A candidate that was begun and not finished, to be measured again."""
+
+    params: Params
+    origin: str
+    label: str
+
+
+class Ledger:
+    """Reads and writes one stored study. Make it with :func:`open_ledger`."""
+
+    def __init__(
+        self, study: optuna.Study, storage: BaseStorage, where: str, space: SearchSpace, records: Path | None
+    ) -> None:
+        self.study = study
+        self.where = where
+        self._storage = storage
+        self._study_id = storage.get_study_id_from_name(study.study_name)
+        self._space = space
+        self._records = records
+        self._distributions: dict[str, BaseDistribution] = {
+            name: CategoricalDistribution(choices) for name, choices in space.parameters.items()
+        }
+
+    def finished(self) -> list[Finished]:
+        """All trials that count, in the order of their numbers, those of other workers too."""
+        found = []
+        for trial in self._trials():
+            if trial.state.is_finished() and _RECORD in trial.user_attrs:
+                record = Record.from_dict(trial.user_attrs[_RECORD], f"{self.where}: trial {trial.number}")
+                origin = str(trial.user_attrs.get(_ORIGIN, ""))
+                found.append(Finished(trial.number, self._params(trial), record, origin))
+        return found
+
+    def pending(self) -> list[Pending]:
+        """Candidates that an interrupted search began, without those measured since."""
+        done = {self._space.strategy(past.params).key() for past in self.finished()}
+        found: dict[str, Pending] = {}
+        for trial in self._trials():
+            key = self._space.strategy(self._params(trial)).key()
+            if trial.state == TrialState.FAIL and _LEFT in trial.user_attrs and key not in done:
+                origin, label = (str(trial.user_attrs.get(name, "")) for name in (_ORIGIN, _LABEL))
+                found.setdefault(key, Pending(self._params(trial), origin, label))
+        return list(found.values())
+
+    def begin(self, params: Params, origin: str, label: str) -> tuple[int, int]:
+        """Writes down that a candidate is being measured; returns its number and its key in the storage."""
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params={name: params[name] for name in self._distributions},
+            distributions=self._distributions,
+            user_attrs={_WORKER: this_worker(), _ORIGIN: origin, _LABEL: label},
+        )
+        with storage_errors(self.where):
+            trial_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
+            return self._storage.get_trial_number_from_id(trial_id), trial_id
+
+    def finish(self, trial_id: int, record: Record, values: Sequence[float] | None) -> None:
+        """Writes down what came of a candidate. ``values`` (for COMPLETE) are the study's objectives."""
+        with storage_errors(self.where):
+            self._storage.set_trial_user_attr(trial_id, _RECORD, record.to_dict())
+            self._finish(trial_id, record, values)
+        if self._records is not None:
+            append_record(self._records, record)
+
+    def _finish(self, trial_id: int, record: Record, values: Sequence[float] | None) -> None:
+        state = _STATES[record.state]
+        self._storage.set_trial_state_values(
+            trial_id, state, values if state == TrialState.COMPLETE else None
+        )
+
+    def leave(self, trial_id: int, why: str) -> None:
+        """Gives a begun candidate up, to be measured again when the search is resumed."""
+        with storage_errors(self.where):
+            self._storage.set_trial_user_attr(trial_id, _LEFT, why)
+            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+
+    def note(self, record: Record) -> None:
+        """Writes a record that is no trial (float32, the test) to the records alone."""
+        if self._records is not None:
+            append_record(self._records, record)
+
+    def remember(self, key: str, value: Any) -> None:
+        """Keeps plain data with the study."""
+        with storage_errors(self.where):
+            self._storage.set_study_user_attr(self._study_id, f"hago:{key}", value)
+
+    def recall(self, key: str) -> Any:
+        """What was remembered, or None."""
+        with storage_errors(self.where):
+            return self._storage.get_study_user_attrs(self._study_id).get(f"hago:{key}")
+
+    def recover(self, goal: Goal) -> None:
+        """Brings a study that was left at any moment in order. Safe beside another process that works on it.
+
+        Measured trials are finished, dead ones given up (for good after some attempts), and the study and
+        ``records.jsonl`` get what the other has and they lack.
+        """
+        attempts: dict[str, int] = {}
+        for trial in self._trials():
+            if _LEFT in trial.user_attrs and trial.user_attrs[_LEFT] == "died":
+                key = self._space.strategy(self._params(trial)).key()
+                attempts[key] = attempts.get(key, 0) + 1
+        for trial in self._trials():
+            if trial.state != TrialState.RUNNING:
+                continue
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+            if _RECORD in trial.user_attrs:
+                record = Record.from_dict(trial.user_attrs[_RECORD], self.where)
+                with storage_errors(self.where):
+                    self._finish(trial_id, record, stored_values(goal, record))
+            elif not is_alive(str(trial.user_attrs.get(_WORKER, "")), trial.datetime_start):
+                strategy = self._space.strategy(self._params(trial))
+                if attempts.get(strategy.key(), 0) + 1 < _ATTEMPTS:
+                    self.leave(trial_id, "died")
+                    continue
+                reason = f"the process died {_ATTEMPTS} times while this candidate was measured"
+                label = str(trial.user_attrs.get(_LABEL, ""))
+                self.finish(
+                    trial_id, Record(trial.number, label, strategy, state="failed", reason=reason), None
+                )
+        if self._records is not None:
+            self._reconcile(self._records, goal)
+
+    def _reconcile(self, path: Path, goal: Goal) -> None:
+        written = [r for r in read_records(path) if _is_trial(r)] if path.exists() else []
+        stored = {_key(past.record) for past in self.finished()}
+        for record in written:
+            if _key(record) in stored or record.strategy is None:
+                continue
+            if (record.strategy.model_hash, record.strategy.hw) != (self._space.model_hash, self._space.hw):
+                continue
+            try:
+                params = self._space.params(record.strategy)
+            except HagoError:
+                continue  # a record of another space: it stays in the file, and is no trial here
+            number, trial_id = self.begin(params, "records", record.label)
+            record = replace(record, id=number)
+            with storage_errors(self.where):
+                self._storage.set_trial_user_attr(trial_id, _RECORD, record.to_dict())
+                self._finish(trial_id, record, stored_values(goal, record))
+        in_file = {_key(record) for record in written}
+        for past in self.finished():
+            if _key(past.record) not in in_file:
+                append_record(path, past.record)
+
+    def _trials(self) -> list[FrozenTrial]:
+        with storage_errors(self.where):
+            return self.study.get_trials(deepcopy=False)
+
+    def _params(self, trial: FrozenTrial) -> dict[str, str]:
+        return {name: str(value) for name, value in trial.params.items()}
+
+
+def open_ledger(
+    space: SearchSpace,
+    goal: Goal,
+    identity: Mapping[str, str],
+    *,
+    storage: StorageLike = None,
+    folder: str | os.PathLike[str] | None = None,
+    study_name: str = "hago",
+    resume: bool = False,
+) -> Ledger:
+    """Opens or makes the study.
+
+    Raises SearchError when there is one already and ``resume`` is False, or when the one to resume was
+    for something else, naming what differs; StorageError when it cannot be read or written.
+    """
+    path = None if folder is None else Path(folder)
+    if path is not None:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot be made: {error.strerror}", where=str(path)) from error
+    records = None if path is None else path / RECORDS_FILE
+    opened, where = open_storage(storage, path)
+    known = {**identity, "space": space.signature[:12], "objectives": ", ".join(goal.objectives)}
+    known["format"] = _FORMAT
+    directions = [
+        StudyDirection.MAXIMIZE if name == "accuracy" else StudyDirection.MINIMIZE for name in goal.objectives
+    ]
+    names = [_METRIC_NAMES[name] for name in goal.objectives]
+    with storage_errors(where):
+        exists = study_name in optuna.get_all_study_names(opened)
+        found = None
+        if exists:
+            study = optuna.load_study(study_name=study_name, storage=opened)
+            found = study.user_attrs.get(_IDENTITY)
+            if found is None and (study.get_trials(deepcopy=False) or len(study.directions) != len(names)):
+                raise SearchError(
+                    f"the study {study_name!r} there is not one of hago's", where=where, hint="name another"
+                )
+    if not resume and (found is not None or (records is not None and records.exists())):
+        raise SearchError(
+            "there is a search already",
+            where=str(path) if found is None else where,
+            hint="resume it (--resume, resume=True), or choose another folder",
+        )
+    if found is not None:
+        _check_identity(found, known, where)
+    with storage_errors(where):
+        if not exists:
+            study = optuna.create_study(
+                storage=opened, study_name=study_name, directions=directions, load_if_exists=True
+            )
+        if found is None:
+            study.set_metric_names(names)
+            study.set_user_attr(_IDENTITY, known)
+    return Ledger(study, opened, where, space, records)
+
+
+_METRIC_NAMES = {
+    "latency": "latency over float32",
+    "accuracy": "accuracy change",
+    "size": "size in bytes",
+}
+
+
+def stored_values(goal: Goal, record: Record) -> list[float] | None:
+    """The objectives of the stored study, as measured; None for a record that is not complete."""
+    if record.state != "ok" or record.accuracy_change is None:
+        return None
+    sign = 1.0 if goal.higher_is_better else -1.0
+    every = {
+        "latency": 1.0 if record.latency_ratio is None else record.latency_ratio,
+        "accuracy": sign * record.accuracy_change,
+        "size": float(record.size_bytes or 0),
+    }
+    return [every[name] for name in goal.objectives]
+
+
+def _check_identity(found: Mapping[str, str], now: Mapping[str, str], where: str) -> None:
+    differing = [key for key in {**found, **now} if found.get(key) != now.get(key)]
+    if differing:
+        details = "; ".join(f"{key} was {found.get(key)!r}, is {now.get(key)!r}" for key in differing)
+        raise SearchError(
+            f"the search there was another one: {details}",
+            where=where,
+            hint="resume it as it was begun, or choose another folder for this one",
+        )
+
+
+def _is_trial(record: Record) -> bool:
+    return record.id >= 0 and record.part == "search" and record.strategy is not None
+
+
+def _key(record: Record) -> str:
+    return "" if record.strategy is None else record.strategy.key()

@@ -1,0 +1,161 @@
+"""What a search wants, and what it asks of whoever measures candidates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..errors import HagoError, SearchError, StorageError
+from ..record import Record
+from ..strategy import Strategy
+
+OBJECTIVES = ("latency", "accuracy", "size")
+_ROUNDING = 1e-9  # 10 samples of 1,000 are a drop of 0.01, whatever binary fractions say
+
+
+class Evaluator(Protocol):
+    """Builds and measures strategies of one model on one machine. Calls come from one thread.
+
+    Accuracy must be the same whenever the same strategy is measured (that of compiled integers is), and so
+    must ``sensitivity``; ``kernel_times`` should come from a cache that outlives the process. Then two
+    searches of one seed propose the same strategies, however noisy the latencies.
+    """
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of the metric is better (top-1) or less (mean squared error)."""
+        ...
+
+    def identity(self) -> Mapping[str, str]:
+        """What must not change when a search is resumed: name -> value, such as ``model``, ``hw``,
+        ``metric``, ``threads``, ``samples`` (a hash of the split)."""
+        ...
+
+    def float_record(self) -> Record:
+        """float32 on the search part. Raises HagoError when it cannot be built or run."""
+        ...
+
+    def evaluate(
+        self, strategy: Strategy, *, stop_below: float | None = None, time_left_s: float | None = None
+    ) -> Record:
+        """Builds and measures one candidate on the search part; the search numbers and labels the record.
+
+        What goes wrong is a record of state "failed" with its reason; a HagoError raised is made into one.
+        With ``stop_below`` (such as -0.02), the accuracy need not be finished, state "pruned", once it is
+        clear that it changes for the worse by more than that. ``time_left_s`` is what the search's budget
+        still allows, for measurements that can be shorter.
+        """
+        ...
+
+    def test(self, strategy: Strategy) -> Record:
+        """The same on the test part (part "test"). Called once or twice, after the search.
+
+        A strategy without choices is float32.
+        """
+        ...
+
+    def sensitivity(self, strategy: Strategy, samples: int) -> float:
+        """How far the final outputs are from float32's on the first ``samples`` calibration samples.
+
+        Sum of squared differences over the sum of squared float outputs (the inverse of SQNR, linear):
+        0 is exact, 1 is as much noise as signal. May raise HagoError.
+        """
+        ...
+
+    def kernel_times(self, strategy: Strategy) -> Mapping[str, float]:
+        """Layer name -> measured seconds of its kernels, when the whole model runs this strategy.
+
+        May raise HagoError.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Little latency (and size) at an accuracy that drops by at most ``max_drop``, in the metric's unit.
+
+    ``margin`` is kept free of the bound when the answer is chosen: the best of many candidates looks
+    better on the samples that chose it than it is. ``objectives`` are what the sampler minimises; the
+    bound is a constraint in any case.
+    """
+
+    max_drop: float = 0.01
+    margin: float = 0.0
+    objectives: tuple[str, ...] = ("latency", "accuracy")
+    higher_is_better: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in (("max_drop", self.max_drop), ("margin", self.margin)):
+            if not (math.isfinite(value) and value >= 0):
+                raise SearchError(
+                    f"{name} must be a number of at least 0, got {value!r}",
+                    hint="max_drop=0.01 allows a loss of one point of top-1",
+                )
+        unknown = [name for name in self.objectives if name not in OBJECTIVES]
+        if unknown or not self.objectives or len(set(self.objectives)) != len(self.objectives):
+            raise SearchError(
+                f"objectives must be some of {', '.join(OBJECTIVES)}, each once, got {self.objectives!r}"
+            )
+        if "latency" not in self.objectives and "size" not in self.objectives:
+            raise SearchError(
+                "accuracy alone is no objective: float32 would be the answer", hint="add latency or size"
+            )
+
+    def drop(self, record: Record) -> float:
+        """How much worse than float32 the record is, on the same samples; infinite where not measured."""
+        change = record.accuracy_change
+        if change is None or math.isnan(change) or record.state == "failed":
+            return math.inf
+        return -change if self.higher_is_better else change
+
+    def within(self, record: Record, margin: float = 0.0) -> bool:
+        """Whether the record was measured in full and keeps the bound."""
+        return record.state == "ok" and self.drop(record) <= self.max_drop - margin + _ROUNDING
+
+    @property
+    def hopeless_drop(self) -> float:
+        """A drop beyond which a candidate is worth no more samples, once some other keeps the bound."""
+        return 2 * self.max_drop
+
+    @property
+    def worst_drop(self) -> float:
+        """The drop from which on the front is of no interest."""
+        return max(4 * self.max_drop, 0.02)
+
+
+def is_faster(record: Record) -> bool:
+    """Whether the record beats float32 by more than the noise: the whole interval of the ratio is below 1."""
+    if record.latency_ratio is None or record.state == "failed":
+        return False
+    high = record.latency_ratio_interval[1] if record.latency_ratio_interval else record.latency_ratio
+    return high < 1
+
+
+def evaluate_safely(
+    evaluator: Evaluator, strategy: Strategy, *, stop_below: float | None, time_left_s: float | None
+) -> Record:
+    """Measures one candidate; whatever goes wrong is a failed record, except for a full disk.
+
+    Raises StorageError and KeyboardInterrupt alone.
+    """
+    try:
+        record = evaluator.evaluate(strategy, stop_below=stop_below, time_left_s=time_left_s)
+    except StorageError:
+        raise
+    except HagoError as error:
+        return Record(0, "", strategy, state="failed", reason=f"{type(error).__name__}: {error}")
+    except Exception as error:  # a bug of a compiler or of a metric must not end the search
+        text = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {text[0] if text else 'no message'}"
+        return Record(0, "", strategy, state="failed", reason=reason)
+    if record.state == "ok" and (record.accuracy is None or record.accuracy_change is None):
+        return Record(0, "", strategy, state="failed", reason="the evaluator gave no accuracy")
+    return record
+
+
+def common_reason(records: Sequence[Record]) -> str:
+    """The reason that most of these failed records share, by its first line."""
+    reasons = [(record.reason or "no reason given").splitlines()[0] for record in records]
+    return max(reasons, key=reasons.count)

@@ -1,0 +1,139 @@
+"""What a search hands back, and how the answer is chosen among the records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..errors import HagoError
+from ..record import Record
+from .blockers import Blocker
+from .objective import Goal, is_faster
+from .sensitivity import Sensitivities
+from .timing import TimeTable
+
+# Ratios this close are the same: of such candidates the more accurate one is taken.
+_SAME_RATIO = 1.01
+
+MET, NOT_FASTER, NOT_MET = "met", "not faster", "not met"
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The outcome of a search. It always holds an answer.
+
+    ``best`` is the answer. ``outcome`` says what it is: "met", the fastest strategy within the bound, faster
+    than float32 beyond the noise; "not faster", float32 itself, since strategies within the bound were
+    found but none that is faster; "not met", the closest strategy (the least drop), since none keeps the bound
+    (float32 where none could be measured at all). ``test`` is the answer on the test part, from which alone
+    its accuracy is to be told, ``float_test`` is float32's there; None where the search was cut short.
+    ``front`` are the records that no other beats in both latency and accuracy, the fastest first.
+    ``closest`` is the least drop among those faster than float32. ``stopped`` says why the search ended,
+    and ``error`` holds what ended it early, such as a full disk. ``trials`` counts all trials of the study,
+    ``seconds`` is the time of this run. ``first_within_s``: when the first strategy within the bound was there.
+    """
+
+    float: Record
+    best: Record
+    front: tuple[Record, ...]
+    records: tuple[Record, ...]
+    outcome: str
+    goal: Goal
+    closest: Record | None = None
+    test: Record | None = None
+    float_test: Record | None = None
+    blockers: tuple[Blocker, ...] = ()
+    sensitivities: Sensitivities = field(default_factory=Sensitivities)
+    times: TimeTable = field(default_factory=TimeTable)
+    stopped: str = ""
+    error: HagoError | None = None
+    trials: int = 0
+    seconds: float = 0.0
+    first_within_s: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether a strategy within the bound and faster than float32 was found."""
+        return self.outcome == MET
+
+    @property
+    def test_within(self) -> bool | None:
+        """Whether the answer keeps the bound on the test part too; None where it was not tested."""
+        return None if self.test is None or self.test.state != "ok" else self.goal.within(self.test)
+
+    def summary(self) -> str:
+        """The answer in a few sentences."""
+        bound = f"a drop of at most {self.goal.max_drop:g}"
+        if self.outcome == MET:
+            text = f"{_speed(self.best)} than float32 within {bound}"
+        elif self.outcome == NOT_FASTER:
+            text = f"float32 stays: no strategy within {bound} is faster beyond the noise"
+        elif self.best is self.float:
+            text = f"float32 stays: no candidate could be measured within {bound}"
+        else:
+            drop = self.goal.drop(self.best)
+            text = f"no strategy keeps {bound}: the closest drops by {drop:.4g} and is {_speed(self.best)} than float32"
+        sentences = [text[0].upper() + text[1:] + "."]
+        if self.test is not None and self.test.state == "ok" and self.test.accuracy is not None:
+            where = f"On the test samples its accuracy is {self.test.accuracy:.4g}"
+            if self.test.accuracy_change is not None:
+                where += f" (float32 {self.test.accuracy_change * -1 + self.test.accuracy:.4g})"
+            if self.outcome == MET and not self.test_within:
+                where += ", outside the bound: it was chosen on other samples, where it looked better"
+            sentences.append(where + ".")
+        if self.blockers:
+            sentences.append("In the way: " + "; ".join(map(str, self.blockers)) + ".")
+        if self.error is not None:
+            sentences.append(f"The search ended early: {self.error.what}")
+        return " ".join(sentences)
+
+
+def _speed(record: Record) -> str:
+    ratio = record.latency_ratio
+    if ratio is None or ratio <= 0:
+        return "of unknown speed other"
+    return f"{1 / ratio:.2f} times faster" if ratio < 1 else f"{ratio:.2f} times slower"
+
+
+def choose(float_record: Record, records: Sequence[Record], goal: Goal) -> tuple[Record, str]:
+    """The answer and its outcome. Of candidates as fast as the fastest within 1 %, the most accurate.
+
+    With a margin, candidates that keep it come first; where none does, the bound itself counts.
+    """
+    within = [record for record in records if goal.within(record)]
+    for margin in dict.fromkeys((goal.margin, 0.0)):
+        faster = [record for record in within if goal.within(record, margin) and is_faster(record)]
+        if faster:
+            fastest = min(_ratio(record) for record in faster)
+            close = [record for record in faster if _ratio(record) <= fastest * _SAME_RATIO]
+            return min(close, key=lambda record: (goal.drop(record), _ratio(record), record.id)), MET
+    if within:
+        return float_record, NOT_FASTER
+    measured = [record for record in records if record.state in ("ok", "pruned")]
+    if not measured:
+        return float_record, NOT_MET
+    # A stopped measurement knows the drop of some samples alone: complete ones come first.
+    return min(measured, key=lambda r: (r.state != "ok", goal.drop(r), _ratio(r), r.id)), NOT_MET
+
+
+def find_closest(records: Sequence[Record], goal: Goal) -> Record | None:
+    """The record faster than float32 with the least drop, complete ones first."""
+    faster = [record for record in records if is_faster(record)]
+    return min(faster, key=lambda r: (r.state != "ok", goal.drop(r), _ratio(r), r.id), default=None)
+
+
+def pareto_front(records: Sequence[Record], goal: Goal) -> tuple[Record, ...]:
+    """The complete records that no other is at least as good as in latency and accuracy; the fastest first."""
+    points = sorted(
+        (r for r in records if r.state == "ok" and r.latency_ratio is not None),
+        key=lambda r: (_ratio(r), goal.drop(r), r.id),
+    )
+    front: list[Record] = []
+    for record in points:
+        if not front or goal.drop(record) < goal.drop(front[-1]):
+            front.append(record)
+    return tuple(front)
+
+
+def _ratio(record: Record) -> float:
+    return float("inf") if record.latency_ratio is None else record.latency_ratio

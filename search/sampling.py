@@ -1,0 +1,203 @@
+"""What to try next: Optuna's samplers over the history of a search, as one pure function.
+
+``propose`` builds a study in memory from the history, with a new sampler seeded by the search's seed and
+the number of trials so far, and asks it. So a proposal depends on the seed and the history alone: a search
+that was interrupted proposes what it would have proposed anyway, and nothing but measured candidates is
+ever written to the stored study.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler
+
+from ..errors import MissingExtraError, SearchError
+from .groups import FLOAT32
+from .sensitivity import Sensitivities, base_scheme, main_scheme
+from .space import Params, SearchSpace
+
+SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
+SamplerFactory = Callable[[int], BaseSampler]
+"""Seed -> a new Optuna sampler: pass one to use any sampler of Optuna's or your own."""
+
+_STARTUP = 5  # random trials before a sampler learns; the warm start's candidates count
+_POPULATION = 8  # of NSGA-II: searches have tens of trials, not thousands
+_ASKS = 24
+_MUTATIONS = 200
+_SMALL = 4096
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A past trial as samplers see it: ``values`` are minimised, a ``violation`` above 0 breaks the bound."""
+
+    params: Params
+    values: tuple[float, ...]
+    violation: float
+
+
+def check_sampler(sampler: str | SamplerFactory) -> None:
+    """Raises SearchError for an unknown sampler, MissingExtraError where its package is not installed."""
+    if callable(sampler):
+        return
+    if sampler not in SAMPLERS:
+        raise SearchError(f"there is no sampler {sampler!r}", hint=f"samplers: {', '.join(SAMPLERS)}")
+    if sampler == "gp" and importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("torch", "torch", "the sampler 'gp' (Gaussian processes)")
+
+
+def make_sampler(sampler: str | SamplerFactory, seed: int) -> BaseSampler:
+    """A new sampler. The grid is not one of Optuna's: see :func:`grid`."""
+    with warnings.catch_warnings():  # multivariate sampling and the like are marked experimental
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if callable(sampler):
+            return sampler(seed)
+        if sampler == "tpe":
+            return optuna.samplers.TPESampler(
+                seed=seed, multivariate=True, constant_liar=False, n_startup_trials=_STARTUP
+            )
+        if sampler == "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
+        if sampler == "gp":
+            return optuna.samplers.GPSampler(
+                seed=seed, n_startup_trials=_STARTUP, deterministic_objective=True
+            )
+        return optuna.samplers.RandomSampler(seed=seed)
+
+
+def propose(
+    space: SearchSpace,
+    sampler: str | SamplerFactory,
+    seed: int,
+    history: Sequence[Observation],
+    known: Mapping[str, Observation],
+    sensitivities: Sensitivities,
+) -> dict[str, str] | None:
+    """Parameters of a strategy that is not among ``known``; None when there is none left.
+
+    ``known`` maps a strategy's key to what came of it. A sampler that repeats itself is told the known
+    result and asked again; after some rounds a neighbour of a good strategy, or a random one, is taken.
+    """
+    if sampler == "grid":
+        points = grid(space, sensitivities)
+        return next((params for params in points if space.strategy(params).key() not in known), None)
+    digest = hashlib.sha256(f"{seed}:{len(history)}".encode()).digest()
+    trial_seed = int.from_bytes(digest[:4], "little")
+    if space.parameters and history:
+        params = _ask(space, sampler, trial_seed, history, known)
+        if params is not None:
+            return params
+    return _neighbour(space, np.random.default_rng(trial_seed), history, known)
+
+
+def _ask(
+    space: SearchSpace,
+    sampler: str | SamplerFactory,
+    seed: int,
+    history: Sequence[Observation],
+    known: Mapping[str, Observation],
+) -> dict[str, str] | None:
+    distributions: dict[str, BaseDistribution] = {
+        name: CategoricalDistribution(choices) for name, choices in space.parameters.items()
+    }
+    study = optuna.create_study(
+        directions=["minimize"] * len(history[0].values), sampler=make_sampler(sampler, seed)
+    )
+    # Genetic samplers keep their generations in trials that they themselves have begun.
+    replay = callable(sampler) or sampler == "nsga2"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        for past in history:
+            if replay:
+                study.enqueue_trial(dict(past.params))
+                _tell(study, study.ask(distributions), past)
+            else:
+                finished = optuna.trial.create_trial(
+                    params=dict(past.params),
+                    distributions=distributions,
+                    values=past.values,
+                    constraints={"max_drop": past.violation},
+                )
+                study.add_trial(finished)
+        for _ in range(_ASKS):
+            trial = study.ask(distributions)
+            params = {name: str(trial.params[name]) for name in distributions}
+            repeated = known.get(space.strategy(params).key())
+            if repeated is None:
+                return params
+            _tell(study, trial, repeated)
+    return None
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, outcome: Observation) -> None:
+    trial.set_constraint("max_drop", outcome.violation)
+    study.tell(trial, outcome.values)
+
+
+def _neighbour(
+    space: SearchSpace,
+    rng: np.random.Generator,
+    history: Sequence[Observation],
+    known: Mapping[str, Observation],
+) -> dict[str, str] | None:
+    """One or two changes to the best past trial, then anything; None when all has been tried."""
+    names = list(space.parameters)
+
+    def is_new(params: Params) -> bool:
+        return space.strategy(params).key() not in known
+
+    start: dict[str, str] = {}
+    if history:
+        start = dict(min(history, key=lambda past: (max(past.violation, 0.0), past.values)).params)
+    for attempt in range(2 * _MUTATIONS):
+        local = bool(start) and attempt < _MUTATIONS
+        changed = rng.choice(names, size=min(len(names), 2), replace=False) if local else names
+        drawn = {name: str(rng.choice(space.parameters[name])) for name in changed}
+        params = {**start, **drawn} if local else drawn
+        if is_new(params):
+            return params
+    if space.size <= _SMALL:
+        return next((params for params in _all(space) if is_new(params)), None)
+    return None
+
+
+def _all(space: SearchSpace) -> Iterator[dict[str, str]]:
+    for chosen in product(*space.parameters.values()):
+        yield dict(zip(space.parameters, chosen, strict=True))
+
+
+def grid(space: SearchSpace, sensitivities: Sensitivities) -> Iterator[dict[str, str]]:
+    """Every set of parameters where there are few; else a coarse grid over the whole model.
+
+    The coarse grid: how many of the most sensitive groups stay in float32 (none, 1, 2, 3, 5, 8 ...), by
+    scheme of all others, by calibrator.
+    """
+    if space.size <= _SMALL:
+        yield from _all(space)
+        return
+    order = sorted(
+        space.groups, key=lambda g: -sensitivities.loss(space, g, base_scheme(g))[0]
+    )  # stable: the model's order where nothing is known
+    schemes = dict.fromkeys(s for g in space.groups for s in g.schemes if s.precision != "float32")
+    calibrators = sensitivities.calibrators(space, main_scheme(space))
+    for kept in _fibonacci(len(order)):
+        in_float = {group.name for group in islice(order, kept)}
+        for scheme, calibrator in product(schemes, calibrators):
+            chosen = [g.find(FLOAT32 if g.name in in_float else scheme) for g in space.groups]
+            yield space.make_params(chosen, calibrator)
+
+
+def _fibonacci(limit: int) -> Iterator[int]:
+    a, b = 0, 1
+    while a < limit:
+        yield a
+        a, b = (1, 2) if a == 0 else (b, a + b)

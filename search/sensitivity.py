@@ -1,0 +1,169 @@
+"""How much each group of layers costs in accuracy: the additive model of what quantization does.
+
+One group at a time is quantized, all others stay in float32, and the final outputs are compared with
+float32's on calibration samples. Errors of different layers are close to independent, so their powers
+add up (Zhou et al. 2018, "Adaptive Quantization for Deep Neural Network"): a strategy's loss is taken as
+the sum of its groups'. It ranks strategies; their accuracy is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import HagoError, StorageError
+from .groups import FLOAT32, Group, Scheme
+from .objective import Evaluator
+from .space import SearchSpace
+
+Probe = tuple[str, str, str]
+"""Group, scheme (as text), calibrator. The group "" stands for all groups at once."""
+
+EVERYWHERE = ""
+MOST_PROBES = 160  # of single groups: bounds the pass on nets of hundreds of layers
+_MAC_BUDGET = 2e10  # multiply-adds of one probe; fixes how many samples it takes, the same on any machine
+_FEWEST_SAMPLES, _MOST_SAMPLES = 8, 64
+
+# Loss relative to int8 per channel where a scheme was not probed: half a bit of range is a factor 2.
+_TYPICAL = {"per_tensor": 2.0, "per_group": 0.7}
+_TYPICAL_PRECISION = {"int7": 4.0, "bfloat16": 0.02, "float16": 0.001}
+
+
+@dataclass(frozen=True)
+class Sensitivities:
+    """What was probed: (group, scheme, calibrator) -> loss; infinite where a probe failed."""
+
+    losses: Mapping[Probe, float] = field(default_factory=dict)
+
+    def with_(self, probe: Probe, loss: float) -> Sensitivities:
+        return Sensitivities({**self.losses, probe: loss})
+
+    def best(self, group: str, scheme: Scheme) -> tuple[float, str] | None:
+        """The least loss probed for the group at this scheme, and the calibrator that gave it."""
+        found = [
+            (loss, calibrator)
+            for (name, text, calibrator), loss in self.losses.items()
+            if name == group and text == str(scheme)
+        ]
+        return min(found) if found else None
+
+    def calibrators(self, space: SearchSpace, scheme: Scheme) -> list[str]:
+        """All calibrators, the best for the whole model first; those not probed come last."""
+        return sorted(
+            space.calibrators, key=lambda c: self.losses.get((EVERYWHERE, str(scheme), c), math.inf)
+        )
+
+    def loss(self, space: SearchSpace, group: Group, scheme: Scheme) -> tuple[float, str]:
+        """Loss and best calibrator of a group at a scheme; estimated from its kin where not probed."""
+        base = base_scheme(group)
+        favourite = self.calibrators(space, base)[0]
+        if scheme.precision == "float32":
+            return 0.0, favourite
+        exact = self.best(group.name, scheme)
+        if exact is not None:
+            return exact
+        known = self.best(group.name, base)
+        loss, calibrator = known if known is not None else (self._typical(), favourite)
+        return loss * self._factor(scheme) / self._factor(base), calibrator
+
+    def _typical(self) -> float:
+        """The mean loss of the groups probed, for those that were not."""
+        found = [v for (group, _, _), v in self.losses.items() if group != EVERYWHERE and math.isfinite(v)]
+        return sum(found) / len(found) if found else 1.0
+
+    @staticmethod
+    def _factor(scheme: Scheme) -> float:
+        kind = scheme.granularity.kind if scheme.granularity else ""
+        return _TYPICAL_PRECISION.get(scheme.precision, 1.0) * _TYPICAL.get(kind, 1.0)
+
+    def to_json(self) -> list[list[Any]]:
+        """Plain data; a failed probe's loss is null."""
+        return [[*probe, loss if math.isfinite(loss) else None] for probe, loss in self.losses.items()]
+
+    @classmethod
+    def from_json(cls, data: Iterable[Sequence[Any]]) -> Sensitivities:
+        return cls({(g, s, c): math.inf if loss is None else float(loss) for g, s, c, loss in data})
+
+
+def base_scheme(group: Group) -> Scheme:
+    """The scheme that the group is probed at first: the hardware's favourite among the integers."""
+    return next((s for s in group.schemes if s in group.integer), group.schemes[0])
+
+
+def sample_count(space: SearchSpace) -> int:
+    """How many calibration samples a probe takes: fewer for larger models."""
+    macs = max(1, sum(space.macs.values()))
+    return int(min(_MOST_SAMPLES, max(_FEWEST_SAMPLES, _MAC_BUDGET // macs)))
+
+
+def uniform_probes(space: SearchSpace) -> list[Probe]:
+    """Everything at the base scheme, with each calibrator."""
+    scheme = main_scheme(space)
+    return [(EVERYWHERE, str(scheme), calibrator) for calibrator in space.calibrators]
+
+
+def main_scheme(space: SearchSpace) -> Scheme:
+    """The base scheme that most groups have."""
+    bases = [base_scheme(group) for group in space.groups]
+    return max(dict.fromkeys(bases), key=bases.count) if bases else FLOAT32
+
+
+def next_probe(space: SearchSpace, known: Sensitivities, thorough: bool) -> Probe | None:
+    """What to probe next, given what is known; None when that is enough.
+
+    Every group at its base scheme; ``thorough`` (the bound is at stake) also the other good calibrators
+    and the other schemes of the groups that cost most. A function of ``known`` alone, so that an
+    interrupted pass goes on where it was.
+    """
+    done = sum(1 for group, _, _ in known.losses if group != EVERYWHERE)
+    if done >= MOST_PROBES:
+        return None
+    main = main_scheme(space)
+    by_rank = known.calibrators(space, main)
+    groups = [g for g in space.groups if g.integer and len(g.schemes) > 1]
+    # The largest first: if the pass is cut short, they matter most.
+    for group in sorted(groups, key=lambda g: -sum(space.macs[name] for name in g.layers)):
+        probe = (group.name, str(base_scheme(group)), by_rank[0])
+        if probe not in known.losses:
+            return probe
+    if not thorough:
+        return None
+    costly = sorted(
+        groups, key=lambda g: -known.losses[(g.name, str(base_scheme(g)), by_rank[0])]
+    )  # stable: the model's order among equals
+    for group in costly[:16]:
+        for calibrator in by_rank[1:3]:
+            probe = (group.name, str(base_scheme(group)), calibrator)
+            if probe not in known.losses:
+                return probe
+    for group in costly[:8]:
+        _, calibrator = known.loss(space, group, base_scheme(group))
+        for scheme in group.schemes:
+            probe = (group.name, str(scheme), calibrator)
+            if scheme.precision != "float32" and known.best(group.name, scheme) is None:
+                return probe
+    return None
+
+
+def measure_probe(space: SearchSpace, evaluator: Evaluator, probe: Probe, samples: int) -> float:
+    """The loss of one probe; infinite where it cannot be built or run. Raises StorageError alone."""
+    name, text, calibrator = probe
+    schemes = []
+    for group in space.groups:
+        by_text = {str(scheme): scheme for scheme in group.schemes}
+        if name == EVERYWHERE:
+            schemes.append(by_text.get(text) or base_scheme(group))
+        elif name == group.name:
+            schemes.append(by_text[text])
+        else:
+            schemes.append(group.find(FLOAT32))
+    strategy = space.strategy(space.make_params(schemes, calibrator))
+    try:
+        loss = float(evaluator.sensitivity(strategy, samples))
+    except StorageError:
+        raise
+    except HagoError:
+        return math.inf
+    return loss if math.isfinite(loss) and loss >= 0 else math.inf

@@ -1,0 +1,222 @@
+"""The search space: groups of layers, what each may do, and the way between parameters and strategies.
+
+Each group has two categorical parameters, named after its first layer: ``NAME.scheme`` (precision and
+granularity of the weights, such as ``int8/per_channel``) and ``NAME.calibrator``. Both are always there,
+so that every sampler sees one fixed space; a calibrator says nothing where its group stays in float, and
+two sets of parameters that mean the same give the same :class:`Strategy`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import StrategyError
+from ..files import hash_bytes
+from ..strategy import CALIBRATORS, Choice, Strategy
+from .grouping import Flow, find_flows, group_layers, tied_layers
+from .groups import Group, Scheme, make_group, ways_of
+
+if TYPE_CHECKING:
+    from ..model import Layer, Model
+    from ..spec import HardwareSpec
+
+Params = Mapping[str, str]
+"""Parameter name -> the choice made, as text."""
+
+
+class SuggestsCategorical(Protocol):
+    """What :meth:`SearchSpace.suggest` needs of an Optuna trial."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str: ...
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """All strategies that a search may propose for one model on one hardware.
+
+    ``ties`` are layers that read one tensor and so have one calibrator: that of the first of them that
+    computes in integers. ``layers`` are all the model's, ``macs`` their multiply-adds.
+    """
+
+    model_hash: str
+    hw: str
+    groups: tuple[Group, ...]
+    calibrators: tuple[str, ...]
+    ties: tuple[tuple[str, ...], ...]
+    flows: tuple[Flow, ...]
+    macs: Mapping[str, int]
+
+    @classmethod
+    def from_model(
+        cls, model: Model, spec: HardwareSpec, calibrators: Sequence[str] = CALIBRATORS
+    ) -> SearchSpace:
+        """Groups the layers of ``model`` and gathers what ``spec`` allows each group.
+
+        Raises StrategyError when an unknown calibrator, or none, is named.
+        """
+        if not calibrators or (unknown := [name for name in calibrators if name not in CALIBRATORS]):
+            raise StrategyError(
+                f"unknown calibrators {unknown}" if calibrators else "a search needs a calibrator",
+                hint=f"calibrators: {', '.join(CALIBRATORS)}",
+            )
+        layers = {layer.name: layer for layer in model.layers}
+
+        def searched(layer: Layer) -> bool:
+            ways = ways_of(layer, spec) if layer.quantizable and layer.kind != "shape" else ()
+            return any(way.precision != "float32" for way in ways)
+
+        groups = tuple(
+            make_group([layers[name] for name in names], spec) for names in group_layers(model, searched)
+        )
+        group_of = {name: i for i, group in enumerate(groups) for name in group.layers}
+        return cls(
+            model_hash=model.hash,
+            hw=spec.name,
+            groups=groups,
+            calibrators=tuple(dict.fromkeys(calibrators)),
+            ties=tied_layers(model, searched),
+            flows=find_flows(model, group_of),
+            macs=MappingProxyType({layer.name: int(layer.macs) for layer in model.layers}),
+        )
+
+    @cached_property
+    def parameters(self) -> Mapping[str, tuple[str, ...]]:
+        """Parameter -> its choices; those with a single choice are left out."""
+        found: dict[str, tuple[str, ...]] = {}
+        for group in self.groups:
+            if len(group.schemes) > 1:
+                found[f"{group.name}.scheme"] = tuple(str(scheme) for scheme in group.schemes)
+            if group.integer and len(self.calibrators) > 1:
+                found[f"{group.name}.calibrator"] = self.calibrators
+        return MappingProxyType(found)
+
+    @property
+    def size(self) -> int:
+        """How many sets of parameters there are (strategies can be fewer)."""
+        return prod(len(choices) for choices in self.parameters.values())
+
+    @cached_property
+    def signature(self) -> str:
+        """A hash of the space: two searches of one signature can share their trials."""
+        content = {name: list(choices) for name, choices in self.parameters.items()}
+        layers = [group.layers for group in self.groups]
+        return hash_bytes(json.dumps([self.model_hash, self.hw, content, layers, self.ties]))
+
+    @cached_property
+    def _by_text(self) -> list[dict[str, Scheme]]:
+        return [{str(scheme): scheme for scheme in group.schemes} for group in self.groups]
+
+    def schemes(self, params: Params) -> tuple[Scheme, ...]:
+        """The scheme of each group. A parameter not given takes its first choice."""
+        chosen = []
+        for group, by_text in zip(self.groups, self._by_text, strict=True):
+            text = params.get(f"{group.name}.scheme", str(group.schemes[0]))
+            if text not in by_text:
+                raise StrategyError(
+                    f"{text!r} is not among the choices",
+                    where=group.name,
+                    hint=f"choices: {', '.join(by_text)}",
+                )
+            chosen.append(by_text[text])
+        return tuple(chosen)
+
+    def calibrator(self, params: Params, group: Group) -> str:
+        return params.get(f"{group.name}.calibrator", self.calibrators[0])
+
+    def make_params(
+        self, schemes: Mapping[str, Scheme] | Sequence[Scheme], calibrators: Mapping[str, str] | str
+    ) -> dict[str, str]:
+        """Parameters from the scheme of every group, and one calibrator for all or one for each group."""
+        params: dict[str, str] = {}
+        for i, group in enumerate(self.groups):
+            scheme = schemes[group.name] if isinstance(schemes, Mapping) else schemes[i]
+            wanted = calibrators if isinstance(calibrators, str) else calibrators.get(group.name, "")
+            params[f"{group.name}.scheme"] = str(scheme)
+            params[f"{group.name}.calibrator"] = wanted if wanted in self.calibrators else self.calibrators[0]
+        return {name: params[name] for name in self.parameters}
+
+    def uniform(self, scheme: Scheme, calibrator: str) -> dict[str, str]:
+        """Every group at this scheme, or at the nearest that it has."""
+        return self.make_params([group.find(scheme) for group in self.groups], calibrator)
+
+    def strategy(self, params: Params) -> Strategy:
+        """The strategy that these parameters mean; raises StrategyError on a choice that is not there."""
+        choices: dict[str, Choice] = {}
+        integer: set[str] = set()
+        for group, scheme in zip(self.groups, self.schemes(params), strict=True):
+            calibrator = self.calibrator(params, group)
+            for member in group.members:
+                choice = member.ways[scheme]
+                if scheme in member.integer:
+                    choice = replace(choice, calibrator=calibrator)
+                    integer.add(member.layer)
+                if choice.precision != "float32":
+                    choices[member.layer] = choice
+        for tie in self.ties:
+            tied = [name for name in tie if name in integer]
+            for name in tied[1:]:
+                choices[name] = replace(choices[name], calibrator=choices[tied[0]].calibrator)
+        return Strategy(self.model_hash, self.hw, choices)
+
+    def params(self, strategy: Strategy) -> dict[str, str]:
+        """Parameters that mean this strategy; raises StrategyError where the space has none."""
+        schemes: dict[str, Scheme] = {}
+        calibrators: dict[str, str] = {}
+        follower = {name: tie for tie in self.ties for name in tie}
+        integer = {
+            name
+            for name, choice in strategy.choices.items()
+            if any(
+                choice.precision == member.ways[scheme].precision
+                for group in self.groups
+                for member in group.members
+                if member.layer == name
+                for scheme in member.integer
+            )
+        }
+        for group in self.groups:
+            fitting = [s for s in group.schemes if _fits(group, s, strategy)]
+            if not fitting:
+                raise StrategyError(
+                    "its layers "
+                    + ", ".join(f"{name} ({strategy.choice(name).precision})" for name in group.layers)
+                    + " must agree, at a choice that the hardware has",
+                    where=group.name,
+                )
+            schemes[group.name] = fitting[0]
+            heads = [name for name in group.layers if name in integer and _leads(name, follower, integer)]
+            named = heads or [name for name in group.layers if name in integer]
+            if named:
+                calibrators[group.name] = strategy.choice(named[0]).calibrator
+        params = self.make_params(schemes, calibrators)
+        if self.strategy(params).key() != strategy.key():
+            raise StrategyError(
+                "the strategy is none of this search: calibrators differ within a group or a shared tensor",
+                hint="give layers that read one tensor, and layers of one group, one calibrator",
+            )
+        return params
+
+    def suggest(self, trial: SuggestsCategorical) -> Strategy:
+        """The strategy that an Optuna trial proposes."""
+        return self.strategy(
+            {name: trial.suggest_categorical(name, choices) for name, choices in self.parameters.items()}
+        )
+
+
+def _leads(name: str, tie_of: Mapping[str, tuple[str, ...]], integer: set[str]) -> bool:
+    return next((other for other in tie_of.get(name, (name,)) if other in integer), name) == name
+
+
+def _fits(group: Group, scheme: Scheme, strategy: Strategy) -> bool:
+    return all(
+        (strategy.choice(m.layer).precision, strategy.choice(m.layer).granularity)
+        == (m.ways[scheme].precision, m.ways[scheme].granularity)
+        or strategy.choice(m.layer).precision == m.ways[scheme].precision == "float32"
+        for m in group.members
+    )

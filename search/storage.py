@@ -1,0 +1,142 @@
+"""Where a study is kept: sqlite by default, any database that Optuna takes, a journal file, or memory."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..errors import SearchError, StorageError
+
+STUDY_FILE = "study.db"
+_JOURNALS = (".journal", ".log")
+_BUSY_S = 60  # how long to wait for another process that writes to the same sqlite file
+_TABLES_VERSION_HINT = (
+    "it was made by another version of Optuna: `optuna storage upgrade` brings it up to date"
+)
+
+StorageLike = str | os.PathLike[str] | BaseStorage | None
+
+
+@contextmanager
+def storage_errors(where: str) -> Iterator[None]:
+    """Makes what a storage may raise into one StorageError that says what to do."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        cause = error.__cause__ if error.__cause__ is not None else error
+        text = str(getattr(cause, "orig", None) or getattr(cause, "strerror", None) or cause).splitlines()
+        raise StorageError(
+            f"the study cannot be read or written: {text[0] if text else type(cause).__name__}",
+            where=where,
+            hint="trials finished so far are safe; free some space or mend the storage, then resume",
+        ) from error
+
+
+def open_storage(storage: StorageLike, folder: Path | None) -> tuple[BaseStorage, str]:
+    """The storage, and what to call it in messages.
+
+    ``storage``: a URL (``sqlite:///...``, ``postgresql://...``, ``mysql://...``), a path (a journal where it
+    ends in .journal or .log, else sqlite), one of Optuna's storages, or None for ``study.db`` in ``folder``
+    (in memory without a folder). Raises StorageError, or SearchError for a URL that is none.
+    """
+    if isinstance(storage, BaseStorage):
+        return storage, type(storage).__name__
+    if storage is None:
+        if folder is None:
+            return InMemoryStorage(), "memory"
+        storage = folder / STUDY_FILE
+    text = os.fspath(storage)
+    if "://" in text:
+        return _open_database(text, _without_password(text)), _without_password(text)
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise StorageError("there is no such folder", where=str(path.parent), hint="make it, or name another")
+    if path.suffix in _JOURNALS:
+        with storage_errors(text):
+            lock = _FileLock(path)
+            _cut_torn_line(path, lock)
+            return JournalStorage(JournalFileBackend(str(path), lock_obj=cast(Any, lock))), text
+    return _open_database(f"sqlite:///{path.absolute()}", text), text
+
+
+def _open_database(url: str, where: str) -> BaseStorage:
+    engine: dict[str, object] = {}
+    if url.startswith("sqlite"):
+        engine = {"connect_args": {"timeout": _BUSY_S}}
+    try:
+        with storage_errors(where):
+            return RDBStorage(url, engine_kwargs=engine)
+    except (ImportError, ValueError) as error:
+        raise SearchError(
+            f"the storage cannot be opened: {str(error).splitlines()[0]}",
+            where=where,
+            hint="a storage is a path, or a URL such as sqlite:///study.db or postgresql://user@host/name "
+            "(whose driver, such as psycopg2, must be installed)",
+        ) from error
+    except RuntimeError as error:
+        raise StorageError(
+            f"the storage cannot be opened: {str(error).splitlines()[0]}",
+            where=where,
+            hint=_TABLES_VERSION_HINT,
+        ) from error
+
+
+def _without_password(url: str) -> str:
+    scheme, rest = url.split("://", 1)
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}://{user.split(':')[0]}{at}{host}"
+
+
+class _FileLock:
+    """A lock on a file beside the journal, which the system takes back when its holder dies."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(path.name + ".lock")
+        self._handle: int | None = None
+        try:
+            import fcntl  # noqa: F401  (absent on some systems: then Optuna's lock, which times out)
+
+            self._other: JournalFileSymlinkLock | None = None
+        except ImportError:
+            self._other = JournalFileSymlinkLock(str(path))
+
+    def acquire(self) -> bool:
+        if self._other is not None:
+            return self._other.acquire()
+        import fcntl
+
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        self._handle = handle
+        return True
+
+    def release(self) -> None:
+        if self._other is not None:
+            self._other.release()
+        elif self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def _cut_torn_line(path: Path, lock: _FileLock) -> None:
+    """Takes away half a line that a killed writer left: the next line would be lost with it."""
+    if not path.exists():
+        return
+    lock.acquire()
+    try:
+        with path.open("r+b") as file:
+            data = file.read()
+            end = data.rfind(b"\n") + 1
+            if end < len(data):
+                file.truncate(end)
+    finally:
+        lock.release()

@@ -1,0 +1,139 @@
+"""How long a strategy takes, from the times of kernels measured once: the additive model of latency.
+
+The kernels of a model run one after the other, so its time is close to the sum of theirs, plus what it
+costs to bring tensors from floats to integers where neighbours differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import HagoError, StorageError
+from .groups import FLOAT32, Group, Member, Scheme
+from .objective import Evaluator
+from .space import SearchSpace
+
+# What a conversion costs, from what such kernels take on a current core: about ten elements per
+# nanosecond, and half a microsecond to call one. Only the order of magnitude matters.
+CONVERT_CALL_S = 5e-7
+CONVERT_ELEMENT_S = 1e-10
+
+# Where nothing was timed: seconds per multiply-add in float32, and what other precisions take of that.
+_MAC_S = 2e-11
+_CALL_S = 1e-6
+_TYPICAL = {"int8": 0.4, "int7": 0.4, "bfloat16": 0.7, "float16": 0.7}
+# A two-level scale multiplies once more per group of weights.
+_PER_GROUP = 1.25
+
+
+@dataclass(frozen=True)
+class TimeTable:
+    """Scheme (as text) -> layer -> seconds, measured with the whole model at that scheme.
+
+    A scheme that was not timed takes the time of the same precision per channel (a quarter more for
+    per-group weights), or else of float32; without any times, multiply-adds stand in.
+    """
+
+    times: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def layer_s(self, layer: str, scheme: Scheme, macs: int = 0) -> float:
+        """Seconds of one layer under one scheme."""
+        exact = self.times.get(str(scheme), {})
+        if layer in exact:
+            return exact[layer]
+        if scheme.precision == "float32":
+            return macs * _MAC_S + _CALL_S
+        factor = 1.0
+        if scheme.granularity is not None and scheme.granularity.kind == "per_group":
+            factor = _PER_GROUP
+        for text, times in self.times.items():
+            kin = text.split("/")[0] == scheme.precision and "per_group" not in text
+            if kin and layer in times:
+                return times[layer] * factor
+        typical = 1.0 if self.times else _TYPICAL.get(scheme.precision, 1.0)
+        return self.layer_s(layer, FLOAT32, macs) * factor * typical
+
+    def member_s(self, member: Member, scheme: Scheme, macs: int) -> float:
+        """Seconds of one layer of a group, which may stay in float where its group does not."""
+        stays = member.ways[scheme].precision == "float32"
+        return self.layer_s(member.layer, FLOAT32 if stays else scheme, macs)
+
+    def group_s(self, space: SearchSpace, group: Group, scheme: Scheme) -> float:
+        """Seconds of a group's layers under one of its schemes."""
+        return sum(self.member_s(m, scheme, space.macs[m.layer]) for m in group.members)
+
+    def float_s(self, space: SearchSpace) -> float:
+        """Seconds of the whole model in float32."""
+        times = self.times.get("float32")
+        if times:
+            return sum(times.values())
+        return sum(self.layer_s(layer, FLOAT32, macs) for layer, macs in space.macs.items())
+
+    def predict_s(self, space: SearchSpace, schemes: Sequence[Scheme]) -> float:
+        """Seconds of the whole model with these schemes, one for each group."""
+        total = self.float_s(space) + convert_s(space, schemes)
+        for group, scheme in zip(space.groups, schemes, strict=True):
+            floats = sum(self.layer_s(m.layer, FLOAT32, space.macs[m.layer]) for m in group.members)
+            total += self.group_s(space, group, scheme) - floats
+        return total
+
+    def ratio(self, space: SearchSpace, schemes: Sequence[Scheme]) -> float:
+        """Predicted latency over float32's."""
+        return self.predict_s(space, schemes) / max(self.float_s(space), 1e-12)
+
+
+def convert_s(space: SearchSpace, schemes: Sequence[Scheme]) -> float:
+    """Seconds spent on bringing tensors from floats to integers and back.
+
+    To integers takes a kernel; a kernel that made integers writes floats itself, at the price of more bytes.
+    """
+    integer = [scheme in group.integer for group, scheme in zip(space.groups, schemes, strict=True)]
+    total = 0.0
+    for flow in space.flows:
+        made_integer = flow.maker is not None and integer[flow.maker]
+        read_integer = any(integer[g] for g in flow.readers)
+        read_float = flow.float_reader or not all(integer[g] for g in flow.readers)
+        if read_integer and not made_integer:
+            total += CONVERT_CALL_S + flow.elements * CONVERT_ELEMENT_S
+        elif made_integer and read_float:
+            total += flow.elements * CONVERT_ELEMENT_S
+    return total
+
+
+def schemes_to_time(space: SearchSpace, thorough: bool) -> list[Scheme]:
+    """float32 and one scheme per precision; ``thorough`` also each size of weight groups.
+
+    Per tensor is not timed: it runs the kernels of per channel.
+    """
+    found: dict[str, Scheme] = {}
+    for group in space.groups:
+        for scheme in group.schemes:
+            kind = scheme.granularity.kind if scheme.granularity else ""
+            if scheme.precision == "float32":
+                continue
+            if kind == "per_group":
+                if thorough:
+                    found.setdefault(str(scheme), scheme)
+            else:
+                found.setdefault(scheme.precision, scheme)
+    return [FLOAT32, *found.values()]
+
+
+def time_scheme(space: SearchSpace, evaluator: Evaluator, scheme: Scheme) -> dict[str, float]:
+    """Kernel times of the model at one scheme everywhere, for the layers that then run it.
+
+    Empty where it cannot be built or run. Raises StorageError alone.
+    """
+    params = space.uniform(scheme, space.calibrators[0])
+    try:
+        times = dict(evaluator.kernel_times(space.strategy(params)))
+    except StorageError:
+        raise
+    except HagoError:
+        return {}
+    if scheme == FLOAT32:
+        return times
+    chosen = space.schemes(params)
+    running = {m.layer for g, s in zip(space.groups, chosen, strict=True) if s == scheme for m in g.members}
+    return {layer: seconds for layer, seconds in times.items() if layer in running}

@@ -1,0 +1,204 @@
+"""The first candidates: everything in integers, then the best strategies by the additive model.
+
+Which scheme each group takes is an integer programme: the least time such that the losses of all groups
+sum to no more than a budget. Solved for a row of budgets it gives a front, from the fastest strategy to
+nearly float32, and a bisection over that front finds, by real measurements, where the bound lies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+from .groups import FLOAT32, Scheme
+from .sensitivity import Sensitivities, main_scheme
+from .space import SearchSpace
+from .timing import CONVERT_CALL_S, CONVERT_ELEMENT_S, TimeTable
+
+BUDGETS = 24
+_SPAN = 1e-3  # the tightest budget, relative to the loss of the fastest strategy
+_NODE_LIMIT = 2000  # a limit in nodes, not seconds: the same answer on every machine
+_GAP = 1e-3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A strategy to measure, with what the model predicts of it."""
+
+    params: Mapping[str, str]
+    label: str
+    time_s: float = math.nan
+    loss: float = math.nan
+
+
+def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candidate]:
+    """Everything at the hardware's favourite scheme, the best calibrators first; then other precisions.
+
+    At most three calibrators, and of those only such whose loss is within twice the best's.
+    """
+    main = main_scheme(space)
+    if main == FLOAT32:
+        return []
+    by_rank = known.calibrators(space, main)
+    losses = [known.losses.get(("", str(main), c), math.inf) for c in by_rank]
+    good = [
+        calibrator
+        for calibrator, loss in zip(by_rank[:3], losses, strict=False)
+        if loss <= 2 * losses[0] or math.isinf(losses[0])
+    ]
+    found = [Candidate(space.uniform(main, c), f"{main} everywhere, {c}") for c in good]
+    others: dict[str, Scheme] = {}
+    for group in space.groups:
+        for scheme in group.schemes:
+            if scheme.precision not in ("float32", main.precision):
+                others.setdefault(scheme.precision, scheme)
+    return found + [
+        Candidate(space.uniform(scheme, by_rank[0]), f"{scheme} everywhere") for scheme in others.values()
+    ]
+
+
+def fastest(space: SearchSpace, times: TimeTable, known: Sensitivities) -> Candidate | None:
+    """The fastest strategy by the time model, whatever it loses; None where the programme has no solution."""
+    calibrator = known.calibrators(space, main_scheme(space))[0]
+    schemes = solve(space, times, [[0.0] * len(group.schemes) for group in space.groups], math.inf)
+    if schemes is None:
+        return None
+    return Candidate(
+        space.make_params(schemes, calibrator), "fastest by kernel times", times.predict_s(space, schemes)
+    )
+
+
+def programme_front(space: SearchSpace, times: TimeTable, known: Sensitivities) -> list[Candidate]:
+    """Distinct solutions for a row of loss budgets, the fastest (and lossiest) first; float32 is left out."""
+    table = [[known.loss(space, group, scheme) for scheme in group.schemes] for group in space.groups]
+    losses = [[loss for loss, _ in row] for row in table]
+    start = solve(space, times, losses, math.inf)
+    if start is None:
+        return []
+    most = _total(space, losses, start)
+    budgets = [math.inf] + [most * b for b in np.geomspace(1.0, _SPAN, BUDGETS + 1)[1:]] if most > 0 else []
+    found: dict[tuple[Scheme, ...], Candidate] = {}
+    for budget in budgets or [math.inf]:
+        schemes = start if math.isinf(budget) else solve(space, times, losses, budget)
+        if schemes is None or schemes in found or all(s.precision == "float32" for s in schemes):
+            continue
+        calibrators = {
+            group.name: row[group.schemes.index(scheme)][1]
+            for group, row, scheme in zip(space.groups, table, schemes, strict=True)
+        }
+        found[schemes] = Candidate(
+            space.make_params(schemes, calibrators),
+            f"integer programme {len(found) + 1}",
+            times.predict_s(space, schemes),
+            _total(space, losses, schemes),
+        )
+    return sorted(found.values(), key=lambda c: (c.time_s, c.loss))
+
+
+def next_on_front(
+    front: Sequence[Candidate], verdict: Callable[[Candidate], bool | None]
+) -> Candidate | None:
+    """The candidate of the front to measure next, by bisection; None where the bound has been found.
+
+    ``verdict`` says of a candidate whether it keeps the bound, or None where it is not measured. The
+    fastest comes first: where that one keeps the bound, no other is needed.
+    """
+    fails, keeps = -1, len(front)
+    for i, candidate in enumerate(front):
+        answer = verdict(candidate)
+        if answer is True:
+            keeps = i
+            break
+        if answer is False:
+            fails = i
+    if fails < 0:
+        return front[0] if keeps > 0 and front else None
+    return front[(fails + keeps) // 2] if keeps - fails > 1 else None
+
+
+def solve(
+    space: SearchSpace, times: TimeTable, losses: Sequence[Sequence[float]], budget: float
+) -> tuple[Scheme, ...] | None:
+    """The scheme of each group that takes least time with losses summing to at most ``budget``.
+
+    Variables: one 0/1 per group and scheme; per flow between groups, how much of a conversion to integers
+    and of one to floats it needs (continuous, their least values are 0 or 1). Ties go to the lesser loss.
+    None where no solution exists.
+    """
+    offsets = np.cumsum([0, *(len(group.schemes) for group in space.groups)])
+    n_choices, n = int(offsets[-1]), int(offsets[-1]) + 2 * len(space.flows)
+    if n_choices == 0:
+        return ()
+    cost, loss, upper = np.zeros(n), np.zeros(n), np.ones(n)
+    for g, group in enumerate(space.groups):
+        for c, scheme in enumerate(group.schemes):
+            i = offsets[g] + c
+            cost[i] = times.group_s(space, group, scheme)
+            if math.isfinite(losses[g][c]):
+                loss[i] = losses[g][c]
+            else:
+                upper[i] = 0.0  # it could not even be run
+    rows: list[dict[int, float]] = []
+    lower_bounds: list[float] = []
+    upper_bounds: list[float] = []
+
+    def add_row(row: dict[int, float], low: float, high: float) -> None:
+        rows.append(row)
+        lower_bounds.append(low)
+        upper_bounds.append(high)
+
+    for g, group in enumerate(space.groups):
+        add_row({int(offsets[g]) + c: 1.0 for c in range(len(group.schemes))}, 1.0, 1.0)
+
+    def integer_part(g: int | None, sign: float) -> dict[int, float]:
+        if g is None:
+            return {}
+        group = space.groups[g]
+        return {int(offsets[g]) + c: sign for c, s in enumerate(group.schemes) if s in group.integer}
+
+    for f, flow in enumerate(space.flows):
+        to_integer, to_float = n_choices + 2 * f, n_choices + 2 * f + 1
+        cost[to_integer] = CONVERT_CALL_S + flow.elements * CONVERT_ELEMENT_S
+        cost[to_float] = flow.elements * CONVERT_ELEMENT_S
+        for reader in flow.readers:
+            # to_integer >= integer(reader) - integer(maker), and the other way round
+            made = integer_part(flow.maker, 1.0)
+            add_row({to_integer: 1.0, **made, **integer_part(reader, -1.0)}, 0.0, np.inf)
+            made = integer_part(flow.maker, -1.0)
+            add_row({to_float: 1.0, **made, **integer_part(reader, 1.0)}, 0.0, np.inf)
+        if flow.float_reader:
+            add_row({to_float: 1.0, **integer_part(flow.maker, -1.0)}, 0.0, np.inf)
+    if math.isfinite(budget):
+        add_row({int(i): float(loss[i] / budget) for i in np.flatnonzero(loss)}, -np.inf, 1.0)
+    largest = float(np.max(cost)) or 1.0
+    objective = cost / largest + 1e-6 * loss / (float(np.max(loss)) or 1.0)
+    data = [value for row in rows for value in row.values()]
+    columns = [i for row in rows for i in row]
+    row_of = [r for r, row in enumerate(rows) for _ in row]
+    result = milp(
+        objective,
+        integrality=np.concatenate([np.ones(n_choices), np.zeros(n - n_choices)]),
+        bounds=Bounds(np.zeros(n), upper),
+        constraints=LinearConstraint(
+            csr_array((data, (row_of, columns)), shape=(len(rows), n)), lower_bounds, upper_bounds
+        ),
+        options={"mip_rel_gap": _GAP, "node_limit": _NODE_LIMIT},
+    )
+    if result.x is None:
+        return None
+    return tuple(
+        group.schemes[int(np.argmax(result.x[offsets[g] : offsets[g + 1]]))]
+        for g, group in enumerate(space.groups)
+    )
+
+
+def _total(space: SearchSpace, losses: Sequence[Sequence[float]], schemes: Sequence[Scheme]) -> float:
+    return sum(
+        row[group.schemes.index(scheme)]
+        for group, row, scheme in zip(space.groups, losses, schemes, strict=True)
+    )
