@@ -12,7 +12,7 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from .affine import scale_zero_point
 from .errors import DataError
 from .files import hash_bytes, write_atomic
-from .histogram import Histogram, TensorStats
+from .histogram import Histogram, TensorStats, Workspace
 from .observers import OBSERVERS, Range
 from .samples import Samples
 from .scheme import TensorScheme
@@ -117,11 +117,19 @@ class Calibration:
 
 
 def _stats_of(entry: Mapping[str, Any], counts: Array) -> TensorStats:
-    floats = {key: float(entry[key]) for key in ("lo", "hi", "mean_lo", "mean_hi")}
-    integers = {key: int(entry[key]) for key in ("exponent", "first", "zeros", "infinite")}
-    if len(counts) != entry["bins"] or not all(math.isfinite(value) for value in floats.values()):
+    if len(counts) != entry["bins"] or not all(math.isfinite(float(entry[key])) for key in _FIELDS):
         raise ValueError(f"tensor {entry['name']!r} is incomplete")
-    return TensorStats(**floats, **integers, counts=counts)
+    return TensorStats(
+        lo=float(entry["lo"]),
+        hi=float(entry["hi"]),
+        mean_lo=float(entry["mean_lo"]),
+        mean_hi=float(entry["mean_hi"]),
+        exponent=int(entry["exponent"]),
+        first=int(entry["first"]),
+        counts=counts,
+        zeros=int(entry["zeros"]),
+        infinite=int(entry["infinite"]),
+    )
 
 
 def calibration_fingerprint(
@@ -145,9 +153,9 @@ def calibrate(
 ) -> Calibration:
     """Runs the first ``limit`` samples (all if None) and gathers statistics of ``tensors``.
 
-    ``run`` gets ``batch`` samples at a time; the last batch is filled up with earlier samples, whose values are left
-    out of every tensor that has one row per sample. Memory is one batch and 128 KiB per tensor. Of a
-    tensor with more than about two million values over all samples, every k-th goes into the histogram.
+    ``run`` gets ``batch`` samples at a time; the last batch is filled up by repeating samples, whose values
+    are left out of every tensor that has one row per sample. Memory is one batch and 128 KiB per tensor. Of
+    a tensor with more than about two million values over all samples, every k-th goes into the histogram.
 
     With ``store``, a calibration of the same model, tensors and samples is read from that file, and else
     written there. ``progress`` is told (samples done, samples in all). Raises DataError where ``run``
@@ -160,48 +168,57 @@ def calibrate(
     fingerprint = calibration_fingerprint(names, samples, total, model_hash)
     if store is not None and (kept := _read_stored(store, fingerprint)) is not None:
         return kept
-    histograms: dict[str, Histogram] = {}
+    observe = _Observation(names, batch, total)
     for start in range(0, total, batch):
         count = min(batch, total - start)
         feeds = samples.batch(start, start + count)
         if count < batch:
             rows = np.arange(batch) % count
             feeds = {name: np.ascontiguousarray(values[rows]) for name, values in feeds.items()}
-        outputs = run(feeds)
-        for name in names:
-            if name not in outputs:
-                raise DataError(f"the calibration run did not return the tensor {name!r}")
-            _observe(histograms, name, np.asarray(outputs[name]), count, batch, total)
+        observe.batch(run(feeds), count)
         if progress is not None:
             progress(start + count, total)
-    stats = {name: histograms[name].stats() for name in names}
-    calibration = Calibration(stats, total, fingerprint)
+    calibration = Calibration(observe.stats(), total, fingerprint)
     if store is not None:
         calibration.save(store)
     return calibration
 
 
-def _observe(
-    histograms: dict[str, Histogram], name: str, values: Array, count: int, batch: int, total: int
-) -> None:
-    per_sample = values.ndim > 0 and values.shape[0] == batch
-    if name not in histograms:
-        histograms[name] = Histogram(_stride(values.size // batch, total))
-    try:
-        if per_sample:
-            histograms[name].update(values[:count], samples=count)
-        else:
-            histograms[name].update(values)
-    except DataError as error:
-        raise DataError(
-            f"tensor {name!r}: {error.what}",
-            where="calibration",
-            hint="the float model itself gives NaN on a calibration sample; check model and preprocessing",
-        ) from error
+class _Observation:
+    """The histograms of one pass; they share the buffers they count with."""
+
+    def __init__(self, names: Sequence[str], batch: int, total: int) -> None:
+        self._names, self._batch, self._total = names, batch, total
+        self._workspace = Workspace()
+        self._histograms: dict[str, Histogram] = {}
+
+    def batch(self, outputs: Mapping[str, Array], count: int) -> None:
+        """Adds the tensors of one batch, of which the first ``count`` samples are no repetitions."""
+        for name in self._names:
+            if name not in outputs:
+                raise DataError(f"the calibration run did not return the tensor {name!r}")
+            values = np.asarray(outputs[name])
+            if name not in self._histograms:
+                stride = _stride(values.size // self._batch, self._total)
+                self._histograms[name] = Histogram(stride, self._workspace)
+            try:
+                if values.ndim > 0 and values.shape[0] == self._batch:
+                    self._histograms[name].update(values[:count], samples=count)
+                else:
+                    self._histograms[name].update(values)
+            except DataError as error:
+                raise DataError(
+                    f"tensor {name!r}: {error.what}",
+                    where="calibration",
+                    hint="the float model itself gives NaN on a calibration sample: check its preprocessing",
+                ) from error
+
+    def stats(self) -> dict[str, TensorStats]:
+        return {name: histogram.stats() for name, histogram in self._histograms.items()}
 
 
 def _stride(values_per_sample: int, samples: int) -> int:
-    """Which k-th value the histogram takes: coprime with a sample's size, so that it falls on all positions."""
+    """Which k-th value the histogram takes: coprime with a sample's size, so that all positions count."""
     stride = max(1, math.ceil(values_per_sample * samples / HISTOGRAM_VALUES))
     while stride > 1 and math.gcd(stride, values_per_sample) != 1:
         stride += 1

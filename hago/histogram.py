@@ -70,6 +70,14 @@ class TensorStats:
         return folded
 
 
+class Workspace:
+    """Buffers for one chunk of values, shared by all histograms of a pass."""
+
+    def __init__(self) -> None:
+        self.scaled = np.empty(_CHUNK, np.float32)
+        self.index = np.empty(_CHUNK, np.intp)
+
+
 class Histogram:
     """Gathers TensorStats from batch after batch.
 
@@ -78,7 +86,7 @@ class Histogram:
     averages always come from all values.
     """
 
-    def __init__(self, stride: int = 1) -> None:
+    def __init__(self, stride: int = 1, workspace: Workspace | None = None) -> None:
         self._stride = stride
         self._seen = 0
         self._lo, self._hi = math.inf, -math.inf
@@ -86,8 +94,7 @@ class Histogram:
         self._exponent, self._first = _MIN_EXPONENT, 0
         self._counts: Counts = np.zeros(BINS, np.int64)
         self._zeros = self._infinite = 0
-        self._scaled = np.empty(_CHUNK, np.float32)
-        self._index = np.empty(_CHUNK, np.intp)
+        self._workspace = workspace or Workspace()
 
     def update(self, values: npt.NDArray[Any], samples: int = 1) -> None:
         """Adds one batch of a tensor; ``samples`` says that its first axis holds that many samples.
@@ -168,7 +175,7 @@ class Histogram:
         zero_bin = -self._first
         for start in range(0, len(values), _CHUNK):
             chunk = values[start : start + _CHUNK]
-            scaled, index = self._scaled[: len(chunk)], self._index[: len(chunk)]
+            scaled, index = self._workspace.scaled[: len(chunk)], self._workspace.index[: len(chunk)]
             # A product with a power of two and a floor are exact in float32, and so is the shift.
             np.multiply(chunk, inverse, out=scaled)
             zeros = int(np.count_nonzero(scaled == 0))

@@ -73,8 +73,8 @@ def mse(stats: TensorStats, scheme: TensorScheme) -> Range:
     """The range of least mean squared quantization error under ``scheme`` (its bits count).
 
     Both ends shrink together over a grid down to 1/1024 of the full range, then, where the scheme is
-    asymmetric, each by itself in turn until nothing is gained. The error of a range is exact for values spread evenly
-    within each bin of the histogram, however wide a bin is beside a quantization step.
+    asymmetric, each by itself in turn until nothing is gained. The error of a range is exact for values
+    spread evenly within each bin of the histogram, however wide a bin is beside a quantization step.
     """
     full_lo, full_hi = minmax(stats, scheme)
     if not stats.counts.size:
@@ -132,8 +132,8 @@ def _error_area(x: _Floats, step: float, low: float, high: float) -> _Floats:
 def entropy(stats: TensorStats, scheme: TensorScheme) -> Range:
     """The range that loses least information (Kullback-Leibler), after Migacz, GTC 2017.
 
-    The distribution clipped to a range, P, is compared with what the integers leave of it, Q; the range of least
-    KL(P || Q) wins. Exact zeros are left out, since they lose nothing. The original knows magnitudes
+    The distribution clipped to a range, P, is compared with what the integers leave of it, Q; the range
+    of least KL(P || Q) wins. Exact zeros are left out, since they lose nothing. The original knows magnitudes
     alone; for asymmetric schemes both ends are searched in turn, from the full range down to as many bins
     as there are integers.
     """
