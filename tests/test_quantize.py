@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 from quantize_nets import Net, classifier, conv1d, zoo
 
+from hago.calibrate import calibrate
+from hago.data import make_samples
 from hago.errors import StrategyError
 from hago.model import Model, expose, load_model
 from hago.quantize import InputMeans, Quantizer, observed_tensors, quantize_model
@@ -555,3 +557,38 @@ def test_observed_tensors_cover_what_may_be_quantized():
     assert not {"stem_out", "stem_w", "position", "sizes"} & set(observed) and len(set(observed)) == len(
         observed
     )
+
+
+@pytest.mark.shared_models
+@pytest.mark.parametrize(
+    ("bundle", "precision", "granularity", "least"),
+    [
+        ("cifar10_resnet8", "int8", PER_CHANNEL, 0.97),
+        ("cifar10_resnet8", "int8", PER_TENSOR, 0.95),
+        ("cifar10_resnet8", "bfloat16", PER_CHANNEL, 0.99),
+        ("cifar10_resnet20", "int8", GROUP32, 0.97),
+        ("kws_dscnn", "int8", PER_CHANNEL, 0.95),
+        ("vww_mobilenetv1_025", "int8", PER_CHANNEL, 0.95),
+        ("kws_kwt1", "int8", PER_CHANNEL, 0.93),
+    ],
+)
+def test_real_models_keep_their_classes(shared_models, load_bundle, bundle, precision, granularity, least):
+    loaded = load_bundle.load(str(shared_models / bundle))
+    count, calibrating = 200, 32
+    model = load_model(loaded["model"], batch=1)
+    name = model.inputs[0].name
+    wanted = [t for t in observed_tensors(model) if t != name]
+    probe = ort.InferenceSession(expose(model, wanted).SerializeToString())
+    names = [o.name for o in probe.get_outputs()]
+    calibration = calibrate(
+        observed_tensors(model),
+        make_samples(loaded["calib"][:calibrating], model.inputs),
+        lambda feeds: {**feeds, **dict(zip(names, probe.run(None, feeds), strict=True))},
+        batch=1,
+        limit=calibrating,
+    )
+    proto = quantize_model(model, uniform(model, SPEC, precision, granularity), calibration, SPEC)
+    onnx.checker.check_model(proto)
+    xs = list(loaded["x"][:count][:, None])
+    floats, found = (np.concatenate([y[0] for y in run(p, xs)]) for p in (model.proto, proto))
+    assert (floats.argmax(1) == found.argmax(1)).mean() >= least

@@ -13,7 +13,7 @@ from ..strategy import WEIGHTED_KINDS
 if TYPE_CHECKING:
     from ..model import Model
 
-Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+Run = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 
 class InputMeans:
@@ -38,7 +38,7 @@ class InputMeans:
     def watch(self, run: Run) -> Run:
         """The same run, observed."""
 
-        def watched(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def watched(feeds: dict[str, np.ndarray]) -> Mapping[str, np.ndarray]:
             values = run(feeds)
             self.add({**feeds, **values})
             return values
