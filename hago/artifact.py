@@ -155,20 +155,26 @@ def load(path: str | os.PathLike[str]) -> Artifact:
         ) from error
     if meta.get("format") != FORMAT:
         raise BuildError(f"format {meta.get('format')} is not format {FORMAT}", where=where)
-    missing = sorted(set(meta.get("cpu_features", ())) - _host_features()) if _host_features() else []
+    host = _host_features()
+    missing = [name for name in meta.get("cpu_features", ()) if host and _plain(name) not in host]
     if missing:
         raise BuildError(f"this processor lacks {', '.join(missing)}", where=where)
     return Artifact(module, meta)
 
 
 def _host_features() -> set[str]:
-    """The processor's flags as Linux names them; empty where they cannot be read."""
+    """The processor's flags, as `_plain` spells them; empty where they cannot be read."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return set()
     line = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return set(line.partition(":")[2].split())
+    return {_plain(flag) for flag in line.partition(":")[2].split()}
+
+
+def _plain(feature: str) -> str:
+    """One spelling for LLVM's avx512vnni and Linux's avx512_vnni."""
+    return feature.replace("_", "").replace(".", "").replace("-", "")
 
 
 def _view(buffer: Any, info: TensorInfo) -> np.ndarray:

@@ -217,7 +217,8 @@ def relax_module(program: Program, meta: bytes = b"") -> tvm.IRModule:
                     tensors[name] = (
                         result if len(kinds) == 1 else builder.emit(relax.TupleGetItem(result, index))
                     )
-            outputs = [_output(builder, value(name)) for name in program.outputs]
+            # A constant that is an output needs a variable of its own.
+            outputs = [builder.emit(value(n)) if n in program.constants else tensors[n] for n in program.outputs]
             result = builder.emit_output(relax.Tuple(outputs))
         builder.emit_func_output(result)
     if meta:
@@ -226,13 +227,6 @@ def relax_module(program: Program, meta: bytes = b"") -> tvm.IRModule:
                 text = builder.emit_output(relax.const(tvm.runtime.tensor(np.frombuffer(meta, np.uint8))))
             builder.emit_func_output(text)
     return builder.get()
-
-
-def _output(builder: relax.BlockBuilder, tensor: Any) -> Any:
-    # A parameter or constant that is an output as it stands still needs a value of its own.
-    if isinstance(tensor, relax.Constant):
-        return builder.emit(tensor)
-    return tensor
 
 
 @tvm.transform.module_pass(opt_level=0)

@@ -31,12 +31,12 @@ _UNROLLED_TAIL = 4
 
 
 class Flat:
-    """One tensor of a kernel's signature, addressed by flat index."""
+    """One tensor of a kernel's signature, addressed by flat index; ``dtype`` is what its loads have."""
 
-    def __init__(self, whole: Any, tensor: TensorType) -> None:
-        self.dtype = tensor.dtype
+    def __init__(self, whole: Any, tensor: TensorType, dtype: str) -> None:
+        self.dtype = dtype
         self.size = tensor.size
-        self._view = T.decl_buffer((max(self.size, 1),), tensor.dtype, data=whole.data)
+        self._view = T.decl_buffer((max(self.size, 1),), dtype, data=whole.data)
 
     def load(self, index: Expr, lanes: int = 1) -> Expr:
         """``lanes`` neighbours from ``index``, bound to a variable (so that a second use costs nothing)."""
@@ -58,6 +58,17 @@ class Flat:
         T.buffer_store(self._view, value, [index if lanes == 1 else T.ramp(index, 1, lanes)])
 
 
+def item_bytes(dtype: str) -> int:
+    """Bytes of one element."""
+    return {"bool": 1, "bfloat16": 2}.get(dtype) or np.dtype(dtype).itemsize
+
+
+def _seen(dtype: str, raw: bool) -> str:
+    if raw or dtype in ("bool", "bfloat16"):
+        return f"uint{8 * item_bytes(dtype)}"
+    return dtype
+
+
 def local(size: int, dtype: str) -> Any:
     """Scratch memory of this kernel: on the stack up to 1 KiB, where LLVM makes registers of it.
 
@@ -66,8 +77,17 @@ def local(size: int, dtype: str) -> Any:
     return T.alloc_buffer((size,), dtype)
 
 
-def primfunc(inputs: Sequence[TensorType], outputs: Sequence[TensorType], body: Callable[..., None]) -> Any:
-    """The PrimFunc whose statements are what ``body(*inputs, *outputs)`` writes, given `Flat` views."""
+def primfunc(
+    inputs: Sequence[TensorType],
+    outputs: Sequence[TensorType],
+    body: Callable[..., None],
+    *,
+    raw: bool = False,
+) -> Any:
+    """The PrimFunc whose statements are what ``body(*inputs, *outputs)`` writes, given `Flat` views.
+
+    bool is seen as uint8 and bfloat16 as uint16; with ``raw`` all tensors are seen as unsigned integers.
+    """
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_attr({"global_symbol": "kernel", "tirx.noalias": True})
         names = [f"x{i}" for i in range(len(inputs))] + [f"y{i}" for i in range(len(outputs))]
@@ -76,7 +96,7 @@ def primfunc(inputs: Sequence[TensorType], outputs: Sequence[TensorType], body: 
             T.arg(name, T.buffer(tensor.shape, tensor.dtype))
             for name, tensor in zip(names, tensors, strict=True)
         ]
-        body(*[Flat(whole, tensor) for whole, tensor in zip(arguments, tensors, strict=True)])
+        body(*[Flat(whole, t, _seen(t.dtype, raw)) for whole, t in zip(arguments, tensors, strict=True)])
     return builder.get()
 
 
@@ -202,6 +222,11 @@ def numbers_of(*values: int) -> np.ndarray:
 def factors_of(*values: float) -> np.ndarray:
     """float32 constants of one call."""
     return np.array(values, np.float32)
+
+
+def copy_lanes(isa: Isa, dtype: str) -> int:
+    """Elements in one vector."""
+    return isa.bits // (8 * item_bytes(dtype))
 
 
 def byte_lanes(isa: Isa) -> int:

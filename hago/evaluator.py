@@ -1,0 +1,308 @@
+"""From a strategy to a record: quantize, lower, build, measure. What the search measures candidates with.
+
+One object holds everything that the candidates of one model on one machine share: the float baseline and
+its outputs, the calibration, quantized weights, compiled kernels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from .accuracy import Accuracy, hopeless, measure_accuracy, run_batch
+from .artifact import Artifact
+from .build import build
+from .cache import KernelCache
+from .calibrate import Calibration, calibrate
+from .data import Samples
+from .environment import Environment, read_environment
+from .errors import DataError, HagoError
+from .latency import Latency, measure_latency
+from .lower import LoweredGraph, lower
+from .metrics import Metric
+from .model import Model, expose
+from .quantize import Quantizer, observed_tensors
+from .record import Record
+from .runners import TvmRunner
+from .spec import HardwareSpec
+from .split import DataParts
+from .strategy import Strategy
+
+FLOAT = "float32"
+Say = Callable[[str], None]
+
+_LATENCY_ROUNDS = 25
+_LATENCY_BUDGET_S = 0.4
+_CALLS_WORTH = 40  # a latency measurement may take this many float calls, where they are long
+
+
+class TvmEvaluator:
+    """Measures strategies of one model with TVM on this machine.
+
+    ``parts`` are the samples; ``folder`` keeps the calibration, so that a resumed search has the same.
+    ``say`` hears, in a few words, what takes time before the search begins.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        spec: HardwareSpec,
+        parts: DataParts,
+        metric: Metric,
+        *,
+        threads: int = 1,
+        cache: KernelCache | None = None,
+        folder: Path | None = None,
+        seed: int = 0,
+        say: Say = lambda text: None,
+    ) -> None:
+        self.model, self.spec, self.parts, self.metric = model, spec, parts, metric
+        self.threads, self.seed, self.folder, self.say = threads, seed, folder, say
+        self.cache = cache if cache is not None else KernelCache()
+        self._artifacts: dict[str, Artifact] = {}
+        if metric.needs_labels and any(p.labels is None for p in (parts.search, parts.test)):
+            raise DataError(
+                f"the metric {metric.name!r} needs labels, and the samples have none",
+                where=parts.search.where,
+                hint="give (x, y), or take a metric without labels: cosine, sqnr, mse",
+            )
+
+    # What the search asks (see search/objective.py, Evaluator).
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.metric.higher_is_better
+
+    def identity(self) -> Mapping[str, str]:
+        """What must be the same for a search to be resumed."""
+        hashes = self.parts.split.hashes
+        return {
+            "model": self.model.hash,
+            "hw": self.spec.name,
+            "metric": self.metric.name,
+            "threads": str(self.threads),
+            "batch": str(self.model.batch),
+            **{f"samples.{name}": value for name, value in hashes.items()},
+        }
+
+    def float_record(self) -> Record:
+        """float32 on the search part."""
+        started = time.perf_counter()
+        record = self._record(-1, FLOAT, None).with_accuracy(self._float_accuracy("search"))
+        latency = measure_latency([self._float_runner], self._feeds, rounds=_LATENCY_ROUNDS, seed=self.seed)
+        record = record.with_latency(latency[FLOAT])
+        return self._finished(record, self.float_artifact, started)
+
+    def evaluate(
+        self, strategy: Strategy, *, stop_below: float | None = None, time_left_s: float | None = None
+    ) -> Record:
+        """One candidate on the search part; what goes wrong is a record with its reason."""
+        started = time.perf_counter()
+        record = self._record(0, "candidate", strategy)
+        try:
+            artifact = self.artifact(strategy)
+            runner = TvmRunner(artifact, name="candidate")
+            stop = None
+            if stop_below is not None and not self.metric.needs_float:
+                scores = self._float_accuracy("search").scores
+                better = self.metric.higher_is_better
+                stop = hopeless(scores, -stop_below, higher_is_better=better)
+            accuracy = self._accuracy(runner, "search", stop)
+            record = record.with_accuracy(accuracy)
+            budget = self._latency_budget_s if time_left_s is None else min(self._latency_budget_s, time_left_s)
+            record = record.with_latency(self._against_float(runner, _LATENCY_ROUNDS, max(0.05, budget)))
+            return self._finished(record, artifact, started)
+        except HagoError as error:
+            return self._record(0, "candidate", strategy, state="failed", reason=str(error))
+
+    def test(self, strategy: Strategy) -> Record:
+        """The candidate on the test part, and its latency measured at length."""
+        started = time.perf_counter()
+        label = "chosen" if strategy.choices else FLOAT
+        artifact = self.artifact(strategy) if strategy.choices else self.float_artifact
+        record = self._record(-2 if strategy.choices else -1, label, strategy if strategy.choices else None)
+        if not strategy.choices:
+            record = record.with_accuracy(self._float_accuracy("test"), part="test")
+            latency = measure_latency([self._float_runner], self._feeds, rounds=_LATENCY_ROUNDS, seed=self.seed)
+            return self._finished(record.with_latency(latency[FLOAT]), artifact, started)
+        runner = TvmRunner(artifact, name="candidate")
+        record = record.with_accuracy(self._accuracy(runner, "test", None), part="test")
+        record = record.with_latency(self._against_float(runner, 4 * _LATENCY_ROUNDS, 8 * self._latency_budget_s))
+        return self._finished(record, artifact, started)
+
+    def sensitivity(self, strategy: Strategy, samples: int) -> float:
+        """Noise power over signal power of the final outputs, on the first calibration samples."""
+        count = min(samples, len(self.parts.calibration))
+        artifact = self.artifact(strategy)
+        runner = TvmRunner(artifact, name="probe")
+        found = self._outputs(runner, self.parts.calibration, count)
+        floats = [array[:count] for array in self._float_outputs("calibration")]
+        noise = sum(float(np.square(f.astype(np.float64) - a).sum()) for f, a in zip(floats, found, strict=True))
+        signal = sum(float(np.square(f.astype(np.float64)).sum()) for f in floats)
+        return noise / signal if signal else float(noise > 0)
+
+    def kernel_times(self, strategy: Strategy) -> Mapping[str, float]:
+        """Layer -> seconds of its kernels; layout changes and conversions stand under ``""``."""
+        artifact = self.artifact(strategy) if strategy.choices else self.float_artifact
+        return artifact.layer_times()
+
+    # What is made on the way.
+
+    @cached_property
+    def environment(self) -> Environment:
+        return read_environment(self.threads)
+
+    @cached_property
+    def float_artifact(self) -> Artifact:
+        """float32, by the same compiler: what every candidate is measured against."""
+        self.say("compiling float32")
+        return self.build(self.model.proto)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Ranges of all activations, from one pass over the calibration part."""
+        path = None if self.folder is None else self.folder / "calibration.npz"
+        tensors = observed_tensors(self.model)
+        fingerprint = f"{self.model.hash}:{self.parts.split.hashes['calibration']}"
+        if path is not None and path.is_file():
+            try:
+                kept = Calibration.load(path)
+                if kept.fingerprint == fingerprint and set(tensors) <= set(kept.tensors):
+                    return kept
+            except HagoError:
+                pass  # a damaged or older file is made again
+        self.say(f"calibrating on {len(self.parts.calibration)} samples")
+        exposed = expose(self.model, tensors)
+        observer = self.build(exposed)
+        inputs = {info.name for info in self.model.inputs}
+        names = [output.name for output in exposed.graph.output]
+
+        def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            outputs = dict(zip(names, observer.run(feeds), strict=True))
+            return {name: feeds[name] if name in inputs else outputs[name] for name in tensors}
+
+        found = calibrate(tensors, self.parts.calibration, run, batch=self.model.batch, fingerprint=fingerprint)
+        if path is not None:
+            found.save(path)
+        return found
+
+    @cached_property
+    def quantizer(self) -> Quantizer:
+        return Quantizer(self.model, self.calibration, self.spec)
+
+    def qdq(self, strategy: Strategy) -> onnx.ModelProto:
+        """The strategy as a standard QDQ model."""
+        return self.quantizer.qdq(strategy)
+
+    def artifact(self, strategy: Strategy) -> Artifact:
+        """The strategy, compiled. The last few are kept: the search asks for some more than once."""
+        if not strategy.choices:
+            return self.float_artifact
+        key = strategy.key()
+        if key not in self._artifacts:
+            while len(self._artifacts) >= 4:
+                self._artifacts.pop(next(iter(self._artifacts)))
+            self._artifacts[key] = self.build(self.qdq(strategy))
+        return self._artifacts[key]
+
+    def lowered(self, proto: onnx.ModelProto) -> LoweredGraph:
+        return lower(proto, self.spec)
+
+    def build(self, proto: onnx.ModelProto) -> Artifact:
+        return build(self.lowered(proto), self.spec, threads=self.threads, cache=self.cache)
+
+    @cached_property
+    def _float_runner(self) -> TvmRunner:
+        return TvmRunner(self.float_artifact, name=FLOAT)
+
+    @cached_property
+    def _feeds(self) -> dict[str, np.ndarray]:
+        """One batch, for timing."""
+        batch = self.model.batch
+        part = self.parts.search
+        indices = np.arange(batch) % len(part)
+        return part.subset(indices).batch(0, batch)
+
+    @cached_property
+    def _latency_budget_s(self) -> float:
+        """Time for one measurement: fixed for small models, a number of calls for large ones."""
+        started = time.perf_counter()
+        for _ in range(3):
+            self.float_artifact.run(self._feeds)
+        once = (time.perf_counter() - started) / 3
+        return max(_LATENCY_BUDGET_S, _CALLS_WORTH * once)
+
+    def _against_float(self, runner: TvmRunner, rounds: int, budget_s: float) -> Latency:
+        found = measure_latency(
+            [self._float_runner, runner], self._feeds, rounds=rounds, budget_s=budget_s, seed=self.seed
+        )
+        return found[runner.name]
+
+    def _part(self, name: str) -> Samples:
+        return {"calibration": self.parts.calibration, "search": self.parts.search, "test": self.parts.test}[name]
+
+    def _float_outputs(self, part: str) -> list[np.ndarray]:
+        """float32's outputs on a part, each [n, ...]; kept, since every candidate is compared with them."""
+        kept = self.__dict__.setdefault("_kept_outputs", {})
+        if part not in kept:
+            self.say(f"running float32 on the {part} samples")
+            samples = self._part(part)
+            kept[part] = self._outputs(self._float_runner, samples, len(samples))
+        return kept[part]
+
+    def _float_accuracy(self, part: str) -> Accuracy:
+        kept = self.__dict__.setdefault("_kept_accuracy", {})
+        if part not in kept:
+            floats = self._float_outputs(part) if self.metric.needs_float else None
+            self.say(f"float32's accuracy on the {part} samples")
+            kept[part] = measure_accuracy(
+                self._float_runner, self._part(part), self.metric, float_outputs=floats, seed=self.seed
+            )
+        return kept[part]
+
+    def _accuracy(self, runner: TvmRunner, part: str, stop: Any) -> Accuracy:
+        floats = self._float_outputs(part) if self.metric.needs_float else None
+        return measure_accuracy(
+            runner,
+            self._part(part),
+            self.metric,
+            float_scores=self._float_accuracy(part).scores,
+            float_outputs=floats,
+            stop=stop,
+            seed=self.seed,
+        )
+
+    def _outputs(self, runner: TvmRunner, samples: Samples, count: int) -> list[np.ndarray]:
+        batch = self.model.batch
+        rows: list[Sequence[np.ndarray]] = []
+        for start in range(0, count, batch):
+            end = min(start + batch, count)
+            rows.append(run_batch(runner, samples.batch(start, end), end - start))
+        return [np.concatenate(arrays) for arrays in zip(*rows, strict=True)]
+
+    def _record(self, number: int, label: str, strategy: Strategy | None, **more: Any) -> Record:
+        return Record(
+            id=number,
+            label=label,
+            strategy=strategy,
+            metric=self.metric.name,
+            threads=self.threads,
+            environment=self.environment.key(),
+            **more,
+        )
+
+    def _finished(self, record: Record, artifact: Artifact, started: float) -> Record:
+        from dataclasses import replace
+
+        return replace(
+            record,
+            size_bytes=artifact.size_bytes,
+            build_s=artifact.build_s,
+            trial_s=time.perf_counter() - started,
+        )
