@@ -21,7 +21,7 @@ from hago.quantize import InputMeans, Quantizer, observed_tensors, quantize_mode
 from hago.quantize.bias import BIAS_LIMIT
 from hago.scheme import PER_CHANNEL, PER_TENSOR, Granularity
 from hago.spec import load_spec
-from hago.strategy import Choice, Strategy, uniform
+from hago.strategy import Choice, Strategy, granularities, uniform
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -448,16 +448,7 @@ def test_any_mixture_runs_and_stays_close(data):
         if layer.quantizable:
             ways = SPEC.choices(layer.kind)
             way = data.draw(st.sampled_from([*ways, ways[0]]))
-            fitting = [
-                g
-                for g in way.granularities
-                if not g.group_size
-                or (
-                    layer.weight_shape
-                    and layer.op_type != "MatMul"
-                    and layer.weight_shape[1] % g.group_size == 0
-                )
-            ]
+            fitting = granularities(layer, way)
             granularity = data.draw(st.sampled_from(fitting)) if fitting else PER_CHANNEL
             choices[layer.name] = Choice(way.precision, granularity)
     proto = _QUANTIZERS.setdefault(name, Quantizer(model, ranges, SPEC)).qdq(

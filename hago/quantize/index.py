@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,14 +10,6 @@ from onnx import TensorProto, numpy_helper
 
 if TYPE_CHECKING:
     from ..model import Layer, Model
-
-# Operators that only move the elements of their first input; indices and shapes are their other inputs.
-MOVEMENT = frozenset(
-    {
-        *("DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad"),
-        *("Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
-    }
-)
 
 
 class GraphIndex:
@@ -31,9 +22,7 @@ class GraphIndex:
 
     def __init__(self, model: Model) -> None:
         graph = model.proto.graph
-        self.model = model
         self.layers: tuple[Layer, ...] = model.layers
-        self.position = {layer.name: i for i, layer in enumerate(self.layers)}
         self.nodes: dict[str, onnx.NodeProto] = {node.name: node for node in graph.node}
         self.initializers: dict[str, TensorProto] = {t.name: t for t in graph.initializer}
         self.outputs = frozenset(value.name for value in graph.output)
@@ -50,7 +39,7 @@ class GraphIndex:
             owner = self.layer_of_node.get(node.name)
             if owner is not None:
                 self.producer.update({name: owner for name in node.output if name})
-            for name in references(node):
+            for name in filter(None, node.input):
                 readers = self.consumers.setdefault(name, [])
                 if owner is None or owner not in readers:
                     readers.append(owner)
@@ -76,22 +65,11 @@ class GraphIndex:
         return tuple(dict.fromkeys(t for t in layer.inputs if self.is_float(t)))
 
     def moved_tensor(self, layer: Layer) -> str | None:
-        """The tensor whose elements the layer moves without changing them, or None.
+        """The float tensor whose elements the layer moves without changing them, or None.
 
-        Padding counts where it adds zeros or copies: every integer type here can hold those.
+        What it adds, if anything, are zeros, which every integer type here can hold.
         """
-        if layer.kind != "shape" or len(layer.nodes) != 1:
-            return None
-        node = self.nodes[layer.nodes[0]]
-        if node.op_type not in MOVEMENT or not self.is_float(node.input[0]):
-            return None
-        if node.op_type == "Pad":
-            mode = next((a.s for a in node.attribute if a.name == "mode"), b"constant")
-            if mode == b"constant" and len(node.input) > 2 and node.input[2]:
-                value = self.constant(node.input[2])
-                if value is None or np.any(value != 0):
-                    return None
-        return node.input[0]
+        return layer.inputs[0] if layer.kind == "shape" and self.is_float(layer.inputs[0]) else None
 
     def keeps_range(self, layer: Layer) -> bool:
         """Whether the layer's outputs are some of its input's values, or lie between them."""
@@ -114,13 +92,3 @@ class GraphIndex:
         limits = [self.constant(n) if n else None for n in list(node.input[1:3])]
         lo, hi = (*limits, None, None)[:2]
         return (-np.inf if lo is None else float(lo)), (np.inf if hi is None else float(hi))
-
-
-def references(node: onnx.NodeProto) -> Iterator[str]:
-    """The names of all tensors that a node reads, those its subgraphs capture included."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        subgraphs: Iterable[onnx.GraphProto] = [attribute.g] if attribute.HasField("g") else attribute.graphs
-        for subgraph in subgraphs:
-            for inner in subgraph.node:
-                yield from references(inner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,6 @@ from ..scheme import TensorScheme
 from ..strategy import WEIGHTED_KINDS, Strategy
 from . import bias as biases
 from .emit import GraphWriter
-from .index import references
 from .layer_weights import StoredWeight
 from .placement import Placement
 
@@ -54,20 +54,13 @@ class CandidateWriter:
             kept = self.graph.keep_node(node, inputs, layer.name if layer else None)
             if kept.op_type == "AveragePool":
                 _drop_unit_dilations(kept)
-            for name in references(node):
-                if name in inputs and name in self.index.initializers:
-                    self.graph.keep_initializer(self.index.initializers[name])
-        self._keep_captured()
+            self._keep_constants(inputs)
+        self._keep_constants(sorted(self.index.outputs))
 
-    def _keep_captured(self) -> None:
-        """Keeps the initializers that only a subgraph, or the graph's outputs, name."""
-        for node in self.graph.graph.node:
-            if any(a.HasField("g") or a.graphs for a in node.attribute):
-                for name in references(node):
-                    if name in self.index.initializers:
-                        self.graph.keep_initializer(self.index.initializers[name])
-        for name in self.index.outputs & self.index.initializers.keys():
-            self.graph.keep_initializer(self.index.initializers[name])
+    def _keep_constants(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self.index.initializers:
+                self.graph.keep_initializer(self.index.initializers[name])
 
     def _integer_input(self, layer: Layer, node: onnx.NodeProto, name: str, scheme: TensorScheme) -> str:
         """The dequantized form of one operand of an integer layer, or the operand where it has none."""
