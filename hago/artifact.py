@@ -20,6 +20,7 @@ from tvm.runtime.vm import VirtualMachine
 
 from .errors import BuildError, DataError, MeasureError
 from .tensor import TensorInfo
+from .threads import use_threads
 
 if TYPE_CHECKING:
     from .built import Built
@@ -87,6 +88,7 @@ class Artifact:
             except TypeError as error:
                 found = np.asarray(value).dtype
                 raise DataError(f"must be {info.dtype}, not {found}", where=f"input {info.name!r}") from error
+        use_threads(self.threads)
         try:
             results = self._main(*self._buffers)
         except Exception as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,18 @@ from .accuracy import Accuracy, hopeless, measure_accuracy, run_batch
 from .artifact import Artifact
 from .build import build
 from .cache import KernelCache
-from .calibrate import Calibration, calibrate
-from .data import Samples
+from .calibrate import Calibration
+from .calibrating import calibrate_model
 from .environment import Environment, read_environment
 from .errors import DataError, HagoError
 from .latency import Latency, measure_latency
 from .lower import LoweredGraph, lower
 from .metrics import Metric
-from .model import Model, expose
-from .quantize import Quantizer, observed_tensors
+from .model import Model
+from .quantize import Quantizer
 from .record import Record
 from .runners import TvmRunner
+from .samples import Samples
 from .spec import HardwareSpec
 from .split import DataParts
 from .strategy import Strategy
@@ -167,30 +169,15 @@ class TvmEvaluator:
     @cached_property
     def calibration(self) -> Calibration:
         """Ranges of all activations, from one pass over the calibration part."""
-        path = None if self.folder is None else self.folder / "calibration.npz"
-        tensors = observed_tensors(self.model)
-        fingerprint = f"{self.model.hash}:{self.parts.split.hashes['calibration']}"
-        if path is not None and path.is_file():
-            try:
-                kept = Calibration.load(path)
-                if kept.fingerprint == fingerprint and set(tensors) <= set(kept.tensors):
-                    return kept
-            except HagoError:
-                pass  # a damaged or older file is made again
         self.say(f"calibrating on {len(self.parts.calibration)} samples")
-        exposed = expose(self.model, tensors)
-        observer = self.build(exposed)
-        inputs = {info.name for info in self.model.inputs}
-        names = [output.name for output in exposed.graph.output]
-
-        def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-            outputs = dict(zip(names, observer.run(feeds), strict=True))
-            return {name: feeds[name] if name in inputs else outputs[name] for name in tensors}
-
-        found = calibrate(tensors, self.parts.calibration, run, batch=self.model.batch, fingerprint=fingerprint)
-        if path is not None:
-            found.save(path)
-        return found
+        return calibrate_model(
+            self.model,
+            self.parts.calibration,
+            self.spec,
+            threads=self.threads,
+            cache=self.cache,
+            store=None if self.folder is None else self.folder / "calibration.npz",
+        )
 
     @cached_property
     def quantizer(self) -> Quantizer:
@@ -298,8 +285,6 @@ class TvmEvaluator:
         )
 
     def _finished(self, record: Record, artifact: Artifact, started: float) -> Record:
-        from dataclasses import replace
-
         return replace(
             record,
             size_bytes=artifact.size_bytes,

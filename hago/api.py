@@ -1,0 +1,224 @@
+"""The Python API: tune, quantize, compile, load. Each stage can be used alone.
+
+    import hago
+
+    result = hago.tune("model.onnx", data="samples.npz", max_drop=0.01, out="out")
+    print(result.best.accuracy, result.best.latency_ratio)
+
+    net = hago.load("out/model.so")
+    scores = net(images)[0]
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from .artifact import Artifact, load
+from .cache import KernelCache
+from .calibrate import Calibration
+from .data import make_samples
+from .errors import ModelError, StorageError
+from .metrics import Metric, get_metric
+from .model import Model, load_model
+from .record import Record
+from .spec import HardwareSpec, resolve_hw
+from .strategy import Strategy
+from .threads import check_threads
+
+if TYPE_CHECKING:
+    from .search import Progress, SearchResult
+
+__all__ = ["Result", "compile", "load", "quantize", "tune"]
+
+ModelLike = str | os.PathLike[str] | onnx.ModelProto | Model
+CacheLike = KernelCache | str | os.PathLike[str] | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `tune` found.
+
+    ``best`` is the answer and ``float`` is float32, both on the test part, which the search never saw;
+    ``front`` are the search's Pareto-optimal records (on the search part), the fastest first. ``search``
+    tells the whole story: all records, why it stopped, what stands in the way of the bound.
+    """
+
+    search: SearchResult
+    strategy: Strategy
+    folder: Path | None
+
+    @property
+    def float(self) -> Record:
+        """float32, on the test part."""
+        return self.search.float_test or self.search.float
+
+    @property
+    def best(self) -> Record:
+        """The answer, on the test part (on the search part where the search was cut short)."""
+        return self.search.test or self.search.best
+
+    @property
+    def front(self) -> tuple[Record, ...]:
+        """The records of the search that no other beats in both latency and accuracy."""
+        return self.search.front
+
+    @property
+    def met(self) -> bool:
+        """Whether a strategy within ``max_drop`` and faster than float32 was found."""
+        return self.search.met
+
+    def summary(self) -> str:
+        """The answer in a few sentences."""
+        return self.search.summary()
+
+
+def tune(
+    model: ModelLike,
+    *,
+    hw: str | os.PathLike[str] | HardwareSpec = "auto",
+    data: Any,
+    calibration: Any = None,
+    metric: str | Metric | Callable[..., Any] = "top1",
+    max_drop: float = 0.01,
+    trials: int = 40,
+    budget: str | float | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    test: Any = None,
+    sampler: str = "tpe",
+    objectives: tuple[str, ...] = ("latency", "accuracy"),
+    margin: float = 0.0,
+    patience: int | None = 15,
+    batch: int = 1,
+    storage: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    cache: CacheLike = None,
+    progress: str | Progress = "silent",
+) -> Result:
+    """Searches the fastest strategy whose metric drops by at most ``max_drop``, and measures all it tries.
+
+    ``data`` is (x, y), a path (npz, image folder) or an iterable of pairs; x is an array or a mapping from
+    input name to array. It is divided by ``seed`` into calibration, search and test parts; ``calibration``
+    and ``test`` can be given apart, and must share no sample with it. ``metric`` is "top1", "top5",
+    "cosine", "sqnr", "mse" or a callable (outputs, labels) -> scores; ``max_drop`` is in its unit (top-1: a
+    fraction). The search ends after ``trials``, after ``budget`` ("10m", seconds), or when the Pareto
+    front has stood still for ``patience`` trials. ``sampler`` is "tpe", "nsga2", "gp", "random" or "grid".
+
+    With ``out``, everything is kept in that folder (strategy.yaml, model.qdq.onnx, model.so,
+    records.jsonl, report.html, report.md, study.db), and ``resume`` goes on with what is there.
+
+    Raises HagoError (ModelError, DataError, SpecError ...) for what cannot be used; a candidate that fails
+    is a record with its reason.
+    """
+    from .results import Session
+
+    session = Session.open(
+        model=load_model(_source(model), batch),
+        spec=resolve_hw(hw),
+        data=data,
+        calibration=calibration,
+        test=test,
+        metric=get_metric(metric),
+        seed=seed,
+        threads=check_threads(threads),
+        folder=_folder(out),
+        cache=_cache(cache),
+        progress=progress,
+    )
+    return session.search(
+        max_drop=max_drop,
+        margin=margin,
+        trials=trials,
+        budget=budget,
+        sampler=sampler,
+        objectives=objectives,
+        patience=patience,
+        storage=storage,
+        resume=resume,
+    )
+
+
+def compile(  # the name promised to users
+    model: ModelLike,
+    *,
+    hw: str | os.PathLike[str] | HardwareSpec = "auto",
+    batch: int = 1,
+    threads: int | None = None,
+    cache: CacheLike = None,
+) -> Artifact:
+    """Compiles a float or QDQ model (ONNX path or ModelProto), whoever made it.
+
+    ``net(x)`` returns the outputs as a list of numpy arrays; ``net.save(path)`` writes one file that
+    `load` reads without a compiler. Raises ModelError, UnsupportedOpError, BuildError.
+    """
+    from .build import build
+    from .lower import lower
+
+    spec, count = resolve_hw(hw), check_threads(threads)
+    normalized = load_model(_source(model), batch)
+    return build(lower(normalized.proto, spec), spec, threads=count, cache=_cache(cache))
+
+
+def quantize(
+    model: ModelLike,
+    strategy: Strategy | str | os.PathLike[str],
+    calibration: Any,
+    *,
+    hw: str | os.PathLike[str] | HardwareSpec = "auto",
+    threads: int | None = None,
+    cache: CacheLike = None,
+) -> onnx.ModelProto:
+    """The model under ``strategy`` (a Strategy, or its file) as a standard QDQ model.
+
+    ``calibration`` are samples without labels: an array [n, ...], a mapping from input name to array, a
+    path, an iterable, or a `Calibration` made before. Raises StrategyError where the strategy does not fit.
+    """
+    from .calibrating import calibrate_model
+    from .quantize import quantize_model
+
+    spec = resolve_hw(hw)
+    normalized = load_model(_source(model))
+    chosen = strategy if isinstance(strategy, Strategy) else Strategy.load(strategy)
+    chosen.check(normalized, spec)
+    if not isinstance(calibration, Calibration):
+        samples = make_samples(calibration, normalized.inputs)
+        samples = samples.calibration or samples
+        calibration = calibrate_model(
+            normalized, samples, spec, threads=check_threads(threads), cache=_cache(cache)
+        )
+    return quantize_model(normalized, chosen, calibration, spec)
+
+
+def _source(model: ModelLike) -> Any:
+    if isinstance(model, (str, os.PathLike, onnx.ModelProto, Model, bytes)):
+        return model
+    raise ModelError(
+        f"a model is an ONNX path or ModelProto, not {type(model).__name__}",
+        hint="a PyTorch module: hago.from_torch(module, example_inputs)",
+    )
+
+
+def _cache(cache: CacheLike) -> KernelCache:
+    return cache if isinstance(cache, KernelCache) else KernelCache(cache)
+
+
+def _folder(out: str | os.PathLike[str] | None) -> Path | None:
+    if out is None:
+        return None
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the folder cannot be made: {error.strerror}", where=str(folder), hint="choose another with --out"
+        ) from error
+    return folder
+
+

@@ -1,0 +1,49 @@
+"""Calibrating a model by running it: its float form, compiled, with every observed tensor as an output."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from .build import build
+from .cache import KernelCache
+from .calibrate import Calibration, calibrate
+from .lower import lower
+from .model import Model, expose
+from .quantize import observed_tensors
+from .samples import Samples
+from .spec import HardwareSpec
+
+
+def calibrate_model(
+    model: Model,
+    samples: Samples,
+    spec: HardwareSpec,
+    *,
+    threads: int = 1,
+    cache: KernelCache | None = None,
+    store: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Ranges of all tensors that any strategy may quantize, from one pass over ``samples``.
+
+    With ``store``, a calibration of the same model and samples is read from that file, and else written.
+    """
+    tensors = observed_tensors(model)
+    exposed = expose(model, tensors)
+    inputs = {info.name for info in model.inputs}
+    names = [output.name for output in exposed.graph.output]
+    observer = None
+
+    def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        nonlocal observer
+        if observer is None:  # not built where the stored calibration serves
+            observer = build(lower(exposed, spec), spec, threads=threads, cache=cache)
+        outputs = dict(zip(names, observer.run(feeds), strict=True))
+        return {name: feeds[name] if name in inputs else outputs[name] for name in tensors}
+
+    return calibrate(
+        tensors, samples, run, model.batch, model_hash=model.hash, store=store, progress=progress
+    )
