@@ -13,7 +13,7 @@ from hago.kernels.base import AVX2, AVX512_VNNI, EMITTERS, Isa, KernelCall, Node
 from hago.kernels.jit import Jitted, jit
 
 ISAS = (AVX2, AVX512_VNNI)
-_FAMILIES = ("pool", "global_pool", "pointwise")
+_FAMILIES = ("pool", "global_pool", "pointwise", "concat", "movement", "mapped", "pad", "gather", "resize")
 _compiled: dict[tuple[Any, ...], Jitted] = {}
 
 
@@ -27,8 +27,13 @@ def numpy_type(dtype: str) -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
 
 
+def physical(array: np.ndarray) -> np.ndarray:
+    """As the artifact holds it: bfloat16 as its bits."""
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+
+
 def type_of(array: np.ndarray) -> TensorType:
-    return TensorType(array.dtype.name, array.shape)
+    return TensorType(physical(array).dtype.name, array.shape)
 
 
 def view(
@@ -51,7 +56,7 @@ def view(
         outputs=tuple(outputs),
         attrs=dict(attrs or {}),
         types=types,
-        constants={name: feeds[name] for name in constants},
+        constants={name: physical(feeds[name]) for name in constants},
     )
 
 
@@ -67,7 +72,7 @@ def run(
 ) -> list[np.ndarray]:
     """The outputs of the node, computed by the kernels that its emitter asks for."""
     load_families()
-    values: dict[str, np.ndarray] = dict(feeds)
+    values = {name: physical(array) for name, array in feeds.items()}
     for call in EMITTERS[node.domain, node.op](node, isa):
         types = {**node.types, **call.temporaries}
         for name in call.outputs:

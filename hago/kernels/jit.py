@@ -5,7 +5,7 @@ The deployable path (`hago.build`) compiles the same PrimFuncs but keeps and lin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class Jitted:
 
     def __call__(self, *arrays: np.ndarray) -> None:
         """Inputs then outputs, C-contiguous; every writeable array holds its new contents afterwards."""
-        tensors = [tvm.runtime.tensor(np.ascontiguousarray(array)) for array in arrays]
+        tensors = _tensors(arrays)
         self._call(*tensors)
         for array, tensor in zip(arrays, tensors, strict=True):
             if array.flags.writeable:
@@ -52,7 +52,7 @@ class Jitted:
 
     def time_s(self, *arrays: np.ndarray, repeat: int = 7, min_repeat_ms: int = 20) -> float:
         """Median seconds of one call, over ``repeat`` measurements of at least ``min_repeat_ms`` each."""
-        tensors = [tvm.runtime.tensor(np.ascontiguousarray(array)) for array in arrays]
+        tensors = _tensors(arrays)
         evaluator = self.executable.mod.time_evaluator(
             "kernel", tvm.cpu(), number=1, repeat=repeat, min_repeat_ms=min_repeat_ms
         )
@@ -61,6 +61,11 @@ class Jitted:
     def assembly(self) -> str:
         """The machine code as LLVM writes it, to see whether it is vectorised."""
         return str(self.executable.mod.inspect_source("asm"))
+
+
+def _tensors(arrays: Sequence[np.ndarray]) -> list[Any]:
+    # np.ascontiguousarray would give a scalar one dimension.
+    return [tvm.runtime.tensor(np.require(array, requirements="C")) for array in arrays]
 
 
 def jit(template: Template | Callable[..., Any], params: Any, isa: Isa, threads: int = 1) -> Jitted:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from .vector import Expr, Flat, chunks, rows, spans, unravel
+from .vector import Expr, Flat, chunks, item_bytes, rows, spans, unravel
 
 Convert = Callable[[Expr, int], Expr]
 """An elementwise function of a vector and its number of lanes."""
@@ -194,7 +194,7 @@ def _tiles(
 ) -> None:
     """Square tiles over the input's last dimension (``depth`` in the output) and the output's last."""
     deep, last = how.dims[depth], how.dims[-1]
-    widest = {1: 16, 2: 8, 4: 8}.get(_bytes(source.dtype), 4)
+    widest = {1: 16, 2: 8, 4: 8}.get(item_bytes(source.dtype), 4)
     side = 1 << (min(deep, last, widest).bit_length() - 1)
     step_in, step_out = how.strides[-1], _below(how, depth)
     down = -(-deep // side)
@@ -227,7 +227,3 @@ def _transposed(lines: list[Expr], side: int) -> list[Expr]:
             zipped += [T.bind(T.Shuffle(pair, low)), T.bind(T.Shuffle(pair, high))]
         lines = zipped
     return lines
-
-
-def _bytes(dtype: str) -> int:
-    return 1 if dtype == "bool" else 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize

@@ -1,0 +1,71 @@
+"""Concat of any element type, and QConcat, whose inputs may pass tables that bring them to one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from .base import Isa, KernelCall, NodeView, TensorType, emits
+from .lookup import Table
+from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Inputs of ``shapes`` joined along ``axis``; those in ``tables`` (indices) are looked up on the way."""
+
+    dtype: str
+    shapes: tuple[tuple[int, ...], ...]
+    axis: int
+    tables: tuple[int, ...] = ()
+
+    @property
+    def y(self) -> tuple[int, ...]:
+        size = sum(shape[self.axis] for shape in self.shapes)
+        return (*self.shapes[0][: self.axis], size, *self.shapes[0][self.axis + 1 :])
+
+
+def concat(params: Concat, isa: Isa, threads: int) -> Any:
+    """(x_0, x_1 ..., tables uint8 [256] ...) -> y."""
+    lanes, axis = copy_lanes(isa, params.dtype), params.axis
+    count = len(params.shapes)
+    runs = [prod(shape[axis:]) for shape in params.shapes]
+    total = sum(runs)
+
+    def body(*buffers: Flat) -> None:
+        sources, y = buffers[:count], buffers[-1]
+        tables = {index: Table(buffers[count + i], isa, runs[index]) for i, index in enumerate(params.tables)}
+
+        def row_body(row: Expr) -> None:
+            begin = 0
+            for index, (x, run) in enumerate(zip(sources, runs, strict=True)):
+                _copy_run(x, y, row * run, row * total + begin, run, lanes, tables.get(index))
+                begin += run
+
+        cost = 1 + 4 * bool(tables)
+        rows(prod(params.shapes[0][:axis]), threads, cost * y.size, row_body)
+
+    inputs = [TensorType(params.dtype, shape) for shape in params.shapes]
+    inputs += [TensorType("uint8", (256,))] * len(params.tables)
+    return primfunc(inputs, [TensorType(params.dtype, params.y)], body, raw=True)
+
+
+def _copy_run(x: Flat, y: Flat, start: Expr, to: Expr, run: int, lanes: int, table: Table | None) -> None:
+    def vector(i: Expr, width: int) -> None:
+        value = x.load(start + i, width)
+        y.store(to + i, value if table is None else table(value, width), width)
+
+    spans(run, lanes, vector)
+
+
+@emits("hago", "QConcat")
+@emits("", "Concat")
+def emit_concat(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    with_table = tuple(int(i) for i in node.attrs.get("tables", ())) if node.domain else ()
+    sources = node.inputs[: len(node.inputs) - len(with_table)]
+    shapes = tuple(node.type(name).shape for name in sources)
+    axis = int(node.attrs["axis"]) % len(shapes[0])
+    params = Concat(node.type(sources[0]).dtype, shapes, axis, with_table)
+    return [KernelCall("concat", params, concat, node.inputs, node.outputs, node.layer)]
