@@ -128,7 +128,7 @@ def _quantized(
         strategy = Strategy.load(arguments.strategy)
     else:
         strategy = uniform(model, resolve_hw(arguments.hw))
-    used = calibration.batch(0, min(len(calibration), _CALIBRATION_SAMPLES))
+    used = calibration.subset(np.arange(min(len(calibration), _CALIBRATION_SAMPLES)))
     return api.quantize(model, strategy, calibration=used, hw=arguments.hw), samples
 
 
