@@ -75,8 +75,7 @@ def _arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example_inputs, Sequence) and not isinstance(example_inputs, str):
         return tuple(example_inputs), {}
     raise ModelError(
-        "example_inputs must be a tensor, a tuple of tensors or a mapping, "
-        f"not {type(example_inputs).__name__}"
+        f"example_inputs must be a tensor, a tuple of tensors or a mapping, not {type(example_inputs).__name__}"
     )
 
 

@@ -76,8 +76,7 @@ def _row(layer: Layer, spec: HardwareSpec) -> Row:
     if not layer.quantizable:
         return Row(layer, (Way("float32", ()),) if spec.float_unit else (), layer.reason)
     ways = tuple(
-        Way(choice.precision, tuple(map(str, granularities(layer, choice))))
-        for choice in spec.choices(op_kind(layer))
+        Way(choice.precision, tuple(map(str, granularities(layer, choice)))) for choice in spec.choices(op_kind(layer))
     )
     if all(way.precision == "float32" for way in ways):
         return Row(layer, ways, f"{spec.name} has no integer {op_kind(layer)}")
@@ -182,10 +181,7 @@ def _choices(row: Row) -> Text:
 
 def _heading(inspection: Inspection) -> str:
     model = inspection.model
-    ends = [
-        ", ".join(f"{t.name} {t.dtype} {_shape(t.shape)}" for t in side)
-        for side in (model.inputs, model.outputs)
-    ]
+    ends = [", ".join(f"{t.name} {t.dtype} {_shape(t.shape)}" for t in side) for side in (model.inputs, model.outputs)]
     line = f"{model.source}: {ends[0]} -> {ends[1]}, batch {model.batch}"
     if model.is_quantized:
         line += "\nThe model is quantized already: it can be compiled as it is, not searched."

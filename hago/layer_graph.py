@@ -12,9 +12,7 @@ import onnx
 class GraphView:
     """Look-ups over a normalized ONNX graph."""
 
-    def __init__(
-        self, proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], quantized: bool
-    ) -> None:
+    def __init__(self, proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], quantized: bool) -> None:
         graph = proto.graph
         self.nodes: Sequence[onnx.NodeProto] = graph.node
         self.shapes = shapes
@@ -27,20 +25,14 @@ class GraphView:
             for name in node.input:
                 if name:
                     self.readers.setdefault(name, []).append(node)
-        self.types = {
-            v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input, *graph.output]
-        }
+        self.types = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input, *graph.output]}
 
     def is_wrapper(self, node: onnx.NodeProto) -> bool:
         """Quantize, Dequantize, or one of the casts that mark a bfloat16 tensor."""
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             return True
         bfloat16 = onnx.TensorProto.BFLOAT16
-        types = (
-            {self.types.get(node.input[0]), self.types.get(node.output[0])}
-            if node.op_type == "Cast"
-            else set()
-        )
+        types = {self.types.get(node.input[0]), self.types.get(node.output[0])} if node.op_type == "Cast" else set()
         if node.op_type == "Cast" and node.input[0] in self.initializers:
             types.add(self.initializers[node.input[0]].data_type)
         return bfloat16 in types

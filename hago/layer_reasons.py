@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from .layers import Layer
 
 
-def objections(
-    graph: GraphView, node: onnx.NodeProto, layer: Layer, made_by: Mapping[str, Layer]
-) -> Iterator[str]:
+def objections(graph: GraphView, node: onnx.NodeProto, layer: Layer, made_by: Mapping[str, Layer]) -> Iterator[str]:
     """Why this layer cannot be quantized, the most telling reason first; nothing if it can."""
     kind, op = layer.kind, layer.op_type
     rank = len(layer.input_shapes[0]) if layer.input_shapes else 0

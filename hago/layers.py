@@ -61,9 +61,7 @@ class Layer:
     reason: str | None = None
 
 
-def find_layers(
-    proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], quantized: bool
-) -> tuple[Layer, ...]:
+def find_layers(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], quantized: bool) -> tuple[Layer, ...]:
     """The layers of a normalized model, in its order; every node but Q, DQ and their like is of one."""
     graph = GraphView(proto, shapes, quantized)
     covered: set[str] = set()
@@ -120,9 +118,7 @@ def _describe(graph: GraphView, node: onnx.NodeProto) -> Layer:
     if op in _JOINS and fed:
         constant = graph.origin(constants[0]) if constants else None
         kind = _JOINS[op]
-        return replace(
-            base, kind=kind, constant=constant, params=sum(graph.size(graph.origin(c)) for c in constants)
-        )
+        return replace(base, kind=kind, constant=constant, params=sum(graph.size(graph.origin(c)) for c in constants))
     if op in _POOLS and len([o for o in node.output if o]) == 1:
         return replace(base, kind=_POOLS[op])
     if op in _LOOKUP_OPS and len(fed) == 1:
@@ -135,9 +131,7 @@ def _describe(graph: GraphView, node: onnx.NodeProto) -> Layer:
     if op == "ConvTranspose":
         weight = graph.shapes[node.input[1]]
         macs = int(np.prod(base.input_shapes[0], dtype=np.int64) * np.prod(weight[1:], dtype=np.int64))
-    return replace(
-        base, macs=macs, params=sum(graph.size(graph.origin(c)) for c in constants if _is_float(graph, c))
-    )
+    return replace(base, macs=macs, params=sum(graph.size(graph.origin(c)) for c in constants if _is_float(graph, c)))
 
 
 def _is_float(graph: GraphView, tensor: str) -> bool:

@@ -70,9 +70,7 @@ def _fold_matmul(editor: Editor, node: ir.Node, follower: ir.Node, axis: int) ->
         _scale_weight(editor, node, first.scale)
         if first.shift is not None and first.shift.any():
             bias = editor.initializer(first.shift.astype(np.float32), f"{node.name}_bias")
-            total = editor.node(
-                "Add", [node.outputs[0], bias], follower, name=f"{node.name}_bias", shape=shape
-            )
+            total = editor.node("Add", [node.outputs[0], bias], follower, name=f"{node.name}_bias", shape=shape)
             editor.forward(follower.outputs[0], total)
         else:
             editor.forward(follower.outputs[0], node.outputs[0])
@@ -148,7 +146,8 @@ def batch_norm(node: ir.Node) -> Affine | None:
         return None
     gamma, beta, mean, var = (p.astype(np.float64) for p in parameters if p is not None)
     epsilon = np.float64(np.float32(attr_float(node, "epsilon", 1e-5)))
-    scale = gamma / np.sqrt(var + epsilon)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a bad variance is told about at the end
+        scale = gamma / np.sqrt(var + epsilon)
     return Affine(scale, beta - scale * mean)
 
 

@@ -54,9 +54,7 @@ def _gemm(editor: Editor, node: ir.Node) -> None:
         _quantized_gemm(editor, node)
         return
     if trans_a:
-        a = editor.node(
-            "Transpose", [a], node, {"perm": [1, 0]}, name=f"{node.name}_transpose", shape=_flipped(a)
-        )
+        a = editor.node("Transpose", [a], node, {"perm": [1, 0]}, name=f"{node.name}_transpose", shape=_flipped(a))
         editor.set_attributes(node, transA=None)
         editor.set_input(node, 0, a)
     if weight is None:
@@ -76,9 +74,7 @@ def _gemm(editor: Editor, node: ir.Node) -> None:
     if alpha != 1.0 or not trans_b:
         wide = weight.astype(np.float64) * alpha
         new = np.ascontiguousarray(wide if trans_b else wide.T).astype(np.float32)
-        editor.set_input(
-            node, 1, editor.initializer(new, f"{b.name}_t" if not trans_b else f"{b.name}_scaled")
-        )
+        editor.set_input(node, 1, editor.initializer(new, f"{b.name}_t" if not trans_b else f"{b.name}_scaled"))
     if bias is not None and c is not None and (beta != 1.0 or bias.shape != (shape[1],)):
         row = np.broadcast_to(bias.reshape(-1) * np.float32(beta), (shape[1],))
         editor.set_input(node, 2, editor.initializer(row.astype(np.float32), f"{c.name}_row"))
@@ -103,9 +99,7 @@ def _gemm_of_activations(
     trans_b: int, shape: tuple[int, ...],
 ) -> None:  # fmt: skip
     if trans_b:
-        b = editor.node(
-            "Transpose", [b], node, {"perm": [1, 0]}, name=f"{node.name}_transpose", shape=_flipped(b)
-        )
+        b = editor.node("Transpose", [b], node, {"perm": [1, 0]}, name=f"{node.name}_transpose", shape=_flipped(b))
     result = editor.node("MatMul", [a, b], node, shape=shape)
     if alpha != 1.0:
         factor = editor.initializer(np.array(alpha, np.float32), f"{node.name}_alpha")
@@ -169,9 +163,7 @@ def _split(editor: Editor, node: ir.Node) -> None:
                 editor.initializer(np.array([x], np.int64), f"{node.name}_{i}_{n}")
                 for n, x in (("start", start), ("end", end), ("axis", axis))
             )
-            piece = editor.node(
-                "Slice", [source, starts, ends, axes], node, name=f"{node.name}_{i}", shape=part
-            )
+            piece = editor.node("Slice", [source, starts, ends, axes], node, name=f"{node.name}_{i}", shape=part)
             piece.type = output.type
             editor.forward(output, piece)
         start = end
@@ -215,9 +207,7 @@ def _window(editor: Editor, node: ir.Node) -> None:
     if node.op_type == "ConvTranspose":
         if auto != "NOTSET" or attr_ints(node, "output_shape") is not None:
             return
-        editor.set_attributes(
-            node, kernel_shape=kernel, strides=strides, dilations=dilations, pads=tuple(pads)
-        )
+        editor.set_attributes(node, kernel_shape=kernel, strides=strides, dilations=dilations, pads=tuple(pads))
         return
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         for i in range(n):
@@ -227,10 +217,11 @@ def _window(editor: Editor, node: ir.Node) -> None:
     elif auto == "VALID":
         pads = [0] * (2 * n)
     counts_padding = node.op_type == "AveragePool" and attr_int(node, "count_include_pad", 0)
-    if ceil and not (counts_padding and any(_missing(shape, result, spread, strides, pads))):
-        for i, extra in enumerate(_missing(shape, result, spread, strides, pads)):
-            pads[n + i] += extra
-        ceil = 0
+    if ceil:
+        missing = [_missing(shape[2 + i], spread[i], strides[i], pads[i], pads[n + i]) for i in range(n)]
+        if not (counts_padding and any(missing)):
+            pads[n:] = [p + m for p, m in zip(pads[n:], missing, strict=True)]
+            ceil = 0
     editor.set_attributes(
         node, kernel_shape=kernel, strides=strides, dilations=dilations, pads=tuple(pads),
         auto_pad=None, ceil_mode=ceil or None, storage_order=None,
@@ -238,19 +229,16 @@ def _window(editor: Editor, node: ir.Node) -> None:
     )  # fmt: skip
 
 
-def _missing(
-    shape: tuple[int, ...],
-    result: tuple[int, ...],
-    spread: list[int],
-    strides: tuple[int, ...],
-    pads: list[int],
-) -> list[int]:
-    """How far the last window of each axis reaches beyond the padded input."""
-    n = len(strides)
-    return [
-        max((result[2 + i] - 1) * strides[i] + spread[i] - shape[2 + i] - pads[i] - pads[n + i], 0)
-        for i in range(n)
-    ]
+def _missing(size: int, spread: int, stride: int, before: int, after: int) -> int:
+    """How far the last window of an axis reaches beyond the padded input, in ceil_mode.
+
+    That window must start inside the input or its front padding (opset 22 says so; shape inference did
+    not always).
+    """
+    count = -(-(size + before + after - spread) // stride) + 1
+    if (count - 1) * stride >= size + before:
+        count -= 1
+    return max((count - 1) * stride + spread - size - before - after, 0)
 
 
 def _absorb_pad(editor: Editor, node: ir.Node) -> None:
@@ -288,6 +276,4 @@ def _global_pool(editor: Editor, node: ir.Node) -> None:
         return
     result = dims(node.outputs[0])
     if result is not None and all(d == 1 for d in result[2:]):
-        editor.forward(
-            node.outputs[0], editor.node("GlobalAveragePool", [node.inputs[0]], node, shape=result)
-        )
+        editor.forward(node.outputs[0], editor.node("GlobalAveragePool", [node.inputs[0]], node, shape=result))

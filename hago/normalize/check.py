@@ -38,9 +38,7 @@ def check(proto: onnx.ModelProto, where: str) -> None:
     """Holds a model to the ONNX standard and to what Hago can work with; raises ModelError."""
     opset = default_opset(proto, where)
     if not proto.graph.node:
-        raise ModelError(
-            "the graph is empty: it has no operators", where=where, hint="export the model again"
-        )
+        raise ModelError("the graph is empty: it has no operators", where=where, hint="export the model again")
     if not proto.graph.output:
         raise ModelError("the graph has no outputs", where=where, hint="export the model again")
     if proto.ByteSize() > _LIMIT_BYTES:
@@ -57,7 +55,7 @@ def check(proto: onnx.ModelProto, where: str) -> None:
     check_operators(proto, where)
     try:
         slim, heavy = light(proto)
-        onnx.checker.check_model(slim)
+        onnx.checker.check_model(_with_ranks(slim))
         for tensor in heavy:
             onnx.checker.check_tensor(tensor)
     except onnx.checker.ValidationError as error:
@@ -66,6 +64,16 @@ def check(proto: onnx.ModelProto, where: str) -> None:
             f"breaks the ONNX standard: {text[:400]}", where=where, hint="export the model again"
         ) from None
     check_numbers(proto, where)
+
+
+def _with_ranks(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which no input or output lacks a shape: an unknown one is common, and told about later."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for value in [*copy.graph.input, *copy.graph.output]:
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+            value.type.tensor_type.shape.SetInParent()
+    return copy
 
 
 def default_opset(proto: onnx.ModelProto, where: str) -> int:
@@ -171,9 +179,7 @@ def light(proto: onnx.ModelProto, limit: int = 4096) -> tuple[onnx.ModelProto, l
     slim.graph.name = graph.name
     slim.graph.node.extend(graph.node)
     slim.graph.input.extend(i for i in graph.input if i.name not in names)
-    slim.graph.input.extend(
-        onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in heavy
-    )
+    slim.graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in heavy)
     slim.graph.output.extend(graph.output)
     slim.graph.value_info.extend(graph.value_info)
     slim.graph.initializer.extend(t for t in graph.initializer if t.name not in names)

@@ -119,9 +119,7 @@ def _evaluate(node: ir.Node) -> list[np.ndarray] | None:
         ],
         [onnx.ValueInfoProto(name=v.name) for v in node.outputs if v.name],
     )
-    model = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
-    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     try:
         with np.errstate(all="ignore"):
             results = ReferenceEvaluator(model).run(None, {n: constant(v) for n, v in unique.items()})

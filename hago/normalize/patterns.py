@@ -151,9 +151,7 @@ def _elementwise(node: ir.Node | None) -> bool:
     return op in _BINARY and len(node.inputs) == 2
 
 
-def _run(
-    value: ir.Value, source: ir.Value, done: dict[ir.Value, Array], inside: set[ir.Node]
-) -> Array | None:
+def _run(value: ir.Value, source: ir.Value, done: dict[ir.Value, Array], inside: set[ir.Node]) -> Array | None:
     """The function from ``source`` to ``value`` on the grid, in float64."""
     if value is source:
         return _GRID
@@ -210,9 +208,7 @@ def _layer_norm(editor: Editor, node: ir.Node) -> None:
     if beta is not None:
         shift = np.broadcast_to(beta.reshape(-1), (n,)).astype(np.float32)
         inputs.append(editor.initializer(shift, f"{last.name}_bias"))
-    new = editor.node(
-        "LayerNormalization", inputs, last, {"axis": -1, "epsilon": float(epsilon)}, shape=shape
-    )
+    new = editor.node("LayerNormalization", inputs, last, {"axis": -1, "epsilon": float(epsilon)}, shape=shape)
     editor.forward(last.outputs[0], new)
 
 
@@ -251,11 +247,7 @@ def _normalized(node: ir.Node) -> tuple[ir.Value, float] | None:
             return None
     else:
         power = _made_by(square, "Pow")
-        if (
-            power is None
-            or scalar(power.inputs[1]) != 2.0
-            or not _same_difference(power.inputs[0], difference)
-        ):
+        if power is None or scalar(power.inputs[1]) != 2.0 or not _same_difference(power.inputs[0], difference):
             return None
     return source, epsilon
 
@@ -276,12 +268,7 @@ def _mean_over_last(value: ir.Value) -> ir.Value | None:
     if node is None or len(node.inputs) < 2:
         return None
     axes, shape = constant(node.inputs[1]), dims(node.inputs[0])
-    if (
-        axes is None
-        or shape is None
-        or axes.size != 1
-        or int(axes.reshape(-1)[0]) % len(shape) != len(shape) - 1
-    ):
+    if axes is None or shape is None or axes.size != 1 or int(axes.reshape(-1)[0]) % len(shape) != len(shape) - 1:
         return None
     return node.inputs[0] if dims(value) == (*shape[:-1], 1) else None
 

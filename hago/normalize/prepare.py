@@ -38,6 +38,7 @@ def _drop_hidden_inputs(proto: onnx.ModelProto) -> None:
     inputs = [i for i in proto.graph.input if i.name not in held]
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
+    proto.ir_version = IR_VERSION
 
 
 def _standard_domain(proto: onnx.ModelProto) -> None:
@@ -211,9 +212,7 @@ def _check_backward(proto: onnx.ModelProto, where: str, version: int) -> None:
         new = onnx.defs.get_schema(node.op_type, version, "")
         if new.since_version <= OPSET:
             continue
-        old = (
-            onnx.defs.get_schema(node.op_type, OPSET, "") if onnx.defs.has(node.op_type, OPSET, "") else None
-        )
+        old = onnx.defs.get_schema(node.op_type, OPSET, "") if onnx.defs.has(node.op_type, OPSET, "") else None
         why = None
         if old is None:
             why = f"opset {OPSET} does not have it"

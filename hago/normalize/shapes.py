@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx
 import onnx_ir as ir
 
@@ -26,9 +28,7 @@ def infer(graph: ir.Graph, where: str) -> None:
             slim.graph.initializer[-1].name = value.name or ""
         else:
             slim.graph.input.append(
-                onnx.helper.make_tensor_value_info(
-                    value.name or "", int(tensor.dtype), list(tensor.shape.numpy())
-                )
+                onnx.helper.make_tensor_value_info(value.name or "", int(tensor.dtype), list(tensor.shape.numpy()))
             )
     slim.graph.node.extend(ir.serde.serialize_node(n) for n in graph)
     for output in graph.outputs:
@@ -71,6 +71,7 @@ def require_static(graph: ir.Graph, where: str) -> None:
                 where=f"{where}, node {node.name!r}",
                 hint="export the model without control flow (a fixed branch, an unrolled loop)",
             )
+        _check_reshape(node, where)
         for value in node.outputs:
             if not value.name or (not value.uses() and not value.is_graph_output()):
                 continue
@@ -81,11 +82,22 @@ def require_static(graph: ir.Graph, where: str) -> None:
                     where=at,
                     hint="only static shapes compile: cut the model before this node, or pass input_shapes",
                 )
-            if value.dtype == ir.DataType.DOUBLE or (
-                value.dtype == ir.DataType.BFLOAT16 and node.op_type != "Cast"
-            ):
+            if value.dtype == ir.DataType.DOUBLE or (value.dtype == ir.DataType.BFLOAT16 and node.op_type != "Cast"):
                 raise ModelError(
                     f"it is computed in {value.dtype.name.lower()}; Hago compiles float32",
                     where=at,
                     hint="export the model in float32 (module.float() in PyTorch)",
                 )
+
+
+def _check_reshape(node: ir.Node, where: str) -> None:
+    """Inference does not count elements; a batch that is written into a Reshape shows here."""
+    if node.op_type != "Reshape" or node.domain:
+        return
+    before, after = dims(node.inputs[0]), dims(node.outputs[0])
+    if before is not None and after is not None and math.prod(before) != math.prod(after):
+        raise ModelError(
+            f"its shapes do not fit together: {before} cannot become {after}",
+            where=f"{where}, node {node.name!r} (Reshape)",
+            hint="the batch is written into the model: ask for the batch it was exported with",
+        )

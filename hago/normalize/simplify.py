@@ -9,6 +9,7 @@ from .edit import Editor, attr_ints, constant, dims, is_float, scalar
 
 FLOAT_MAX = float(np.finfo(np.float32).max)
 _CLAMPS = ("Relu", "Clip", "Max", "Min")
+_ABSORBS = ("Conv", "Gemm", "MatMul", "Add", "Mul", "BatchNormalization")
 
 
 def simplify(editor: Editor) -> None:
@@ -21,6 +22,8 @@ def simplify(editor: Editor) -> None:
             _arithmetic(editor, node)
         if node.graph is not None and node.op_type in _CLAMPS:
             _clamp(editor, node)
+        if node.graph is not None and node.op_type == "MaxPool":
+            _clamp_before_pool(editor, node)
 
 
 def _drop_if_nothing(editor: Editor, node: ir.Node) -> None:
@@ -149,11 +152,7 @@ def bounds(node: ir.Node | None) -> tuple[float, float] | None:
                 return None
             high = value
         return max(low, -FLOAT_MAX), min(high, FLOAT_MAX)
-    if (
-        op in ("Max", "Min")
-        and len(node.inputs) == 2
-        and dims(node.inputs[_fed(node)]) == dims(node.outputs[0])
-    ):
+    if op in ("Max", "Min") and len(node.inputs) == 2 and dims(node.inputs[_fed(node)]) == dims(node.outputs[0]):
         value = scalar(node.inputs[1 - _fed(node)])
         if value is not None and np.isfinite(value):
             return (value, FLOAT_MAX) if op == "Max" else (-FLOAT_MAX, value)
@@ -190,8 +189,7 @@ def _clamp(editor: Editor, node: ir.Node) -> None:
     inputs: list[ir.Value | None] = [source]
     if op == "Clip":
         inputs += [
-            editor.initializer(np.array(b, np.float32), f"{node.name}_{n}")
-            for b, n in ((low, "min"), (high, "max"))
+            editor.initializer(np.array(b, np.float32), f"{node.name}_{n}") for b, n in ((low, "min"), (high, "max"))
         ]
     editor.forward(node.outputs[0], editor.node(op, inputs, node, shape=dims(node.outputs[0])))
 
@@ -200,3 +198,18 @@ def _written(node: ir.Node, low: float, high: float) -> bool:
     """Whether a Clip already holds both bounds as scalars."""
     held = [constant(v) for v in node.inputs[1:]]
     return [None if b is None or b.ndim else float(b) for b in held] == [low, high]
+
+
+def _clamp_before_pool(editor: Editor, node: ir.Node) -> None:
+    """max_pool then clamp is clamp then max_pool; before the pool, the layer that feeds it takes the clamp in."""
+    source = node.inputs[0]
+    clamp = editor.sole_consumer(node.outputs[0])
+    if source is None or clamp is None or clamp.op_type not in ("Relu", "Clip") or bounds(clamp) is None:
+        return
+    feeder = source.producer()
+    if feeder is None or feeder.op_type not in _ABSORBS or editor.sole_consumer(source) is not node:
+        return
+    name, op, limits = clamp.name, clamp.op_type, list(clamp.inputs[1:])
+    editor.forward(clamp.outputs[0], node.outputs[0])
+    moved = editor.node(op, [source, *limits], node, name=f"{name}_early", shape=dims(source))
+    editor.set_input(node, 0, moved)

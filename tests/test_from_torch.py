@@ -1,0 +1,112 @@
+"""PyTorch modules: exported in evaluation mode, named after submodules, same outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from test_normalize import run
+
+from hago.errors import MissingExtraError, ModelError
+from hago.from_torch import from_torch
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+nn = torch.nn
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(8)
+        self.act = nn.GELU(approximate="tanh")
+        self.norm = nn.LayerNorm(8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Sequential(nn.Linear(8, 16), nn.Hardswish(), nn.Dropout(), nn.Linear(16, 10))
+
+    def forward(self, image: Any) -> Any:
+        x = self.act(self.bn(self.conv(image)))
+        x = self.norm(x.flatten(2).transpose(1, 2))
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return self.head(x.mean(1))
+
+
+@pytest.fixture(scope="module")
+def module() -> Any:
+    torch.manual_seed(0)
+    block = Block()
+    block.bn.running_mean.normal_()
+    block.bn.running_var.uniform_(0.5, 2)
+    return block
+
+
+@pytest.fixture(scope="module")
+def model(module: Any) -> Any:
+    module.train()
+    return from_torch(module, torch.randn(1, 3, 4, 4), batch=3)
+
+
+def test_outputs_are_those_of_the_module_in_evaluation(module: Any, model: Any) -> None:
+    assert module.training and module.bn.training, "the module must be left as it was"
+    x = np.random.default_rng(0).standard_normal((3, 3, 4, 4)).astype(np.float32)
+    module.eval()
+    with torch.no_grad():
+        wanted = module(torch.tensor(x)).numpy()
+    module.train()
+    (got,) = run(model.proto, {model.inputs[0].name: x})
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    assert (model.source, model.batch, model.inputs[0].name) == ("Block", 3, "image")
+
+
+def test_layers_are_called_like_submodules(model: Any) -> None:
+    names = {la.name: la for la in model.layers}
+    assert names["conv"].kind == "conv" and names["conv"].weight_shape == (8, 3, 3, 3)
+    assert names["head.0"].kind == names["head.3"].kind == "fully_connected"
+    assert names["norm"].op_type == "LayerNormalization"
+    assert {"Gelu", "HardSwish"} <= {la.op_type for la in model.layers}
+    assert "BatchNormalization" not in {la.op_type for la in model.layers}
+    assert not any(p.key.startswith("pkg.") for n in model.source_proto.graph.node for p in n.metadata_props)
+
+
+def test_names_and_keyword_inputs() -> None:
+    class Two(nn.Module):
+        def forward(self, a: Any, b: Any) -> Any:
+            return a * 2 + b
+
+    model = from_torch(Two(), {"a": torch.randn(2, 3), "b": torch.randn(2, 3)}, batch=4)
+    assert {t.name: t.shape for t in model.inputs} == {"a": (4, 3), "b": (4, 3)}
+    model = from_torch(Two(), (torch.randn(2, 3), torch.randn(1, 3)), input_names=["left", "right"])
+    assert {t.name: t.shape for t in model.inputs} == {"left": (1, 3), "right": (1, 3)}
+
+
+def test_a_module_with_a_fixed_batch_keeps_it() -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x.reshape(2, 6) + 1
+
+    assert from_torch(Fixed(), torch.randn(2, 3, 2)).batch == 2
+
+
+def test_what_cannot_be_exported() -> None:
+    class Python(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x if float(x.sum()) > 0 else -x
+
+    with pytest.raises(ModelError, match=r"Python: PyTorch could not export it"):
+        from_torch(Python(), torch.randn(2, 3))
+    with pytest.raises(ModelError, match="takes a torch.nn.Module, not int"):
+        from_torch(3, torch.randn(2))  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="must be a tensor, a tuple of tensors or a mapping, not float"):
+        from_torch(nn.ReLU(), 1.0)
+
+
+def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "torch" else find(n, *a))
+    with pytest.raises(MissingExtraError, match=r"'torch'[\s\S]*pip install 'hago\[torch\]'"):
+        from_torch(nn.ReLU(), torch.randn(2))
