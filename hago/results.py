@@ -1,0 +1,124 @@
+"""A tuning session: samples divided, evaluator made, search run, folder filled.
+
+    out/
+      strategy.yaml      the answer: layer -> precision, granularity, calibrator
+      model.qdq.onnx     the answer as a standard QDQ model (the float model where float32 is the answer)
+      model.so           the answer compiled; needs TVM's runtime alone
+      records.jsonl      all that was measured, a line each
+      report.html, .md   what was found, how, and what each layer gained or lost
+      study.db           the Optuna study
+      calibration.npz    ranges of all activations
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .api import Result
+from .cache import KernelCache
+from .data import make_samples
+from .evaluator import TvmEvaluator
+from .files import write_atomic
+from .metrics import Metric
+from .model import Model
+from .report import from_search, write_report
+from .search import Progress, SearchSpace, make_progress, run_search
+from .spec import HardwareSpec
+from .split import split_samples
+from .strategy import Strategy
+
+if TYPE_CHECKING:
+    from .search import SearchResult
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that one tuning job needs."""
+
+    evaluator: TvmEvaluator
+    space: SearchSpace
+    progress: Progress
+    folder: Path | None
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        model: Model,
+        spec: HardwareSpec,
+        data: Any,
+        calibration: Any,
+        test: Any,
+        metric: Metric,
+        seed: int,
+        threads: int,
+        folder: Path | None,
+        cache: KernelCache,
+        progress: str | Progress,
+    ) -> Session:
+        """Reads and divides the samples; nothing is compiled yet. Raises DataError, StrategyError."""
+        samples = make_samples(data, model.inputs)
+        apart = None if calibration is None else make_samples(calibration, model.inputs)
+        if apart is not None:
+            apart = apart.calibration or apart
+        held_out = None if test is None else make_samples(test, model.inputs)
+        parts = split_samples(samples, apart, test=held_out, seed=seed)
+        evaluator = TvmEvaluator(
+            model, spec, parts, metric, threads=threads, cache=cache, folder=folder, seed=seed
+        )
+        return cls(evaluator, SearchSpace.from_model(model, spec), make_progress(progress), folder)
+
+    def search(self, *, budget: str | float | None, **options: Any) -> Result:
+        """Runs the search and writes the folder."""
+        found = run_search(
+            self.space,
+            self.evaluator,
+            folder=self.folder,
+            seed=self.evaluator.seed,
+            budget_s=budget,
+            progress=self.progress,
+            **options,
+        )
+        strategy = found.best.strategy or Strategy(self.evaluator.model.hash, self.evaluator.spec.name)
+        if self.folder is not None:
+            self._write(self.folder, found, strategy, options)
+        return Result(found, strategy, self.folder)
+
+    def _write(
+        self, folder: Path, found: SearchResult, strategy: Strategy, options: Mapping[str, Any]
+    ) -> None:
+        evaluator = self.evaluator
+        quantized = bool(strategy.choices)
+        strategy.save(folder / "strategy.yaml")
+        proto = evaluator.qdq(strategy) if quantized else evaluator.model.proto
+        write_atomic(folder / "model.qdq.onnx", proto.SerializeToString())
+        evaluator.artifact(strategy).save(folder / "model.so")
+        write_report(
+            from_search(
+                found,
+                model=evaluator.model,
+                spec=evaluator.spec,
+                metric=evaluator.metric,
+                split=evaluator.parts.split,
+                environment=evaluator.environment,
+                space=self.space,
+                strategy=strategy,
+                float_times=evaluator.kernel_times(Strategy(strategy.model_hash, strategy.hw)),
+                chosen_times=evaluator.kernel_times(strategy),
+                sampler=str(options.get("sampler", "tpe")),
+                seed=evaluator.seed,
+            ),
+            folder,
+        )
+
+
+def console_summary(result: Result) -> str:
+    """What `hago tune` prints at the end."""
+    lines = [result.summary()]
+    if result.folder is not None:
+        lines.append(f"Report: {result.folder / 'report.html'}")
+        lines.append(f"Run it: hago run {result.folder / 'model.so'} --data SAMPLES.npz")
+    return "\n".join(lines)
