@@ -238,9 +238,12 @@ class Samples:
     def spooled(self, memory_bytes: int = MEMORY_BYTES) -> Samples:
         """The same samples, read once and kept as the model takes them, so that reading again costs little.
 
-        Worth its while for images, which are decoded each time they are read. Up to ``memory_bytes`` lie
-        in memory, more in a temporary file without a name. Raises StorageError where the disk is full.
+        Worth its while where reading is slow, as with images, which are decoded each time. Up to
+        ``memory_bytes`` lie in memory, more in a temporary file without a name; samples that are arrays of
+        the model's own type already are not copied. Raises StorageError where the disk is full.
         """
+        if all(isinstance(r.source, ArraySource) and r.source.array.dtype == r.dtype for r in self._readers):
+            return self
         spools = [
             Spool(r.info.shape[1:], r.dtype, r.where, memory_bytes=memory_bytes // len(self._readers))
             for r in self._readers
