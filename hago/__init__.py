@@ -1,1 +1,66 @@
-"""Hago: which layers of a network should run at which precision on this hardware."""
+"""Hago: which layers of a network should run at which precision on this hardware.
+
+    import hago
+
+    result = hago.tune("model.onnx", data="samples.npz", max_drop=0.01, out="out")
+    net = hago.load("out/model.so")
+
+What is imported is imported when it is first used: `hago.load` needs TVM's runtime and numpy alone.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import Result, compile, quantize, tune
+    from .artifact import Artifact, load
+    from .errors import HagoError
+    from .from_torch import from_torch
+    from .model import Model, load_model
+    from .record import Record
+    from .spec import HardwareSpec, load_spec
+    from .strategy import Choice, Strategy
+
+_HOMES = {
+    "Artifact": "artifact",
+    "Choice": "strategy",
+    "HagoError": "errors",
+    "HardwareSpec": "spec",
+    "Model": "model",
+    "Record": "record",
+    "Result": "api",
+    "Strategy": "strategy",
+    "compile": "api",
+    "from_torch": "from_torch",
+    "load": "artifact",
+    "load_model": "model",
+    "load_spec": "spec",
+    "quantize": "api",
+    "tune": "api",
+}
+
+__all__ = [
+    "Artifact",
+    "Choice",
+    "HagoError",
+    "HardwareSpec",
+    "Model",
+    "Record",
+    "Result",
+    "Strategy",
+    "compile",
+    "from_torch",
+    "load",
+    "load_model",
+    "load_spec",
+    "quantize",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hago' has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
