@@ -97,7 +97,7 @@ def test_what_cannot_be_exported() -> None:
 
     with pytest.raises(ModelError, match=r"Python: PyTorch could not export it"):
         from_torch(Python(), torch.randn(2, 3))
-    with pytest.raises(ModelError, match="takes a torch.nn.Module, not int"):
+    with pytest.raises(ModelError, match=r"takes a torch\.nn.Module, not int"):
         from_torch(3, torch.randn(2))  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="must be a tensor, a tuple of tensors or a mapping, not float"):
         from_torch(nn.ReLU(), 1.0)

@@ -21,7 +21,8 @@ from hago.spec import load_spec
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     nodes = [
-        ("Conv", "x w", "stem"), ("Relu", "stem", "r"), ("Flatten", "r", "f"), ("MatMul", "f v", "head"), ("Softmax", "head", "y"),
+        ("Conv", "x w", "stem"), ("Relu", "stem", "r"), ("Flatten", "r", "f"), ("MatMul", "f v", "head"),
+        ("Softmax", "head", "y"),
     ]  # fmt: skip
     proto = build(nodes, {"x": ["N", 3, 4, "W"]}, ["y"], {"w": weights(64, 3, 1, 1), "v": weights(1024, 8)})
     onnx.save(proto, tmp_path / "m.onnx")

@@ -80,9 +80,10 @@ class TestWeighted:
 class TestJoins:
     def test_adds_of_integer_layers_and_inputs(self) -> None:
         nodes = [
-            ("Conv", "x w", "c"), ("Flatten", "c", "f"), ("Reshape", "f s", "r"), ("Add", "r x", "a"), ("Relu", "a", "y"),
+            ("Conv", "x w", "c"), ("Transpose", "c", "f"), ("Reshape", "f s", "r"), ("Add", "r x", "a"),
+            ("Relu", "a", "y"),
         ]  # fmt: skip
-        constants = {"w": weights(2, 2, 1, 1), "s": np.int64([0, 2, 4, 4])}
+        constants = {"w": weights(2, 2, 1, 1), "s": np.int64([1, 2, 4, 4])}
         found = layers(nodes, {"x": [1, 2, 4, 4]}, ["y"], constants)
         assert found["a"].quantizable and found["a"].nodes == ("a", "y")
 
@@ -118,8 +119,8 @@ class TestJoins:
 class TestOthers:
     def test_pools(self) -> None:
         nodes = [
-            ("MaxPool", "x", "m", {"kernel_shape": [2, 2]}), ("AveragePool", "m", "a", {"kernel_shape": [2, 2]}), ("Relu", "a", "r"),
-            ("GlobalAveragePool", "r", "y"),
+            ("MaxPool", "x", "m", {"kernel_shape": [2, 2]}), ("AveragePool", "m", "a", {"kernel_shape": [2, 2]}),
+            ("Relu", "a", "r"), ("GlobalAveragePool", "r", "y"),
         ]  # fmt: skip
         found = layers(nodes, {"x": [1, 3, 9, 9]}, ["y"])
         assert [(la.kind, la.activation) for la in found.values()] == [

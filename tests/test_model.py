@@ -22,8 +22,8 @@ ort = pytest.importorskip("onnxruntime")
 
 def small(n: Any = "N", opset: int = 17) -> onnx.ModelProto:
     nodes = [
-        ("Conv", "x w b", "c", {"pads": [1] * 4}), ("Relu", "c", "r"), ("GlobalAveragePool", "r", "p"), ("Flatten", "p", "f"),
-        ("Gemm", "f v", "y"),
+        ("Conv", "x w b", "c", {"pads": [1] * 4}), ("Relu", "c", "r"), ("GlobalAveragePool", "r", "p"),
+        ("Flatten", "p", "f"), ("Gemm", "f v", "y"),
     ]  # fmt: skip
     constants = {"w": weights(4, 3, 3, 3), "b": weights(4), "v": weights(4, 5)}
     return build(nodes, {"x": [n, 3, 8, 8]}, ["y"], constants, opset)
@@ -244,9 +244,9 @@ BAD: dict[str, tuple[Callable[[], Any], type[ModelError], str]] = {
     "empty graph": (_empty, ModelError, r"the graph is empty"),
     "NaN": (_nan, ModelError, r"initializer 'w': 2 NaN of 108 values \(read by Conv 'c'\)"),
     "infinity": (_inf, ModelError, r"initializer 'b': 1 infinite of 4 values"),
-    "unknown operator": (lambda: _op("Frobnicate"), UnsupportedOpError, r"node 'odd': operator Frobnicate of domain ai.onnx"),
-    "unknown domain": (lambda: _op("Relu6", "my.ops"), UnsupportedOpError, r"node 'odd': operator Relu6 of domain my.ops"),
-    "contributed": (lambda: _op("FastGelu", "com.microsoft"), UnsupportedOpError, r"FastGelu of domain com.microsoft"),
+    "unknown operator": (lambda: _op("Oddity"), UnsupportedOpError, r"'odd': operator Oddity of domain ai.onnx"),
+    "unknown domain": (lambda: _op("Relu6", "my.ops"), UnsupportedOpError, r"'odd': operator Relu6 of domain my.ops"),
+    "contributed": (lambda: _op("FastGelu", "com.microsoft"), UnsupportedOpError, r"FastGelu of domain com"),
     "newer operator": (lambda: _op("Gelu"), UnsupportedOpError, r"Gelu .*no such operator at opset 17"),
     "random": (lambda: _op("RandomNormalLike"), UnsupportedOpError, r"RandomNormalLike .* it is random"),
     "beyond opset 21": (lambda: _op("Swish", opset=24), ModelError, r"Swish of opset 24 cannot be told at opset 21"),
@@ -350,8 +350,8 @@ class TestQuantizedModels:
 class TestSharedModels:
     @pytest.fixture(
         params=[
-            "ad_toycar_ae", "cifar10_resnet20", "cifar10_resnet56", "cifar10_resnet8", "imagenet_squeezenet1_1", "kws_dscnn",
-            "kws_kwt1", "tin200_mobilenetv2", "tin200_resnet50v2_s3", "vww_mobilenetv1_025",
+            "ad_toycar_ae", "cifar10_resnet20", "cifar10_resnet56", "cifar10_resnet8", "imagenet_squeezenet1_1",
+            "kws_dscnn", "kws_kwt1", "tin200_mobilenetv2", "tin200_resnet50v2_s3", "vww_mobilenetv1_025",
         ]
     )  # fmt: skip
     def folder(self, request: pytest.FixtureRequest, shared_models: Path) -> Path:

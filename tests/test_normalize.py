@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -330,24 +330,31 @@ def gelu_forms() -> dict[str, tuple[list[Node], dict[str, Any]]]:
     tanh = {"k": np.float32(0.044715), "s": np.float32(np.sqrt(2 / np.pi)), "three": np.float32(3), **erf}
     return {
         "erf, half last": (
-            [("Div", "x r", "a"), ("Erf", "a", "b"), ("Add", "b one", "c"), ("Mul", "x c", "d"), ("Mul", "d half", "g")],
+            [
+                ("Div", "x r", "a"), ("Erf", "a", "b"), ("Add", "b one", "c"), ("Mul", "x c", "d"),
+                ("Mul", "d half", "g"),
+            ],
             erf,
         ),
         "erf, half first": (
-            [("Mul", "x half", "h"), ("Div", "x r", "a"), ("Erf", "a", "b"), ("Add", "one b", "c"), ("Mul", "c h", "g")],
+            [
+                ("Mul", "x half", "h"), ("Div", "x r", "a"), ("Erf", "a", "b"), ("Add", "one b", "c"),
+                ("Mul", "c h", "g"),
+            ],
             erf,
         ),
         "tanh with Pow": (
             [
-                ("Pow", "x three", "p"), ("Mul", "p k", "q"), ("Add", "x q", "t"), ("Mul", "t s", "u"), ("Tanh", "u", "v"),
-                ("Add", "v one", "w"), ("Mul", "x half", "h"), ("Mul", "h w", "g"),
+                ("Pow", "x three", "p"), ("Mul", "p k", "q"), ("Add", "x q", "t"), ("Mul", "t s", "u"),
+                ("Tanh", "u", "v"), ("Add", "v one", "w"), ("Mul", "x half", "h"), ("Mul", "h w", "g"),
             ],
             tanh,
         ),
         "tanh with products": (
             [
-                ("Mul", "x x", "p2"), ("Mul", "p2 x", "p"), ("Mul", "k p", "q"), ("Add", "q x", "t"), ("Mul", "s t", "u"),
-                ("Tanh", "u", "v"), ("Add", "v one", "w"), ("Mul", "x w", "h"), ("Mul", "h half", "g"),
+                ("Mul", "x x", "p2"), ("Mul", "p2 x", "p"), ("Mul", "k p", "q"), ("Add", "q x", "t"),
+                ("Mul", "s t", "u"), ("Tanh", "u", "v"), ("Add", "v one", "w"), ("Mul", "x w", "h"),
+                ("Mul", "h half", "g"),
             ],
             tanh,
         ),
@@ -401,7 +408,9 @@ class TestActivations:
 
 
 class TestLayerNorm:
-    CONSTANTS = {"two": np.float32(2), "eps": np.float32(1e-5), "g": weights(8, seed=1), "b": weights(8, seed=2)}
+    CONSTANTS: ClassVar[dict[str, Any]] = {
+        "two": np.float32(2), "eps": np.float32(1e-5), "g": weights(8, seed=1), "b": weights(8, seed=2),
+    }  # fmt: skip
 
     def nodes(self, square: str, divide: str) -> list[Node]:
         mean = {"axes": [-1]}
@@ -430,8 +439,8 @@ class TestLayerNorm:
 class TestConstants:
     def test_a_shape_of_a_static_tensor_is_computed(self) -> None:
         nodes = [
-            ("Shape", "x", "s"), ("Gather", "s zero", "n"), ("Unsqueeze", "n ax", "nu"), ("Concat", "nu minus", "t", {"axis": 0}),
-            ("Reshape", "x t", "y"),
+            ("Shape", "x", "s"), ("Gather", "s zero", "n"), ("Unsqueeze", "n ax", "nu"),
+            ("Concat", "nu minus", "t", {"axis": 0}), ("Reshape", "x t", "y"),
         ]  # fmt: skip
         constants = {"zero": np.int64(0), "ax": np.int64([0]), "minus": np.int64([-1])}
         proto = build(nodes, {"x": ["N", 3, 4]}, ["y"], constants)
@@ -450,8 +459,9 @@ class TestConstants:
 
     def test_identity_dropout_and_no_operations_go(self) -> None:
         nodes = [
-            ("Identity", "x", "a"), ("Dropout", "a", "b"), ("Transpose", "b", "c", {"perm": [0, 1, 2]}), ("Cast", "c", "d", {"to": 1}),
-            ("Reshape", "d t", "e"), ("Mul", "e one", "f"), ("Add", "f zero", "g"), ("Relu", "g", "h"), ("Identity", "h", "y"),
+            ("Identity", "x", "a"), ("Dropout", "a", "b"), ("Transpose", "b", "c", {"perm": [0, 1, 2]}),
+            ("Cast", "c", "d", {"to": 1}), ("Reshape", "d t", "e"), ("Mul", "e one", "f"), ("Add", "f zero", "g"),
+            ("Relu", "g", "h"), ("Identity", "h", "y"),
         ]  # fmt: skip
         constants = {"t": np.int64([0, 3, 4]), "one": np.float32(1), "zero": np.float32([0])}
         assert normalized(build(nodes, {"x": [2, 3, 4]}, ["y"], constants)) == ["Relu"]
@@ -519,6 +529,47 @@ class TestOther:
         nodes[1] = ("Transpose", "a", "b", {"perm": [1, 0, 2]})
         assert normalized(build(nodes, {"x": [2, 3, 4]}, ["y"])) == ["Transpose", "Relu"]
 
+    def test_reshapes_merge_and_so_does_a_transpose_of_unit_axes(self) -> None:
+        nodes = [
+            ("Flatten", "x", "a"), ("Unsqueeze", "a one", "b"), ("Transpose", "b", "c", {"perm": [1, 0, 2]}),
+            ("Reshape", "c s", "y"),
+        ]  # fmt: skip
+        constants = {"one": np.int64([1]), "s": np.int64([-1, 3])}
+        proto = build(nodes, {"x": ["N", 3, 4]}, ["y"], constants)
+        assert normalized(proto) == ["Reshape"]
+        assert normalized(proto, batch=2) == ["Reshape"]
+
+    def test_a_reshape_that_is_read_twice_stays(self) -> None:
+        nodes = [("Flatten", "x", "a"), ("Unsqueeze", "a one", "b"), ("Neg", "a", "z"), ("Relu", "b", "y")]
+        ops = normalized(build(nodes, {"x": ["N", 3, 4]}, ["y", "z"], {"one": np.int64([1])}))
+        assert Counter(ops) == {"Flatten": 1, "Unsqueeze": 1, "Neg": 1, "Relu": 1}
+
+    @pytest.mark.parametrize("sizes,keep", [(None, 0), (None, 1), (4, 1), ([2, 7], 1)])
+    def test_a_split_to_a_sequence_becomes_slices(self, sizes: Any, keep: int) -> None:
+        constants = {"i": np.int64(-1), "j": np.int64(0)}
+        if sizes is not None:
+            constants["s"] = np.int64(sizes)
+        nodes = [
+            ("SplitToSequence", "x" if sizes is None else "x s", "q", {"axis": -1, "keepdims": keep}),
+            ("SequenceAt", "q i", "a"), ("SequenceAt", "q j", "b"), ("Neg", "a", "y"), ("Relu", "b", "z"),
+        ]  # fmt: skip
+        ops = Counter(normalized(build(nodes, {"x": ["N", 2, 9]}, ["y", "z"], constants)))
+        assert ops["Slice"] == 2 and not ops["SplitToSequence"]
+
+    def test_a_place_in_a_sequence_that_is_computed_is_refused(self) -> None:
+        nodes = [
+            ("SplitToSequence", "x", "q", {"axis": 0}), ("ArgMax", "x", "i", {"keepdims": 0}),
+            ("SequenceAt", "q i", "y"),
+        ]  # fmt: skip
+        with pytest.raises(UnsupportedOpError, match=r"SplitToSequence .* works on a sequence"):
+            load_model(build(nodes, {"x": [4]}, ["y"]))
+
+    def test_a_group_normalization_has_the_shape_of_its_input(self) -> None:
+        nodes = [("GroupNormalization", "x g b", "n", {"num_groups": 2}), ("Flatten", "n", "f"), ("Gemm", "f w", "y")]
+        constants = {"g": weights(4), "b": weights(4), "w": weights(12, 5)}
+        proto = build(nodes, {"x": ["N", 4, 3]}, ["y"], constants, opset=21)
+        assert normalized(proto, batch=2) == ["GroupNormalization", "Flatten", "Gemm"]
+
     def test_a_prelu_with_one_slope_is_a_leaky_relu(self) -> None:
         assert normalized(build([("PRelu", "x k", "y")], {"x": [3, 4]}, ["y"], {"k": np.float32([0.1])})) == [
             "LeakyRelu"
@@ -535,8 +586,9 @@ class TestOther:
     def test_any_opset_is_told_at_21(self, opset: int) -> None:
         axes = {"axes": [1]} if opset < 13 else {}
         nodes = [
-            ("Conv", "x w", "c", {"pads": [1] * 4}), ("Softmax", "c", "s", {"axis": 1}), ("ReduceMax", "s", "m", {"keepdims": 1}),
-            ("Mul", "s m", "p"), ("Flatten", "p", "f"), ("Unsqueeze", "f" if opset < 13 else "f ax", "y", axes),
+            ("Conv", "x w", "c", {"pads": [1] * 4}), ("Softmax", "c", "s", {"axis": 1}),
+            ("ReduceMax", "s", "m", {"keepdims": 1}), ("Mul", "s m", "p"), ("Flatten", "p", "f"),
+            ("Unsqueeze", "f" if opset < 13 else "f ax", "y", axes),
         ]  # fmt: skip
         proto = build(nodes, {"x": ["N", 2, 1, 1]}, ["y"], {"w": weights(3, 2, 3, 3), "ax": np.int64([1])}, opset=opset)
         normalized(proto)

@@ -10,6 +10,7 @@ from onnx.reference import ReferenceEvaluator
 from ..errors import ModelError
 from .edit import CONTROL_FLOW_OPS, Editor, attr_int, constant, dims, scalar
 from .prepare import IR_VERSION, OPSET
+from .sequences import unpack
 from .shapes import infer
 
 # A constant may grow by folding (Expand, Tile, Range); beyond this it stays an operator.
@@ -31,6 +32,7 @@ def fold_all(graph: ir.Graph, where: str) -> None:
             if node.graph is graph:
                 _fold(editor, node)
         _inline_branches(editor)
+        unpack(editor)
         if not editor.changed:
             return
 

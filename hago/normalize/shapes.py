@@ -11,11 +11,23 @@ from ..errors import ModelError, UnsupportedOpError
 from .edit import CONTROL_FLOW_OPS, dims
 from .prepare import IR_VERSION, OPSET
 
+_SHAPE_OF_INPUT = ("GroupNormalization",)
 _SMALL = 4096  # elements: shapes, axes and bounds are never larger
 
 
 def infer(graph: ir.Graph, where: str) -> None:
     """Sets the type and shape of every tensor that inference can tell. Raises ModelError if they clash."""
+    _infer_once(graph, where)
+    for node in graph:
+        # onnx knows no shape for these, though it is that of their first input.
+        if node.op_type in _SHAPE_OF_INPUT and dims(node.outputs[0]) is None:
+            known = dims(node.inputs[0])
+            if known is not None:
+                node.outputs[0].shape = ir.Shape(known)
+                _infer_once(graph, where)
+
+
+def _infer_once(graph: ir.Graph, where: str) -> None:
     slim = onnx.ModelProto(ir_version=IR_VERSION)
     slim.opset_import.append(onnx.helper.make_opsetid("", OPSET))
     slim.graph.name = graph.name or "main"
@@ -31,6 +43,11 @@ def infer(graph: ir.Graph, where: str) -> None:
                 onnx.helper.make_tensor_value_info(value.name or "", int(tensor.dtype), list(tensor.shape.numpy()))
             )
     slim.graph.node.extend(ir.serde.serialize_node(n) for n in graph)
+    slim.graph.value_info.extend(
+        ir.serde.serialize_value(n.outputs[0])
+        for n in graph
+        if n.op_type in _SHAPE_OF_INPUT and dims(n.outputs[0]) is not None
+    )
     for output in graph.outputs:
         slim.graph.output.add().name = output.name or ""
     try:
@@ -70,6 +87,12 @@ def require_static(graph: ir.Graph, where: str) -> None:
                 "what it does depends on values known at run time alone",
                 where=f"{where}, node {node.name!r}",
                 hint="export the model without control flow (a fixed branch, an unrolled loop)",
+            )
+        if node.op_type in ("SplitToSequence", "SequenceAt"):
+            raise UnsupportedOpError(
+                f"operator {node.op_type} of domain ai.onnx cannot be compiled: it works on a sequence",
+                where=f"{where}, node {node.name!r}",
+                hint="export the model with Split in its place",
             )
         _check_reshape(node, where)
         for value in node.outputs:

@@ -9,6 +9,7 @@ from .edit import Editor, attr_ints, constant, dims, is_float, scalar
 
 FLOAT_MAX = float(np.finfo(np.float32).max)
 _CLAMPS = ("Relu", "Clip", "Max", "Min")
+_RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _ABSORBS = ("Conv", "Gemm", "MatMul", "Add", "Mul", "BatchNormalization")
 
 
@@ -41,12 +42,15 @@ def _drop_if_nothing(editor: Editor, node: ir.Node) -> None:
         nothing = len(node.inputs) == 1
     elif op == "Cast":
         nothing = source.dtype is not None and source.dtype == node.attributes["to"].as_int()
-    elif op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Tile"):
+    elif op in (*_RESHAPES, "Expand", "Tile"):
         nothing = same
+        if not nothing and op in _RESHAPES:
+            _merge_reshapes(editor, node)
+            return
     elif op == "Transpose":
         shape = dims(source)
         perm = attr_ints(node, "perm") or (tuple(reversed(range(len(shape)))) if shape is not None else ())
-        nothing = same and [p for p in perm if shape[p] != 1] == sorted(p for p in perm if shape[p] != 1)  # type: ignore[index]
+        nothing = same and shape is not None and _keeps_order(perm, shape)
         if not nothing:
             _merge_transposes(editor, node, perm)
             return
@@ -61,6 +65,31 @@ def _drop_if_nothing(editor: Editor, node: ir.Node) -> None:
         nothing = same and set(kernel or ()) == {1} and set(strides or (1,)) == {1} and not any(pads_ or ())
     if nothing:
         editor.forward(output, source)
+
+
+def _merge_reshapes(editor: Editor, node: ir.Node) -> None:
+    """Two in a row, or one after a Transpose that moves axes of size 1 alone, are one Reshape."""
+    source, result = node.inputs[0], dims(node.outputs[0])
+    first = source.producer() if source is not None else None
+    if source is None or first is None or first.domain or result is None:
+        return
+    shape = dims(first.inputs[0])
+    moved = first.op_type == "Transpose" and shape is not None and _keeps_order(attr_ints(first, "perm"), shape)
+    if first.op_type not in _RESHAPES and not moved:
+        return
+    if editor.sole_consumer(source) is not node:
+        return
+    target = editor.initializer(np.array(result, np.int64), f"{node.name}_shape")
+    new = editor.node("Reshape", [first.inputs[0], target], node, shape=result)
+    new.type = node.outputs[0].type
+    editor.forward(node.outputs[0], new)
+
+
+def _keeps_order(perm: tuple[int, ...] | None, shape: tuple[int, ...]) -> bool:
+    """Whether a permutation leaves the elements in their order in memory."""
+    perm = perm or tuple(reversed(range(len(shape))))
+    kept = [p for p in perm if shape[p] != 1]
+    return kept == sorted(kept)
 
 
 def _merge_transposes(editor: Editor, node: ir.Node, perm: tuple[int, ...]) -> None:
