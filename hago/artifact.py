@@ -158,7 +158,7 @@ def load(path: str | os.PathLike[str]) -> Artifact:
     if meta.get("format") != FORMAT:
         raise BuildError(f"format {meta.get('format')} is not format {FORMAT}", where=where)
     host = _host_features()
-    missing = [name for name in meta.get("cpu_features", ()) if host and _plain(name) not in host]
+    missing = [name for name in meta.get("cpu_features", ()) if host and _linux_name(name) not in host]
     if missing:
         raise BuildError(f"this processor lacks {', '.join(missing)}", where=where)
     return Artifact(module, meta)
@@ -172,6 +172,14 @@ def _host_features() -> set[str]:
         return set()
     line = next((line for line in text.splitlines() if line.startswith("flags")), "")
     return {_plain(flag) for flag in line.partition(":")[2].split()}
+
+
+_OTHER_NAMES = {"bmi": "bmi1", "lzcnt": "abm", "sha": "shani", "prfchw": "3dnowprefetch"}
+
+
+def _linux_name(feature: str) -> str:
+    """Linux's name of a feature that LLVM names, as `_plain` spells it."""
+    return _plain(_OTHER_NAMES.get(feature, feature))
 
 
 def _plain(feature: str) -> str:

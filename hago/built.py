@@ -18,7 +18,7 @@ from .cache import KernelCache
 from .environment import read_environment
 from .errors import BuildError, StorageError
 from .kernels.base import TensorType
-from .linker import linker
+from .linker import link, linker
 
 if TYPE_CHECKING:
     from .build import Program
@@ -55,7 +55,7 @@ class Built:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".so")
         os.close(handle)
         try:
-            executable.export_library(temporary, fcompile=_link)
+            executable.export_library(temporary, fcompile=_Linker(_triple(self.target)))
             os.chmod(temporary, 0o755)
             os.replace(temporary, path)
         except OSError as error:
@@ -92,7 +92,18 @@ def _type(item: str | np.ndarray, types: Mapping[str, TensorType]) -> TensorType
     return types[item] if isinstance(item, str) else TensorType(item.dtype.name, item.shape)
 
 
-def _link(target: str, objects: list[str], **_: Any) -> None:
-    from .linker import link
+def _triple(target: Any) -> str:
+    return str(target.attrs.get("mtriple", "x86_64-linux-gnu"))
 
-    link([Path(o) for o in objects], Path(target))
+
+class _Linker:
+    """How TVM's export is told to link: it wants a callable that also knows the target."""
+
+    def __init__(self, triple: str) -> None:
+        self._triple = triple
+
+    def get_target_triple(self) -> str:
+        return self._triple
+
+    def __call__(self, target: str, objects: list[str], **_: Any) -> None:
+        link([Path(name) for name in objects], Path(target))
