@@ -1,0 +1,44 @@
+"""The search for a strategy: what may be chosen, what comes next, and what came of it.
+
+    space = SearchSpace.from_model(model, spec)
+    result = run_search(space, evaluator, folder="out", trials=40, max_drop=0.01)
+    print(result.summary())
+
+``evaluator`` is anything that satisfies :class:`Evaluator`. This is the only part of Hago that knows Optuna.
+"""
+
+from .blockers import Blocker
+from .groups import Group, Scheme
+from .objective import OBJECTIVES, Evaluator, Goal
+from .progress import LiveProgress, PlainProgress, Progress, SilentProgress, Status, make_progress
+from .result import SearchResult, choose, pareto_front
+from .sampling import SAMPLERS
+from .sensitivity import Sensitivities
+from .space import SearchSpace
+from .stopping import parse_budget
+from .study import run_search
+from .timing import TimeTable
+
+__all__ = [
+    "OBJECTIVES",
+    "SAMPLERS",
+    "Blocker",
+    "Evaluator",
+    "Goal",
+    "Group",
+    "LiveProgress",
+    "PlainProgress",
+    "Progress",
+    "Scheme",
+    "SearchResult",
+    "SearchSpace",
+    "Sensitivities",
+    "SilentProgress",
+    "Status",
+    "TimeTable",
+    "choose",
+    "make_progress",
+    "pareto_front",
+    "parse_budget",
+    "run_search",
+]

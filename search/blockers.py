@@ -33,9 +33,7 @@ class Blocker:
         if len(self.layers) > 1:
             names += f" and {len(self.layers) - 1} that must agree with it"
         if self.cause == "accuracy":
-            return (
-                f"{names}: {self.share:.0%} of the loss; float32 there costs {self.float_cost_s * 1e3:.3g} ms"
-            )
+            return f"{names}: {self.share:.0%} of the loss; float32 there costs {self.float_cost_s * 1e3:.3g} ms"
         return f"{names}: {self.share:.0%} of the time, and no faster quantized than in float32"
 
 
@@ -72,7 +70,7 @@ def accuracy_blockers(
 
 
 def latency_blockers(space: SearchSpace, times: TimeTable) -> tuple[Blocker, ...]:
-    """The groups with the most time that gain none by quantization, up to five; empty without kernel times."""
+    """The groups with the most time that gain nothing, up to five; empty without kernel times."""
     whole = times.float_s(space)
     found = []
     for group in space.groups:

@@ -8,6 +8,7 @@ measures again what was only begun. Records also stand in ``records.jsonl``; eit
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,10 +37,11 @@ _STATES = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": Tri
 
 @dataclass(frozen=True)
 class Finished:
-    """A trial that counts: its parameters, its record, and which part of the search proposed it."""
+    """A trial that counts: parameters, the strategy's key, its record, and what part of the search proposed it."""
 
     number: int
     params: Params
+    key: str
     record: Record
     origin: str
 
@@ -65,6 +67,7 @@ class Ledger:
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._space = space
         self._records = records
+        self._read: dict[int, Finished] = {}
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(choices) for name, choices in space.parameters.items()
         }
@@ -73,15 +76,21 @@ class Ledger:
         """All trials that count, in the order of their numbers, those of other workers too."""
         found = []
         for trial in self._trials():
-            if trial.state.is_finished() and _RECORD in trial.user_attrs:
+            if not trial.state.is_finished() or _RECORD not in trial.user_attrs:
+                continue
+            past = self._read.get(trial.number)
+            if past is None:
                 record = Record.from_dict(trial.user_attrs[_RECORD], f"{self.where}: trial {trial.number}")
                 origin = str(trial.user_attrs.get(_ORIGIN, ""))
-                found.append(Finished(trial.number, self._params(trial), record, origin))
+                params = self._params(trial)
+                key = self._space.strategy(params).key()
+                past = self._read[trial.number] = Finished(trial.number, params, key, record, origin)
+            found.append(past)
         return found
 
     def pending(self) -> list[Pending]:
         """Candidates that an interrupted search began, without those measured since."""
-        done = {self._space.strategy(past.params).key() for past in self.finished()}
+        done = {past.key for past in self.finished()}
         found: dict[str, Pending] = {}
         for trial in self._trials():
             key = self._space.strategy(self._params(trial)).key()
@@ -112,9 +121,7 @@ class Ledger:
 
     def _finish(self, trial_id: int, record: Record, values: Sequence[float] | None) -> None:
         state = _STATES[record.state]
-        self._storage.set_trial_state_values(
-            trial_id, state, values if state == TrialState.COMPLETE else None
-        )
+        self._storage.set_trial_state_values(trial_id, state, values if state == TrialState.COMPLETE else None)
 
     def leave(self, trial_id: int, why: str) -> None:
         """Gives a begun candidate up, to be measured again when the search is resumed."""
@@ -163,9 +170,7 @@ class Ledger:
                     continue
                 reason = f"the process died {_ATTEMPTS} times while this candidate was measured"
                 label = str(trial.user_attrs.get(_LABEL, ""))
-                self.finish(
-                    trial_id, Record(trial.number, label, strategy, state="failed", reason=reason), None
-                )
+                self.finish(trial_id, Record(trial.number, label, strategy, state="failed", reason=reason), None)
         if self._records is not None:
             self._reconcile(self._records, goal)
 
@@ -252,7 +257,9 @@ def open_ledger(
                 storage=opened, study_name=study_name, directions=directions, load_if_exists=True
             )
         if found is None:
-            study.set_metric_names(names)
+            with warnings.catch_warnings():  # names of objectives are marked experimental
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(names)
             study.set_user_attr(_IDENTITY, known)
     return Ledger(study, opened, where, space, records)
 

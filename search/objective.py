@@ -95,13 +95,9 @@ class Goal:
                 )
         unknown = [name for name in self.objectives if name not in OBJECTIVES]
         if unknown or not self.objectives or len(set(self.objectives)) != len(self.objectives):
-            raise SearchError(
-                f"objectives must be some of {', '.join(OBJECTIVES)}, each once, got {self.objectives!r}"
-            )
+            raise SearchError(f"objectives must be some of {', '.join(OBJECTIVES)}, each once, got {self.objectives!r}")
         if "latency" not in self.objectives and "size" not in self.objectives:
-            raise SearchError(
-                "accuracy alone is no objective: float32 would be the answer", hint="add latency or size"
-            )
+            raise SearchError("accuracy alone is no objective: float32 would be the answer", hint="add latency or size")
 
     def drop(self, record: Record) -> float:
         """How much worse than float32 the record is, on the same samples; infinite where not measured."""

@@ -22,15 +22,19 @@ MET, NOT_FASTER, NOT_MET = "met", "not faster", "not met"
 class SearchResult:
     """The outcome of a search. It always holds an answer.
 
-    ``best`` is the answer. ``outcome`` says what it is: "met", the fastest strategy within the bound, faster
-    than float32 beyond the noise; "not faster", float32 itself, since strategies within the bound were
-    found but none that is faster; "not met", the closest strategy (the least drop), since none keeps the bound
-    (float32 where none could be measured at all). ``test`` is the answer on the test part, from which alone
-    its accuracy is to be told, ``float_test`` is float32's there; None where the search was cut short.
-    ``front`` are the records that no other beats in both latency and accuracy, the fastest first.
-    ``closest`` is the least drop among those faster than float32. ``stopped`` says why the search ended,
-    and ``error`` holds what ended it early, such as a full disk. ``trials`` counts all trials of the study,
-    ``seconds`` is the time of this run. ``first_within_s``: when the first strategy within the bound was there.
+    ``best`` is the answer, and ``outcome`` says what it is:
+
+    - "met": the fastest strategy within the bound, faster than float32 beyond the noise;
+    - "not faster": float32 itself, since no strategy found within the bound is faster;
+    - "not met": the closest strategy (the least drop), since none found keeps the bound; float32 where no
+      candidate could be measured at all.
+
+    ``test`` is the answer on the test part, from which alone its accuracy is to be told, ``float_test`` is
+    float32 there; None where the search was cut short. ``front`` are the records, float32 included, that no
+    other beats in both latency and accuracy, the fastest first. ``closest`` is the least drop among those
+    faster than float32. ``stopped`` says why the search ended, and ``error`` holds what ended it early, such
+    as a full disk. ``trials`` counts all trials of the study; ``seconds`` is the time of this run, and
+    ``first_within_s`` how much of it had passed when a strategy within the bound was first measured.
     """
 
     float: Record
@@ -72,12 +76,13 @@ class SearchResult:
             text = f"float32 stays: no candidate could be measured within {bound}"
         else:
             drop = self.goal.drop(self.best)
-            text = f"no strategy keeps {bound}: the closest drops by {drop:.4g} and is {_speed(self.best)} than float32"
+            speed = _speed(self.best)
+            text = f"no strategy keeps {bound}: the closest drops by {drop:.4g}, {speed} than float32"
         sentences = [text[0].upper() + text[1:] + "."]
         if self.test is not None and self.test.state == "ok" and self.test.accuracy is not None:
             where = f"On the test samples its accuracy is {self.test.accuracy:.4g}"
             if self.test.accuracy_change is not None:
-                where += f" (float32 {self.test.accuracy_change * -1 + self.test.accuracy:.4g})"
+                where += f" (float32 {self.test.accuracy - self.test.accuracy_change:.4g})"
             if self.outcome == MET and not self.test_within:
                 where += ", outside the bound: it was chosen on other samples, where it looked better"
             sentences.append(where + ".")
@@ -123,7 +128,7 @@ def find_closest(records: Sequence[Record], goal: Goal) -> Record | None:
 
 
 def pareto_front(records: Sequence[Record], goal: Goal) -> tuple[Record, ...]:
-    """The complete records that no other is at least as good as in latency and accuracy; the fastest first."""
+    """The complete records that none equals or beats in both latency and accuracy; the fastest first."""
     points = sorted(
         (r for r in records if r.state == "ok" and r.latency_ratio is not None),
         key=lambda r: (_ratio(r), goal.drop(r), r.id),

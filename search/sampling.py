@@ -32,6 +32,8 @@ SamplerFactory = Callable[[int], BaseSampler]
 _STARTUP = 5  # random trials before a sampler learns; the warm start's candidates count
 _POPULATION = 8  # of NSGA-II: searches have tens of trials, not thousands
 _ASKS = 24
+_DRAWS = 12
+_OVERLAYS, _BASES, _MOST_CHANGED = 16, 3, 4
 _MUTATIONS = 200
 _SMALL = 4096
 
@@ -68,9 +70,7 @@ def make_sampler(sampler: str | SamplerFactory, seed: int) -> BaseSampler:
         if sampler == "nsga2":
             return optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
         if sampler == "gp":
-            return optuna.samplers.GPSampler(
-                seed=seed, n_startup_trials=_STARTUP, deterministic_objective=True
-            )
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=_STARTUP, deterministic_objective=True)
         return optuna.samplers.RandomSampler(seed=seed)
 
 
@@ -81,11 +81,13 @@ def propose(
     history: Sequence[Observation],
     known: Mapping[str, Observation],
     sensitivities: Sensitivities,
+    promise: Callable[[Params], float] | None = None,
 ) -> dict[str, str] | None:
     """Parameters of a strategy that is not among ``known``; None when there is none left.
 
     ``known`` maps a strategy's key to what came of it. A sampler that repeats itself is told the known
     result and asked again; after some rounds a neighbour of a good strategy, or a random one, is taken.
+    With ``promise``, of a few draws of a random sampler (all but "gp") the most promising is taken.
     """
     if sampler == "grid":
         points = grid(space, sensitivities)
@@ -93,7 +95,7 @@ def propose(
     digest = hashlib.sha256(f"{seed}:{len(history)}".encode()).digest()
     trial_seed = int.from_bytes(digest[:4], "little")
     if space.parameters and history:
-        params = _ask(space, sampler, trial_seed, history, known)
+        params = _ask(space, sampler, trial_seed, history, known, promise)
         if params is not None:
             return params
     return _neighbour(space, np.random.default_rng(trial_seed), history, known)
@@ -105,13 +107,12 @@ def _ask(
     seed: int,
     history: Sequence[Observation],
     known: Mapping[str, Observation],
+    promise: Callable[[Params], float] | None,
 ) -> dict[str, str] | None:
     distributions: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(choices) for name, choices in space.parameters.items()
     }
-    study = optuna.create_study(
-        directions=["minimize"] * len(history[0].values), sampler=make_sampler(sampler, seed)
-    )
+    study = optuna.create_study(directions=["minimize"] * len(history[0].values), sampler=make_sampler(sampler, seed))
     # Genetic samplers keep their generations in trials that they themselves have begun.
     replay = callable(sampler) or sampler == "nsga2"
     with warnings.catch_warnings():
@@ -128,14 +129,47 @@ def _ask(
                     constraints={"max_drop": past.violation},
                 )
                 study.add_trial(finished)
+        draws: list[dict[str, str]] = []
+        wanted = _DRAWS if promise is not None and sampler in ("tpe", "nsga2", "random") else 1
         for _ in range(_ASKS):
             trial = study.ask(distributions)
             params = {name: str(trial.params[name]) for name in distributions}
             repeated = known.get(space.strategy(params).key())
-            if repeated is None:
-                return params
-            _tell(study, trial, repeated)
-    return None
+            if repeated is not None:
+                _tell(study, trial, repeated)
+                continue
+            draws.append(params)
+            if len(draws) == wanted:
+                break
+    if wanted == 1 or promise is None:
+        return next(iter(draws), None)
+    near = _overlay(space, draws, history, np.random.default_rng(seed))
+    ranked = sorted([*draws, *near], key=promise, reverse=True)  # stable: whole draws first among equals
+    return next((params for params in ranked if space.strategy(params).key() not in known), None)
+
+
+def _overlay(
+    space: SearchSpace,
+    draws: Sequence[Params],
+    history: Sequence[Observation],
+    rng: np.random.Generator,
+) -> list[dict[str, str]]:
+    """The best strategies so far with a few groups changed to what the sampler drew for them.
+
+    In spaces of a hundred parameters a whole draw is hardly ever better than a strategy that is nearly best.
+    """
+    feasible = sorted((past for past in history if past.violation <= 0), key=lambda past: past.values)
+    if not feasible:
+        return []
+    near = []
+    for draw in draws:
+        for _ in range(_OVERLAYS):
+            base = feasible[int(rng.integers(min(len(feasible), _BASES)))].params
+            count = int(rng.integers(1, min(len(space.groups), _MOST_CHANGED) + 1))
+            chosen = rng.choice(len(space.groups), size=count, replace=False)
+            names = [f"{space.groups[g].name}.{kind}" for g in chosen for kind in ("scheme", "calibrator")]
+            near.append({**base, **{name: draw[name] for name in names if name in draw}})
+    return near
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, outcome: Observation) -> None:

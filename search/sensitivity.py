@@ -51,9 +51,7 @@ class Sensitivities:
 
     def calibrators(self, space: SearchSpace, scheme: Scheme) -> list[str]:
         """All calibrators, the best for the whole model first; those not probed come last."""
-        return sorted(
-            space.calibrators, key=lambda c: self.losses.get((EVERYWHERE, str(scheme), c), math.inf)
-        )
+        return sorted(space.calibrators, key=lambda c: self.losses.get((EVERYWHERE, str(scheme), c), math.inf))
 
     def loss(self, space: SearchSpace, group: Group, scheme: Scheme) -> tuple[float, str]:
         """Loss and best calibrator of a group at a scheme; estimated from its kin where not probed."""
@@ -122,7 +120,7 @@ def next_probe(space: SearchSpace, known: Sensitivities, thorough: bool) -> Prob
         return None
     main = main_scheme(space)
     by_rank = known.calibrators(space, main)
-    groups = [g for g in space.groups if g.integer and len(g.schemes) > 1]
+    groups = [g for g in space.groups if g.integer and FLOAT32 in g.schemes]
     # The largest first: if the pass is cut short, they matter most.
     for group in sorted(groups, key=lambda g: -sum(space.macs[name] for name in g.layers)):
         probe = (group.name, str(base_scheme(group)), by_rank[0])

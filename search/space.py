@@ -53,9 +53,7 @@ class SearchSpace:
     macs: Mapping[str, int]
 
     @classmethod
-    def from_model(
-        cls, model: Model, spec: HardwareSpec, calibrators: Sequence[str] = CALIBRATORS
-    ) -> SearchSpace:
+    def from_model(cls, model: Model, spec: HardwareSpec, calibrators: Sequence[str] = CALIBRATORS) -> SearchSpace:
         """Groups the layers of ``model`` and gathers what ``spec`` allows each group.
 
         Raises StrategyError when an unknown calibrator, or none, is named.
@@ -71,9 +69,7 @@ class SearchSpace:
             ways = ways_of(layer, spec) if layer.quantizable and layer.kind != "shape" else ()
             return any(way.precision != "float32" for way in ways)
 
-        groups = tuple(
-            make_group([layers[name] for name in names], spec) for names in group_layers(model, searched)
-        )
+        groups = tuple(make_group([layers[name] for name in names], spec) for names in group_layers(model, searched))
         group_of = {name: i for i, group in enumerate(groups) for name in group.layers}
         return cls(
             model_hash=model.hash,

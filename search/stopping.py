@@ -34,9 +34,7 @@ def parse_budget(text: str | float | int | None) -> float | None:
     elif not isinstance(text, bool):
         seconds = float(text)
     if not (math.isfinite(seconds) and seconds > 0):
-        raise SearchError(
-            f"a time budget is written like 10m, 90s or 1h30m, got {text!r}", hint="--budget 10m"
-        )
+        raise SearchError(f"a time budget is written like 10m, 90s or 1h30m, got {text!r}", hint="--budget 10m")
     return seconds
 
 

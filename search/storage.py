@@ -19,9 +19,7 @@ from ..errors import SearchError, StorageError
 STUDY_FILE = "study.db"
 _JOURNALS = (".journal", ".log")
 _BUSY_S = 60  # how long to wait for another process that writes to the same sqlite file
-_TABLES_VERSION_HINT = (
-    "it was made by another version of Optuna: `optuna storage upgrade` brings it up to date"
-)
+_TABLES_VERSION_HINT = "it was made by another version of Optuna: `optuna storage upgrade` brings it up to date"
 
 StorageLike = str | os.PathLike[str] | BaseStorage | None
 

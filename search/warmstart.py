@@ -39,7 +39,7 @@ class Candidate:
 def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candidate]:
     """Everything at the hardware's favourite scheme, the best calibrators first; then other precisions.
 
-    At most three calibrators, and of those only such whose loss is within twice the best's.
+    The second best calibrator only where its loss is within twice the best's.
     """
     main = main_scheme(space)
     if main == FLOAT32:
@@ -48,7 +48,7 @@ def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candida
     losses = [known.losses.get(("", str(main), c), math.inf) for c in by_rank]
     good = [
         calibrator
-        for calibrator, loss in zip(by_rank[:3], losses, strict=False)
+        for calibrator, loss in zip(by_rank[:2], losses, strict=False)
         if loss <= 2 * losses[0] or math.isinf(losses[0])
     ]
     found = [Candidate(space.uniform(main, c), f"{main} everywhere, {c}") for c in good]
@@ -57,9 +57,7 @@ def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candida
         for scheme in group.schemes:
             if scheme.precision not in ("float32", main.precision):
                 others.setdefault(scheme.precision, scheme)
-    return found + [
-        Candidate(space.uniform(scheme, by_rank[0]), f"{scheme} everywhere") for scheme in others.values()
-    ]
+    return found + [Candidate(space.uniform(scheme, by_rank[0]), f"{scheme} everywhere") for scheme in others.values()]
 
 
 def fastest(space: SearchSpace, times: TimeTable, known: Sensitivities) -> Candidate | None:
@@ -68,9 +66,7 @@ def fastest(space: SearchSpace, times: TimeTable, known: Sensitivities) -> Candi
     schemes = solve(space, times, [[0.0] * len(group.schemes) for group in space.groups], math.inf)
     if schemes is None:
         return None
-    return Candidate(
-        space.make_params(schemes, calibrator), "fastest by kernel times", times.predict_s(space, schemes)
-    )
+    return Candidate(space.make_params(schemes, calibrator), "fastest by kernel times", times.predict_s(space, schemes))
 
 
 def programme_front(space: SearchSpace, times: TimeTable, known: Sensitivities) -> list[Candidate]:
@@ -87,22 +83,30 @@ def programme_front(space: SearchSpace, times: TimeTable, known: Sensitivities) 
         schemes = start if math.isinf(budget) else solve(space, times, losses, budget)
         if schemes is None or schemes in found or all(s.precision == "float32" for s in schemes):
             continue
-        calibrators = {
-            group.name: row[group.schemes.index(scheme)][1]
-            for group, row, scheme in zip(space.groups, table, schemes, strict=True)
-        }
-        found[schemes] = Candidate(
-            space.make_params(schemes, calibrators),
-            f"integer programme {len(found) + 1}",
-            times.predict_s(space, schemes),
-            _total(space, losses, schemes),
-        )
+        label = f"integer programme {len(found) + 1}"
+        found[schemes] = make_candidate(space, times, table, schemes, label)
     return sorted(found.values(), key=lambda c: (c.time_s, c.loss))
 
 
-def next_on_front(
-    front: Sequence[Candidate], verdict: Callable[[Candidate], bool | None]
-) -> Candidate | None:
+def make_candidate(
+    space: SearchSpace,
+    times: TimeTable,
+    table: Sequence[Sequence[tuple[float, str]]],
+    schemes: Sequence[Scheme],
+    label: str,
+) -> Candidate:
+    """A candidate of these schemes. ``table``: loss and best calibrator of each group and scheme."""
+    chosen = [row[group.schemes.index(scheme)] for group, row, scheme in zip(space.groups, table, schemes, strict=True)]
+    calibrators = {group.name: name for group, (_, name) in zip(space.groups, chosen, strict=True)}
+    return Candidate(
+        space.make_params(schemes, calibrators),
+        label,
+        times.predict_s(space, schemes),
+        sum(loss for loss, _ in chosen),
+    )
+
+
+def next_on_front(front: Sequence[Candidate], verdict: Callable[[Candidate], bool | None]) -> Candidate | None:
     """The candidate of the front to measure next, by bisection; None where the bound has been found.
 
     ``verdict`` says of a candidate whether it keeps the bound, or None where it is not measured. The
@@ -182,7 +186,7 @@ def solve(
     row_of = [r for r, row in enumerate(rows) for _ in row]
     result = milp(
         objective,
-        integrality=np.concatenate([np.ones(n_choices), np.zeros(n - n_choices)]),
+        integrality=np.ones(n),
         bounds=Bounds(np.zeros(n), upper),
         constraints=LinearConstraint(
             csr_array((data, (row_of, columns)), shape=(len(rows), n)), lower_bounds, upper_bounds
@@ -192,13 +196,11 @@ def solve(
     if result.x is None:
         return None
     return tuple(
-        group.schemes[int(np.argmax(result.x[offsets[g] : offsets[g + 1]]))]
-        for g, group in enumerate(space.groups)
+        group.schemes[int(np.argmax(result.x[offsets[g] : offsets[g + 1]]))] for g, group in enumerate(space.groups)
     )
 
 
 def _total(space: SearchSpace, losses: Sequence[Sequence[float]], schemes: Sequence[Scheme]) -> float:
     return sum(
-        row[group.schemes.index(scheme)]
-        for group, row, scheme in zip(space.groups, losses, schemes, strict=True)
+        row[group.schemes.index(scheme)] for group, row, scheme in zip(space.groups, losses, schemes, strict=True)
     )

@@ -1,0 +1,95 @@
+"""The end of a search: the answer is chosen, told on the test part, and explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ..errors import HagoError, StorageError
+from ..record import Record
+from ..strategy import Strategy
+from .blockers import Blocker, accuracy_blockers, latency_blockers
+from .objective import Evaluator, Goal
+from .planner import Planner
+from .result import MET, NOT_FASTER, SearchResult, choose, find_closest, pareto_front
+from .sensitivity import base_scheme, measure_probe, sample_count
+from .space import SearchSpace
+from .stopping import Interrupts
+
+
+def conclude(
+    space: SearchSpace,
+    evaluator: Evaluator,
+    goal: Goal,
+    float_record: Record,
+    records: Sequence[Record],
+    planner: Planner,
+    interrupts: Interrupts,
+    tell: Callable[[str], None],
+    stopped: str,
+    error: HagoError | None,
+) -> SearchResult:
+    """The result from what is there. A Ctrl-C here ends it without the test."""
+    best, outcome = choose(float_record, records, goal)
+    if not records and not space.parameters:
+        outcome = NOT_FASTER
+    blockers: tuple[Blocker, ...] = ()
+    test = float_test = None
+    try:
+        with interrupts.allowed():
+            if outcome != MET and records and not isinstance(error, StorageError):
+                tell("what stands in the way")
+                blockers = find_blockers(space, evaluator, planner, outcome)
+            tell("test samples")
+            float_strategy = Strategy(space.model_hash, space.hw)
+            float_test = _test(evaluator, float_record, float_strategy)
+            test = float_test
+            if best.strategy is not None and best is not float_record:
+                test = None
+                test = _test(evaluator, best, best.strategy)
+    except KeyboardInterrupt:
+        stopped += " (again before the test samples were done)"
+    except StorageError as caught:
+        error = error or caught
+    return SearchResult(
+        float=float_record,
+        best=best,
+        front=pareto_front([float_record, *records], goal),
+        records=tuple(records),
+        outcome=outcome,
+        goal=goal,
+        closest=find_closest(records, goal),
+        test=test,
+        float_test=float_test,
+        blockers=blockers,
+        sensitivities=planner.sensitivities,
+        times=planner.times,
+        stopped=stopped,
+        error=error,
+        trials=len(records),
+    )
+
+
+def find_blockers(space: SearchSpace, evaluator: Evaluator, planner: Planner, outcome: str) -> tuple[Blocker, ...]:
+    """The layers that cost too much accuracy; and, where only speed was missing, those that gain none."""
+
+    def probe(group_name: str) -> float:
+        group = next(g for g in space.groups if g.name == group_name)
+        known = planner.sensitivities
+        calibrator = known.calibrators(space, base_scheme(group))[0]
+        asked = (group_name, str(base_scheme(group)), calibrator)
+        return measure_probe(space, evaluator, asked, sample_count(space))
+
+    slow = latency_blockers(space, planner.times) if outcome == NOT_FASTER else ()
+    return slow + accuracy_blockers(space, planner.times, planner.sensitivities, probe)
+
+
+def _test(evaluator: Evaluator, record: Record, strategy: Strategy) -> Record:
+    """The record of a strategy on the test part; a failure is a record too."""
+    try:
+        found = evaluator.test(strategy)
+    except StorageError:
+        raise
+    except HagoError as error:
+        found = Record(record.id, record.label, strategy, state="failed", reason=str(error))
+    return replace(found, id=record.id, label=record.label, strategy=record.strategy, part="test")

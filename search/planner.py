@@ -1,0 +1,261 @@
+"""Which strategy comes next. A function of the seed, of what was measured, and of the tables it keeps.
+
+In this order: everything in integers, so that a first strategy within the bound is there early; the fastest
+by kernel times; the front of the integer programme, by bisection; then the sampler. The tables behind it
+(kernel times, sensitivities) are measured when first needed and kept with the study, so that a resumed
+search goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+
+from .ledger import Finished, Ledger
+from .objective import Evaluator, Goal
+from .refine import TRIALS, group_losses, refine
+from .sampling import Observation, SamplerFactory, propose
+from .sensitivity import (
+    Probe,
+    Sensitivities,
+    main_scheme,
+    measure_probe,
+    next_probe,
+    sample_count,
+    uniform_probes,
+)
+from .space import Params, SearchSpace
+from .stopping import Interrupts, hypervolume
+from .timing import TimeTable, schemes_to_time, time_scheme
+from .warmstart import Candidate, fastest, next_on_front, programme_front, uniform_candidates
+
+UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE = "uniform", "kernel times", "programme", "refined programme"
+WARM_START = (UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE)
+_SAVE_EVERY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A strategy to measure: its parameters, who proposes it, and what to call it."""
+
+    params: Params
+    origin: str
+    label: str
+
+
+class Planner:
+    """Proposes strategies; measures and keeps the tables that this takes.
+
+    ``reproducible``: samplers see latencies of the time model instead of measured ones, whose noise would
+    make each search propose something else. ``probe_s`` bounds the seconds that sensitivities may take,
+    ``tell`` is told what is being done, ``hurry`` says that the time is up. Ctrl-C is let in while something
+    is measured or computed, and never while it is written down.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        evaluator: Evaluator,
+        goal: Goal,
+        ledger: Ledger,
+        interrupts: Interrupts,
+        *,
+        seed: int,
+        sampler: str | SamplerFactory,
+        reproducible: bool,
+        probe_s: float | None,
+        float_bytes: int | None,
+        tell: Callable[[str], None],
+        hurry: Callable[[], bool],
+    ) -> None:
+        self._space, self._evaluator, self._goal, self._ledger = space, evaluator, goal, ledger
+        self._interrupts = interrupts
+        self._seed, self._sampler, self._reproducible = seed, sampler, reproducible
+        self._probe_s, self._float_bytes, self._tell, self._hurry = probe_s, float_bytes, tell, hurry
+        kept = ledger.recall("sensitivities") or {}
+        self.sensitivities = Sensitivities.from_json(kept.get("losses", []))
+        self._cut = bool(kept.get("cut", False))
+        self.times = TimeTable(ledger.recall("kernel_times") or {})
+        self._front: tuple[tuple[int, int], list[Candidate]] | None = None
+
+    def next(self, history: Sequence[Finished]) -> Proposal | None:
+        """What to measure next; None when every strategy has been."""
+        for left in self._ledger.pending():
+            return Proposal(left.params, left.origin, left.label)
+        by_key = {past.key: past for past in history}
+        for stage in (self._uniform, self._fastest, self._programme, self._refine):
+            proposal = stage(by_key)
+            if proposal is not None:
+                return proposal
+        return self._sample(history)
+
+    def in_warm_start(self, history: Sequence[Finished]) -> bool:
+        """Whether the newest trial was proposed by anything but the sampler."""
+        return not history or history[-1].origin in WARM_START
+
+    def _uniform(self, by_key: dict[str, Finished]) -> Proposal | None:
+        self._probe(iter(uniform_probes(self._space)))
+        for i, candidate in enumerate(uniform_candidates(self._space, self.sensitivities)):
+            if i > 0 and any(self._goal.within(past.record) for past in by_key.values()):
+                return None
+            if self._key(candidate) not in by_key:
+                return Proposal(candidate.params, UNIFORM, candidate.label)
+        return None
+
+    def _fastest(self, by_key: dict[str, Finished]) -> Proposal | None:
+        self._time(thorough=self._at_stake(by_key))
+        if self._at_stake(by_key):
+            return None  # what is fastest whatever it loses would hardly lose less
+        candidate = fastest(self._space, self.times, self.sensitivities)
+        if candidate is None or self._key(candidate) in by_key:
+            return None
+        return Proposal(candidate.params, KERNEL_TIMES, candidate.label)
+
+    def _programme(self, by_key: dict[str, Finished]) -> Proposal | None:
+        thorough = self._at_stake(by_key)
+
+        def probes() -> Iterator[Probe]:
+            while (probe := next_probe(self._space, self.sensitivities, thorough)) is not None:
+                yield probe
+
+        self._probe(probes())
+        tables = (len(self.sensitivities.losses), len(self.times.times))
+        if self._front is None or self._front[0] != tables:
+            self._tell("integer programme")
+            self._front = tables, programme_front(self._space, self.times, self.sensitivities)
+
+        def verdict(candidate: Candidate) -> bool | None:
+            past = by_key.get(self._key(candidate))
+            return None if past is None else self._goal.within(past.record)
+
+        candidate = next_on_front(self._front[1], verdict)
+        return None if candidate is None else Proposal(candidate.params, PROGRAMME, candidate.label)
+
+    def _refine(self, by_key: dict[str, Finished]) -> Proposal | None:
+        done = [past for past in by_key.values() if past.origin == REFINE]
+        if not self._at_stake(by_key) or len(done) >= TRIALS:
+            return None
+        self._tell("integer programme")
+        outcomes = [
+            (past.params, self._goal.drop(past.record)) for past in by_key.values() if past.record.state != "failed"
+        ]
+        rng = np.random.default_rng([self._seed, len(by_key)])
+        candidate = refine(self._space, self.times, self.sensitivities, outcomes, self._goal.max_drop, by_key, rng)
+        return None if candidate is None else Proposal(candidate.params, REFINE, candidate.label)
+
+    def _sample(self, history: Sequence[Finished]) -> Proposal | None:
+        name = self._sampler if isinstance(self._sampler, str) else "sampler"
+        self._tell(f"{name} proposes")
+        observations = [self.observe(past) for past in history]
+        known = {past.key: seen for past, seen in zip(history, observations, strict=True)}
+        float_params = {
+            group_name: "float32" if "float32" in choices else choices[0]
+            for group_name, choices in self._space.parameters.items()
+        }
+        float_strategy = self._space.strategy(float_params)
+        if not float_strategy.choices:  # float32 is a strategy here, and its outcome is known
+            baseline = Observation(float_params, self._values(1.0, 0.0, 1.0), -self._goal.max_drop)
+            observations = [baseline, *observations]
+            known[float_strategy.key()] = baseline
+        with self._interrupts.allowed():
+            params = propose(self._space, self._sampler, self._seed, observations, known, self.sensitivities)
+        return None if params is None else Proposal(params, name, f"{name}, trial {len(history) + 1}")
+
+    def _promise(self, history: Sequence[Finished]) -> Callable[[Params], float]:
+        """What a strategy would add to the front, if the models are right about it.
+
+        Its drop is read off its loss, by the measured drops of strategies of less and of more loss
+        (isotonic regression); beyond the bound it adds nothing.
+        """
+        space, goal = self._space, self._goal
+        complete = [past for past in history if past.record.state != "failed"]
+        seen = sorted(
+            (sum(group_losses(space, self.sensitivities, past.params)), goal.drop(past.record)) for past in complete
+        )
+        losses = [0.0, *(loss for loss, _ in seen)]
+        drops = isotonic_regression([0.0, *(min(drop, 1e6) for _, drop in seen)]).x
+        front = [(self.ratio(past), goal.drop(past.record)) for past in complete if goal.within(past.record)]
+        reference = (1.0, goal.max_drop + goal.worst_drop)
+        area = hypervolume(front, reference)
+
+        def promise(params: Params) -> float:
+            drop = float(np.interp(sum(group_losses(space, self.sensitivities, params)), losses, drops))
+            ratio = self.times.ratio(space, space.schemes(params))
+            if drop > goal.max_drop:
+                return goal.max_drop - drop
+            return hypervolume([*front, (ratio, drop)], reference) - area
+
+        return promise
+
+    def observe(self, past: Finished) -> Observation:
+        """A trial as samplers see it. A failed one looks like one that is far outside the bound."""
+        worst = 2 * self._goal.worst_drop
+        drop = min(self._goal.drop(past.record), worst)
+        excess = drop - self._goal.max_drop
+        violation = min(excess, 0.0) if self._goal.within(past.record) else max(excess, 1e-6)
+        size = 1.0
+        if past.record.size_bytes and self._float_bytes:
+            size = past.record.size_bytes / self._float_bytes
+        return Observation(past.params, self._values(self.ratio(past), drop, size), violation)
+
+    def _values(self, ratio: float, drop: float, size: float) -> tuple[float, ...]:
+        values = {"latency": ratio, "accuracy": drop, "size": size}
+        return tuple(values[name] for name in self._goal.objectives)
+
+    def ratio(self, past: Finished) -> float:
+        """Latency over float32's: by the time model if proposals are to be reproducible, else as measured."""
+        measured = past.record.latency_ratio
+        if self._reproducible or measured is None:
+            return self.times.ratio(self._space, self._space.schemes(past.params))
+        return measured
+
+    def _at_stake(self, by_key: dict[str, Finished]) -> bool:
+        """Whether the hardware's favourite scheme everywhere breaks the bound, whatever the calibrator."""
+        main = main_scheme(self._space)
+        plain = [self._space.uniform(main, calibrator) for calibrator in self._space.calibrators]
+        found = [by_key.get(self._space.strategy(params).key()) for params in plain]
+        return not any(past is not None and self._goal.within(past.record) for past in found)
+
+    def _key(self, candidate: Candidate) -> str:
+        return self._space.strategy(candidate.params).key()
+
+    def _time(self, thorough: bool) -> None:
+        for scheme in schemes_to_time(self._space, thorough):
+            if str(scheme) in self.times.times or self._hurry():
+                continue
+            self._tell(f"kernel times: {scheme}")
+            with self._interrupts.allowed():
+                times = time_scheme(self._space, self._evaluator, scheme)
+            self.times = TimeTable({**self.times.times, str(scheme): times})
+            self._ledger.remember("kernel_times", {name: dict(row) for name, row in self.times.times.items()})
+
+    def _probe(self, probes: Iterator[Probe]) -> None:
+        begin = saved_at = time.monotonic()
+        samples, before = sample_count(self._space), (self.sensitivities, self._cut)
+        try:
+            for probe in probes:
+                if self._cut or self._hurry():
+                    break
+                if probe in self.sensitivities.losses:
+                    continue
+                if self._probe_s is not None and time.monotonic() - begin > self._probe_s:
+                    self._cut = True  # for good: the front must not change under the bisection
+                    break
+                self._tell(f"sensitivity: {len(self.sensitivities.losses) + 1}")
+                with self._interrupts.allowed():
+                    loss = measure_probe(self._space, self._evaluator, probe, samples)
+                self.sensitivities = self.sensitivities.with_(probe, loss)
+                if time.monotonic() - saved_at > _SAVE_EVERY_S:
+                    self._save_sensitivities()
+                    saved_at = time.monotonic()
+        finally:
+            if before != (self.sensitivities, self._cut):
+                self._save_sensitivities()
+
+    def _save_sensitivities(self) -> None:
+        kept = {"losses": self.sensitivities.to_json(), "cut": self._cut}
+        self._ledger.remember("sensitivities", kept)

@@ -1,0 +1,213 @@
+"""Telling how a search goes: a live display on a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import IO, Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import SearchError
+from ..record import Record
+
+MODES = ("auto", "live", "plain", "silent")
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a search stands.
+
+    ``trial`` of ``trials`` are finished; ``stage`` says what is being done; ``best`` is the fastest record
+    within the bound so far, ``last`` the newest. ``left_s`` is an estimate, None while there is none.
+    """
+
+    stage: str
+    trial: int
+    trials: int | None
+    elapsed_s: float
+    left_s: float | None
+    max_drop: float
+    float: Record | None = None
+    best: Record | None = None
+    last: Record | None = None
+    failed: int = 0
+
+
+class Progress(Protocol):
+    """Is told where the search stands; it must not raise. Pass your own to ``run_search``."""
+
+    def start(self, status: Status) -> None:
+        """The search begins."""
+        ...
+
+    def update(self, status: Status) -> None:
+        """Something new is being done (``status.stage``); called often."""
+        ...
+
+    def trial(self, status: Status) -> None:
+        """A trial is finished: ``status.last``."""
+        ...
+
+    def finish(self, status: Status) -> None:
+        """The search has ended, however it did."""
+        ...
+
+
+class SilentProgress:
+    """Says nothing."""
+
+    def start(self, status: Status) -> None: ...
+
+    def update(self, status: Status) -> None: ...
+
+    def trial(self, status: Status) -> None: ...
+
+    def finish(self, status: Status) -> None: ...
+
+
+class PlainProgress:
+    """One line per trial: for logs and pipes."""
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self._stream = stream
+        self._stage = ""
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._stream if self._stream is not None else sys.stderr, flush=True)
+
+    def start(self, status: Status) -> None:
+        self._stage = ""
+
+    def update(self, status: Status) -> None:
+        stage = status.stage.split(":")[0]  # the part that does not count steps
+        if stage != self._stage:
+            self._stage = stage
+            self._say(f"{_clock(status.elapsed_s)}  {stage}")
+
+    def trial(self, status: Status) -> None:
+        self._stage = ""
+        parts = [f"trial {_count(status)}"]
+        if status.last is not None:
+            parts.append(f"{status.last.label}: {describe(status.last)}")
+        if status.best is not None and status.best is not status.last:
+            parts.append(f"best {describe(status.best)}")
+        if status.left_s is not None:
+            parts.append(f"{_clock(status.left_s)} left")
+        self._say(f"{_clock(status.elapsed_s)}  " + " | ".join(parts))
+
+    def finish(self, status: Status) -> None:
+        self._say(f"{_clock(status.elapsed_s)}  {status.stage}")
+
+
+class LiveProgress:
+    """A few lines on a terminal that are written over as the search goes on."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console if console is not None else Console(stderr=True)
+        self._live: Live | None = None
+        self._status: Status | None = None
+        self._told_at = 0.0
+
+    def start(self, status: Status) -> None:
+        self.update(status)
+        self._live = Live(get_renderable=self._now, console=self._console, refresh_per_second=4)
+        self._live.start()
+
+    def update(self, status: Status) -> None:
+        self._status, self._told_at = status, time.monotonic()
+
+    def _now(self) -> Any:
+        """The last status, its clocks gone on."""
+        if self._status is None:
+            return Text("")
+        since = time.monotonic() - self._told_at
+        left = None if self._status.left_s is None else max(0.0, self._status.left_s - since)
+        return self.render(replace(self._status, elapsed_s=self._status.elapsed_s + since, left_s=left))
+
+    def trial(self, status: Status) -> None:
+        self.update(status)
+
+    def finish(self, status: Status) -> None:
+        self.update(status)
+        if self._live is not None:
+            self._live.stop()  # shows the last status once more
+            self._live = None
+
+    def render(self, status: Status) -> Any:
+        """What is shown for a status."""
+        head = Table.grid(padding=(0, 1))
+        total = status.trials or max(status.trial, 1)
+        head.add_row(
+            Text(f"trial {_count(status)}", style="bold"),
+            ProgressBar(total=total, completed=min(status.trial, total), width=24),
+            Text(f"{_clock(status.elapsed_s)} gone"),
+            Text("" if status.left_s is None else f"about {_clock(status.left_s)} left", style="dim"),
+        )
+        body = Table.grid(padding=(0, 2))
+        if status.float is not None and status.float.latency_s is not None:
+            body.add_row("float32", Text(f"{status.float.latency_s * 1e3:.3g} ms, {_accuracy(status.float)}"))
+        if status.best is not None:
+            body.add_row("best", Text(describe(status.best), style="green"))
+        else:
+            body.add_row("best", Text(f"none yet within a drop of {status.max_drop:g}", style="yellow"))
+        if status.last is not None:
+            style = "red" if status.last.state == "failed" else "dim"
+            body.add_row(
+                "last",
+                Text(f"{describe(status.last)}  {status.last.label}", style=style, overflow="ellipsis"),
+            )
+        if status.failed:
+            body.add_row("failed", Text(str(status.failed), style="red"))
+        body.add_row("now", Text(status.stage, overflow="ellipsis", no_wrap=True))
+        return Group(head, body)
+
+
+def make_progress(progress: str | Progress | None) -> Progress:
+    """``"auto"``: live on a terminal, else plain; None or ``"silent"``: nothing; an object: itself.
+
+    Raises SearchError for another name.
+    """
+    if progress is None or progress == "silent":
+        return SilentProgress()
+    if not isinstance(progress, str):
+        return progress
+    if progress not in MODES:
+        raise SearchError(f"there is no progress display {progress!r}", hint=f"displays: {', '.join(MODES)}")
+    live = progress == "live" or (progress == "auto" and sys.stderr.isatty())
+    return LiveProgress() if live else PlainProgress()
+
+
+def describe(record: Record) -> str:
+    """A record against float32 in a few words."""
+    if record.state == "failed":
+        return "failed: " + (record.reason or "no reason given").splitlines()[0]
+    speed = "no latency"
+    if record.latency_ratio is not None:
+        speed = f"{record.latency_ratio:.3f} of float32's latency"
+    text = f"{speed}, {_accuracy(record)}"
+    return text + " (stopped early)" if record.state == "pruned" else text
+
+
+def _accuracy(record: Record) -> str:
+    if record.accuracy is None:
+        return "no accuracy"
+    if record.accuracy_change is None or record.id < 0:
+        return f"accuracy {record.accuracy:.4g}"
+    return f"accuracy {record.accuracy:.4g} ({record.accuracy_change:+.4f})"
+
+
+def _count(status: Status) -> str:
+    return f"{status.trial}/{status.trials}" if status.trials else str(status.trial)
+
+
+def _clock(seconds: float) -> str:
+    whole = max(0, round(seconds))
+    if whole >= 3600:
+        return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+    return f"{whole // 60}:{whole % 60:02d}"

@@ -1,0 +1,91 @@
+"""Programmes that learn: the losses of groups are corrected by what strategies really lost.
+
+The drop of a strategy is taken as the sum of its groups' losses, each times an unknown factor near 1. Measured
+drops narrow the factors down (Bayesian linear regression, in closed form); a draw from what is then believed
+of them gives the losses of the next integer programme (Thompson sampling in a linear bandit, Agrawal and
+Goyal 2013). So strategies near the bound are tried that differ where the losses are least certain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .sensitivity import Sensitivities
+from .space import Params, SearchSpace
+from .timing import TimeTable
+from .warmstart import Candidate, make_candidate, solve
+
+TRIALS = 8
+_SPREAD = 0.5  # how far, as a standard deviation, a probed loss may be from what it does to the metric
+_NOISE = 0.25  # of the bound: what a drop varies by that no sum of losses explains
+_BUDGETS = (1.0, 1.0, 1.2, 0.85, 1.5, 0.7)  # of the bound: tried in turn where a draw gives what is known
+_NEAR = 3.0  # drops beyond this many bounds say little about what happens near it
+
+
+def refine(
+    space: SearchSpace,
+    times: TimeTable,
+    known: Sensitivities,
+    outcomes: Sequence[tuple[Params, float]],
+    max_drop: float,
+    seen: Container[str],
+    rng: np.random.Generator,
+) -> Candidate | None:
+    """The fastest strategy that keeps the bound, if one draw of the factors is right; None where that is known.
+
+    ``outcomes``: parameters and measured drops of strategies so far; ``seen`` holds their keys.
+    """
+    near = [(params, max(drop, 0.0)) for params, drop in outcomes if drop <= _NEAR * max_drop]
+    features = np.array([group_losses(space, known, params) for params, _ in near])
+    drops = np.array([drop for _, drop in near])
+    slope = _slope(features, drops)
+    if slope <= 0:
+        return None
+    table = [[known.loss(space, group, scheme) for scheme in group.schemes] for group in space.groups]
+    mean, root = _posterior(slope * features, drops, _NOISE * max_drop)
+    for share in _BUDGETS:
+        factors = np.clip(mean + root @ rng.normal(size=len(mean)), 0.2, 3.0)
+        losses = [[slope * factor * loss for loss, _ in row] for factor, row in zip(factors, table, strict=True)]
+        schemes = solve(space, times, losses, share * max_drop)
+        if schemes is None or all(scheme.precision == "float32" for scheme in schemes):
+            continue
+        candidate = make_candidate(space, times, table, schemes, "integer programme, refined")
+        if space.strategy(candidate.params).key() not in seen:
+            return candidate
+    return None
+
+
+def group_losses(space: SearchSpace, known: Sensitivities, params: Params) -> list[float]:
+    """The loss of each group under these parameters, with its own calibrator where that was probed."""
+    found = []
+    for group, scheme in zip(space.groups, space.schemes(params), strict=True):
+        loss = known.losses.get((group.name, str(scheme), space.calibrator(params, group)))
+        loss = known.loss(space, group, scheme)[0] if loss is None else loss
+        found.append(loss if math.isfinite(loss) else 0.0)
+    return found
+
+
+def _slope(features: NDArray[np.float64], drops: NDArray[np.float64]) -> float:
+    """Drop per loss, by least squares through the origin; 0 where nothing was lost yet."""
+    if not len(drops):
+        return 0.0
+    sums = features.sum(axis=1)
+    return float(sums @ drops / max(float(sums @ sums), 1e-300))
+
+
+def _posterior(
+    features: NDArray[np.float64], drops: NDArray[np.float64], noise: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean of the factors and a square root of their covariance. ``features``: [trials, groups]."""
+    n_groups = features.shape[1]
+    variance = _SPREAD**2
+    gram = variance * features @ features.T + noise**2 * np.eye(len(drops))
+    gain = variance * np.linalg.solve(gram, features).T  # [groups, trials]
+    mean = 1 + gain @ (drops - features.sum(axis=1))
+    covariance = variance * (np.eye(n_groups) - gain @ features)
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    return mean, vectors * np.sqrt(np.clip(values, 0, None))

@@ -1,0 +1,290 @@
+"""The search itself: propose, measure, write down, until one of the reasons to stop holds."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import optuna
+
+from ..errors import HagoError, SearchError, StorageError
+from ..record import Record
+from .answer import conclude
+from .ledger import Finished, Ledger, open_ledger, stored_values
+from .objective import Evaluator, Goal, common_reason, evaluate_safely
+from .planner import WARM_START, Planner, Proposal
+from .progress import Progress, Status, make_progress
+from .result import SearchResult
+from .sampling import SamplerFactory, check_sampler
+from .space import SearchSpace
+from .stopping import Interrupts, parse_budget, trials_without_gain
+from .storage import StorageLike
+
+PATIENCE = 15
+_PROBE_SHARE = 0.25  # of the time budget, for sensitivities
+_MOST_FAILURES = 5
+
+
+def run_search(
+    space: SearchSpace,
+    evaluator: Evaluator,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    storage: StorageLike = None,
+    study_name: str = "hago",
+    resume: bool = False,
+    seed: int = 0,
+    sampler: str | SamplerFactory = "tpe",
+    trials: int | None = 40,
+    budget_s: float | str | None = None,
+    patience: int | None = PATIENCE,
+    max_drop: float = 0.01,
+    margin: float = 0.0,
+    objectives: tuple[str, ...] = ("latency", "accuracy"),
+    reproducible: bool = True,
+    progress: str | Progress | None = None,
+) -> SearchResult:
+    """Searches ``space`` for the fastest strategy within ``max_drop`` of float32, measured by ``evaluator``.
+
+    ``folder`` gets ``study.db`` and ``records.jsonl``; ``storage`` names another place for the study
+    (:func:`hago.search.storage.open_storage`). It ends after ``trials`` trials (with those of earlier runs),
+    after ``budget_s`` seconds of this run (or "10m"), when ``patience`` sampled trials in a row add nothing
+    to the front, or on Ctrl-C. ``reproducible``: the same seed, model, samples and kernel times give the same
+    proposals, since samplers are shown latencies of the time model; False shows them the measured ones.
+
+    Ctrl-C, a full disk and five failures in a row end the search with what is there; ``result.error``
+    holds the reason of the last two. Raises SearchError for arguments that cannot be, StorageError when the
+    storage cannot be opened, and whatever ``evaluator.float_record()`` raises.
+    """
+    goal = Goal(max_drop, margin, tuple(objectives), evaluator.higher_is_better)
+    check_sampler(sampler)
+    display = make_progress(progress)
+    budget = parse_budget(budget_s)
+    for name, number in (("trials", trials), ("patience", patience)):
+        if number is not None and (isinstance(number, bool) or number < 1):
+            raise SearchError(f"{name} must be at least 1, got {number!r}")
+    with _quiet_optuna(), Interrupts().installed() as interrupts:
+        identity = {**evaluator.identity(), "seed": str(seed)}
+        ledger = open_ledger(
+            space, goal, identity, storage=storage, folder=folder, study_name=study_name, resume=resume
+        )
+        ledger.recover(goal)
+        search = _Search(space, evaluator, goal, ledger, display, interrupts, trials, budget, patience)
+        return search.run(seed, sampler, reproducible)
+
+
+class _Search:
+    """One run of a search."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        evaluator: Evaluator,
+        goal: Goal,
+        ledger: Ledger,
+        display: Progress,
+        interrupts: Interrupts,
+        trials: int | None,
+        budget_s: float | None,
+        patience: int | None,
+    ) -> None:
+        self._space, self._evaluator, self._goal, self._ledger = space, evaluator, goal, ledger
+        self._display, self._interrupts = display, interrupts
+        self._trials, self._budget_s, self._patience = trials, budget_s, patience
+        self._begin = time.monotonic()
+        self._history: list[Finished] = []
+        self._measured: list[Record] = []  # in this run
+        self._float: Record | None = None
+        self._stage = "float32"
+        self._first_within_s: float | None = None
+
+    def run(self, seed: int, sampler: str | SamplerFactory, reproducible: bool) -> SearchResult:
+        self._display.start(self._status())
+        planner: Planner | None = None
+        try:
+            with self._interrupts.allowed():
+                self._float = _baseline(self._evaluator.float_record())
+            if self._ledger.recall("float") is None:
+                self._ledger.note(self._float)
+                self._ledger.remember("float", self._float.to_dict())
+            planner = Planner(
+                self._space,
+                self._evaluator,
+                self._goal,
+                self._ledger,
+                self._interrupts,
+                seed=seed,
+                sampler=sampler,
+                reproducible=reproducible,
+                probe_s=None if self._budget_s is None else _PROBE_SHARE * self._budget_s,
+                float_bytes=self._float.size_bytes,
+                tell=self._tell,
+                hurry=lambda: self._left_s() == 0,
+            )
+            stopped, error = self._run_trials(planner)
+            result = conclude(
+                self._space,
+                self._evaluator,
+                self._goal,
+                self._float,
+                self._all_records(),
+                planner,
+                self._interrupts,
+                self._tell,
+                stopped,
+                error,
+            )
+            self._stage = f"stopped: {result.stopped}"
+        finally:
+            self._display.finish(self._status())
+        if result.test is not None:
+            try:
+                self._ledger.note(result.test)
+            except StorageError as caught:
+                result = replace(result, error=result.error or caught)
+        return replace(result, seconds=self._elapsed_s(), first_within_s=self._first_within_s)
+
+    def _run_trials(self, planner: Planner) -> tuple[str, HagoError | None]:
+        """Why the trials ended, and the error that ended them, if one did."""
+        try:
+            stopped = self._loop(planner)
+        except KeyboardInterrupt:
+            return "Ctrl-C; nothing is lost: resume with --resume (resume=True)", None
+        except StorageError as error:
+            return "the disk or the storage failed; resume when it is mended", error
+        if not stopped:
+            failures = SearchError(
+                f"{_MOST_FAILURES} candidates in a row failed: {common_reason(self._last_measured())}",
+                hint="records.jsonl holds every reason; `hago inspect` tells what each layer can do",
+            )
+            return failures.what, failures
+        return stopped, None
+
+    def _all_records(self) -> list[Record]:
+        """All trials, those included that could not be written down."""
+        stored = {past.number for past in self._history}
+        unwritten = [record for record in self._measured if record.id not in stored]
+        return [past.record for past in self._history] + unwritten
+
+    def _last_measured(self) -> list[Record]:
+        return self._measured[-_MOST_FAILURES:]
+
+    def _loop(self, planner: Planner) -> str:
+        """Trials until there is a reason to stop, which is returned; empty for too many failures."""
+        while True:
+            self._history = self._ledger.finished()
+            reason = self._reason_to_stop(planner)
+            if reason is not None:
+                return reason
+            proposal = planner.next(self._history)
+            if proposal is None:
+                if not self._space.parameters:
+                    return "no layer of the model can be quantized on this hardware"
+                return "every strategy that the sampler can propose has been measured"
+            if self._left_s() != 0:
+                self._measure(proposal)
+
+    def _reason_to_stop(self, planner: Planner) -> str | None:
+        done = len(self._history)
+        if self._trials is not None and done >= self._trials:
+            return f"{done} trials"
+        if self._left_s() == 0:
+            return f"the time budget of {self._budget_s:g} s"
+        last = self._last_measured()
+        if len(last) == _MOST_FAILURES and all(record.state == "failed" for record in last):
+            return ""
+        if self._patience is not None and not planner.in_warm_start(self._history):
+            points = [
+                (planner.ratio(past), self._goal.drop(past.record))
+                for past in self._history
+                if past.record.state == "ok"
+            ]
+            still = trials_without_gain(points, (1.0, self._goal.worst_drop))
+            newest = self._history[len(self._history) - len(self._measured) :]
+            sampled = sum(past.origin not in WARM_START for past in newest)
+            if min(still, sampled) >= self._patience:
+                return f"the front stood still for {self._patience} trials"
+        return None
+
+    def _measure(self, proposal: Proposal) -> None:
+        """One trial: begun, measured and finished in the ledger."""
+        strategy = self._space.strategy(proposal.params)
+        number, trial_id = self._ledger.begin(proposal.params, proposal.origin, proposal.label)
+        self._tell(f"trial {number + 1}: {proposal.label}")
+        found = any(self._goal.within(past.record) for past in self._history)
+        # Until something keeps the bound, the closest is of interest: only the clearly broken is cut short.
+        hopeless = self._goal.hopeless_drop if found else max(2 * self._goal.worst_drop, 0.1)
+        begin = time.monotonic()
+        try:
+            with self._interrupts.allowed():
+                record = evaluate_safely(self._evaluator, strategy, stop_below=-hopeless, time_left_s=self._left_s())
+        except BaseException as error:
+            self._ledger.leave(trial_id, type(error).__name__)
+            raise
+        spent = time.monotonic() - begin
+        record = replace(
+            record,
+            id=number,
+            label=proposal.label,
+            strategy=strategy,
+            trial_s=spent if record.trial_s is None else record.trial_s,
+        )
+        self._measured.append(record)
+        if self._first_within_s is None and self._goal.within(record):
+            self._first_within_s = self._elapsed_s()
+        self._ledger.finish(trial_id, record, stored_values(self._goal, record))
+        self._history.append(Finished(number, dict(proposal.params), strategy.key(), record, proposal.origin))
+        self._display.trial(self._status())
+
+    def _tell(self, stage: str) -> None:
+        self._stage = stage
+        self._display.update(self._status())
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._begin
+
+    def _left_s(self) -> float | None:
+        """Seconds left of the time budget; None without one."""
+        return None if self._budget_s is None else max(0.0, self._budget_s - self._elapsed_s())
+
+    def _status(self) -> Status:
+        records = [past.record for past in self._history]
+        within = [record for record in records if self._goal.within(record)]
+        left = self._left_s()
+        if self._trials is not None and self._measured:
+            each = self._elapsed_s() / len(self._measured)
+            by_trials = each * max(0, self._trials - len(records))
+            left = by_trials if left is None else min(left, by_trials)
+        return Status(
+            stage=self._stage,
+            trial=len(records),
+            trials=self._trials,
+            elapsed_s=self._elapsed_s(),
+            left_s=left,
+            max_drop=self._goal.max_drop,
+            float=self._float,
+            best=min(within, key=lambda r: (r.latency_ratio is None, r.latency_ratio or 0.0), default=None),
+            last=self._measured[-1] if self._measured else None,
+            failed=sum(record.state == "failed" for record in records),
+        )
+
+
+def _baseline(record: Record) -> Record:
+    """float32 as a record like all others: no change, and a ratio of 1 to itself."""
+    change = 0.0 if record.accuracy_change is None else record.accuracy_change
+    ratio = 1.0 if record.latency_ratio is None and record.latency_s is not None else record.latency_ratio
+    return replace(record, id=-1, label=record.label or "float32", accuracy_change=change, latency_ratio=ratio)
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Keeps Optuna's report of every trial off the terminal: the progress display has its own."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
