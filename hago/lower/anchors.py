@@ -49,19 +49,21 @@ def accumulator(
 ) -> None:  # fmt: skip
     """Emits an integer op with the common epilogue; real result = acc * factor * tail.factor.
 
-    ``inputs`` has "" where the scale goes, or no such place: then ``scale`` is an attribute.
+    ``inputs`` has "" where the scale goes, or no such place: then ``scale`` is an attribute. Products and
+    quotients of scales are taken in float32, step by step, as ONNX Runtime takes them: the same codes.
     """
-    factor = np.asarray(factor, np.float64) * tail.factor
+    scale = np.asarray(factor, np.float32)
+    if tail.factor != 1.0:
+        scale = (scale * np.float64(tail.factor)).astype(np.float32)
     type_ = tr.source.type(tail.out)
     params = tr.ahead.target(tail.out)
     if params is not None:
-        factor = factor / np.float64(params.scale)
+        scale = scale / params.scale
         low, high = params.clamp_code(tail.low), params.clamp_code(tail.high)
         attrs |= {"out": "uint8", "y_zero_point": params.zero_point, "lo": low, "hi": high}
         type_ = TensorType("uint8", type_.shape)
     else:
         attrs |= {"out": "float32", "act_lo": tail.low, "act_hi": tail.high}
-    scale = factor.astype(np.float32)
     if scale.ndim:
         inputs[3 if op in ("QConv", "QGemm") else 2] = tr.build.constant(scale, f"{node.name}_scale")
     else:
@@ -76,7 +78,9 @@ def _integer_anchor(
     bias: np.ndarray | None, attrs: dict[str, Any], alpha: float = 1.0,
 ) -> bool:  # fmt: skip
     """Emits QConv or QGemm; ``bias`` [O] is real. False where an int32 cannot hold the sums."""
-    factor = weight.scale.astype(np.float64) * np.float64(x.params.scale) * alpha
+    factor = weight.scale * x.params.scale  # float32: see `accumulator`
+    if alpha != 1.0:
+        factor = factor * np.float64(alpha)
     outputs = weight.codes.shape[0]
     real = np.zeros(outputs) if bias is None else bias.astype(np.float64)
     if tail.bias is not None:
@@ -145,7 +149,7 @@ def conv(tr: Translator, node: SourceNode) -> bool:
     group = node.attrs.get("group", 1)
     attrs = window(node, shape, w_shape[2:], tr.source.shape(node.outputs[0])) | {"group": group}
     tail = tr.ahead.tail(node, bias_axis=1)
-    values = None if bias is None else bias.array
+    values = None if bias is None else bias.exact
     x = tr.quant(node.inputs[0])
     kind = "depthwise_conv" if group > 1 and group == shape[1] else "conv"
     if x is not None and weight.codes is not None and tr.offers(kind, "int8"):
@@ -191,10 +195,10 @@ def _fully_connected(tr: Translator, node: SourceNode, transposed: bool) -> bool
     bias = tr.source.constant(node.input(2)) if node.input(2) else None
     values = None
     if node.input(2):
-        array = None if bias is None else along_axis(bias.array, tr.source.shape(node.outputs[0]), -1)
+        array = None if bias is None else along_axis(bias.exact, tr.source.shape(node.outputs[0]), -1)
         if array is None:
             return False
-        values = array * np.float32(beta) if beta != 1.0 else array
+        values = array * beta if beta != 1.0 else array
     out_axis = 0 if transposed else 1
     tail = tr.ahead.tail(node, bias_axis=-1)
     if bias is None and tail.bias is not None:
@@ -232,6 +236,6 @@ def matmul(tr: Translator, node: SourceNode) -> bool:
         return False
     tail = tr.ahead.tail(node, factor=True)
     attrs = {"a_zero_point": a.params.zero_point, "b_zero_point": b.params.zero_point}
-    factor = np.array([np.float64(a.params.scale) * np.float64(b.params.scale)])
+    factor = np.array([a.params.scale * b.params.scale])
     accumulator(tr, "QMatMul", node, tail, [a.tensor, b.tensor, ""], attrs, factor)
     return True

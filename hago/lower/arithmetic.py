@@ -97,9 +97,7 @@ def integer_conv(x: Array, w: Array, bias: Array, mult: Array | None, attrs: Map
         for g in range(mult.shape[1]):
             part = np.zeros_like(w)
             part[..., g * size : min((g + 1) * size, depth)] = w[..., g * size : min((g + 1) * size, depth)]
-            total = total + conv_sums(padded, part, attrs, dtype).astype(np.int64) * mult[:, g].astype(
-                np.int64
-            )
+            total = total + conv_sums(padded, part, attrs, dtype).astype(np.int64) * mult[:, g].astype(np.int64)
     return (total + bias.astype(np.int64)).astype(np.int32)
 
 

@@ -34,7 +34,7 @@ class GraphBuilder:
         """A new constant of that value."""
         name = self.fresh(hint)
         self.constants[name] = array
-        self.types[name] = TensorType(array.dtype.name, array.shape)
+        self.types[name] = TensorType.of(array)
         return name
 
     def shared_constant(self, array: np.ndarray, hint: str) -> str:
@@ -63,9 +63,7 @@ class GraphBuilder:
         self._node_names.add(unique)
         while inputs and not inputs[-1]:
             inputs = inputs[:-1]
-        node = Node(
-            unique, op, domain, tuple(inputs), tuple(name for name, _ in outputs), dict(attrs or {}), layer
-        )
+        node = Node(unique, op, domain, tuple(inputs), tuple(name for name, _ in outputs), dict(attrs or {}), layer)
         self.nodes.append(node)
         for output, type_ in outputs:
             if output:

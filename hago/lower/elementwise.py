@@ -73,8 +73,7 @@ def affine(tr: Translator, node: SourceNode) -> bool:
         shift = power_of_two_scale(float((np.abs(a) * 255.0 + np.abs(b)).max(initial=0.0)) + 1)
         scaled = [np.rint(part * 2.0**shift).astype(np.int32) for part in (a, b)]
         inputs = [x.tensor] + [
-            tr.build.constant(part, f"{node.name}_{label}")
-            for part, label in zip(scaled, ("mul", "add"), strict=True)
+            tr.build.constant(part, f"{node.name}_{label}") for part, label in zip(scaled, ("mul", "add"), strict=True)
         ]
         attrs = {"x_zero_point": x.params.zero_point}
         _integer_follower(tr, "QScaleShift", node, tail, params, inputs, attrs, 2.0**-shift)

@@ -34,7 +34,7 @@ def fuse(graph: LoweredGraph) -> LoweredGraph:
 
 
 def _types_of(constants: Mapping[str, np.ndarray]) -> dict[str, TensorType]:
-    return {name: TensorType(array.dtype.name, array.shape) for name, array in constants.items()}
+    return {name: TensorType.of(array) for name, array in constants.items()}
 
 
 Step = tuple[Replaced, dict[str, np.ndarray]]
@@ -105,9 +105,7 @@ def clamps_into_quantize(graph: LoweredGraph) -> Step:
             continue
         scale, zero = np.float32(reader.attrs["scale"]), reader.attrs["zero_point"]
         lo, hi = reader.attrs["lo"], reader.attrs["hi"]
-        codes = [
-            edge if math.isinf(edge) else float(np.rint(np.float32(edge) / scale)) + zero for edge in bounds
-        ]
+        codes = [edge if math.isinf(edge) else float(np.rint(np.float32(edge) / scale)) + zero for edge in bounds]
         low, high = (int(min(max(code, lo), hi)) for code in codes)
         replaced[node.name] = None
         attrs = {**reader.attrs, "lo": low, "hi": max(low, high)}
@@ -198,7 +196,5 @@ def gelu_into_gemm(graph: LoweredGraph) -> Step:
             continue
         name = "Gelu_tanh" if reader.attrs.get("approximate", "none") == "tanh" else "Gelu"
         replaced[node.name] = None
-        replaced[reader.name] = replace(
-            node, outputs=reader.outputs, attrs={**node.attrs, "activation": name}
-        )
+        replaced[reader.name] = replace(node, outputs=reader.outputs, attrs={**node.attrs, "activation": name})
     return replaced, {}

@@ -35,7 +35,8 @@ _DTYPES: dict[int, np.dtype] = {
     TensorProto.UINT64: np.dtype(np.uint64),
     TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
 }
-_CODES = {dtype.name: code for code, dtype in _DTYPES.items()}
+_NAMES = {dtype: dtype.name for dtype in _DTYPES.values()}  # numpy works a name out anew each time
+_CODES = {name: code for code, name in zip(_DTYPES, _NAMES.values(), strict=True)}
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class TensorType:
     @property
     def rank(self) -> int:
         return len(self.shape)
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> TensorType:
+        """The type of an array."""
+        return cls(_NAMES.get(array.dtype) or array.dtype.name, array.shape)
 
     def with_shape(self, shape: Iterable[int]) -> TensorType:
         return TensorType(self.dtype, tuple(shape))
@@ -171,7 +177,7 @@ class LoweredGraph:
         """Reads what `proto` wrote. Raises ModelError on a tensor without a static type."""
         graph = proto.graph
         constants = {tensor.name: array_of(tensor) for tensor in graph.initializer}
-        types = {name: TensorType(array.dtype.name, array.shape) for name, array in constants.items()}
+        types = {name: TensorType.of(array) for name, array in constants.items()}
         for info in (*graph.value_info, *graph.input, *graph.output):
             types[info.name] = type_of(info)
         nodes = []
@@ -179,9 +185,7 @@ class LoweredGraph:
             attrs = {a.name: attribute_value(a) for a in item.attribute}
             layer = attrs.pop("layer", None) if item.domain == DOMAIN else _layer_of(item)
             nodes.append(
-                Node(
-                    item.name, item.op_type, item.domain, tuple(item.input), tuple(item.output), attrs, layer
-                )
+                Node(item.name, item.op_type, item.domain, tuple(item.input), tuple(item.output), attrs, layer)
             )
         opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 21)
         inputs = tuple(i.name for i in graph.input if i.name not in constants)
@@ -229,7 +233,7 @@ def type_of(info: onnx.ValueInfoProto) -> TensorType:
             where=f"tensor {info.name!r}",
             hint="load the model through hago.model.load_model(path, batch=...)",
         )
-    return TensorType(dtype.name, tuple(d.dim_value for d in dims))
+    return TensorType(_NAMES[dtype], tuple(d.dim_value for d in dims))
 
 
 def numpy_dtype(name: str) -> np.dtype:
@@ -244,7 +248,7 @@ def onnx_code(name: str) -> int:
 
 def code_dtype(code: int) -> str:
     """The `TensorType.dtype` of a TensorProto code."""
-    return _DTYPES[code].name
+    return _NAMES[_DTYPES[code]]
 
 
 def _layer_of(item: onnx.NodeProto) -> str | None:
@@ -272,7 +276,7 @@ def _attribute(value: Any) -> Any:
 
 
 def _tensor_proto(array: np.ndarray, name: str) -> onnx.TensorProto:
-    proto = onnx.TensorProto(name=name, data_type=_CODES[array.dtype.name], dims=array.shape)
+    proto = onnx.TensorProto(name=name, data_type=_CODES[_NAMES[array.dtype]], dims=array.shape)
     proto.raw_data = np.ascontiguousarray(array).tobytes()
     return proto
 

@@ -81,24 +81,16 @@ class LayoutPass:
             self._constants[key] = self.build.constant(array, name)
         return self._constants[key]
 
-    def reshape(
-        self, tensor: str, shape: tuple[int, ...], hint: str, name: str, layer: str | None = None
-    ) -> str:
+    def reshape(self, tensor: str, shape: tuple[int, ...], hint: str, name: str, layer: str | None = None) -> str:
         target = self.build.shared_constant(np.array(shape, np.int64), "shape")
         type_ = self.build.types[tensor].with_shape(shape)
-        return self.build.emit(
-            "Reshape", [tensor, target], type_, hint=hint, name=name, layer=layer, domain=""
-        )
+        return self.build.emit("Reshape", [tensor, target], type_, hint=hint, name=name, layer=layer, domain="")
 
-    def transpose(
-        self, tensor: str, perm: tuple[int, ...], hint: str, name: str, layer: str | None = None
-    ) -> str:
+    def transpose(self, tensor: str, perm: tuple[int, ...], hint: str, name: str, layer: str | None = None) -> str:
         type_ = self.build.types[tensor]
         type_ = type_.with_shape(type_.shape[axis] for axis in perm)
         attrs = {"perm": perm}
-        return self.build.emit(
-            "Transpose", [tensor], type_, hint=hint, name=name, attrs=attrs, layer=layer, domain=""
-        )
+        return self.build.emit("Transpose", [tensor], type_, hint=hint, name=name, attrs=attrs, layer=layer, domain="")
 
     def _to_last(self, name: str, tensor: str, form: Form, type_: TensorType) -> str:
         hint, node = f"{name}_nhwc", f"{name}_to_nhwc"
@@ -106,9 +98,7 @@ class LayoutPass:
             return self.reshape(tensor, form.last_shape, hint, node)
         if form.rank == 4:
             return self.transpose(tensor, TO_LAST, hint, node)
-        return self.reshape(
-            self.transpose(tensor, (0, 2, 1), f"{name}_nlc", node), form.last_shape, hint, node
-        )
+        return self.reshape(self.transpose(tensor, (0, 2, 1), f"{name}_nlc", node), form.last_shape, hint, node)
 
     def _to_onnx(self, name: str, tensor: str, form: Form, type_: TensorType) -> str:
         hint, node = f"{name}_nchw", f"{name}_to_nchw"
@@ -120,9 +110,7 @@ class LayoutPass:
         if form.rank == 3:
             return self.transpose(self.reshape(tensor, (n, w, c), f"{name}_nlc", node), (0, 2, 1), hint, node)
         image = self.reshape(tensor, (n, h, w, c), f"{name}_image", node)
-        return self.reshape(
-            self.transpose(image, TO_ONNX, f"{name}_image_nchw", node), type_.shape, hint, node
-        )
+        return self.reshape(self.transpose(image, TO_ONNX, f"{name}_image_nchw", node), type_.shape, hint, node)
 
     # --- emitting -------------------------------------------------------------------------------
 
@@ -184,9 +172,7 @@ class LayoutPass:
                 array = form.constant_to_last(self.draft.constants[name])
                 if array is None:
                     return None
-                found.append(
-                    self.constant(name, array, (form.rank, form.image[1:] if form.rank == 2 else ()))
-                )
+                found.append(self.constant(name, array, (form.rank, form.image[1:] if form.rank == 2 else ())))
             elif self.places[name].type.rank != form.rank:
                 found.append(self.onnx(name))
             else:

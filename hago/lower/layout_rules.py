@@ -99,17 +99,13 @@ def _first_only(run: LayoutPass, node: Node) -> bool:
     return _follow(run, node, [node.inputs[0]], len(node.inputs) - 1)
 
 
-def _follow(
-    run: LayoutPass, node: Node, operands: list[str], rest: int, attrs: dict[str, Any] | None = None
-) -> bool:
+def _follow(run: LayoutPass, node: Node, operands: list[str], rest: int, attrs: dict[str, Any] | None = None) -> bool:
     """Emits an operator in its operands' form; the last ``rest`` inputs are taken as they are."""
     form = run.common_form(node, operands)
     inputs = run.operands_last(operands, form) if form is not None else None
     if form is None or inputs is None:
         return False
-    inputs += (
-        [run.onnx(name) if name else "" for name in node.inputs[len(node.inputs) - rest :]] if rest else []
-    )
+    inputs += [run.onnx(name) if name else "" for name in node.inputs[len(node.inputs) - rest :]] if rest else []
     forms = [Form(2, form.image)] if form.rank == 2 else ()
     run.emit(node, inputs, last=True, forms=forms, attrs=attrs)
     return True

@@ -13,9 +13,7 @@ from .values import SIGNED_SHIFT, Params
 
 # Quantizing before or after these gives the same codes (Concat: with the same parameters everywhere).
 RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
-MOVES = frozenset(
-    {"Transpose", "Slice", "Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Pad", "Resize"}
-)
+MOVES = frozenset({"Transpose", "Slice", "Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Pad", "Resize"})
 
 
 @dataclass
@@ -85,7 +83,7 @@ class Lookahead:
             return None
         if node.input(2):
             zero = self._source.array(node.input(2))
-            if zero is None or zero.size != 1 or zero.dtype.name not in ("uint8", "int8"):
+            if zero is None or zero.size != 1 or zero.dtype not in (np.uint8, np.int8):
                 return None
             shift = SIGNED_SHIFT if zero.dtype == np.int8 else 0
             return Params(np.float32(scale.reshape(())), int(zero.reshape(())) + shift)
@@ -119,9 +117,10 @@ class Lookahead:
         if clamped or reader.op not in ("Add", "Mul", "Div"):
             return False
         other = reader.inputs[1] if reader.inputs[0] == tail.out else reader.inputs[0]
-        array = self._source.array(other)
-        if array is None or self._source.shape(reader.outputs[0]) != self._source.shape(tail.out):
+        constant = self._source.constant(other)
+        if constant is None or self._source.shape(reader.outputs[0]) != self._source.shape(tail.out):
             return False
+        array = constant.exact
         if reader.op == "Add" and bias_axis is not None and tail.factor == 1.0:
             vector = along_axis(array, self._source.shape(tail.out), bias_axis)
             if vector is None:

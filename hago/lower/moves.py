@@ -86,9 +86,7 @@ def split(tr: Translator, node: SourceNode) -> bool:
         return False
     inputs = [quant.tensor, *(tr.tensor(name) if name else "" for name in node.inputs[1:])]
     outputs = [
-        (tr.build.fresh(f"{o}_u8"), TensorType("uint8", tr.source.shape(o)))
-        if o
-        else ("", TensorType("uint8", ()))
+        (tr.build.fresh(f"{o}_u8"), TensorType("uint8", tr.source.shape(o))) if o else ("", TensorType("uint8", ()))
         for o in node.outputs
     ]
     tr.build.add("Split", inputs, outputs, name=node.name, attrs=node.attrs, layer=node.layer)
@@ -112,20 +110,14 @@ def resize(tr: Translator, node: SourceNode) -> bool:
     tensor = quant.tensor if quant is not None else tr.tensor(name)
     type_ = tr.build.types[tensor]
     for axis, (old, new) in enumerate(zip(before, after, strict=True)):
-        scale = (
-            float(scales[listed.index(axis)])
-            if scales is not None and scales.size and axis in listed
-            else None
-        )
+        scale = float(scales[listed.index(axis)]) if scales is not None and scales.size and axis in listed else None
         if old == new and scale in (None, 1.0):
             continue
         attrs = tuple((k, v) for k, v in sorted(node.attrs.items()) if k in _COORDINATES)
         indices = tr.build.shared_constant(_nearest(attrs, tr.source.opset, old, new, scale), "indices")
         type_ = type_.with_shape(new if i == axis else size for i, size in enumerate(type_.shape))
         hint = out if axis == len(before) - 1 else f"{out}_axis{axis}"
-        tensor = tr.standard(
-            "Gather", [tensor, indices], type_, hint, {"axis": axis}, name=node.name, layer=node.layer
-        )
+        tensor = tr.standard("Gather", [tensor, indices], type_, hint, {"axis": axis}, name=node.name, layer=node.layer)
     tr.set(out, Value(quant=Quant(tensor, quant.params)) if quant is not None else Value(tensor=tensor))
     return True
 
@@ -144,9 +136,7 @@ def _is_plain_nearest(node: SourceNode) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _nearest(
-    attrs: tuple[tuple[str, Any], ...], opset: int, old: int, new: int, scale: float | None
-) -> np.ndarray:
+def _nearest(attrs: tuple[tuple[str, Any], ...], opset: int, old: int, new: int, scale: float | None) -> np.ndarray:
     """int64 [new]: which position of ``old`` each position takes, as Resize itself tells."""
     line = np.arange(old, dtype=np.float32)
     if scale is None:

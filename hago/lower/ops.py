@@ -51,9 +51,7 @@ SCHEMAS: Mapping[str, OpSchema] = {
         "strides pads dilations group x_zero_point out",
         (*_EPILOGUE, *_RESIDUAL, "group_size"),
     ),
-    "QGemm": _schema(
-        "x w bias scale mult? table? r?", "x_zero_point out", (*_EPILOGUE, *_RESIDUAL, "group_size")
-    ),
+    "QGemm": _schema("x w bias scale mult? table? r?", "x_zero_point out", (*_EPILOGUE, *_RESIDUAL, "group_size")),
     "QMatMul": _schema("a b scale", "a_zero_point b_zero_point out", _EPILOGUE),
     # acc = (a - a_zero_point) * a_mul + (b - b_zero_point) * b_mul; scale is a power of two.
     "QAdd": _schema("a b", "a_zero_point b_zero_point a_mul b_mul scale out y_zero_point lo hi"),
@@ -64,9 +62,7 @@ SCHEMAS: Mapping[str, OpSchema] = {
     # `tables`: the indices of the inputs that pass through a table; the tables follow the tensors.
     "QConcat": _schema("x*", "axis tables"),
     "QMaxPool": _schema("x", "kernel_shape strides pads dilations"),
-    "QAvgPool": _schema(
-        "x", "kernel_shape strides pads dilations count_include_pad x_zero_point scale out", _EPILOGUE
-    ),
+    "QAvgPool": _schema("x", "kernel_shape strides pads dilations count_include_pad x_zero_point scale out", _EPILOGUE),
     # scale is already divided by H * W.
     "QGlobalAvgPool": _schema("x", "x_zero_point scale out", _EPILOGUE),
     # y = clamp(rint(x / scale) + zero_point, lo, hi), of x transposed by perm.

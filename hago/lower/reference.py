@@ -64,12 +64,12 @@ class QScaleShift(_HagoOp):
 
 
 class QLookup(_HagoOp):
-    def _run(self, x, table):  # type: ignore[no-untyped-def]
+    def _run(self, x, table, **attrs):  # type: ignore[no-untyped-def]
         return (table[x],)
 
 
 class QConcat(_HagoOp):
-    def _run(self, *inputs, axis, tables):  # type: ignore[no-untyped-def]
+    def _run(self, *inputs, axis, tables, **attrs):  # type: ignore[no-untyped-def]
         count = len(inputs) - len(tables)
         parts = list(inputs[:count])
         for index, table in zip(tables, inputs[count:], strict=True):
@@ -116,7 +116,7 @@ class QGlobalAvgPool(_HagoOp):
 
 
 class GlobalAvgPool(_HagoOp):
-    def _run(self, x):  # type: ignore[no-untyped-def]
+    def _run(self, x, **attrs):  # type: ignore[no-untyped-def]
         return (x.mean(axis=(1, 2), keepdims=True),)
 
 
@@ -124,9 +124,7 @@ class Quantize(_HagoOp):
     def _run(self, x, **attrs):  # type: ignore[no-untyped-def]
         zero, perm = attrs["zero_point"], attrs.get("perm")
         rounded = np.rint(x / np.float32(attrs["scale"]))
-        y = (np.clip(rounded, attrs["lo"] - zero, attrs["hi"] - zero).astype(np.int32) + zero).astype(
-            np.uint8
-        )
+        y = (np.clip(rounded, attrs["lo"] - zero, attrs["hi"] - zero).astype(np.int32) + zero).astype(np.uint8)
         return (y.transpose(perm) if perm else y,)
 
 

@@ -48,8 +48,8 @@ class Codes:
     axis: int
     block_size: int
 
-    def dequantize(self) -> np.ndarray:
-        """float32 values, as DequantizeLinear computes them."""
+    def dequantize(self, dtype: type[np.floating[Any]] = np.float32) -> np.ndarray:
+        """Real values: float32 as DequantizeLinear computes them, or float64 without its rounding."""
         scale, zero = self.scale, self.zero_point
         if self.block_size:
             size = self.codes.shape[self.axis]
@@ -63,7 +63,7 @@ class Codes:
             zero = zero.reshape(shape) if zero.size > 1 else zero.reshape(())
         else:
             scale, zero = scale.reshape(()), zero.reshape(())
-        return (self.codes.astype(np.int32) - zero.astype(np.int32)).astype(np.float32) * scale
+        return (self.codes.astype(np.int64) - zero.astype(np.int64)).astype(dtype) * scale.astype(dtype)
 
 
 class Constant:
@@ -83,6 +83,11 @@ class Constant:
                 assert self.bfloat16 is not None
                 self._array = self.bfloat16.astype(np.float32)
         return self._array
+
+    @property
+    def exact(self) -> np.ndarray:
+        """float64 values: those of an int32 bias can be found again, which float32 has no room for."""
+        return self.array.astype(np.float64) if self.codes is None else self.codes.dequantize(np.float64)
 
 
 class SourceGraph:
@@ -104,9 +109,7 @@ class SourceGraph:
                     self.consumers.setdefault(name, []).append(node)
         self._output_set = frozenset(self.outputs)
         self._infos = {i.name: i for i in (*graph.value_info, *graph.input, *graph.output)}
-        if any(
-            name not in self._infos and not self._is_quantize(node) for name, node in self.producers.items()
-        ):
+        if any(name not in self._infos and not self._is_quantize(node) for name, node in self.producers.items()):
             inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
             self._infos = {i.name: i for i in (*inferred.value_info, *inferred.input, *inferred.output)}
         self._types: dict[str, TensorType] = {}

@@ -85,9 +85,7 @@ def unary(tr: Translator, node: SourceNode) -> bool:
         return False
     if tr.source.type(out).shape != tr.build.types[found.tensor].shape:
         return False
-    tr.set(
-        out, Value(table=Table(found, evaluate(node.op, node.attrs, reals, tr.source.opset), node, costly))
-    )
+    tr.set(out, Value(table=Table(found, evaluate(node.op, node.attrs, reals, tr.source.opset), node, costly)))
     return True
 
 
@@ -108,11 +106,7 @@ def _evaluate(
     opset: int,
 ) -> np.ndarray:
     names = [f"x{i}" if a is not None else "" for i, a in enumerate(arguments)]
-    feeds = {
-        n: np.frombuffer(a[0], a[1]).reshape(a[2])
-        for n, a in zip(names, arguments, strict=True)
-        if a is not None
-    }
+    feeds = {n: np.frombuffer(a[0], a[1]).reshape(a[2]) for n, a in zip(names, arguments, strict=True) if a is not None}
     outputs: Any = _evaluator(op, attrs, tuple(names), opset).run(None, feeds)
     result = np.asarray(outputs[0], np.float32)
     result.setflags(write=False)
@@ -120,9 +114,7 @@ def _evaluate(
 
 
 @lru_cache(maxsize=256)
-def _evaluator(
-    op: str, attrs: tuple[tuple[str, Any], ...], names: tuple[str, ...], opset: int
-) -> ReferenceEvaluator:
+def _evaluator(op: str, attrs: tuple[tuple[str, Any], ...], names: tuple[str, ...], opset: int) -> ReferenceEvaluator:
     node = helper.make_node(op, names, ["y"], **dict(attrs))
     inputs = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names if n]
     output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)

@@ -29,9 +29,7 @@ Handler = Callable[["Translator", SourceNode], bool]
 class Translator:
     """Holds the walk's state and what the handlers share."""
 
-    def __init__(
-        self, source: SourceGraph, handlers: dict[str, Sequence[Handler]], spec: HardwareSpec | None
-    ) -> None:
+    def __init__(self, source: SourceGraph, handlers: dict[str, Sequence[Handler]], spec: HardwareSpec | None) -> None:
         self.source, self.spec, self.ahead = source, spec, Lookahead(source)
         self.build = GraphBuilder((*source.inputs, *source.outputs))
         self._handlers = handlers
@@ -46,11 +44,7 @@ class Translator:
             self.build.types[name] = self.source.type(name)
             self._values[name] = Value(tensor=name)
         for node in self.source.nodes:
-            if (
-                node in self._done
-                or not any(node.outputs)
-                or self.source.constant(node.outputs[0]) is not None
-            ):
+            if node in self._done or not any(node.outputs) or self.source.constant(node.outputs[0]) is not None:
                 continue
             handlers = self._handlers.get(node.op, ()) if node.domain == "" else ()
             if not any(handler(self, node) for handler in handlers):
@@ -113,9 +107,7 @@ class Translator:
         addend = self.build.constant(np.array(offset, np.int32), f"{hint}_offset")
         cast = self.standard("Cast", [codes], wide, f"{hint}_wide", {"to": 6})
         moved = self.standard("Add", [cast, addend], wide, f"{hint}_moved")
-        return self.standard(
-            "Cast", [moved], TensorType(dtype, shape), hint, {"to": 3 if dtype == "int8" else 2}
-        )
+        return self.standard("Cast", [moved], TensorType(dtype, shape), hint, {"to": 3 if dtype == "int8" else 2})
 
     def codes_of(self, name: str) -> str | None:
         """The uint8 codes behind a quantized source tensor (int8 ones shifted), None for other types."""
@@ -134,12 +126,7 @@ class Translator:
         if constant is None:
             return self.value(name).quant
         codes = constant.codes
-        if (
-            codes is None
-            or codes.scale.size != 1
-            or codes.block_size
-            or codes.codes.dtype.name not in ("uint8", "int8")
-        ):
+        if codes is None or codes.scale.size != 1 or codes.block_size or codes.codes.dtype not in (np.uint8, np.int8):
             return None
         shift = SIGNED_SHIFT if codes.codes.dtype == np.int8 else 0
         stored = (codes.codes.astype(np.int16) + shift).astype(np.uint8)
@@ -150,9 +137,7 @@ class Translator:
         """uint8 codes of a real tensor with exactly these parameters."""
         constant = self.source.constant(name)
         if constant is not None:
-            return self.once(
-                (name, params), lambda: self.build.constant(params.quantize(constant.array), f"{name}_u8")
-            )
+            return self.once((name, params), lambda: self.build.constant(params.quantize(constant.array), f"{name}_u8"))
         value = self._values[name]
         if value.quant is not None and value.quant.params == params:
             return value.quant.tensor
@@ -201,9 +186,7 @@ class Translator:
         self.build.nodes.append(replace(node, outputs=(inner,)))
         self.build.types[inner] = type_.with_shape(pooled)
         shape = self.build.shared_constant(np.array(type_.shape, np.int64), "shape")
-        self.build.add(
-            "Reshape", [inner, shape], [(final, type_)], name=f"{node.name}_flatten", layer=node.layer
-        )
+        self.build.add("Reshape", [inner, shape], [(final, type_)], name=f"{node.name}_flatten", layer=node.layer)
 
     # --- making nodes ---------------------------------------------------------------------------
 
@@ -246,7 +229,5 @@ class Translator:
         absent = TensorType("float32", ())
         typed = [(o, dict(types).get(o, absent)) for o in outputs]
         name = node.name or f"{node.outputs[0]}_{node.op.lower()}"
-        self.build.add(
-            node.op, inputs, typed, name=name, attrs=node.attrs, layer=node.layer, domain=node.domain
-        )
+        self.build.add(node.op, inputs, typed, name=name, attrs=node.attrs, layer=node.layer, domain=node.domain)
         return outputs
