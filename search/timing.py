@@ -104,9 +104,11 @@ def convert_s(space: SearchSpace, schemes: Sequence[Scheme]) -> float:
 def schemes_to_time(space: SearchSpace, thorough: bool) -> list[Scheme]:
     """float32 and one scheme per precision; ``thorough`` also each size of weight groups.
 
-    Per tensor is not timed: it runs the kernels of per channel.
+    Per tensor is not timed: it runs the kernels of per channel. Nor is a precision as layers without weights
+    have it, where others have weights at that precision: one run of the model times both.
     """
     found: dict[str, Scheme] = {}
+    weighted = {s.precision for group in space.groups for s in group.schemes if s.granularity}
     for group in space.groups:
         for scheme in group.schemes:
             kind = scheme.granularity.kind if scheme.granularity else ""
@@ -115,7 +117,7 @@ def schemes_to_time(space: SearchSpace, thorough: bool) -> list[Scheme]:
             if kind == "per_group":
                 if thorough:
                     found.setdefault(str(scheme), scheme)
-            else:
+            elif kind or scheme.precision not in weighted:
                 found.setdefault(scheme.precision, scheme)
     return [FLOAT32, *found.values()]
 
@@ -135,5 +137,6 @@ def time_scheme(space: SearchSpace, evaluator: Evaluator, scheme: Scheme) -> dic
     if scheme == FLOAT32:
         return times
     chosen = space.schemes(params)
-    running = {m.layer for g, s in zip(space.groups, chosen, strict=True) if s == scheme for m in g.members}
+    same = scheme.precision
+    running = {m.layer for g, s in zip(space.groups, chosen, strict=True) if s.precision == same for m in g.members}
     return {layer: seconds for layer, seconds in times.items() if layer in running}
