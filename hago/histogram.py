@@ -178,7 +178,7 @@ class Histogram:
             scaled, index = self._workspace.scaled[: len(chunk)], self._workspace.index[: len(chunk)]
             # A product with a power of two and a floor are exact in float32, and so is the shift.
             np.multiply(chunk, inverse, out=scaled)
-            zeros = int(np.count_nonzero(scaled == 0))
+            zeros = int(np.count_nonzero(chunk == 0))
             np.floor(scaled, out=scaled)
             np.add(scaled, shift, out=index, casting="unsafe")
             counts = np.bincount(index)

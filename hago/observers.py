@@ -24,6 +24,7 @@ PERCENTILE = 0.9999
 # Thresholds tried at a time by the mean squared error: powers of two, in steps of an eighth, down to 1/1024.
 _SHRINK = 2.0 ** (-np.arange(0, 81) / 8)
 _REFINE = 2.0 ** (np.arange(-8, 9) / 64)
+_NEARBY = 2.0 ** (np.arange(-8, 9) / 8)
 # Bins that the entropy method compares (Migacz 2017) and thresholds it tries on each side.
 _ENTROPY_BINS = 2048
 _ENTROPY_STEPS = 64
@@ -41,7 +42,8 @@ def moving_average(stats: TensorStats, scheme: TensorScheme) -> Range:
     Over samples, not batches, so that the batch size does not matter; without the weight that a first
     value would otherwise keep.
     """
-    return min(0.0, stats.mean_lo), max(0.0, stats.mean_hi)
+    lo, hi = minmax(stats, scheme)  # the bounds of what an average can be, but for rounding
+    return max(lo, min(0.0, stats.mean_lo)), min(hi, max(0.0, stats.mean_hi))
 
 
 def percentile(stats: TensorStats, scheme: TensorScheme, share: float = PERCENTILE) -> Range:
@@ -94,8 +96,12 @@ def mse(stats: TensorStats, scheme: TensorScheme) -> Range:
             highs, lows = np.meshgrid(hi * grid if hi else np.zeros(1), lo * grid if lo else np.zeros(1))
             best = np.argmin(estimate(lows.ravel(), highs.ravel()))
             lo, hi = float(lows.ravel()[best]), float(highs.ravel()[best])
-    nearby = [(max(full_lo, lo * float(f)), min(full_hi, hi * float(f))) for f in _REFINE]
-    return min([(full_lo, full_hi), *nearby], key=lambda ends: _exact_error(stats, scheme, *ends))
+    # Wide first: with few bits a peak at zero is narrower than a step, which the estimate does not see.
+    for grid in (_NEARBY, _REFINE):
+        nearby = [(max(full_lo, lo * float(f)), min(full_hi, hi * float(f))) for f in grid]
+        candidates = [(full_lo, full_hi), *nearby]
+        lo, hi = min(candidates, key=lambda ends: _exact_error(stats, scheme, *ends))
+    return lo, hi
 
 
 class _Estimate:
@@ -132,7 +138,8 @@ def _exact_error(stats: TensorStats, scheme: TensorScheme, lo: float, hi: float)
     step = float(scale)
     low, high = (scheme.qmin - zero_point) * step, (scheme.qmax - zero_point) * step
     area = _error_area(stats.edges() / step, low / step, high / step)
-    return float(stats.counts @ np.diff(area)) * step**2 / (stats.width / step)
+    # Not by @, whose library starts threads for long vectors and waits for them.
+    return float((stats.counts * np.diff(area)).sum()) * step**2 / (stats.width / step)
 
 
 def _error_area(x: _Floats, low: float, high: float) -> _Floats:
@@ -240,7 +247,7 @@ def _divergence(inside: npt.NDArray[np.int64], below: int, above: int, levels: i
     # An end bin that holds outliers alone: Q has seen nothing there, which counts as one value.
     quantized = np.maximum(quantized, 1.0)
     p = reference[present] / reference.sum()
-    return float(p @ np.log(p * quantized.sum() / quantized))
+    return float((p * np.log(p * quantized.sum() / quantized)).sum())
 
 
 OBSERVERS: Mapping[str, Observer] = {
