@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -126,9 +126,16 @@ def emit(lowered: LoweredGraph, isa: Isa, threads: int, spec: HardwareSpec) -> P
         for call in _emit_node(node, isa, types, constants):
             types.update({k: TensorType(_physical(t.dtype), t.shape) for k, t in call.temporaries.items()})
             inputs = tuple(constants.get(i, i) if isinstance(i, str) else i for i in call.inputs)
-            key = hash_bytes(call.family, repr(call.params), repr(isa), target_key, str(threads))[:32]
+            key = _key(call, inputs, types, f"{isa!r} {target_key} {threads}")
             steps.append(Step(call.outputs, inputs, key, call))
     return Program(tuple(steps), lowered.inputs, lowered.outputs, types, constants)
+
+
+def _key(call: KernelCall, inputs: Sequence[str | np.ndarray], types: Mapping[str, TensorType], where: str) -> str:
+    """What the code depends on: template, parameters, instruction set, target, and the types it is called with."""
+    template = f"{call.template.__module__}.{call.template.__qualname__}"
+    kinds = [types[i] if isinstance(i, str) else TensorType(i.dtype.name, i.shape) for i in (*inputs, *call.outputs)]
+    return hash_bytes(template, repr(call.params), repr(kinds), where)[:32]
 
 
 def _emit_node(
