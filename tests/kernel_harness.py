@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+import hago.kernels  # noqa: F401 - registers the emitters
 from hago.kernels.base import AVX2, AVX512_VNNI, EMITTERS, Isa, KernelCall, NodeView, TensorType
+from hago.kernels.fallback import emit_fallback
 from hago.kernels.jit import Jitted, jit
 
 ISAS = (AVX2, AVX512_VNNI)
-_FAMILIES = ("pool", "global_pool", "pointwise", "concat", "movement", "mapped", "pad", "gather", "resize")
 _compiled: dict[tuple[Any, ...], Jitted] = {}
-
-
-def load_families() -> None:
-    """Imports the kernel files, which registers their emitters."""
-    for family in _FAMILIES:
-        importlib.import_module(f"hago.kernels.{family}")
 
 
 def numpy_type(dtype: str) -> np.dtype[Any]:
@@ -67,13 +61,10 @@ def compiled(call: KernelCall, isa: Isa, threads: int = 1) -> Jitted:
     return _compiled[key]
 
 
-def run(
-    node: NodeView, feeds: Mapping[str, np.ndarray], isa: Isa = AVX512_VNNI, threads: int = 1
-) -> list[np.ndarray]:
+def run(node: NodeView, feeds: Mapping[str, np.ndarray], isa: Isa = AVX512_VNNI, threads: int = 1) -> list[np.ndarray]:
     """The outputs of the node, computed by the kernels that its emitter asks for."""
-    load_families()
     values = {name: physical(array) for name, array in feeds.items()}
-    for call in EMITTERS[node.domain, node.op](node, isa):
+    for call in EMITTERS.get((node.domain, node.op), emit_fallback)(node, isa):
         types = {**node.types, **call.temporaries}
         for name in call.outputs:
             if name:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_harness import ISAS, compiled, load_families, run, view
+from kernel_harness import ISAS, compiled, run, view
 
 from hago.kernels.base import AVX512_VNNI, EMITTERS, Isa, TensorType
 
@@ -179,7 +179,6 @@ def test_a_window_larger_than_unrolled_is_right() -> None:
 
 
 def test_float_max_pool_is_vectorised() -> None:
-    load_families()
     case = Case((1, 16, 16, 64), (3, 3), (2, 2), (1, 1, 1, 1), (1, 1))
     node = view("MaxPool", {"x": np.zeros(case.shape, np.float32)}, {"y": TensorType("float32", case.out)},
                 case.attrs)  # fmt: skip

@@ -38,40 +38,40 @@ _SMALLEST = 2.0**-126
 
 def exp(x: Expr, lanes: int) -> Expr:
     """e^x = 2^n * e^r with n = rint(x / ln 2) and |r| <= ln 2 / 2."""
-    x = _let(x)
-    inside = _let(T.max(_f(_EXP_LOW), T.min(_f(_EXP_HIGH), x)))
-    shifted = _let(_fma(inside, _f(1 / math.log(2)), _f(_ROUND)))
-    n = _let(shifted - _f(_ROUND))
-    r = _let(_fma(n, _f(-_LN2_LOW), _fma(n, _f(-_LN2_HIGH), inside)))
-    value = _fma(_let(r * r), polynomial(r, _EXP), r) + _f(1)
+    x = named(x)
+    inside = named(T.max(_f(_EXP_LOW), T.min(_f(_EXP_HIGH), x)))
+    shifted = named(_fma(inside, _f(1 / math.log(2)), _f(_ROUND)))
+    n = named(shifted - _f(_ROUND))
+    r = named(_fma(n, _f(-_LN2_LOW), _fma(n, _f(-_LN2_HIGH), inside)))
+    value = _fma(named(r * r), polynomial(r, _EXP), r) + _f(1)
     # 2^(n-1), doubled afterwards: n reaches 128, which has no exponent of its own.
     half = (T.reinterpret(shifted, dtype=_int(lanes)) << T.int32(23)) + T.int32(126 << 23)
     power = T.reinterpret(half, dtype=_float(lanes))
-    result = _let(value * power * _f(2))
+    result = named(value * power * _f(2))
     result = T.Select(x < _vector(_EXP_LOW, lanes), _vector(0.0, lanes), result)
-    return _let(T.Select(x > _vector(_EXP_HIGH, lanes), _vector(math.inf, lanes), result))
+    return named(T.Select(x > _vector(_EXP_HIGH, lanes), _vector(math.inf, lanes), result))
 
 
 def log(x: Expr, lanes: int) -> Expr:
     """ln x = e ln 2 + 2 artanh(s), x = m 2^e with m in [sqrt(1/2), sqrt 2), s = (m - 1) / (m + 1)."""
-    x = _let(x)
+    x = named(x)
     tiny = x < _vector(_SMALLEST, lanes)
-    scaled = _let(T.Select(tiny, x * _f(2.0**23), x))
-    raw = _let(T.reinterpret(scaled, dtype=_int(lanes)))
+    scaled = named(T.Select(tiny, x * _f(2.0**23), x))
+    raw = named(T.reinterpret(scaled, dtype=_int(lanes)))
     # Exponent of x / sqrt(1/2), rounded down.
-    e = _let((raw - T.int32(0x3F3504F3)) >> T.int32(23))
-    m = _let(T.reinterpret(raw - (e << T.int32(23)), dtype=_float(lanes)))
-    exponent = _let(T.Cast(_float(lanes), e) - T.Select(tiny, _vector(23.0, lanes), _vector(0.0, lanes)))
-    f = _let(m - _f(1))
-    s = _let(f / (f + _f(2)))
-    z = _let(s * s)
+    e = named((raw - T.int32(0x3F3504F3)) >> T.int32(23))
+    m = named(T.reinterpret(raw - (e << T.int32(23)), dtype=_float(lanes)))
+    exponent = named(T.Cast(_float(lanes), e) - T.Select(tiny, _vector(23.0, lanes), _vector(0.0, lanes)))
+    f = named(m - _f(1))
+    s = named(f / (f + _f(2)))
+    z = named(s * s)
     # 2s = f - s f, so that f, which is exact, carries the leading bits.
-    tail = _let(_fma(exponent, _f(_LN2_LOW), s * (z * polynomial(z, _LOG) - f)))
-    result = _let(_fma(exponent, _f(_LN2_HIGH), f + tail))
+    tail = named(_fma(exponent, _f(_LN2_LOW), s * (z * polynomial(z, _LOG) - f)))
+    result = named(_fma(exponent, _f(_LN2_HIGH), f + tail))
     result = T.Select(x > _vector(_LARGEST, lanes), x, result)
     result = T.Select(T.EQ(x, _vector(0.0, lanes)), _vector(-math.inf, lanes), result)
     # "not x >= 0" holds for NaN too.
-    return _let(T.Select(x >= _vector(0.0, lanes), result, _vector(math.nan, lanes)))
+    return named(T.Select(x >= _vector(0.0, lanes), result, _vector(math.nan, lanes)))
 
 
 def tanh(x: Expr, lanes: int) -> Expr:
@@ -86,39 +86,39 @@ def erf(x: Expr, lanes: int) -> Expr:
 
 def sigmoid(x: Expr, lanes: int) -> Expr:
     """1 / (1 + e^-x)."""
-    return _let(_f(1) / (_f(1) + exp(-x, lanes)))
+    return named(_f(1) / (_f(1) + exp(-x, lanes)))
 
 
 def gelu(x: Expr, lanes: int) -> Expr:
     """x/2 (1 + erf(x / sqrt 2)), Hendrycks and Gimpel 2016."""
-    x = _let(x)
-    return _let(x * _f(0.5) * (_f(1) + erf(x * _f(math.sqrt(0.5)), lanes)))
+    x = named(x)
+    return named(x * _f(0.5) * (_f(1) + erf(x * _f(math.sqrt(0.5)), lanes)))
 
 
 def gelu_tanh(x: Expr, lanes: int) -> Expr:
     """x/2 (1 + tanh u) = x * sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3)."""
-    x = _let(x)
+    x = named(x)
     twice = 2 * math.sqrt(2 / math.pi)
     u = x * _fma(x * x, _f(0.044715 * twice), _f(twice))
-    return _let(x * sigmoid(u, lanes))
+    return named(x * sigmoid(u, lanes))
 
 
 def softplus(x: Expr, lanes: int) -> Expr:
     """ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|)."""
-    x = _let(x)
+    x = named(x)
     small = exp(-T.max(x, -x), lanes)
-    return _let(T.max(_f(0), x) + log1p(small, lanes))
+    return named(T.max(_f(0), x) + log1p(small, lanes))
 
 
 def log1p(x: Expr, lanes: int) -> Expr:
     """ln(1 + x); the rounding of 1 + x is made good by x / ((1 + x) - 1) (W. Kahan, HP-15C handbook)."""
-    x = _let(x)
-    u = _let(_f(1) + x)
-    d = _let(u - _f(1))
+    x = named(x)
+    u = named(_f(1) + x)
+    d = named(u - _f(1))
     ratio = x / T.Select(T.EQ(d, _vector(0.0, lanes)), _vector(1.0, lanes), d)
-    value = _let(log(u, lanes) * ratio)
+    value = named(log(u, lanes) * ratio)
     exact = T.Select(T.EQ(d, _vector(0.0, lanes)), x, value)
-    return _let(T.Select(x > _vector(_LARGEST, lanes), x, exact))
+    return named(T.Select(x > _vector(_LARGEST, lanes), x, exact))
 
 
 def polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:
@@ -126,17 +126,17 @@ def polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:
     result: Expr = _f(coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         result = _fma(result, x, _f(coefficient))
-    return _let(result)
+    return named(result)
 
 
 def _odd(x: Expr, lanes: int, one: float, p: Sequence[float], q: Sequence[float]) -> Expr:
-    inside = _let(T.max(_f(-one), T.min(_f(one), x)))
-    z = _let(inside * inside)
+    inside = named(T.max(_f(-one), T.min(_f(one), x)))
+    z = named(inside * inside)
     ratio = inside * polynomial(z, p) / polynomial(z, q)
-    return _let(T.max(_f(-1), T.min(_f(1), ratio)))
+    return named(T.max(_f(-1), T.min(_f(1), ratio)))
 
 
-def _let(value: Expr) -> Expr:
+def named(value: Expr) -> Expr:
     """A name for a value that is used twice.
 
     It goes through a local buffer, which LLVM turns back into a register: TVM's simplifier looks through

@@ -93,8 +93,7 @@ def primfunc(
         names = [f"x{i}" for i in range(len(inputs))] + [f"y{i}" for i in range(len(outputs))]
         tensors = [*inputs, *outputs]
         arguments = [
-            T.arg(name, T.buffer(tensor.shape, tensor.dtype))
-            for name, tensor in zip(names, tensors, strict=True)
+            T.arg(name, T.buffer(tensor.shape, tensor.dtype)) for name, tensor in zip(names, tensors, strict=True)
         ]
         body(*[Flat(whole, t, _seen(t.dtype, raw)) for whole, t in zip(arguments, tensors, strict=True)])
     return builder.get()

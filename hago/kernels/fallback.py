@@ -1,0 +1,241 @@
+"""Any standard ONNX operator that has no kernel here: TVM's own ONNX frontend and lowering, one node at a time.
+
+Correct, not fast: TVM's default loops are neither tiled nor packed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+import tvm
+from onnx import helper, numpy_helper
+from tvm import relax
+from tvm.relax.frontend.onnx import from_onnx
+
+from ..errors import UnsupportedOpError
+from ..files import hash_bytes
+from .base import Isa, KernelCall, NodeView, TensorType
+from .movement import emit_copy
+
+_OPSET = 21
+_REMEMBERED = 512
+
+_LOWERING = (
+    relax.transform.DecomposeOpsForInference,
+    relax.transform.CanonicalizeBindings,
+    relax.backend.DispatchSortScan,
+    relax.transform.LegalizeOps,
+    relax.transform.AnnotateTIROpPattern,
+    relax.transform.FoldConstant,
+    relax.transform.FuseOps,
+    relax.transform.FuseTIR,
+    relax.transform.DeadCodeElimination,
+)
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """One PrimFunc of TVM's lowering of a node; ``digest`` is that of its text."""
+
+    op: str
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a lowered node: value numbers, or arrays, in; value numbers out."""
+
+    params: Fallback
+    inputs: tuple[int | np.ndarray, ...]
+    outputs: tuple[int, ...]
+    types: tuple[TensorType, ...]
+
+
+@dataclass(frozen=True)
+class _Lowered:
+    """A lowered node. Values 0 to ``count`` - 1 are its run-time inputs; ``results`` are its outputs."""
+
+    count: int
+    calls: tuple[_Call, ...]
+    results: tuple[int | np.ndarray, ...]
+
+
+_functions: dict[str, Any] = {}
+_lowered: dict[str, _Lowered] = {}
+
+
+def fallback(params: Fallback, isa: Isa, threads: int) -> Any:
+    """The PrimFunc that `emit_fallback` found; it runs in one thread."""
+    return _functions[params.digest]
+
+
+def emit_fallback(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """The kernels that TVM's lowering of the node needs, temporaries between them.
+
+    Raises UnsupportedOpError for an operator that TVM does not know either, or of another domain.
+    """
+    if node.domain not in ("", "ai.onnx"):
+        raise UnsupportedOpError(
+            f"operator {node.op!r} of domain {node.domain!r} is unknown",
+            where=f"node {node.name!r}",
+            hint="only standard ONNX operators can be compiled; rewrite the model without it",
+        )
+    names = [name for name in dict.fromkeys(node.inputs) if name]
+    given = {name: node.constant(name) for name in names}
+    runtime = [name for name in names if given[name] is None]
+    known = {name: np.asarray(value) for name, value in given.items() if value is not None}
+    key = _key(node, names, known)
+    if key not in _lowered:
+        if len(_lowered) >= _REMEMBERED:
+            _lowered.clear()
+        _lowered[key] = _lower(node, runtime, known)
+    return _calls(node, runtime, _lowered[key])
+
+
+def _key(node: NodeView, names: Sequence[str], known: Mapping[str, np.ndarray]) -> str:
+    """What the lowering depends on: operator, attributes, types, and the values of constants."""
+    place = {name: f"i{i}" for i, name in enumerate(names)}
+    wiring = ([place.get(name, "") for name in node.inputs], [bool(name) for name in node.outputs])
+    attributes = sorted((name, _text(value)) for name, value in node.attrs.items())
+    types = [node.type(name) for name in (*names, *filter(None, node.outputs))]
+    arrays = [np.ascontiguousarray(value).tobytes() if name in known else b"" for name, value in known.items()]
+    which = [name in known for name in names]
+    return hash_bytes(node.op, repr(wiring), repr(attributes), repr(types), repr(which), *arrays)
+
+
+def _text(value: Any) -> str:
+    return value.tobytes().hex() if isinstance(value, np.ndarray) else repr(value)
+
+
+def _lower(node: NodeView, runtime: Sequence[str], known: Mapping[str, np.ndarray]) -> _Lowered:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = from_onnx(_model(node, runtime, known))
+        with tvm.target.Target("llvm"):
+            module = tvm.transform.Sequential([make() for make in _LOWERING])(module)
+        return _read(node.op, module)
+    except UnsupportedOpError as error:
+        raise UnsupportedOpError(error.what, where=f"node {node.name!r}", hint=error.hint) from error
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise UnsupportedOpError(
+            f"operator {node.op!r} cannot be compiled: {reason[-1] if reason else type(error).__name__}",
+            where=f"node {node.name!r}",
+            hint="export the model with other operators, or take this part out of it",
+        ) from error
+
+
+def _model(node: NodeView, runtime: Sequence[str], known: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    place = {name: f"i{i}" for i, name in enumerate(dict.fromkeys(n for n in node.inputs if n))}
+    attrs = {
+        name: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+        for name, value in node.attrs.items()
+    }
+    outputs = [f"o{i}" if name else "" for i, name in enumerate(node.outputs)]
+    item = helper.make_node(node.op, [place.get(n, "") for n in node.inputs], outputs, "node", **attrs)
+    graph = helper.make_graph(
+        [item],
+        "one",
+        [_info(place[name], node.type(name)) for name in runtime],
+        [_info(f"o{i}", node.type(name)) for i, name in enumerate(node.outputs) if name],
+        [numpy_helper.from_array(np.require(value, requirements="C"), place[name]) for name, value in known.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=10)
+
+
+def _info(name: str, tensor: TensorType) -> onnx.ValueInfoProto:
+    code = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+    return helper.make_tensor_value_info(name, code, tensor.shape)
+
+
+def _read(op: str, module: tvm.IRModule) -> _Lowered:
+    """The bindings of ``main`` as calls. Raises UnsupportedOpError on anything but calls of PrimFuncs."""
+    main = module["main"]
+    values: dict[Any, Any] = {parameter: i for i, parameter in enumerate(main.params)}
+    count = len(values)
+    total = count
+    calls: list[_Call] = []
+
+    def resolve(expression: Any) -> Any:
+        """A value number, an array, or a tuple of them."""
+        if isinstance(expression, tvm.ir.GenericConst):
+            return expression.value.numpy()
+        if isinstance(expression, tvm.ir.Tuple):
+            return tuple(resolve(item) for item in expression.fields)
+        if isinstance(expression, tvm.ir.TupleGetItem):
+            return resolve(expression.tuple_value)[expression.index]
+        return values[expression]
+
+    for binding in (binding for block in main.body.blocks for binding in block.bindings):
+        value: Any = getattr(binding, "value", None)
+        if value is None:
+            raise UnsupportedOpError(f"operator {op!r} has shapes known only at run time")
+        if not isinstance(value, tvm.ir.Call):
+            values[binding.var] = resolve(value)
+            continue
+        if value.op.name != "relax.call_tir":
+            raise UnsupportedOpError(
+                f"operator {op!r} needs {value.op.name}, which TVM does not lower to loops",
+                hint="export the model with other operators, or take this part out of it",
+            )
+        function, outputs = module[value.args[0]], _types(value.ty_args[0])
+        numbers = tuple(range(total, total + len(outputs)))
+        total += len(outputs)
+        digest = hash_bytes(function.script())
+        _functions[digest] = function
+        params = Fallback(op, value.args[0].name_hint, digest)
+        calls.append(_Call(params, tuple(resolve(value.args[1])), numbers, outputs))
+        values[binding.var] = numbers if len(numbers) > 1 else numbers[0]
+    result = resolve(main.body.body)
+    return _Lowered(count, tuple(calls), result if isinstance(result, tuple) else (result,))
+
+
+def _types(kind: Any) -> tuple[TensorType, ...]:
+    fields = kind.fields if hasattr(kind, "fields") else [kind]
+    return tuple(TensorType(str(f.dtype), tuple(int(size) for size in f.shape)) for f in fields)
+
+
+def _calls(node: NodeView, runtime: Sequence[str], lowered: _Lowered) -> list[KernelCall]:
+    """The calls with the names of this node's tensors, and copies where a result is not a call's own."""
+    names: dict[int, str] = dict(enumerate(runtime))
+    made = {number for call in lowered.calls for number in call.outputs}
+    copied: list[tuple[int | np.ndarray, str]] = []
+    for result, output in zip(lowered.results, node.outputs, strict=False):
+        if not output:
+            continue
+        if isinstance(result, int) and result in made and result not in names:
+            names[result] = output
+        else:
+            copied.append((result, output))
+    calls: list[KernelCall] = []
+    for call in lowered.calls:
+        temporaries = {}
+        for number, tensor in zip(call.outputs, call.types, strict=True):
+            if number not in names:
+                names[number] = f"{node.outputs[0]}:{number}"
+                temporaries[names[number]] = tensor
+        inputs = tuple(item if isinstance(item, np.ndarray) else names[item] for item in call.inputs)
+        outputs = tuple(names[number] for number in call.outputs)
+        calls.append(KernelCall("fallback", call.params, fallback, inputs, outputs, node.layer, temporaries))
+    for result, output in copied:
+        calls += _copy(node, result if isinstance(result, np.ndarray) else names[result], output)
+    return calls
+
+
+def _copy(node: NodeView, source: str | np.ndarray, output: str) -> list[KernelCall]:
+    """A copy of a tensor, or of a constant, to an output."""
+    name = source if isinstance(source, str) else f"{output}:constant"
+    types = dict(node.types)
+    if isinstance(source, np.ndarray):
+        types[name] = TensorType(source.dtype.name, source.shape)
+    elif name not in types:
+        types[name] = node.type(output)
+    view = replace(node, inputs=(name,), outputs=(output,), types=types)
+    return [replace(call, inputs=(source,)) for call in emit_copy(view)]
