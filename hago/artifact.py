@@ -19,6 +19,7 @@ from tvm.runtime import cpu, load_module, tensor
 from tvm.runtime.vm import VirtualMachine
 
 from .errors import BuildError, DataError, MeasureError
+from .seal import is_sealed
 from .tensor import TensorInfo
 from .threads import use_threads
 
@@ -144,7 +145,13 @@ def load(path: str | os.PathLike[str]) -> Artifact:
     """
     where = str(path)
     if not Path(path).is_file():
-        raise BuildError("no such file", where=where)
+        raise BuildError("no such file", where=where, hint="`hago tune` and `hago compile` write them (model.so)")
+    if not is_sealed(path):
+        raise BuildError(
+            "this is no compiled network of Hago's, or it was cut short or changed",
+            where=where,
+            hint="copy it again; `hago tune` and `hago compile` write them (model.so)",
+        )
     try:
         module = load_module(where)
         machine = VirtualMachine(module, cpu())

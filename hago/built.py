@@ -19,6 +19,7 @@ from .environment import read_environment
 from .errors import BuildError, StorageError
 from .kernels.base import TensorType
 from .linker import link, linker
+from .seal import seal
 
 if TYPE_CHECKING:
     from .build import Program
@@ -51,11 +52,17 @@ class Built:
         for key in self.modules:
             objects = str(self.cache.object_file(key))
             executable.mod.import_module(tvm.runtime.load_static_library(objects, [symbol(key)]))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".so")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".so")
+        except OSError as error:
+            raise StorageError(
+                f"cannot be written: {error.strerror}", where=str(path), hint="choose another folder"
+            ) from error
         os.close(handle)
         try:
             executable.export_library(temporary, fcompile=_Linker(_triple(self.target)))
+            seal(temporary)
             os.chmod(temporary, 0o755)
             os.replace(temporary, path)
         except OSError as error:

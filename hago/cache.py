@@ -26,6 +26,7 @@ from typing import Any
 from .errors import BuildError, StorageError
 from .files import hash_bytes, write_atomic
 from .linker import link, linker
+from .seal import is_sealed, seal
 
 
 def default_folder() -> Path:
@@ -74,6 +75,8 @@ class KernelCache:
         if not path.is_file():
             return None
         self._check_owner()
+        if not is_sealed(path):  # damaged: compiled again
+            return None
         import tvm  # only here: reading the cache's size must not load a compiler
 
         try:
@@ -100,6 +103,7 @@ class KernelCache:
                 try:
                     module.write_to_file(str(objects))
                     link([objects], shared)
+                    seal(shared)
                     write_atomic(self.folder / f"{key}.json", json.dumps(about, sort_keys=True))
                     os.replace(objects, self.folder / f"{key}.o")
                     os.replace(shared, self.folder / f"{key}.so")
