@@ -50,6 +50,20 @@ class GraphView:
         readers = self.readers.get(tensor, [])
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
+    def value_of(self, tensor: str) -> np.ndarray | None:
+        """A constant as an array, up to a scale where it is stored quantized; None if it is computed."""
+        held = self.initializers.get(tensor)
+        if held is not None:
+            return onnx.numpy_helper.to_array(held)
+        node = self.producer.get(tensor)
+        if node is None or node.op_type != "DequantizeLinear":
+            return None
+        parts = [self.initializers.get(name) for name in (node.input[0], *node.input[2:3])]
+        if any(part is None for part in parts):
+            return None
+        stored, *zero = [onnx.numpy_helper.to_array(p).astype(np.int64) for p in parts if p is not None]
+        return stored - zero[0] if zero else stored
+
     def size(self, tensor: str | None) -> int:
         return 0 if tensor is None else int(np.prod(self.initializers[tensor].dims, dtype=np.int64))
 

@@ -144,8 +144,8 @@ def _fills(graph: GraphView, node: onnx.NodeProto) -> bool:
         return False
     if len(node.input) < 3 or not node.input[2]:
         return False
-    tensor = graph.initializers.get(node.input[2])
-    return tensor is None or bool(onnx.numpy_helper.to_array(tensor).any())
+    fill = graph.value_of(node.input[2])
+    return fill is None or bool(fill.any())
 
 
 def _weighted(graph: GraphView, node: onnx.NodeProto, base: Layer) -> Layer:

@@ -145,6 +145,12 @@ class TestOthers:
             constants = {"p": pads, "v": np.float32(value)}
             assert layers([("Pad", "x p v", "y")], {"x": [1, 2, 4, 4]}, ["y"], constants)["y"].kind == kind
 
+    @pytest.mark.parametrize("stored,kind", [(7, "shape"), (8, "float")])
+    def test_padding_with_a_quantized_zero_moves_data_too(self, stored: int, kind: str) -> None:
+        constants = {"p": np.int64([1, 1]), "q": np.uint8(stored), "s": np.float32(0.5), "z": np.uint8(7)}
+        nodes = [("DequantizeLinear", "q s z", "v"), ("Pad", "x p v", "y")]
+        assert layers(nodes, {"x": [4]}, ["y"], constants)["y"].kind == kind
+
     def test_tables_and_integers(self) -> None:
         nodes = [("Cast", "x", "i", {"to": TensorProto.INT64}), ("Gather", "t i", "e"), ("Add", "e e", "y")]
         found = layers(nodes, {"x": [1, 3]}, ["y"], {"t": weights(10, 4)})

@@ -222,8 +222,10 @@ def _window(editor: Editor, node: ir.Node) -> None:
         if not (counts_padding and any(missing)):
             pads[n:] = [p + m for p, m in zip(pads[n:], missing, strict=True)]
             ceil = 0
+    # ONNX Runtime's fusion of a quantized average pool cannot take dilations (new in opset 19), not even 1.
+    spread_out = node.op_type != "AveragePool" or set(dilations) != {1}
     editor.set_attributes(
-        node, kernel_shape=kernel, strides=strides, dilations=dilations, pads=tuple(pads),
+        node, kernel_shape=kernel, strides=strides, dilations=dilations if spread_out else None, pads=tuple(pads),
         auto_pad=None, ceil_mode=ceil or None, storage_order=None,
         group=attr_int(node, "group", 1) if node.op_type == "Conv" else None,
     )  # fmt: skip
