@@ -205,7 +205,7 @@ def relax_module(program: Program, meta: bytes = b"") -> tvm.IRModule:
             return tensors[item]
         array = program.constants[item] if isinstance(item, str) else item
         if id(array) not in constant_of:
-            constant_of[id(array)] = relax.const(tvm.runtime.tensor(np.ascontiguousarray(array)))
+            constant_of[id(array)] = relax.const(tvm.runtime.tensor(np.asarray(array, order="C")))
         return constant_of[id(array)]
 
     with builder.function("main", list(parameters.values())):
