@@ -75,19 +75,23 @@ def _run(arguments: argparse.Namespace) -> int:
     from .data import make_samples
     from .metrics import get_metric
     from .model import load_model
+    from .running import kept_affinity
+    from .threads import check_threads
 
     say = _progress()
+    threads = check_threads(arguments.threads)
     model = load_model(arguments.model, arguments.batch)
     metric = get_metric(arguments.metric)
     samples = make_samples(arguments.data, model.inputs)
-    qdq, samples = _quantized(arguments, model, samples)
+    with kept_affinity():  # calibration runs TVM
+        qdq, samples = _quantized(arguments, model, samples)
     contenders = usual_contenders(
         arguments.model,
         qdq,
         compile=api.compile,
         hw=arguments.hw,
         batch=model.batch,
-        threads=arguments.threads,
+        threads=threads,
     )
     found = compare(
         contenders,
@@ -96,7 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
         model=Path(arguments.model).name,
         rounds=arguments.rounds,
         seed=arguments.seed,
-        threads=arguments.threads,
+        threads=threads,
         progress=say,
     )
     if arguments.out is not None:
@@ -105,9 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if any(row.latency is not None for row in found.rows) else 1
 
 
-def _quantized(
-    arguments: argparse.Namespace, model: Model, samples: Samples
-) -> tuple[onnx.ModelProto, Samples]:
+def _quantized(arguments: argparse.Namespace, model: Model, samples: Samples) -> tuple[onnx.ModelProto, Samples]:
     """The QDQ model, and the samples that are left to score."""
     from . import api
     from .data import make_samples

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,21 @@ from .errors import HagoError, MeasureError
 if TYPE_CHECKING:
     from .data import Samples
     from .runners import Runner
+
+
+@contextmanager
+def kept_affinity() -> Iterator[None]:
+    """Gives the calling thread back the CPUs it may run on.
+
+    TVM binds the thread that first runs something on several threads to one CPU, for good; all threads that
+    another engine then starts would inherit that and share this CPU.
+    """
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.sched_setaffinity(0, before)
 
 
 def call(runner: Runner, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:

@@ -167,9 +167,7 @@ def test_without_its_baseline_a_comparison_has_no_ratios():
 
 
 def test_nothing_that_runs_is_still_a_table():
-    found = compare(
-        [Contender("x", lambda: FakeRunner("a", function=fail(OSError("gone"))))], SAMPLES, Top1()
-    )
+    found = compare([Contender("x", lambda: FakeRunner("a", function=fail(OSError("gone"))))], SAMPLES, Top1())
     assert found.rows[0].note == "failed: the run failed: OSError: gone"
     assert "failed" in found.to_markdown() and json.loads(found.to_json())["rows"][0]["note"]
 
@@ -218,9 +216,7 @@ def fake_compile(graph, *, hw, batch, threads):
 def test_the_six_usual_rows_give_the_same_answers_on_a_tiny_model():
     pytest.importorskip("onnxruntime")
     pytest.importorskip("openvino")
-    contenders = usual_contenders(
-        tiny_model(), tiny_model(quantized=True), compile=fake_compile, batch=2, threads=1
-    )
+    contenders = usual_contenders(tiny_model(), tiny_model(quantized=True), compile=fake_compile, batch=2, threads=1)
     samples = TwoInputSamples(101)
     found = compare(contenders, samples, Top1(), rounds=3)
     assert [row.label for row in found.rows] == [
@@ -255,9 +251,7 @@ def parse(*words):
 
 
 def test_the_command_has_the_promised_arguments():
-    found = parse(
-        "m.onnx", "--data", "d.npz", "--strategy", "s.yaml", "--threads", "2", "--batch", "4", "--json"
-    )
+    found = parse("m.onnx", "--data", "d.npz", "--strategy", "s.yaml", "--threads", "2", "--batch", "4", "--json")
     assert (found.model, found.data, found.strategy, found.qdq) == ("m.onnx", "d.npz", "s.yaml", None)
     assert (found.hw, found.threads, found.batch, found.rounds, found.json) == ("auto", 2, 4, 30, True)
 
@@ -298,7 +292,7 @@ def files(tmp_path, monkeypatch):
 
 def run(files, *words):
     folder = files.folder
-    common = (folder / "tiny.onnx", "--data", folder / "data.npz", "--batch", 2, "--rounds", 2)
+    common = (folder / "tiny.onnx", "--data", folder / "data.npz", "--batch", 2, "--rounds", 2, "--threads", 1)
     arguments = parse(*common, *words)
     return arguments.run(arguments)
 

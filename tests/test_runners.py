@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
@@ -129,6 +130,29 @@ def test_it_can_be_timed_and_scored(runner):
 
 
 # -- what is each one's own
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity on this system")
+def test_opening_an_artifact_leaves_the_caller_on_its_cpus():
+    before = os.sched_getaffinity(0)
+    one = {min(before)}
+
+    class Binding(FakeArtifact):
+        def run(self, feeds):
+            os.sched_setaffinity(0, one)  # as TVM does, once, for several threads
+            return expected(feeds)
+
+    TvmRunner(Binding())
+    assert os.sched_getaffinity(0) == before
+
+
+def test_an_artifact_that_cannot_run_is_said_when_it_is_opened():
+    class Broken(FakeArtifact):
+        def run(self, feeds):
+            raise RuntimeError("illegal instruction")
+
+    with pytest.raises(MeasureError, match="TVM: the run failed: RuntimeError: illegal instruction"):
+        TvmRunner(Broken())
 
 
 PEERS = {"onnxruntime": OnnxRuntimeRunner, "openvino": OpenVinoRunner}
