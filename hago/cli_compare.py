@@ -97,7 +97,7 @@ def _run(arguments: argparse.Namespace) -> int:
         contenders,
         samples,
         metric,
-        model=Path(arguments.model).name,
+        model="/".join(Path(arguments.model).parts[-2:]),  # many files are named model.onnx
         rounds=arguments.rounds,
         seed=arguments.seed,
         threads=threads,

@@ -119,9 +119,11 @@ class Comparison:
         """How and on what it was measured, in sentences."""
         rounds = max((row.latency.samples for row in self.rows if row.latency is not None), default=0)
         timed = f"Latency: median of {rounds} rounds in turns, batch {self.batch}. " if rounds else ""
+        load, cores = self.environment.load, self.environment.cores
+        busy = f" The machine was busy: load {load} on {cores} cores." if load and load > cores else ""
         return (
             f"{timed}Accuracy: {self.metric} on {self.n_samples} samples. In brackets: 95 % intervals. "
-            f"Ratio and change are to {self.baseline}. {self.environment.sentence()}."
+            f"Ratio and change are to {self.baseline}. {self.environment.sentence()}.{busy}"
         )
 
     def _header(self) -> list[str]:
@@ -153,6 +155,7 @@ def compare(
     if not contenders or len({contender.label for contender in contenders}) != len(contenders):
         raise MeasureError("a comparison needs contenders with labels of their own")
     say = progress if progress is not None else lambda text: None
+    environment = read_environment(threads)  # now: the load must not be that of the comparison itself
     notes: dict[str, str] = {}
     sizes: dict[str, int | None] = {c.label: c.size_bytes for c in contenders if c.size_bytes is not None}
     runners: dict[str, Runner] = {}
@@ -162,7 +165,7 @@ def compare(
             try:
                 runner = runners[contender.label] = contender.open()
                 sizes.setdefault(contender.label, getattr(runner, "size_bytes", None))
-            except HagoError as error:
+            except Exception as error:  # also a bug of one engine leaves the other rows
                 notes[contender.label] = _note(error)
         accuracies = _accuracies(contenders[0].label, runners, samples, metric, notes, seed, say)
         say("timing in turns")
@@ -172,12 +175,10 @@ def compare(
         for runner in runners.values():
             runner.close()
     rows = tuple(
-        ComparisonRow(
-            c.label, latencies.get(c.label), accuracies.get(c.label), sizes.get(c.label), notes.get(c.label)
-        )
+        ComparisonRow(c.label, latencies.get(c.label), accuracies.get(c.label), sizes.get(c.label), notes.get(c.label))
         for c in contenders
     )
-    return Comparison(rows, model, metric.name, len(samples), batch, read_environment(threads))
+    return Comparison(rows, model, metric.name, len(samples), batch, environment)
 
 
 def _accuracies(
@@ -206,7 +207,7 @@ def _accuracies(
                 float_outputs=float_outputs,
                 seed=seed,
             )
-        except HagoError as error:
+        except Exception as error:
             notes[label] = _note(error)
             runners.pop(label).close()
     return found
@@ -246,10 +247,10 @@ def _first_batch(samples: Samples, batch: int) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(np.resize(x, (batch, *x.shape[1:]))) for name, x in feeds.items()}
 
 
-def _note(error: HagoError) -> str:
+def _note(error: Exception) -> str:
     if isinstance(error, MissingExtraError):
         return f"not installed: {error.hint}"
-    return f"failed: {error.what}"
+    return f"failed: {error.what}" if isinstance(error, HagoError) else f"failed: {error!r}"
 
 
 def _is_json(value: Any) -> bool:

@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -164,6 +165,21 @@ def test_without_its_baseline_a_comparison_has_no_ratios():
     assert "latency_ratio" not in found.to_dict()["rows"][1]
     assert "| ratio |" not in found.to_markdown()
     assert found.row("second").accuracy.change is None
+
+
+def test_a_bug_of_one_engine_leaves_the_other_rows():
+    clock = FakeClock()
+    good = Contender("good", lambda: FakeRunner(clock=clock, ns=lambda call: 1_000_000))
+    rows = [good, Contender("bug", lambda: {}["x"])]
+    found = compare(rows, SAMPLES, Top1(), rounds=2, clock=clock)
+    assert [row.note for row in found.rows] == [None, "failed: KeyError('x')"]
+
+
+def test_a_busy_machine_is_mentioned(found):
+    busy = replace(found.result, environment=replace(found.result.environment, load=9.5, cores=2))
+    assert busy.provenance().endswith("The machine was busy: load 9.5 on 2 cores.")
+    calm = replace(found.result, environment=replace(found.result.environment, load=0.1, cores=2))
+    assert "busy" not in calm.provenance()
 
 
 def test_nothing_that_runs_is_still_a_table():
