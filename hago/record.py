@@ -118,10 +118,18 @@ class Record:
         )
 
     def with_accuracy(self, accuracy: Accuracy, part: str = "search") -> Record:
-        """The same record with a measured accuracy on this part of the samples."""
+        """The same record with a measured accuracy on this part of the samples.
+
+        One that was stopped early makes the record "pruned".
+        """
         low, high = accuracy.change_low, accuracy.change_high
+        state, reason = self.state, self.reason
+        if accuracy.partial and state == "ok":
+            state, reason = "pruned", f"accuracy out of reach after {accuracy.n} of {len(accuracy.scores)} samples"
         return replace(
             self,
+            state=state,
+            reason=reason,
             metric=accuracy.metric,
             accuracy=accuracy.value,
             accuracy_interval=(accuracy.low, accuracy.high),

@@ -25,9 +25,7 @@ from hago.record import Record, append_record, read_records, write_records
 from hago.scheme import Granularity
 from hago.strategy import Choice, Strategy
 
-STRATEGY = Strategy(
-    "ab" * 32, "x86-avx512-vnni", {"конв 1": Choice("int8", Granularity("per_group", 32), "mse")}
-)
+STRATEGY = Strategy("ab" * 32, "x86-avx512-vnni", {"конв 1": Choice("int8", Granularity("per_group", 32), "mse")})
 FULL = Record(
     id=3,
     label="trial 3",
@@ -107,6 +105,13 @@ def test_measurements_fill_in_a_record():
     assert (found.n_samples, found.threads, found.metric) == (100, 2, "top1")
     alone = replace(accuracy, change=None, change_low=None, change_high=None, p_value=None)
     assert Record(id=0, label="x").with_accuracy(alone).accuracy_change_interval is None
+
+
+def test_an_accuracy_that_was_stopped_early_makes_a_pruned_record():
+    stopped = Accuracy("top1", 0.5, 0.4, 0.6, 64, True, np.full(1000, np.nan), -0.4, -0.5, -0.3, 1e-9)
+    found = Record(id=0, label="x").with_accuracy(stopped)
+    assert (found.state, found.reason) == ("pruned", "accuracy out of reach after 64 of 1000 samples")
+    assert found.n_samples == 64
 
 
 def test_numpy_scalars_become_plain_numbers():
@@ -190,9 +195,7 @@ def test_a_whole_last_line_without_its_end_is_kept(path):
     assert [record.id for record in read_records(path)] == [3, 9]
 
 
-@pytest.mark.parametrize(
-    "damage", [b"not json", b'{"hago_record":1', b'{"a":NaN}', b"\xff\xfe", b"[" * 100_000]
-)
+@pytest.mark.parametrize("damage", [b"not json", b'{"hago_record":1', b'{"a":NaN}', b"\xff\xfe", b"[" * 100_000])
 def test_damage_before_the_last_line_is_said_and_not_passed_over(path, damage):
     path.write_bytes(damage + b"\n" + FULL.to_line().encode() + b"\n")
     with pytest.raises(StorageError, match="line 1: is damaged"):
