@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .api import Result, compile, quantize, tune
     from .artifact import Artifact, load
     from .errors import HagoError
-    from .from_torch import from_torch
+    from .torch_import import from_torch
     from .model import Model, load_model
     from .record import Record
     from .spec import HardwareSpec, load_spec
@@ -31,7 +31,7 @@ _HOMES = {
     "Result": "api",
     "Strategy": "strategy",
     "compile": "api",
-    "from_torch": "from_torch",
+    "from_torch": "torch_import",
     "load": "artifact",
     "load_model": "model",
     "load_spec": "spec",

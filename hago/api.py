@@ -181,7 +181,7 @@ def quantize(
     path, an iterable, or a `Calibration` made before. Raises StrategyError where the strategy does not fit.
     """
     from .calibrating import calibrate_model
-    from .quantize import quantize_model
+    from .qdq import quantize_model
 
     spec = resolve_hw(hw)
     normalized = load_model(_source(model))

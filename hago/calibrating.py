@@ -12,7 +12,7 @@ from .cache import KernelCache
 from .calibrate import Calibration, calibrate
 from .lower import lower
 from .model import Model, expose
-from .quantize import observed_tensors
+from .qdq import observed_tensors
 from .samples import Samples
 from .spec import HardwareSpec
 

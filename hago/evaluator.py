@@ -28,7 +28,7 @@ from .latency import Latency, measure_latency
 from .lower import LoweredGraph, lower
 from .metrics import Metric
 from .model import Model
-from .quantize import Quantizer
+from .qdq import Quantizer
 from .record import Record
 from .runners import TvmRunner
 from .samples import Samples

@@ -113,7 +113,7 @@ class Quantizer:
                 raise StrategyError(
                     "no range was calibrated for this tensor",
                     where=f"tensor {tensor}",
-                    hint="calibrate every tensor of hago.quantize.observed_tensors(model)",
+                    hint="calibrate every tensor of hago.qdq.observed_tensors(model)",
                 )
             lo, hi = self.calibration.range(tensor, calibrator, scheme)
             least, most = self.index.bounds.get(tensor, (-np.inf, np.inf))

@@ -21,7 +21,7 @@ from .placement import Placement
 
 if TYPE_CHECKING:
     from ..model import Layer
-    from .qdq import Quantizer
+    from .quantizer import Quantizer
 
 SHORT_FLOATS = {"bfloat16": TensorProto.BFLOAT16, "float16": TensorProto.FLOAT16}
 _INTEGERS = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .means import InputMeans
-from .qdq import Quantizer, observed_tensors, quantize_model
+from .quantizer import Quantizer, observed_tensors, quantize_model
 
 __all__ = ["InputMeans", "Quantizer", "observed_tensors", "quantize_model"]

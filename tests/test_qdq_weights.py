@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hago.errors import ModelError, StrategyError
-from hago.quantize.bias import (
+from hago.qdq.bias import (
     BIAS_LIMIT,
     apply_correction,
     bias_scale,
@@ -16,7 +16,7 @@ from hago.quantize.bias import (
     quantize_bias,
     required_scale,
 )
-from hago.quantize.weights import MAX_MULTIPLIER, MIN_SCALE, mse_threshold, quantize_weight
+from hago.qdq.weights import MAX_MULTIPLIER, MIN_SCALE, mse_threshold, quantize_weight
 from hago.scheme import PER_CHANNEL, PER_TENSOR, Granularity, TensorScheme
 
 INT8 = TensorScheme(8, signed=True, symmetric=True)

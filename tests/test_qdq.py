@@ -17,8 +17,8 @@ from hago.calibrate import calibrate
 from hago.data import make_samples
 from hago.errors import StrategyError
 from hago.model import Model, expose, load_model
-from hago.quantize import InputMeans, Quantizer, observed_tensors, quantize_model
-from hago.quantize.bias import BIAS_LIMIT
+from hago.qdq import InputMeans, Quantizer, observed_tensors, quantize_model
+from hago.qdq.bias import BIAS_LIMIT
 from hago.scheme import PER_CHANNEL, PER_TENSOR, Granularity
 from hago.spec import load_spec
 from hago.strategy import Choice, Strategy, granularities, uniform
