@@ -82,8 +82,12 @@ def named(vec: Vec) -> Vec:
     """The same, for repeated use."""
     if vec.constant is not None:
         return vec
-    value = T.bind(vec.value) if vec.dtype == "bool" else vm.named(vec.value)
-    return Vec(value, vec.dtype, vec.lanes)
+    if vec.dtype == "bool":
+        # A boolean vector under a name trips TVM's simplifier.
+        zero = _all(T.int32(0), vec.lanes)
+        flag = vm.named(T.Select(vec.value, _all(T.int32(1), vec.lanes), zero))
+        return Vec(T.NE(flag, zero), vec.dtype, vec.lanes)
+    return Vec(vm.named(vec.value), vec.dtype, vec.lanes)
 
 
 def cast(vec: Vec, dtype: str) -> Vec:
@@ -153,6 +157,17 @@ def _vector_function(function: Callable[[Expr, int], Expr]) -> Op:
 
 def _compare(function: Callable[[Expr, Expr], Expr]) -> Op:
     return lambda args, attrs: Vec(function(args[0].value, args[1].value), "bool", args[0].lanes)
+
+
+def _xor(a: Expr, b: Expr) -> Expr:
+    return T.Or(T.And(a, T.Not(b)), T.And(T.Not(a), b))
+
+
+def _equal(args: Sequence[Vec]) -> Vec:
+    a, b = args
+    # LLVM's code generator in TVM compares booleans as floats.
+    value = T.Not(_xor(a.value, b.value)) if a.dtype == "bool" else T.EQ(a.value, b.value)
+    return Vec(value, "bool", a.lanes)
 
 
 def _div(args: Sequence[Vec], attrs: Attrs) -> Vec:
@@ -284,14 +299,14 @@ OPS: dict[str, Op] = {
     "Selu": lambda args, attrs: _elu(
         args[0], attrs.get("alpha", 1.67326319217681884765625), attrs.get("gamma", 1.05070102214813232421875)
     ),
-    "Equal": _compare(T.EQ),
+    "Equal": lambda args, attrs: _equal(args),
     "Greater": _compare(lambda a, b: a > b),
     "GreaterOrEqual": _compare(lambda a, b: a >= b),
     "Less": _compare(lambda a, b: a < b),
     "LessOrEqual": _compare(lambda a, b: a <= b),
     "And": _compare(T.And),
     "Or": _compare(T.Or),
-    "Xor": _compare(T.NE),
+    "Xor": _compare(_xor),
     "Not": lambda args, attrs: Vec(T.Not(args[0].value), "bool", args[0].lanes),
     "Where": lambda args, attrs: _like(args[1], T.Select(args[0].value, args[1].value, args[2].value)),
     "Cast": lambda args, attrs: cast(args[0], ONNX_DTYPES[int(attrs["to"])]),

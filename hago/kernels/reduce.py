@@ -1,0 +1,208 @@
+"""Reductions over neighbouring axes: ReduceMean, ReduceSum, ReduceMax ..., and ArgMax, ArgMin along one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from .base import Isa, KernelCall, NodeView, TensorType, emits
+from .fallback import emit_fallback
+from .movement import known
+from .rowwise import Combine, Register, across, along, fresh, repeated, row_lanes
+from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans, typed
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """Over the middle of ``x`` seen as [outer, n, inner]."""
+
+    op: str
+    dtype: str
+    x: tuple[int, ...]
+    y: tuple[int, ...]
+    outer: int
+    n: int
+    inner: int
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """combine(start, before(x) ...), then after."""
+
+    combine: Combine
+    before: Callable[[Expr], Expr] = lambda value: value
+    extreme: int = 0  # 1: a maximum, -1: a minimum, 0: a sum
+
+
+def _square(value: Expr) -> Expr:
+    held = T.bind(value)
+    return held * held
+
+
+_SUM = _Kind(lambda a, b: a + b)
+_KINDS = {
+    "ReduceSum": _SUM,
+    "ReduceMean": _SUM,
+    "ReduceSumSquare": _Kind(_SUM.combine, _square),
+    "ReduceL2": _Kind(_SUM.combine, _square),
+    "ReduceL1": _Kind(_SUM.combine, lambda value: T.abs(value)),
+    "ReduceMax": _Kind(lambda a, b: T.max(a, b), extreme=1),
+    "ReduceMin": _Kind(lambda a, b: T.min(a, b), extreme=-1),
+}
+_FLOAT_ONLY = {"ReduceMean", "ReduceL2", "ReduceL1"}
+_TYPES = ("float32", "float64", "int32", "int64", "uint8", "int8")
+
+
+def reduction(params: Reduce, isa: Isa, threads: int) -> Any:
+    """(x) -> y."""
+    kind, dtype = _KINDS[params.op], params.dtype
+    start = _start(kind, dtype)
+
+    def finish(value: Expr) -> Expr:
+        if params.op == "ReduceMean":
+            return value / getattr(T, dtype)(params.n)
+        return T.sqrt(value) if params.op == "ReduceL2" else value
+
+    def body(x: Flat, y: Flat) -> None:
+        def whole_row(row: Expr) -> None:
+            lanes = row_lanes(params.n, copy_lanes(isa, dtype))
+            begin = T.bind(row * params.n)
+            total = Register(start, dtype, lanes)
+
+            def add(i: Expr, seen: int) -> None:
+                value = kind.before(x.load(begin + i, lanes))
+                total.set(kind.combine(total.value, fresh(value, seen, lanes, repeated(start, lanes))))
+
+            along(params.n, lanes, add)
+            y.store(row, finish(across(total.value, lanes, kind.combine)))
+
+        def columns(row: Expr) -> None:
+            begin = T.bind(row * params.n * params.inner)
+
+            def vector(c: Expr, lanes: int) -> None:
+                total = Register(start, dtype, lanes)
+                with T.serial(0, params.n) as i:
+                    value = x.load(begin + i * params.inner + c, lanes)
+                    total.set(kind.combine(total.value, kind.before(value)))
+                y.store(row * params.inner + c, finish(total.value), lanes)
+
+            spans(params.inner, 4 * copy_lanes(isa, dtype), vector)
+
+        rows(params.outer, threads, x.size, whole_row if params.inner == 1 else columns)
+
+    return primfunc([TensorType(dtype, params.x)], [TensorType(dtype, params.y)], body)
+
+
+def _start(kind: _Kind, dtype: str) -> Expr:
+    """The value that changes nothing."""
+    number = getattr(T, dtype)
+    if not kind.extreme:
+        return number(0)
+    if dtype.startswith("float"):
+        return number("-inf" if kind.extreme > 0 else "inf")
+    info = np.iinfo(dtype)
+    return number(int(info.min if kind.extreme > 0 else info.max))
+
+
+@emits("", *_KINDS)
+def emit_reduction(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    x, y = node.type(node.inputs[0]), node.type(node.outputs[0])
+    given = known(node, 1, "the axes")
+    chosen = node.attrs.get("axes") if given is None else given.tolist()
+    if not chosen and node.attrs.get("noop_with_empty_axes", 0):
+        return emit_fallback(node, isa)
+    axes = {int(a) % len(x.shape) for a in chosen} if chosen else set(range(len(x.shape)))
+    axes = {a for a in axes if x.shape[a] > 1}
+    if not axes:
+        axes = {len(x.shape) - 1} if x.shape and x.shape[-1] == 1 else set()
+    between = [a for a in range(min(axes, default=0), max(axes, default=-1) + 1) if a not in axes]
+    usable = x.dtype in _TYPES[: 2 if node.op in _FLOAT_ONLY else None]
+    if not axes or any(x.shape[a] > 1 for a in between) or not usable:
+        return emit_fallback(node, isa)
+    outer, inner = prod(x.shape[: min(axes)]), prod(x.shape[max(axes) + 1 :])
+    n = prod(x.shape[min(axes) : max(axes) + 1])
+    params = Reduce(node.op, x.dtype, x.shape, y.shape, outer, n, inner)
+    return [KernelCall("reduce", params, reduction, node.inputs[:1], node.outputs, node.layer)]
+
+
+@dataclass(frozen=True)
+class ArgExtreme:
+    """Index (int64) of the largest or ``least`` along the middle of [outer, n, inner]; ``last`` of equals."""
+
+    dtype: str
+    x: tuple[int, ...]
+    y: tuple[int, ...]
+    outer: int
+    n: int
+    inner: int
+    least: bool
+    last: bool
+
+
+def arg_extreme(params: ArgExtreme, isa: Isa, threads: int) -> Any:
+    """(x) -> y int64."""
+    dtype, n, inner = params.dtype, params.n, params.inner
+    combine: Combine = (lambda a, b: T.min(a, b)) if params.least else (lambda a, b: T.max(a, b))
+    start = _start(_Kind(combine, extreme=-1 if params.least else 1), dtype)
+
+    def better(a: Expr, b: Expr) -> Expr:
+        if params.last:
+            return a <= b if params.least else a >= b
+        return a < b if params.least else a > b
+
+    def body(x: Flat, y: Flat) -> None:
+        def whole_row(row: Expr) -> None:
+            lanes = row_lanes(n, isa.lanes)
+            begin = T.bind(row * n)
+            best = Register(start, dtype, lanes)
+            along(n, lanes, lambda i, seen: best.set(combine(best.value, x.load(begin + i, lanes))))
+            found = across(best.value, lanes, combine)
+            where = Register(T.int32(-1 if params.last else n), "int32", lanes)
+
+            def look(i: Expr, seen: int) -> None:
+                place = T.ramp(T.cast(i, "int32"), 1, lanes) if lanes > 1 else T.cast(i, "int32")
+                equal = T.EQ(x.load(begin + i, lanes), repeated(found, lanes))
+                pick = T.max if params.last else T.min
+                where.set(T.Select(equal, pick(where.value, place), where.value))
+
+            along(n, lanes, look)
+            index = across(where.value, lanes, T.max if params.last else T.min)
+            y.store(row, T.cast(T.max(0, T.min(n - 1, index)), "int64"))
+
+        def columns(row: Expr) -> None:
+            begin = T.bind(row * n * inner)
+
+            def vector(c: Expr, lanes: int) -> None:
+                best = Register(start, dtype, lanes)
+                where = Register(T.int32(0), "int32", lanes)
+                best.set(x.load(begin + c, lanes))
+                with T.serial(1, n) as i:
+                    value = x.load(begin + i * inner + c, lanes)
+                    # (A boolean vector bound to a name trips TVM's simplifier.)
+                    place = repeated(T.cast(i, "int32"), lanes)
+                    where.set(T.Select(better(value, best.value), place, where.value))
+                    best.set(combine(best.value, value))
+                y.store(row * inner + c, T.cast(where.value, typed("int64", lanes)), lanes)
+
+            spans(inner, isa.lanes, vector)
+
+        rows(params.outer, threads, 2 * x.size, whole_row if inner == 1 else columns)
+
+    return primfunc([TensorType(dtype, params.x)], [TensorType("int64", params.y)], body)
+
+
+@emits("", "ArgMax", "ArgMin")
+def emit_arg_extreme(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    x, y = node.type(node.inputs[0]), node.type(node.outputs[0])
+    if x.dtype not in ("float32", "uint8", "int8", "int32"):
+        return emit_fallback(node, isa)
+    axis = int(node.attrs.get("axis", 0)) % len(x.shape)
+    outer, inner = prod(x.shape[:axis]), prod(x.shape[axis + 1 :])
+    least, last = node.op == "ArgMin", bool(node.attrs.get("select_last_index", 0))
+    params = ArgExtreme(x.dtype, x.shape, y.shape, outer, x.shape[axis], inner, least, last)
+    return [KernelCall("reduce", params, arg_extreme, node.inputs, node.outputs, node.layer)]
