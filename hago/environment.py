@@ -60,9 +60,7 @@ class Environment:
 
     def sentence(self) -> str:
         """One line for a report: CPU, cores, threads, versions."""
-        threads = (
-            "" if self.threads is None else f", {self.threads} thread{'s' if self.threads != 1 else ''} used"
-        )
+        threads = "" if self.threads is None else f", {self.threads} thread{'s' if self.threads != 1 else ''} used"
         tvm = self.packages.get("apache-tvm", "absent")
         return (
             f"{self.cpu} ({len(self.cpus)} of {self.cores} cores{threads}), {self.system}, "
@@ -111,9 +109,7 @@ def _cpuinfo() -> dict[str, str]:
 def _cpu_name(names: Mapping[str, str]) -> str:
     """The model's name with family and model number, since virtual machines shorten it to "AMD EPYC"."""
     name = names.get("model name") or platform.processor() or platform.machine()
-    numbers = [
-        f"{k} {names[key]}" for k, key in (("family", "cpu family"), ("model", "model")) if key in names
-    ]
+    numbers = [f"{k} {names[key]}" for k, key in (("family", "cpu family"), ("model", "model")) if key in names]
     return f"{name} ({', '.join(numbers)})" if numbers else name
 
 

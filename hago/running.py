@@ -61,7 +61,7 @@ def run_batch(runner: Runner, feeds: Mapping[str, NDArray[Any]], n: int) -> list
                 where=runner.name,
             )
         kept = output[:n]
-        if np.issubdtype(kept.dtype, np.floating) and np.isnan(kept).any():
+        if kept.dtype.kind == "f" and np.isnan(kept).any():
             raise MeasureError(f"output {i} holds NaN", where=runner.name)
         outputs.append(kept)
     return outputs

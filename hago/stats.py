@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 from scipy import stats as sps
 
 Interval = tuple[float, float]
@@ -105,15 +106,11 @@ def bootstrap_mean(values: ArrayLike, confidence: float = CONFIDENCE, seed: int 
     return _percentiles(mean, draws, confidence)
 
 
-def bootstrap(
-    values: ArrayLike, statistic: Statistic, confidence: float = CONFIDENCE, seed: int = 0
-) -> Estimate:
+def bootstrap(values: ArrayLike, statistic: Statistic, confidence: float = CONFIDENCE, seed: int = 0) -> Estimate:
     """Any statistic of one vector with its percentile bootstrap interval (Efron 1979)."""
     array = _vector(values)
     rng = np.random.default_rng(seed)
-    draws = np.array(
-        [statistic(array[rng.integers(0, array.size, size=array.size)]) for _ in range(_SLOW_RESAMPLES)]
-    )
+    draws = np.array([statistic(array[rng.integers(0, array.size, size=array.size)]) for _ in range(_SLOW_RESAMPLES)])
     return _percentiles(float(statistic(array)), draws, confidence)
 
 
@@ -165,7 +162,7 @@ def upper_bound_of_mean(values: ArrayLike, n_total: int, alpha: float) -> float:
         return float("inf")
     correction = max(n_total - n, 0) / max(n_total - 1, 1)
     error = float(array.std(ddof=1)) * np.sqrt(correction / n)
-    return float(array.mean() + sps.t.ppf(1 - alpha, n - 1) * error)
+    return float(array.mean() + special.stdtrit(n - 1, 1 - alpha) * error)
 
 
 def _pair(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -328,6 +328,4 @@ def test_a_metric_must_give_one_number_per_sample():
 
 def test_float_scores_must_fit_the_samples():
     with pytest.raises(MeasureError, match="as many float scores"):
-        measure_accuracy(
-            FakeRunner(), FakeSamples(one_hot([0, 1]), np.array([0, 1])), Top1(), float_scores=[1.0]
-        )
+        measure_accuracy(FakeRunner(), FakeSamples(one_hot([0, 1]), np.array([0, 1])), Top1(), float_scores=[1.0])

@@ -38,9 +38,7 @@ def static_model(model: ModelLike, batch: int | None) -> onnx.ModelProto:
                     hint="only the first axis may be dynamic: export the model with fixed sizes",
                 )
             if axis == 0 and batch is not None and known != batch:
-                raise ModelError(
-                    f"the model is made for batch {known}, not for {batch}", where=f"input {value.name}"
-                )
+                raise ModelError(f"the model is made for batch {known}, not for {batch}", where=f"input {value.name}")
             if dim.dim_param:
                 fixed[dim.dim_param] = known
             dim.dim_value = known
