@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import DataError
+from .errors import DataError, StorageError
 from .files import hash_bytes
 from .samples import Samples
 from .sources import Indices
@@ -22,6 +22,8 @@ PARTS = ("calibration", "search", "test")
 # Of one set: the calibration part, unless 15 % are more than ranges need; then halves.
 CALIBRATION_SHARE = 0.15
 CALIBRATION_MOST = 128
+# Larger sets are read from their source each time, rather than from a copy of what was read.
+KEEP_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,15 @@ def split_samples(
     drawn; by default calibration takes 15 %, at most 128 samples, and search and test halve the rest.
     Where labels are integer classes, every class is spread evenly over the parts.
 
-    Raises DataError where parts that were given share samples, or there are too few samples.
+    Comparing reads every sample, so what is slow to read (images, arrays that are computed) and is not large
+    is kept as read: see Samples.spooled. Raises DataError where parts that were given share samples, or
+    there are too few samples.
     """
     calibration = samples.calibration if calibration is None else calibration
     shares = _shares(fractions)
+    samples = _kept(samples)
     given = {"calibration": calibration, "test": test}
-    parts: dict[str, Samples] = {name: part for name, part in given.items() if part is not None}
+    parts: dict[str, Samples] = {name: _kept(part) for name, part in given.items() if part is not None}
     drawn = [name for name in PARTS if name not in parts]
     digests = samples.digests()
     groups = _groups(digests)
@@ -124,6 +129,16 @@ def split_samples(
         duplicates=sum(len(part) - len(set(part.digests())) for part in named.values()),
     )
     return DataParts(parts["calibration"], parts["search"], parts["test"], record)
+
+
+def _kept(samples: Samples) -> Samples:
+    """The samples, quick to read from now on, unless that takes too much room."""
+    if len(samples) * samples.row_bytes > KEEP_BYTES:
+        return samples
+    try:
+        return samples.spooled()
+    except StorageError:
+        return samples  # they are read again each time instead
 
 
 def _shares(fractions: Sequence[float] | None) -> tuple[float, float, float] | None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hago import data as data_module
 from hago import npz as npz_module
 from hago import sources
+from hago import split as split_module
 from hago.data import Preprocessing, Samples, SplitRecord, make_samples, split_samples
 from hago.errors import DataError, MissingExtraError, StorageError
 from hago.tensor import TensorInfo
@@ -31,7 +32,7 @@ class Lazy:
     """Rows that exist only when asked for, by slices alone."""
 
     def __init__(self, array: np.ndarray) -> None:
-        self.array, self.most = array, 0
+        self.array, self.most, self.rows = array, 0, 0
 
     def __len__(self) -> int:
         return len(self.array)
@@ -41,6 +42,7 @@ class Lazy:
             raise TypeError("slices only")
         part = self.array[key]
         self.most = max(self.most, len(part))
+        self.rows += len(part)
         return part
 
 
@@ -135,16 +137,25 @@ def test_several_inputs_and_integers(tmp_path: Path) -> None:
     npt.assert_array_equal(make_samples(items, TWO).batch(0, 5)["mask"], mask)
 
 
-def test_lazy_rows_are_never_all_in_memory() -> None:
-    x, y = images(100)
+def test_lazy_rows_are_read_a_batch_at_a_time() -> None:
+    x, _ = images(100)
     lazy = Lazy(x)
-    parts = split_samples(make_samples((lazy, y), (TensorInfo("image", "float32", (1, 3, 4, 5)),)))
-    for batch in parts.search.batches(4):
-        assert len(batch["image"]) <= 4
-    samples = make_samples(Lazy(x), IMAGE)
-    lazy.most = 0
-    next(samples.batches(7))
-    assert lazy.most <= 7
+    samples = make_samples(lazy, IMAGE)
+    assert sum(len(batch["image"]) for batch in samples.batches(7)) == 100
+    assert lazy.most == 7
+
+
+def test_a_split_reads_small_slow_sets_once_and_large_ones_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = images(30)
+    for keep_bytes, free_bytes, again in ((1 << 30, 0, 0), (100, 0, 5), (1 << 30, 1 << 60, 5)):
+        monkeypatch.setattr(split_module, "KEEP_BYTES", keep_bytes)
+        monkeypatch.setattr(sources, "_KEEP_FREE_BYTES", free_bytes)
+        monkeypatch.setattr(Samples.spooled, "__defaults__", (0,))
+        lazy = Lazy(x)
+        parts = split_samples(make_samples((lazy, y), IMAGE))
+        lazy.rows = 0
+        npt.assert_array_equal(parts.test.batch(0, 5)["image"], x[parts.test.indices[:5]])
+        assert lazy.rows == again
 
 
 def test_a_stored_npz_is_mapped_not_read(tmp_path: Path) -> None:
