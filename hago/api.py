@@ -184,7 +184,7 @@ def quantize(
     from .qdq import quantize_model
 
     spec = resolve_hw(hw)
-    normalized = load_model(_source(model))
+    normalized = model if isinstance(model, Model) else load_model(_source(model))
     chosen = strategy if isinstance(strategy, Strategy) else Strategy.load(strategy)
     chosen.check(normalized, spec)
     if not isinstance(calibration, Calibration):

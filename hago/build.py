@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -205,7 +206,7 @@ def relax_module(program: Program, meta: bytes = b"") -> tvm.IRModule:
             return tensors[item]
         array = program.constants[item] if isinstance(item, str) else item
         if id(array) not in constant_of:
-            constant_of[id(array)] = relax.const(tvm.runtime.tensor(np.asarray(array, order="C")))
+            constant_of[id(array)] = relax.const(_tensor_of(array))
         return constant_of[id(array)]
 
     with builder.function("main", list(parameters.values())):
@@ -253,6 +254,23 @@ def PIPELINE(module: tvm.IRModule, _context: Any) -> tvm.IRModule:
         transform.AttachGlobalSymbol(),
     ]
     return tvm.transform.Sequential(passes)(module)
+
+
+_SHARED_FROM_BYTES, _SHARED_BYTES = 4096, 1 << 29
+_shared: OrderedDict[int, tuple[np.ndarray, Any]] = OrderedDict()
+
+
+def _tensor_of(array: np.ndarray) -> Any:
+    """The array as a TVM tensor; large read-only ones (packed weights) are copied once for all candidates."""
+    if array.flags.writeable or array.nbytes < _SHARED_FROM_BYTES:
+        return tvm.runtime.tensor(np.asarray(array, order="C"))
+    if id(array) not in _shared:
+        # The array is kept too: its id is its own only while it lives.
+        _shared[id(array)] = (array, tvm.runtime.tensor(np.asarray(array, order="C")))
+        while sum(kept.nbytes for kept, _ in _shared.values()) > _SHARED_BYTES and len(_shared) > 1:
+            _shared.popitem(last=False)
+    _shared.move_to_end(id(array))
+    return _shared[id(array)][1]
 
 
 def _relax_type(tensor: TensorType) -> Any:

@@ -117,6 +117,8 @@ class TvmEvaluator:
                 stop = hopeless(scores, -stop_below, higher_is_better=better)
             accuracy = self._accuracy(runner, "search", stop)
             record = record.with_accuracy(accuracy)
+            if record.state == "pruned":  # hopeless: its latency is of no interest
+                return self._finished(record, artifact, started)
             budget = self._latency_budget_s if time_left_s is None else min(self._latency_budget_s, time_left_s)
             record = record.with_latency(self._against_float(runner, _LATENCY_ROUNDS, max(0.05, budget)))
             return self._finished(record, artifact, started)

@@ -6,12 +6,14 @@
       model.so           the answer compiled; needs TVM's runtime alone
       records.jsonl      all that was measured, a line each
       report.html, .md   what was found, how, and what each layer gained or lost
+      environment.json   machine and software that measured
       study.db           the Optuna study
       calibration.npz    ranges of all activations
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +96,8 @@ class Session:
         evaluator = self.evaluator
         quantized = bool(strategy.choices)
         strategy.save(folder / "strategy.yaml")
+        environment = json.dumps(evaluator.environment.to_dict(), indent=2)
+        write_atomic(folder / "environment.json", environment + "\n")
         proto = evaluator.qdq(strategy) if quantized else evaluator.model.proto
         write_atomic(folder / "model.qdq.onnx", proto.SerializeToString())
         evaluator.artifact(strategy).save(folder / "model.so")

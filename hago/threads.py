@@ -41,6 +41,8 @@ def use_threads(threads: int) -> None:
     global _configured
     if threads == _configured or (_configured is None and threads == 1):
         return
+    # Bound, the calling thread would keep to one processor, and so would every engine that it opens later.
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
     import tvm
 
     tvm.get_global_func("runtime.config_threadpool")(_MODE_BIG_CORES, threads)

@@ -72,7 +72,7 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
     out = attrs.get("out", "uint8")
     multiplier = roles.get("mult")
     p = replace(p, out=out)
-    dot, packed = _pack_integers(p, isa, weights, multiplier, attrs)
+    dot, packed, sums = _pack_integers(p, isa, weights, multiplier, attrs)
     p = replace(p, dot=dot)
     if isinstance(p, DenseParams) and multiplier is not None:
         p = replace(p, group_steps=int(attrs["group_size"]) // DOTS[dot].pack)
@@ -83,7 +83,6 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
     groups = p.groups if isinstance(p, DenseParams) else 1
     channels = len(weights)
     zero_x, zero_y = int(attrs["x_zero_point"]), int(attrs.get("y_zero_point", 0))
-    sums = weights.astype(np.int64).sum(axis=(1, 2))
     per_channel = sums.sum(-1)
     if multiplier is not None:
         size = int(attrs["group_size"])
@@ -120,7 +119,7 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
     for index, name in enumerate(behind):
         target = node.outputs[0] if index == len(behind) - 1 else f"{result}:{name}"
         view = _behind(node, name, roles, result, target)
-        follow = EMITTERS["hago", view.op](view, isa)
+        follow = [_with_constants(call, view) for call in EMITTERS["hago", view.op](view, isa)]
         if target != node.outputs[0]:
             last = follow[-1]
             follow = [
@@ -130,6 +129,12 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
         calls.extend(follow)
         result = target
     return calls
+
+
+def _with_constants(call: KernelCall, view: NodeView) -> KernelCall:
+    """Its constants in place of their names, which the graph does not know."""
+    inputs = tuple(view.constants.get(i, i) if isinstance(i, str) else i for i in call.inputs)
+    return replace(call, inputs=inputs)
 
 
 def _behind(node: NodeView, name: str, roles: dict[str, Any], source: str, target: str) -> NodeView:
@@ -163,7 +168,7 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
     if isinstance(p, DenseParams):
         p = replace(p, residual=residual is not None)
         groups = p.groups
-    packed = remembered(weights, (p, isa), lambda w: _pack(w, p, isa))
+    (packed,) = remembered(weights, (p, isa), lambda w: (_pack(w, p, isa),))
     bias = _bias(node, len(weights), np.float32)
     limits = bounds(node.attrs.get("act_lo", -np.inf), node.attrs.get("act_hi", np.inf))
     inputs: list[Any] = [node.inputs[0], packed, pack_channels(bias, groups, isa), limits]
@@ -196,23 +201,27 @@ def _pack(weights: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
 
 def _pack_integers(
     p: Params, isa: Isa, weights: np.ndarray, multiplier: np.ndarray | None, attrs: Any
-) -> tuple[str, np.ndarray]:
-    """The dot product to use and the weights packed for it.
+) -> tuple[str, np.ndarray, np.ndarray]:
+    """The dot product to use, the weights packed for it, and their sums over the taps [O, C/G].
 
     Without VNNI it depends on the weights themselves: pairs of products that may leave int16 need
     the slower instruction, others (all 7-bit weights) the faster.
     """
 
-    def packed(dot: str) -> np.ndarray:
+    def packed(dot: str) -> tuple[np.ndarray, ...]:
         q = replace(p, dot=dot)
         if multiplier is not None and isinstance(q, DenseParams):
             q = replace(q, group_steps=int(attrs["group_size"]) // DOTS[dot].pack)
-        return remembered(weights, (q, isa), lambda w: _pack(w, q, isa))
+        return remembered(weights, (q, isa), lambda w: (_pack(w, q, isa), _tap_sums(w)))
 
     if isa.vnni:
-        return "vnni", packed("vnni")
+        return ("vnni", *packed("vnni"))  # type: ignore[return-value]
     fast = packed("maddubs")
-    return ("maddubs", fast) if pairs_fit_int16(fast) else ("maddwd", packed("maddwd"))
+    return ("maddubs", *fast) if pairs_fit_int16(fast[0]) else ("maddwd", *packed("maddwd"))  # type: ignore[return-value]
+
+
+def _tap_sums(weights: np.ndarray) -> np.ndarray:
+    return weights.sum(axis=(1, 2), dtype=np.int64)
 
 
 def _pack_multiplier(multiplier: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
