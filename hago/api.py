@@ -190,8 +190,10 @@ def quantize(
     if not isinstance(calibration, Calibration):
         samples = make_samples(calibration, normalized.inputs)
         samples = samples.calibration or samples
+        # The ranges are those of the float model, wherever it runs: here, if not yet there.
+        host = spec if spec.kernels_available else resolve_hw("auto")
         calibration = calibrate_model(
-            normalized, samples, spec, threads=check_threads(threads), cache=_cache(cache)
+            normalized, samples, host, threads=check_threads(threads), cache=_cache(cache)
         )
     return quantize_model(normalized, chosen, calibration, spec)
 
