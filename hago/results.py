@@ -62,8 +62,7 @@ class Session:
         progress: str | Progress,
     ) -> Session:
         """Reads and divides the samples; nothing is compiled yet. Raises DataError, StrategyError."""
-        # Read once: what is decoded or resized on the way would otherwise be so for every candidate.
-        samples = make_samples(data, model.inputs).spooled()
+        samples = make_samples(data, model.inputs)
         apart = None if calibration is None else make_samples(calibration, model.inputs)
         if apart is not None:
             apart = apart.calibration or apart
