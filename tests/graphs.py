@@ -336,7 +336,7 @@ def float_networks(draw: Any, *, kinds: tuple[str, ...] = ALL, most: int = 6) ->
 
 
 @st.composite
-def styles(draw: Any, outputs: bool | None = None) -> Style:
+def styles(draw: Any, outputs: bool | None = None, around_activations: bool | None = None) -> Style:
     """How to quantize: see `Style`."""
     return Style(
         signed=draw(st.booleans()),
@@ -344,7 +344,7 @@ def styles(draw: Any, outputs: bool | None = None) -> Style:
         share=draw(st.sampled_from((1.0, 1.0, 0.7))),
         bias=draw(st.sampled_from(("int32", "float"))),
         outputs=draw(st.booleans()) if outputs is None else outputs,
-        around_activations=draw(st.booleans()),
+        around_activations=draw(st.booleans()) if around_activations is None else around_activations,
         seed=draw(st.integers(0, 2**31)),
     )
 
@@ -363,8 +363,8 @@ def networks(draw: Any) -> Network:
 
 
 @st.composite
-def qdq_networks(draw: Any, *, kinds: tuple[str, ...] = ALL, most: int = 6, outputs: bool | None = None) -> Network:
-    """A QDQ network; ``most`` 0 is a single convolution. ``outputs``: see `Style`."""
+def qdq_networks(draw: Any, *, kinds: tuple[str, ...] = ALL, most: int = 6, **style: bool) -> Network:
+    """A QDQ network; ``most`` 0 is a single convolution. ``style`` fixes fields of its `Style`."""
     net = draw(float_networks(kinds=kinds, most=most))
-    style = draw(styles(outputs))
-    return Network(quantized(net.proto, net.feeds, style), net.feeds, f"{net.kind}, {style}")
+    how = draw(styles(**style))
+    return Network(quantized(net.proto, net.feeds, how), net.feeds, f"{net.kind}, {how}")
