@@ -26,7 +26,10 @@ _MOST_INPUTS = 12
 
 
 def fuse_elementwise(lowered: LoweredGraph) -> LoweredGraph:
-    """The same graph with every group of at least two elementwise nodes as one node. Results do not change."""
+    """The same graph with every group of at least two elementwise nodes as one node.
+
+    Results are the same up to the contraction of a product and a sum in one loop.
+    """
     taken: set[str] = set()
     replaced: dict[str, Node] = {}
     constants: dict[str, np.ndarray] = {}
@@ -85,7 +88,14 @@ def _width(lowered: LoweredGraph, members: Mapping[str, Node], more: Node) -> in
     """How many tensors the group would read with one more node."""
     nodes = [*members.values(), more]
     made = {name for node in nodes for name in node.outputs}
-    return len({name for node in nodes for name in node.inputs if name} - made)
+    read = {name for node in nodes for name in node.inputs if name} - made
+    return sum(1 for name in read if not _is_number(lowered, name))
+
+
+def _is_number(lowered: LoweredGraph, name: str) -> bool:
+    """Whether the tensor is a constant of one element, which becomes part of the code."""
+    value = lowered.constants.get(name)
+    return value is not None and value.size == 1 and value.dtype.name != "bfloat16"
 
 
 @dataclass
@@ -119,11 +129,11 @@ def _fused(lowered: LoweredGraph, sink: Node, members: Mapping[str, Node]) -> tu
         for name in node.inputs:
             if not name or name in made or name in graph.scalars:
                 continue
-            tensor, value = lowered.types[name], lowered.constants.get(name)
-            if value is not None and value.size == 1 and tensor.dtype != "bfloat16":
+            if _is_number(lowered, name):
+                value = lowered.constants[name]
                 graph.scalars[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
             else:
-                graph.read(name, tensor.dtype, tensor.shape)
+                graph.read(name, lowered.types[name].dtype, lowered.types[name].shape)
         if node.is_hago():
             _add_conversion(graph, node)
         else:

@@ -152,7 +152,7 @@ def named(value: Expr) -> Expr:
 
 
 def _fma(a: Expr, b: Expr, c: Expr) -> Expr:
-    """a * b + c with one rounding (TVM lets LLVM contract nothing by itself); scalars are repeated."""
+    """a * b + c with one rounding, whatever LLVM would contract; scalars are repeated."""
     lanes = max(v.ty.dtype.lanes for v in (a, b, c))
     return T.fma(*(v if v.ty.dtype.lanes == lanes else T.broadcast(v, lanes) for v in (a, b, c)))
 
