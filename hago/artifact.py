@@ -105,7 +105,7 @@ class Artifact:
             raise BuildError("this network was loaded from a file; copy that file instead")
         self._built.export(Path(path), self.meta)
 
-    def kernel_times(self, repeats: int = 5) -> list[tuple[str | None, str, float]]:
+    def kernel_times(self, repeats: int = 10) -> list[tuple[str | None, str, float]]:
         """(layer, kernel family, seconds) of every kernel call in order, each measured by itself.
 
         Times are remembered in the kernel cache. Raises BuildError for a loaded network.
