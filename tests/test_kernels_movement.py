@@ -195,9 +195,7 @@ def test_quantized_concat_with_tables(tables: set[int], channels: int, seed: int
     check("QConcat", feeds, expected, isa, axis=3, tables=sorted(tables), domain="hago")
 
 
-def _onnxruntime(
-    op: str, feeds: dict[str, np.ndarray], inputs: list[str] | None = None, **attrs: Any
-) -> np.ndarray:
+def _onnxruntime(op: str, feeds: dict[str, np.ndarray], inputs: list[str] | None = None, **attrs: Any) -> np.ndarray:
     names = inputs if inputs is not None else list(feeds)
     node = helper.make_node(op, names, ["y"], **attrs)
     infos = [

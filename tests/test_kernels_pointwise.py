@@ -158,9 +158,7 @@ def permuted(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 @FEW
 @given(permuted(), seeds, isas, scales, epilogues())
-def test_quantize_equals_numpy(
-    layout: Any, seed: int, isa: Isa, scale: np.float32, epilogue: dict[str, int]
-) -> None:
+def test_quantize_equals_numpy(layout: Any, seed: int, isa: Isa, scale: np.float32, epilogue: dict[str, int]) -> None:
     shape, perm = layout
     rng = np.random.default_rng(seed)
     x = (rng.standard_normal(shape) * 90).astype(np.float32) * scale
