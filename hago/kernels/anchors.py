@@ -15,6 +15,7 @@ from .dense import DenseParams, dense, pack_channels, pack_weights, plan
 from .depthwise import MIN_CHANNELS, DepthwiseParams, depthwise, pack_depthwise_weights
 from .dot import DOTS, pairs_fit_int16
 from .epilogue import bounds, zeros
+from .group_scales import spread_groups
 from .packing import remembered
 
 Params = DenseParams | DepthwiseParams
@@ -23,6 +24,7 @@ Params = DenseParams | DepthwiseParams
 @emits("hago", "QConv")
 def emit_qconv(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     """Integer convolution: a depthwise or a dense kernel, with what was fused behind it."""
+    node, before = spread_groups(node, isa)
     weights = _constant(node, 1)
     n, h, w, c = node.type(node.inputs[0]).shape
     geometry = _geometry(node)
@@ -32,14 +34,16 @@ def emit_qconv(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     else:
         kernel = weights.shape[1:3]
         shape = DenseParams("vnni", "uint8", n, h, w, c, weights.shape[0], kernel, **geometry, groups=groups)
-    return _integer(node, isa, shape, weights)
+    return [*before, *_integer(node, isa, shape, weights)]
 
 
 @emits("hago", "QGemm")
 def emit_qgemm(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     """Integer fully connected layer: a 1x1 convolution over the rows."""
+    node, before = spread_groups(node, isa)
     weights = _constant(node, 1)
-    return _integer(node, isa, _rows(node, weights, "vnni", "uint8"), weights.reshape(len(weights), 1, 1, -1))
+    shape = _rows(node, weights, "vnni", "uint8")
+    return [*before, *_integer(node, isa, shape, weights.reshape(len(weights), 1, 1, -1))]
 
 
 @emits("hago", "Conv")

@@ -1,0 +1,70 @@
+"""Groups of channels with a scale each, of a size that a dot product does not divide.
+
+The kernels multiply four neighbouring channels at once, and all four must share a multiplier. Other group
+sizes are rare (opset 21 allows any `block_size`): for them the input's channels are first copied apart, so
+that every group begins at a multiple of four; what lies between meets zero weights.
+
+    C input channels of one convolution group, S group size, G groups of channels, S' = S rounded up to four
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .base import EMITTERS, Isa, KernelCall, NodeView, TensorType
+
+_STEP = 4
+
+
+def spread_groups(node: NodeView, isa: Isa) -> tuple[NodeView, Sequence[KernelCall]]:
+    """The node with a group size that kernels can do, and the calls that make its input, if any.
+
+    ``node`` is a QConv or QGemm; one without group scales is handed back as it is.
+    """
+    name = node.inputs[4] if len(node.inputs) > 4 else ""
+    size = int(node.attrs.get("group_size", 0))
+    if not name or size % _STEP == 0:
+        return node, ()
+    weights = node.constants[node.inputs[1]]
+    depth, count = weights.shape[-1], node.types[name].shape[1]
+    if count == 1:
+        return replace(node, attrs={**node.attrs, "group_size": -(-depth // _STEP) * _STEP}), ()
+    wide = -(-size // _STEP) * _STEP
+    places = [wide * (c // size) + c % size for c in range(depth)]
+    apart = np.zeros((*weights.shape[:-1], wide * count), weights.dtype)
+    apart[..., places] = weights
+    sources = np.zeros(wide * count, np.int64)
+    sources[places] = np.arange(depth)
+    x = node.type(node.inputs[0])
+    indices = np.concatenate([sources + depth * g for g in range(x.shape[-1] // depth)])
+    copied, apart_name, table = (f"{node.outputs[0]}:{part}" for part in ("spread", "apart", "sources"))
+    types = {
+        **node.types,
+        copied: TensorType(x.dtype, (*x.shape[:-1], len(indices))),
+        apart_name: TensorType(apart.dtype.name, apart.shape),
+        table: TensorType("int64", indices.shape),
+    }
+    attrs = {"axis": len(x.shape) - 1}
+    view = NodeView(
+        f"{node.name}:spread", "Gather", "", (node.inputs[0], table), (copied,), attrs, types, {table: indices}
+    )
+    calls = [
+        replace(
+            call,
+            inputs=tuple(indices if item == table else item for item in call.inputs),
+            layer=node.layer,
+            temporaries={**call.temporaries, copied: types[copied]},
+        )
+        for call in EMITTERS["", "Gather"](view, isa)
+    ]
+    changed = replace(
+        node,
+        inputs=(copied, apart_name, *node.inputs[2:]),
+        attrs={**node.attrs, "group_size": wide},
+        types=types,
+        constants={**node.constants, apart_name: apart},
+    )
+    return changed, calls
