@@ -43,7 +43,7 @@ class Isa:
 AVX2 = Isa("x86-avx2", 256, 16)
 AVX_VNNI = Isa("x86-avx-vnni", 256, 16, vnni=True)
 AVX512_VNNI = Isa("x86-avx512-vnni", 512, 32, vnni=True)
-AVX512_BF16 = Isa("x86-avx512-bf16", 512, 32, vnni=True, bf16=True)
+AVX512_BF16 = Isa("x86-avx512-bf16", 512, 32, vnni=True, bf16=True, vbmi=True)
 ISAS: Mapping[str, Isa] = {isa.name: isa for isa in (AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16)}
 
 
