@@ -1,0 +1,55 @@
+"""What the documents show works: commands parse, examples run, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bad_inputs import working_in
+
+from hago.cli import parser
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def _commands() -> Iterator[tuple[str, str]]:
+    for path in DOCUMENTS:
+        for block in blocks(path, "sh"):
+            for line in re.split(r"\n|&&", block.replace("\\\n", " ")):
+                words = line.strip().removeprefix(".venv/bin/")
+                if words.startswith("hago "):
+                    yield path.name, words
+
+
+@pytest.mark.parametrize(("document", "command"), list(_commands()))
+def test_every_command_that_is_shown_parses(document: str, command: str) -> None:
+    arguments = parser().parse_args(shlex.split(command, comments=True)[1:])
+    assert hasattr(arguments, "run") or arguments.version
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/api.md", "docs/kernels.md"])
+def test_the_python_examples_run(
+    document: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "examples-cache"))
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    source = "\n".join(blocks(ROOT / document, "python"))
+    assert "import" in source
+    with working_in(tmp_path):
+        exec(compile(source, document, "exec"), {})
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_to_a_file(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+    missing = [t for t in targets if not t.startswith(("http://", "https://")) and not (path.parent / t).exists()]
+    assert missing == []
