@@ -287,12 +287,18 @@ def stored_values(goal: Goal, record: Record) -> list[float] | None:
 def _check_identity(found: Mapping[str, str], now: Mapping[str, str], where: str) -> None:
     differing = [key for key in {**found, **now} if found.get(key) != now.get(key)]
     if differing:
-        details = "; ".join(f"{key} was {found.get(key)!r}, is {now.get(key)!r}" for key in differing)
+        details = "; ".join(f"{key} was {_short(found.get(key))}, is {_short(now.get(key))}" for key in differing)
         raise SearchError(
             f"the search there was another one: {details}",
             where=where,
             hint="resume it as it was begun, or choose another folder for this one",
         )
+
+
+def _short(value: object) -> str:
+    """Of a hash the beginning, of anything else the whole."""
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:13]}...'"
 
 
 def _is_trial(record: Record) -> bool:
