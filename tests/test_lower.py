@@ -446,6 +446,8 @@ def test_what_the_hardware_does_not_offer_stays_in_float() -> None:
 def test_every_kernel_tells_its_layer() -> None:
     graph = lower(quantized(vgg(), feed(1, 3, 8, 8), Style()))
     assert [n.layer for n in graph.nodes if n.is_hago("QConv", "QMaxPool", "QGemm")] == ["c", "p", "y"]
+    graph = lower(quantized(branches(), feed(1, 3, 4, 4), Style()))
+    assert all(n.layer for n in graph.nodes if n.outputs[0] not in graph.outputs)
     assert [n.layer for n in LoweredGraph.from_proto(graph.proto).nodes] == [n.layer for n in graph.nodes]
 
 
@@ -453,6 +455,63 @@ def test_int8_codes_seen_from_outside_are_int8() -> None:
     before, a = quantizer("x", "i", 0.05, 3, np.int8)
     proto = model([*before, node("Cast", "i_q", "y", to=TensorProto.FLOAT)], a, (64,), {"y": (64,)})
     assert np.array_equal(outputs_of(checked(proto), feed(64))[0], run_onnx(proto, feed(64))[0])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_inputs_may_be_codes(dtype: Any) -> None:
+    arrays = {"s": np.array(0.05, np.float32), "z": np.array(7, dtype), "w": weights(2, 3, 1, 1)}
+    nodes = [node("DequantizeLinear", "x s z", "i"), node("MaxPool", "i", "p", kernel_shape=[2, 2])]
+    nodes.append(node("Conv", "p w", "y"))
+    kind = TensorProto.UINT8 if dtype == np.uint8 else TensorProto.INT8
+    proto = model(nodes, arrays, (1, 3, 4, 4), {"y": (1, 2, 3, 3)}, kind)
+    graph = checked(proto)
+    assert "QMaxPool" in ops(graph)
+    feeds = {"x": np.random.default_rng(2).integers(0, 256, (1, 3, 4, 4)).astype(np.uint8).view(dtype)}
+    np.testing.assert_allclose(outputs_of(graph, feeds)[0], run_onnx(proto, feeds)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_float_weights_behind_a_quantizer_are_integers() -> None:
+    before, a = quantizer("x", "i", 0.05, 100)
+    arrays = {"w": weights(3, 4), "ws": np.array([0.01, 0.02, 0.005], np.float32), "wz": np.zeros(3, np.int8)}
+    nodes = [
+        *before,
+        node("QuantizeLinear", "w ws wz", "wq", axis=0),
+        node("DequantizeLinear", "wq ws wz", "wd", axis=0),
+        node("Gemm", "i wd", "y", transB=1),
+    ]
+    proto = model(nodes, a | arrays, (2, 4), {"y": (2, 3)})
+    graph = checked(proto)
+    assert ops(graph) == ["Quantize", "QGemm"]
+    np.testing.assert_allclose(outputs_of(graph, feed(2, 4))[0], run_onnx(proto, feed(2, 4))[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_scale_of_zero_is_left_to_the_standard_operators() -> None:
+    before, a = quantizer("x", "y", 0.0, 100)
+    assert ops(checked(model(before, a, (4,), {"y": (4,)}))) == ["QuantizeLinear", "DequantizeLinear"]
+
+
+def test_resizing_to_nearest_neighbours_gathers() -> None:
+    before, a = quantizer("x", "i", 0.05, 100)
+    arrays = {"s": np.array([1, 1, 2, 3], np.float32), "w": weights(4, 3, 1, 1)}
+    nodes = [*before, node("Resize", "i _ s", "r", mode="nearest", coordinate_transformation_mode="asymmetric")]
+    proto = model([*nodes, node("Conv", "r w", "y")], a | arrays, (1, 3, 4, 5), {"y": (1, 4, 8, 15)})
+    graph = checked(proto)
+    assert Counter(ops(graph))["Gather"] == 2 and "Resize" not in ops(graph)
+    feeds = feed(1, 3, 4, 5)
+    np.testing.assert_allclose(outputs_of(graph, feeds)[0], run_onnx(proto, feeds)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_channels_last_models_lose_their_transposes() -> None:
+    nodes = [
+        node("Transpose", "x", "t", perm=[0, 3, 1, 2]),
+        node("Conv", "t w", "c"),
+        node("Transpose", "c", "y", perm=[0, 2, 3, 1]),
+    ]
+    proto = model(nodes, {"w": weights(4, 3, 1, 1)}, (1, 5, 5, 3), {"y": (1, 5, 5, 4)})
+    graph = checked(proto)
+    assert ops(graph) == ["Conv"]
+    feeds = feed(1, 5, 5, 3)
+    np.testing.assert_allclose(outputs_of(graph, feeds)[0], run_onnx(proto, feeds)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_outputs_may_be_inputs_or_each_other() -> None:

@@ -78,7 +78,7 @@ def _integer_anchor(
     bias: np.ndarray | None, attrs: dict[str, Any], alpha: float = 1.0,
 ) -> bool:  # fmt: skip
     """Emits QConv or QGemm; ``bias`` [O] is real. False where an int32 cannot hold the sums."""
-    factor = weight.scale * x.params.scale  # float32: see `accumulator`
+    factor: np.ndarray = weight.scale * x.params.scale  # float32: see `accumulator`
     if alpha != 1.0:
         factor = factor * np.float64(alpha)
     outputs = weight.codes.shape[0]

@@ -17,6 +17,8 @@ class GraphBuilder:
         self.nodes: list[Node] = []
         self.types: dict[str, TensorType] = {}
         self.constants: dict[str, np.ndarray] = {}
+        self.layer: str | None = None
+        """The layer that nodes belong to which are emitted without one: that of whoever needs them."""
         self._taken = set(taken)
         self._node_names: set[str] = set()
         self._same: dict[tuple[Any, ...], str] = {}
@@ -63,7 +65,15 @@ class GraphBuilder:
         self._node_names.add(unique)
         while inputs and not inputs[-1]:
             inputs = inputs[:-1]
-        node = Node(unique, op, domain, tuple(inputs), tuple(name for name, _ in outputs), dict(attrs or {}), layer)
+        node = Node(
+            unique,
+            op,
+            domain,
+            tuple(inputs),
+            tuple(name for name, _ in outputs),
+            dict(attrs or {}),
+            layer or self.layer,
+        )
         self.nodes.append(node)
         for output, type_ in outputs:
             if output:

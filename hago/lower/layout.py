@@ -45,9 +45,11 @@ class LayoutPass:
             type_ = self.build.types[name] = self.draft.types[name]
             self.places[name] = Place(type_, Form.of(type_.shape), onnx=name)
         for node in self.draft.nodes:
+            self.build.layer = node.layer
             rule = rules.get((node.domain, node.op))
             if rule is None or not rule(self, node):
                 self.emit(node, [self.onnx(name) if name else "" for name in node.inputs], last=False)
+        self.build.layer = None
         outputs = [self.onnx(name) for name in self.draft.outputs]
         return self.build.finish(self.draft.inputs, outputs, self.draft.name, self.draft.opset)
 

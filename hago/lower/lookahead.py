@@ -81,6 +81,8 @@ class Lookahead:
         scale = self._source.array(node.input(1))
         if scale is None or scale.size != 1 or scale.dtype != np.float32 or node.attrs.get("block_size", 0):
             return None
+        if not 0 < float(scale.reshape(())) < math.inf:
+            return None
         if node.input(2):
             zero = self._source.array(node.input(2))
             if zero is None or zero.size != 1 or zero.dtype not in (np.uint8, np.int8):

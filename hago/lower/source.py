@@ -127,6 +127,15 @@ class SourceGraph:
         readers = self.consumers.get(name, [])
         return readers[0] if len(readers) == 1 and name not in self._output_set else None
 
+    def layer_of(self, node: SourceNode) -> str | None:
+        """The layer of a node; a quantizer that tells none belongs to what reads it."""
+        while node.layer is None and self._is_quantize(node):
+            readers = self.consumers.get(node.outputs[0])
+            if not readers:
+                break
+            node = readers[0]
+        return node.layer
+
     def type(self, name: str) -> TensorType:
         """The static type of a tensor."""
         known = self._types.get(name)
@@ -177,6 +186,8 @@ class SourceGraph:
             return None
         if node.op == "Constant" and "value" in node.attrs:
             return Constant(node.attrs["value"])
+        if node.op == "QuantizeLinear":
+            return self._quantized_constant(node)
         if node.op == "DequantizeLinear":
             stored = self.constant(node.inputs[0])
             scale = self.array(node.inputs[1])
@@ -192,6 +203,24 @@ class SourceGraph:
             stored = self.constant(node.inputs[0])
             return None if stored is None else Constant(bfloat16=stored.array)
         return None
+
+    def _quantized_constant(self, node: SourceNode) -> Constant | None:
+        """Codes of a constant: files of some exporters hold float weights with QuantizeLinear behind them."""
+        real, scale = self.array(node.inputs[0]), self.array(node.inputs[1])
+        zero = self.array(node.input(2))
+        if zero is None and not node.input(2):
+            zero = np.zeros((), np.uint8)
+        if real is None or scale is None or zero is None or zero.dtype not in (np.uint8, np.int8):
+            return None
+        if node.attrs.get("block_size", 0):
+            return None
+        shape = [1] * real.ndim
+        if scale.size > 1:
+            shape[node.attrs.get("axis", 1) % real.ndim] = scale.size
+        limits = np.iinfo(zero.dtype)
+        offset = zero.astype(np.int32).reshape(shape if zero.size > 1 else ())
+        codes = np.rint(real / scale.reshape(shape if scale.size > 1 else ())) + offset
+        return Constant(np.clip(codes, limits.min, limits.max).astype(zero.dtype))
 
     def _types_cast(self, node: SourceNode) -> bool:
         """Whether a Cast widens a bfloat16 tensor to float32."""

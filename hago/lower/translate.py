@@ -46,9 +46,11 @@ class Translator:
         for node in self.source.nodes:
             if node in self._done or not any(node.outputs) or self.source.constant(node.outputs[0]) is not None:
                 continue
+            self.build.layer = self.source.layer_of(node)
             handlers = self._handlers.get(node.op, ()) if node.domain == "" else ()
             if not any(handler(self, node) for handler in handlers):
                 self.keep(node)
+        self.build.layer = None
         outputs = [self.tensor(name) for name in self.source.outputs]
         return self.build.finish(self.source.inputs, outputs, self.source.name, self.source.opset)
 
