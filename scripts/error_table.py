@@ -2,7 +2,7 @@
 
     python scripts/error_table.py
 
-The cases are those of tests/bad_inputs.py, and tests/test_bad_inputs.py holds the file to be up to date.
+The cases are those of tests/bad_input_cases.py, and tests/test_bad_inputs.py holds the file to be up to date.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from bad_inputs import CASES, BadInput  # noqa: E402
+from bad_input_cases import CASES  # noqa: E402
+from bad_inputs import BadInput  # noqa: E402
 
 from hago.errors import HagoError  # noqa: E402
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from bad_inputs import CASES, BadInput, working_in, write_usual_files
+from bad_input_cases import CASES
+from bad_inputs import BadInput, working_in, write_usual_files
 
 from hago.cli import EXIT_ERROR, main
 

@@ -116,9 +116,7 @@ def test_the_version_names_the_compiler_too(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("command", ["tun model.onnx", "tune model.onnx", "tune model.onnx --data x --trials many"])
-def test_arguments_that_cannot_be_are_refused_with_the_usage(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_arguments_that_cannot_be_are_refused_with_the_usage(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         hago(command)
     assert ended.value.code == EXIT_ERROR
@@ -138,9 +136,7 @@ def test_tune_fills_the_folder(tuned: Path) -> None:
     assert "<html" in page and not re.search(r"(src|href)=.https?:", page)
 
 
-def test_tune_prints_the_answer_and_where_it_is(
-    tiny: Path, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tune_prints_the_answer_and_where_it_is(tiny: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = f"{tiny / 'model.onnx'} --data {tiny / 'samples.npz'} --threads 1 --cache {cache}"
     assert hago(f"tune {common} --trials 2 --max-drop 0.1 --out {tiny / 'out'}") == 0
     out, err = capsys.readouterr()
@@ -150,7 +146,9 @@ def test_tune_prints_the_answer_and_where_it_is(
 
 
 def test_a_finished_search_goes_on_with_more_trials(tiny: Path, cache: Path) -> None:
-    common = f"tune {tiny / 'model.onnx'} --data {tiny / 'samples.npz'} --threads 1 --cache {cache} --out {tiny / 'out'}"
+    common = (
+        f"tune {tiny / 'model.onnx'} --data {tiny / 'samples.npz'} --threads 1 --cache {cache} --out {tiny / 'out'}"
+    )
     assert hago(f"{common} --trials 1 --progress silent") == 0
     first = read_records(tiny / "out" / "records.jsonl")
     assert hago(f"{common} --trials 2 --progress silent --resume") == 0
@@ -201,9 +199,7 @@ def test_compare_keeps_a_row_for_each_engine(
     assert {path.name for path in (tmp_path / "c").iterdir()} == {"compare.md", "compare.json", "model.qdq.onnx"}
 
 
-def test_the_cache_tells_what_it_holds_and_is_emptied(
-    tiny: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_cache_tells_what_it_holds_and_is_emptied(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tiny / "cache"
     assert hago(f"compile {tiny / 'model.onnx'} --threads 1 --cache {place} --out {tiny / 'm.so'}") == 0
     assert hago(f"cache info --cache {place}") == 0
