@@ -41,9 +41,7 @@ pytestmark = pytest.mark.skipif(not _HERE, reason="these kernels need an x86 pro
 def convolve(x: np.ndarray, w: np.ndarray, p: DenseParams, fill: int) -> np.ndarray:
     """Direct convolution in float64 (exact for integers): x [N,H,W,C], w [O,KH,KW,C/G]."""
     top, left, bottom, right = p.pads
-    padded = np.pad(
-        x.astype(np.float64), ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill
-    )
+    padded = np.pad(x.astype(np.float64), ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
     acc = np.zeros((p.n, p.oh, p.ow, p.o))
     og, cg = p.o // p.groups, p.c // p.groups
     for i in range(p.kernel[0]):
@@ -84,9 +82,7 @@ def geometries(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def values(
-    rng: np.random.Generator, shape: tuple[int, ...], low: int, high: int, extreme: bool
-) -> np.ndarray:
+def values(rng: np.random.Generator, shape: tuple[int, ...], low: int, high: int, extreme: bool) -> np.ndarray:
     """Random integers in [low, high], or only the two ends of it."""
     return rng.choice([low, high], shape) if extreme else rng.integers(low, high + 1, shape)
 
@@ -144,9 +140,7 @@ def test_integer_convolution_is_bit_exact(
     extreme: bool,
 ) -> None:
     out = "float32" if kind == "float32" else "uint8"
-    p = DenseParams(
-        dot, out, c=c * groups, o=o * groups, groups=groups, residual=kind == "residual", **geometry
-    )
+    p = DenseParams(dot, out, c=c * groups, o=o * groups, groups=groups, residual=kind == "residual", **geometry)
     check_integers(isa, p, seed, extreme)
 
 
@@ -210,9 +204,7 @@ def test_integer_depthwise_is_bit_exact(
     o=st.sampled_from([2, 9, 16, 33]),
     residual=st.booleans(),
 )
-def test_float_convolution_is_close(
-    isa: Isa, geometry: dict[str, Any], c: int, o: int, residual: bool
-) -> None:
+def test_float_convolution_is_close(isa: Isa, geometry: dict[str, Any], c: int, o: int, residual: bool) -> None:
     p = DenseParams("fma", "float32", c=c, o=o, residual=residual, **geometry)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((p.n, p.h, p.w, c)).astype(np.float32)
@@ -268,9 +260,7 @@ def test_matmul_of_activations(
     a_shape, b_shape = (batch, m, k), (1 if shared else batch, k, n)
     out = "uint8" if integer else "float32"
     several = batch > 1
-    p = MatMulParams(
-        dot, out, batch, m, k, n, several, several and not shared, a_shape, b_shape, (batch, m, n)
-    )
+    p = MatMulParams(dot, out, batch, m, k, n, several, several and not shared, a_shape, b_shape, (batch, m, n))
     rng = np.random.default_rng(seed)
     if not integer:
         a, b = (rng.standard_normal(s).astype(np.float32) for s in (a_shape, b_shape))
@@ -302,9 +292,7 @@ def test_two_level_scales_are_bit_exact(isa: Isa, dot: str, kernel: tuple[int, i
     want = convolve(x, effective, replace(p, group_steps=0), 0).astype(np.float32)
     lanes = isa.fit(o).lanes
     columns = np.stack([pack_channels(np.ascontiguousarray(col), 1, isa) for col in m.T])
-    multiplier = np.tile(
-        columns.reshape(len(columns), -1, lanes).transpose(1, 0, 2), (1, kernel[0] * kernel[1], 1)
-    )
+    multiplier = np.tile(columns.reshape(len(columns), -1, lanes).transpose(1, 0, 2), (1, kernel[0] * kernel[1], 1))
     args = [x, pack_weights(w, p, isa), pack_channels(np.zeros(o, np.int32), 1, isa)]
     args += [pack_channels(np.ones(o, np.float32), 1, isa), zeros(0), bounds(-np.inf, np.inf), multiplier]
     got = np.zeros(want.shape, np.float32)
@@ -316,9 +304,7 @@ def test_the_chosen_tile_fits_the_registers() -> None:
     for isa in (AVX2, AVX512_VNNI):
         for o in (8, 16, 48, 256):
             for w in (1, 7, 14, 28, 112):
-                tile = choose_tile(
-                    DenseParams("vnni", "uint8", 1, w, w, 64, o, (3, 3), pads=(1, 1, 1, 1)), isa
-                )
+                tile = choose_tile(DenseParams("vnni", "uint8", 1, w, w, 64, o, (3, 3), pads=(1, 1, 1, 1)), isa)
                 assert 1 <= tile.pixels * tile.vectors + 2 <= isa.registers
 
 

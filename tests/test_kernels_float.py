@@ -1,4 +1,4 @@
-"""Float kernels: elementary functions, elementwise operators, their fusion; softmax, norms, reductions."""
+"""Float kernels: elementary functions and elementwise operators."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from hypothesis.extra.numpy import mutually_broadcastable_shapes
 from kernel_harness import ISAS, compiled, numpy_type, physical, run, type_of, view
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from scipy import special
 
 from hago.kernels import math as vector_math
 from hago.kernels.base import AVX512_VNNI, EMITTERS, Isa, TensorType
 from hago.kernels.elementwise_ops import ONNX_DTYPES, OPS
-from hago.kernels.fusion import fuse_elementwise
 from hago.kernels.jit import jit
 from hago.kernels.vector import chunks, primfunc
-from hago.lower.graph import LoweredGraph
-
-scipy_special = pytest.importorskip("scipy.special")
 
 FEW = settings(max_examples=25, deadline=None)
 isas = st.sampled_from(ISAS)
@@ -45,11 +42,11 @@ FUNCTIONS: dict[str, tuple[Any, float, float]] = {
     "log": (lambda x: np.log(x), 3, 0),
     "log1p": (np.log1p, 4, 0),
     "tanh": (np.tanh, 8, 0),
-    "erf": (scipy_special.erf, 8, 0),
-    "sigmoid": (scipy_special.expit, 4, 2e-38),
+    "erf": (special.erf, 8, 0),
+    "sigmoid": (special.expit, 4, 2e-38),
     "softplus": (lambda x: np.logaddexp(0, x), 5, 2e-38),
-    "gelu": (lambda x: x * scipy_special.ndtr(x), 8, 2e-6),
-    "gelu_tanh": (lambda x: x * scipy_special.expit(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)), 8, 2e-6),
+    "gelu": (lambda x: x * special.ndtr(x), 8, 2e-6),
+    "gelu_tanh": (lambda x: x * special.expit(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)), 8, 2e-6),
 }
 
 
@@ -115,10 +112,8 @@ UNARY = [
 @pytest.mark.parametrize(("op", "attrs"), UNARY, ids=lambda v: v if isinstance(v, str) else "-".join(map(str, v)))
 def test_unary_operators_agree_with_onnx(op: str, attrs: dict[str, Any]) -> None:
     x = np.concatenate([np.linspace(-9, 9, 211), [0.5, 1.5, 2.5, -0.5]]).astype(np.float32)
-    expected = reference(op, {"x": x}, attrs)
-    for isa in ISAS:
-        node = view(op, {"x": x}, {"y": type_of(x)}, attrs, domain="")
-        np.testing.assert_allclose(run(node, {"x": x}, isa)[0], expected, rtol=2e-6, atol=2e-6)
+    node = view(op, {"x": x}, {"y": type_of(x)}, attrs, domain="")
+    np.testing.assert_allclose(run(node, {"x": x})[0], reference(op, {"x": x}, attrs), rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("op", ["Sqrt", "Log"])
@@ -184,8 +179,10 @@ def test_where_and_clip(dtype: str) -> None:
 CASTS = ["float32", "float64", "int32", "int64", "uint8", "int8", "bool", "float16", "bfloat16"]
 
 
-@pytest.mark.parametrize("source", CASTS)
-@pytest.mark.parametrize("target", CASTS)
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [(a, b) for a in CASTS for b in CASTS if a != b and {a, b} & {"float32", "bool", "bfloat16"}],
+)
 def test_cast(source: str, target: str) -> None:
     values = np.array([0, 1, 2, 100, 3.5 if "float" in source else 3, 1.00390625] * 9)
     x = values.astype(numpy_type(source))
@@ -200,7 +197,9 @@ def test_bfloat16_rounds_ties_to_even_and_keeps_nan_and_inf() -> None:
     x = bits.view(np.float32)
     node = view("Cast", {"x": x}, {"y": TensorType("uint16", x.shape)}, {"to": 16}, domain="")
     result = run(node, {"x": x})[0].view(numpy_type("bfloat16")).astype(np.float32)
-    np.testing.assert_array_equal(result, x.astype(numpy_type("bfloat16")).astype(np.float32))
+    with np.errstate(invalid="ignore"):
+        expected = x.astype(numpy_type("bfloat16")).astype(np.float32)
+    np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize("power", [0.5, 2.0, 3.0, -1.0, 0.0, 1.7])
