@@ -8,6 +8,7 @@ parser needs ten. Indices are flat, in elements, row-major. ``lanes`` counts the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -213,14 +214,24 @@ class Epilogue:
         return cast(rint_to_int32(clamped, lanes) + self.zero_point, "uint8", lanes)
 
 
+@lru_cache(maxsize=8192)
 def numbers_of(*values: int) -> np.ndarray:
-    """int32 constants of one call: kernels take them as an input, so that new scales need no new kernel."""
-    return np.array(values, np.int32)
+    """int32 constants of one call: kernels take them as an input, so that new scales need no new kernel.
+
+    Equal ones are one read-only array, so that an artifact holds them once.
+    """
+    return _shared(np.array(values, np.int32))
 
 
+@lru_cache(maxsize=8192)
 def factors_of(*values: float) -> np.ndarray:
-    """float32 constants of one call."""
-    return np.array(values, np.float32)
+    """float32 constants of one call, like `numbers_of`."""
+    return _shared(np.array(values, np.float32))
+
+
+def _shared(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
 
 
 def copy_lanes(isa: Isa, dtype: str) -> int:
