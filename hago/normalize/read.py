@@ -126,7 +126,7 @@ def _load_external_data(proto: onnx.ModelProto, folder: Path | None, where: str)
             raise ModelError(
                 f"the external data file {location!r} of tensor {tensor.name!r} {what}",
                 where=where,
-                hint=f"put it into {folder}, beside the model, or export the model with its data inside",
+                hint="put it beside the model, or export the model with its data inside",
             ) from None
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
