@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, product
 
@@ -31,7 +32,9 @@ SamplerFactory = Callable[[int], BaseSampler]
 
 _STARTUP = 5  # random trials before a sampler learns; the warm start's candidates count
 _POPULATION = 8  # of NSGA-II: searches have tens of trials, not thousands
+_GENERATION = "NSGAIISampler:generation"  # where that sampler looks for it; it makes parents of no others
 _ASKS = 24
+_GP_ASKS = 2  # a Gaussian process hardly changes its mind, and takes its time
 _DRAWS = 12
 _OVERLAYS, _BASES, _MOST_CHANGED = 16, 3, 4
 _MUTATIONS = 200
@@ -113,25 +116,20 @@ def _ask(
         name: CategoricalDistribution(choices) for name, choices in space.parameters.items()
     }
     study = optuna.create_study(directions=["minimize"] * len(history[0].values), sampler=make_sampler(sampler, seed))
-    # Genetic samplers keep their generations in trials that they themselves have begun.
-    replay = callable(sampler) or sampler == "nsga2"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        for past in history:
-            if replay:
-                study.enqueue_trial(dict(past.params))
-                _tell(study, study.ask(distributions), past)
-            else:
-                finished = optuna.trial.create_trial(
-                    params=dict(past.params),
-                    distributions=distributions,
-                    values=past.values,
-                    constraints={"max_drop": past.violation},
-                )
-                study.add_trial(finished)
+        for i, past in enumerate(history):
+            finished = optuna.trial.create_trial(
+                params=dict(past.params),
+                distributions=distributions,
+                values=past.values,
+                constraints={"max_drop": past.violation},
+                system_attrs={_GENERATION: i // _POPULATION},
+            )
+            study.add_trial(finished)
         draws: list[dict[str, str]] = []
         wanted = _DRAWS if promise is not None and sampler in ("tpe", "nsga2", "random") else 1
-        for _ in range(_ASKS):
+        for _ in range(_GP_ASKS if sampler == "gp" else _ASKS):
             trial = study.ask(distributions)
             params = {name: str(trial.params[name]) for name in distributions}
             repeated = known.get(space.strategy(params).key())
@@ -170,6 +168,26 @@ def _overlay(
             names = [f"{space.groups[g].name}.{kind}" for g in chosen for kind in ("scheme", "calibrator")]
             near.append({**base, **{name: draw[name] for name in names if name in draw}})
     return near
+
+
+@contextmanager
+def _one_torch_thread(sampler: str | SamplerFactory) -> Iterator[None]:
+    """Keeps torch to one thread while the GP sampler works.
+
+    Its problems are tiny, and threads that wait for each other in a spin cost it five times the time on a
+    machine that is busy.
+    """
+    if sampler != "gp":
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, outcome: Observation) -> None:
