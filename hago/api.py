@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from .artifact import Artifact, load
+from .artifact import Artifact, load, missing_features
 from .cache import KernelCache
 from .calibrate import Calibration
 from .data import make_samples
@@ -191,7 +191,7 @@ def quantize(
         samples = make_samples(calibration, normalized.inputs)
         samples = samples.calibration or samples
         # The ranges are those of the float model, wherever it runs: here, if not yet there.
-        host = spec if spec.kernels_available else resolve_hw("auto")
+        host = spec if spec.kernels_available and not missing_features(spec.cpu_features) else resolve_hw("auto")
         calibration = calibrate_model(
             normalized, samples, host, threads=check_threads(threads), cache=_cache(cache)
         )

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ class Artifact:
         )
         self.threads = int(meta["threads"])
         self._built = built
+        self._missing = missing_features(meta.get("cpu_features", ()))
         self._buffers = [tensor(np.zeros(i.shape, i.dtype)) for i in self.input_info]
         self._views = [_view(buffer, i) for buffer, i in zip(self._buffers, self.input_info, strict=True)]
 
@@ -77,7 +79,12 @@ class Artifact:
         return self.run({**feeds, **named})
 
     def run(self, feeds: Mapping[str, Any]) -> list[np.ndarray]:
-        """The outputs for inputs by name: float32 copies (or the model's own types)."""
+        """The outputs for inputs by name: float32 copies (or the model's own types).
+
+        Raises DataError for inputs that do not fit, MeasureError where this processor cannot run it.
+        """
+        if self._missing:
+            self._refuse()
         if len(feeds) != len(self.input_info):
             self._explain(feeds)
         for info, view in zip(self.input_info, self._views, strict=True):
@@ -112,6 +119,8 @@ class Artifact:
         """
         if self._built is None:
             raise BuildError("a loaded network does not know its kernels")
+        if self._missing:
+            self._refuse()
         return self._built.kernel_times(repeats)
 
     def layer_times(self) -> dict[str, float]:
@@ -120,6 +129,14 @@ class Artifact:
         for layer, _, seconds in self.kernel_times():
             times[layer or ""] = times.get(layer or "", 0.0) + seconds
         return times
+
+    def _refuse(self) -> None:
+        """An instruction that the processor does not have would end the whole process."""
+        raise MeasureError(
+            f"this processor lacks {', '.join(self._missing)}: the network is for another",
+            where=f"hardware {self.meta.get('hw')!r}",
+            hint="it can be saved and run there; `hago hw detect` names what fits here",
+        )
 
     def _explain(self, feeds: Mapping[str, Any]) -> None:
         wanted = {info.name: info for info in self.input_info}
@@ -164,21 +181,31 @@ def load(path: str | os.PathLike[str]) -> Artifact:
         ) from error
     if meta.get("format") != FORMAT:
         raise BuildError(f"format {meta.get('format')} is not format {FORMAT}", where=where)
-    host = _host_features()
-    missing = [name for name in meta.get("cpu_features", ()) if host and _linux_name(name) not in host]
+    missing = missing_features(meta.get("cpu_features", ()))
     if missing:
-        raise BuildError(f"this processor lacks {', '.join(missing)}", where=where)
+        raise BuildError(
+            f"this processor lacks {', '.join(missing)}: the network was compiled for {meta.get('hw')}",
+            where=where,
+            hint="compile it for this one; `hago hw detect` names what fits here",
+        )
     return Artifact(module, meta)
 
 
-def _host_features() -> set[str]:
+def missing_features(wanted: Iterable[str]) -> list[str]:
+    """Those of the features (LLVM's names) that this processor does not have; none where it cannot be told."""
+    host = _host_features()
+    return [name for name in wanted if host and _linux_name(name) not in host]
+
+
+@cache
+def _host_features() -> frozenset[str]:
     """The processor's flags, as `_plain` spells them; empty where they cannot be read."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return set()
+        return frozenset()
     line = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return {_plain(flag) for flag in line.partition(":")[2].split()}
+    return frozenset(_plain(flag) for flag in line.partition(":")[2].split())
 
 
 _OTHER_NAMES = {"bmi": "bmi1", "lzcnt": "abm", "sha": "shani", "prfchw": "3dnowprefetch"}
