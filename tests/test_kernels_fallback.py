@@ -91,6 +91,16 @@ def test_an_unknown_operator_names_itself_its_node_and_domain() -> None:
         emit_fallback(node, AVX2)
 
 
+def test_a_result_that_tvm_gives_another_type_is_cast() -> None:
+    indices = np.array([3, 0, 8, 1])
+    feeds = {"i": indices, "depth": np.array(9), "values": np.array([0, 1], np.float32)}
+    check("OneHot", feeds, ("depth", "values"))
+
+
+def test_a_result_known_at_build_time() -> None:
+    check("ConstantOfShape", {"s": np.array([2, 3])}, ("s",))
+
+
 def test_sorting() -> None:
     x = X[0, 0]
     values, indices = onnxruntime_run("TopK", {"x": x, "k": np.array([2])}, {}, 2)

@@ -16,7 +16,8 @@ from scipy import special
 
 from hago.kernels import math as vector_math
 from hago.kernels.base import AVX512_VNNI, EMITTERS, Isa, TensorType
-from hago.kernels.elementwise_ops import ONNX_DTYPES, OPS
+from hago.kernels.elements import ONNX_DTYPES
+from hago.kernels.elementwise_ops import OPS
 from hago.kernels.jit import jit
 from hago.kernels.vector import chunks, primfunc
 
@@ -208,6 +209,19 @@ def test_power_of_a_known_exponent(power: float) -> None:
     feeds = {"x": x, "p": np.array(power, np.float32)}
     node = view("Pow", feeds, {"y": type_of(x)}, domain="", constants=("p",))
     np.testing.assert_allclose(run(node, feeds)[0], x.astype(np.float64) ** power, rtol=1e-6)
+
+
+def test_integer_powers_and_divisions() -> None:
+    x = np.arange(-20, 20)
+    for exponent in (2, 0, 5):
+        feeds = {"x": x, "p": np.array(exponent)}
+        node = view("Pow", feeds, {"y": type_of(x)}, domain="", constants=("p",))
+        np.testing.assert_array_equal(run(node, feeds)[0], x**exponent)
+    for op, expected in (("Div", np.trunc(x / 3)), ("Mod", x % 3)):
+        feeds = {"x": x, "d": np.full(40, 3)}
+        node = view(op, feeds, {"y": type_of(x)}, domain="")
+        np.testing.assert_array_equal(run(node, feeds)[0], expected)
+    run(node, {"x": x, "d": np.zeros(40, np.int64)})  # does not stop the program
 
 
 def test_elementwise_is_vectorised_and_fused_in_one_loop() -> None:

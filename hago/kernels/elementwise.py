@@ -18,7 +18,8 @@ from onnx import numpy_helper
 from ..errors import UnsupportedOpError
 from .base import Isa, KernelCall, NodeView, TensorType, emits
 from .broadcast import nest, operand, walk
-from .elementwise_ops import ONNX_DTYPES, OPS, Vec, constant, heavy, named, narrowed, supported, widened
+from .elements import ONNX_DTYPES, Vec, constant, named, narrowed, widened
+from .elementwise_ops import OPS, heavy, supported
 from .fallback import emit_fallback
 from .vector import Expr, Flat, primfunc
 

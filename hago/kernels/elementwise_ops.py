@@ -1,136 +1,24 @@
-"""The elementwise ONNX operators, as expressions over vectors.
-
-A `Vec` is a TIR expression with the element type that ONNX gives it. bool is a TIR boolean; float16 and
-bfloat16 are held as float32 and rounded to their precision by every operator that makes them.
-"""
+"""The elementwise ONNX operators, as expressions over vectors (`elements.Vec`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from . import math as vm
+from .elements import FLOATS, HALF, ONNX_DTYPES, Vec, cast, constant, rounded
 from .vector import Expr, rint_to_int32, typed
 
-ONNX_DTYPES = {
-    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
-    10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
-}  # fmt: skip
-HALF = frozenset({"float16", "bfloat16"})
-FLOATS = HALF | {"float32", "float64"}
 _FUNCTIONS = frozenset({"float32"}) | HALF
-
-
-@dataclass(frozen=True)
-class Vec:
-    """``lanes`` values of the ONNX element type ``dtype``; ``constant`` is set where all are one known number."""
-
-    value: Expr
-    dtype: str
-    lanes: int
-    constant: float | int | None = None
-
 
 Attrs = Mapping[str, Any]
 Op = Callable[[Sequence[Vec], Attrs], Vec]
 
 
-def held(dtype: str) -> str:
-    """The TIR type that holds values of an ONNX type."""
-    return "float32" if dtype in HALF else dtype
-
-
-def constant(value: float | int, dtype: str, lanes: int) -> Vec:
-    """The same number in every lane."""
-    if dtype == "bool":
-        number: Expr = T.bool(bool(value))
-    elif dtype in FLOATS:
-        number = getattr(T, held(dtype))(float(value))
-    else:
-        number = getattr(T, dtype)(int(value))
-    return Vec(_all(number, lanes), dtype, lanes, value)
-
-
-def widened(raw: Expr, dtype: str, lanes: int) -> Vec:
-    """From what memory holds (bool as uint8, bfloat16 as uint16) to a `Vec`."""
-    if dtype == "bool":
-        return Vec(T.NE(raw, _all(T.uint8(0), lanes)), dtype, lanes)
-    if dtype == "bfloat16":
-        high = T.cast(raw, typed("uint32", lanes)) << T.uint32(16)
-        return Vec(T.reinterpret(high, dtype=typed("float32", lanes)), dtype, lanes)
-    if dtype == "float16":
-        return Vec(T.cast(raw, typed("float32", lanes)), dtype, lanes)
-    return Vec(raw, dtype, lanes)
-
-
-def narrowed(vec: Vec) -> Expr:
-    """What memory holds of a `Vec`."""
-    if vec.dtype == "bool":
-        return T.cast(vec.value, typed("uint8", vec.lanes))
-    if vec.dtype == "bfloat16":
-        bits = T.reinterpret(vec.value, dtype=typed("uint32", vec.lanes)) >> T.uint32(16)
-        return T.cast(bits, typed("uint16", vec.lanes))
-    if vec.dtype == "float16":
-        return T.cast(vec.value, typed("float16", vec.lanes))
-    return vec.value
-
-
-def named(vec: Vec) -> Vec:
-    """The same, for repeated use."""
-    if vec.constant is not None:
-        return vec
-    if vec.dtype == "bool":
-        # A boolean vector under a name trips TVM's simplifier.
-        zero = _all(T.int32(0), vec.lanes)
-        flag = vm.named(T.Select(vec.value, _all(T.int32(1), vec.lanes), zero))
-        return Vec(T.NE(flag, zero), vec.dtype, vec.lanes)
-    return Vec(vm.named(vec.value), vec.dtype, vec.lanes)
-
-
-def cast(vec: Vec, dtype: str) -> Vec:
-    """ONNX Cast: to integers towards zero, to bool "is not zero", to half types rounded to even."""
-    if vec.dtype == dtype:
-        return vec
-    if dtype == "bool":
-        zero = constant(0, vec.dtype, vec.lanes).value
-        return Vec(T.NE(vec.value, zero), dtype, vec.lanes)
-    value = vec.value
-    if vec.dtype == "bool":
-        value = T.Select(value, constant(1, dtype, vec.lanes).value, constant(0, dtype, vec.lanes).value)
-        return Vec(value, dtype, vec.lanes)
-    if held(vec.dtype) != held(dtype):
-        value = T.cast(value, typed(held(dtype), vec.lanes))
-    return _rounded(Vec(value, dtype, vec.lanes))
-
-
-def _rounded(vec: Vec) -> Vec:
-    """float32 values brought to the precision of the half type that they stand for."""
-    lanes = vec.lanes
-    if vec.dtype == "float16":
-        there = T.cast(vec.value, typed("float16", lanes))
-        return Vec(T.cast(there, typed("float32", lanes)), vec.dtype, lanes)
-    if vec.dtype == "bfloat16":
-        # Half of the last kept bit, less one unless that bit is odd: ties to even. NaN is kept as it is.
-        value = vm.named(vec.value)
-        bits = vm.named(T.reinterpret(value, dtype=typed("uint32", lanes)))
-        odd = (bits >> T.uint32(16)) & T.uint32(1)
-        up = (bits + T.uint32(0x7FFF) + odd) & T.uint32(0xFFFF0000)
-        nan = (bits & T.uint32(0xFFFF0000)) | T.uint32(0x00400000)
-        magnitude = bits & T.uint32(0x7FFFFFFF)
-        kept = T.Select(magnitude > _all(T.uint32(0x7F800000), lanes), nan, up)
-        return Vec(T.reinterpret(kept, dtype=typed("float32", lanes)), vec.dtype, lanes)
-    return vec
-
-
-def _all(number: Expr, lanes: int) -> Expr:
-    return number if lanes == 1 else T.broadcast(number, lanes)
-
-
 def _like(x: Vec, value: Expr) -> Vec:
-    return _rounded(Vec(value, x.dtype, x.lanes))
+    return rounded(Vec(value, x.dtype, x.lanes))
 
 
 def _number(x: Vec, value: float) -> Expr:
@@ -172,7 +60,14 @@ def _equal(args: Sequence[Vec]) -> Vec:
 
 def _div(args: Sequence[Vec], attrs: Attrs) -> Vec:
     a, b = args
-    return _like(a, a.value / b.value if a.dtype in FLOATS else T.truncdiv(a.value, b.value))
+    return _like(a, a.value / b.value if a.dtype in FLOATS else T.truncdiv(a.value, _divisor(b)))
+
+
+def _divisor(x: Vec) -> Expr:
+    """An integer that can be divided by: 1 for 0, by which the processor would stop the program."""
+    if x.constant is not None:
+        return x.value if x.constant else _number(x, 1)
+    return T.Select(T.EQ(x.value, _number(x, 0)), _number(x, 1), x.value)
 
 
 def _mean(args: Sequence[Vec], attrs: Attrs) -> Vec:
@@ -206,8 +101,11 @@ def _elu(x: Vec, alpha: float, gamma: float = 1.0, width: float = 1.0) -> Vec:
 def _pow(args: Sequence[Vec], attrs: Attrs) -> Vec:
     x, exponent = args
     known = exponent.constant
-    if known is None or known not in _POWERS:
-        return _like(x, T.pow(x.value, cast(exponent, x.dtype).value))
+    whole = x.dtype not in FLOATS
+    if known is None or known not in _POWERS or (whole and known < 1):
+        kind = "float64" if whole else x.dtype
+        power = T.pow(cast(x, kind).value, cast(exponent, kind).value)
+        return cast(Vec(power, kind, x.lanes), x.dtype) if whole else _like(x, power)
     if known == 0.5:
         return _like(x, T.sqrt(x.value))
     count = abs(int(known))
@@ -263,7 +161,7 @@ OPS: dict[str, Op] = {
     "Mean": _mean,
     "Pow": _pow,
     "Mod": lambda args, attrs: _like(
-        args[0], (T.truncmod if attrs.get("fmod") else T.floormod)(args[0].value, args[1].value)
+        args[0], (T.truncmod if attrs.get("fmod") else T.floormod)(args[0].value, _divisor(args[1]))
     ),
     "Clip": _clip,
     "Relu": _unary(lambda x: T.max(_number(x, 0), x.value)),
@@ -346,7 +244,7 @@ def supported(op: str, dtypes: Sequence[str], attrs: Attrs) -> bool:
     if op in _FLOAT_ONLY:
         return first in FLOATS
     if op == "Pow":
-        return first in FLOATS and given[1] in FLOATS | {"int32", "int64"}
+        return {*given} <= FLOATS | {"int32", "int64"}
     if op == "Mod":
         return first not in FLOATS and first != "bool"
     return op in _ANY_TYPE or first != "bool"

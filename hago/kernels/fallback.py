@@ -19,7 +19,7 @@ from tvm.relax.frontend.onnx import from_onnx
 
 from ..errors import UnsupportedOpError
 from ..files import hash_bytes
-from .base import Isa, KernelCall, NodeView, TensorType
+from .base import EMITTERS, Isa, KernelCall, NodeView, TensorType
 from .movement import emit_copy
 
 _OPSET = 21
@@ -95,7 +95,7 @@ def emit_fallback(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
         if len(_lowered) >= _REMEMBERED:
             _lowered.clear()
         _lowered[key] = _lower(node, runtime, known)
-    return _calls(node, runtime, _lowered[key])
+    return _calls(node, runtime, _lowered[key], isa)
 
 
 def _key(node: NodeView, names: Sequence[str], known: Mapping[str, np.ndarray]) -> str:
@@ -202,15 +202,15 @@ def _types(kind: Any) -> tuple[TensorType, ...]:
     return tuple(TensorType(str(f.dtype), tuple(int(size) for size in f.shape)) for f in fields)
 
 
-def _calls(node: NodeView, runtime: Sequence[str], lowered: _Lowered) -> list[KernelCall]:
+def _calls(node: NodeView, runtime: Sequence[str], lowered: _Lowered, isa: Isa) -> list[KernelCall]:
     """The calls with the names of this node's tensors, and copies where a result is not a call's own."""
     names: dict[int, str] = dict(enumerate(runtime))
-    made = {number for call in lowered.calls for number in call.outputs}
+    types = {n: t for call in lowered.calls for n, t in zip(call.outputs, call.types, strict=True)}
     copied: list[tuple[int | np.ndarray, str]] = []
     for result, output in zip(lowered.results, node.outputs, strict=False):
         if not output:
             continue
-        if isinstance(result, int) and result in made and result not in names:
+        if isinstance(result, int) and result not in names and types[result] == node.type(output):
             names[result] = output
         else:
             copied.append((result, output))
@@ -225,17 +225,27 @@ def _calls(node: NodeView, runtime: Sequence[str], lowered: _Lowered) -> list[Ke
         outputs = tuple(names[number] for number in call.outputs)
         calls.append(KernelCall("fallback", call.params, fallback, inputs, outputs, node.layer, temporaries))
     for result, output in copied:
-        calls += _copy(node, result if isinstance(result, np.ndarray) else names[result], output)
+        if isinstance(result, np.ndarray):
+            array = result.astype(node.type(output).dtype)
+            calls += _copy(node, array, TensorType(array.dtype.name, array.shape), output, isa)
+        else:
+            tensor = types[result] if result in types else node.type(names[result])
+            calls += _copy(node, names[result], tensor, output, isa)
     return calls
 
 
-def _copy(node: NodeView, source: str | np.ndarray, output: str) -> list[KernelCall]:
-    """A copy of a tensor, or of a constant, to an output."""
+def _copy(node: NodeView, source: str | np.ndarray, tensor: TensorType, output: str, isa: Isa) -> list[KernelCall]:
+    """A copy of a tensor, or of a constant, to an output; a cast where TVM's type differs from ONNX's."""
+    wanted = node.type(output)
+    cast = tensor.dtype != wanted.dtype
+    if tensor.size != wanted.size or (cast and tensor.shape != wanted.shape):
+        raise UnsupportedOpError(
+            f"TVM makes a result of shape {list(tensor.shape)} of {node.op!r}, not {list(wanted.shape)}",
+            where=f"node {node.name!r}",
+        )
     name = source if isinstance(source, str) else f"{output}:constant"
-    types = dict(node.types)
-    if isinstance(source, np.ndarray):
-        types[name] = TensorType(source.dtype.name, source.shape)
-    elif name not in types:
-        types[name] = node.type(output)
-    view = replace(node, inputs=(name,), outputs=(output,), types=types)
+    view = replace(node, inputs=(name,), outputs=(output,), attrs={}, types={**node.types, name: tensor})
+    if cast:
+        code = helper.np_dtype_to_tensor_dtype(np.dtype(wanted.dtype))
+        return [*EMITTERS["", "Cast"](replace(view, op="Cast", attrs={"to": code}), isa)]
     return [replace(call, inputs=(source,)) for call in emit_copy(view)]

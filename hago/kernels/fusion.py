@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from .elementwise_ops import ONNX_DTYPES, supported
+from .elements import ONNX_DTYPES
+from .elementwise_ops import supported
 
 if TYPE_CHECKING:
     from ..lower.graph import LoweredGraph, Node
