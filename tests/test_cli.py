@@ -173,11 +173,22 @@ def test_quantize_compile_and_run_are_the_stages_of_tune(
     qdq, shared = tmp_path / "q.onnx", tmp_path / "q.so"
     common = f"--cache {cache}"
     assert hago(f"quantize {MODEL} --strategy {tuned / 'strategy.yaml'} --calibration {DATA} --out {qdq} {common}") == 0
-    assert hago(f"compile {qdq} --threads 1 --batch 4 --out {shared} {common}") == 0
+    assert hago(f"compile {qdq} --threads 1 --out {shared} {common}") == 0
     assert hago(f"run {shared} --data {DATA}") == 0
     text = capsys.readouterr().out
     assert re.search(r"q\.onnx: \d+ of \d+ layers quantized", text)
-    assert "1100 samples, 4 per call" in text
+    assert "1100 samples, 1 per call" in text
+
+
+def test_a_batch_takes_several_samples_per_call_and_fills_up_the_last(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = tmp_path / "m.so"
+    assert hago(f"compile {MODEL} --threads 1 --batch 8 --out {shared} --cache {cache}") == 0
+    assert hago(f"run {shared} --data {DATA} --out {tmp_path / 'scores.npz'}") == 0
+    assert "1100 samples, 8 per call" in capsys.readouterr().out
+    with np.load(tmp_path / "scores.npz") as file:
+        assert file["scores"].shape == (1100, 10)
 
 
 def test_inspect_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
