@@ -20,38 +20,11 @@ from .translate import Translator
 from .values import Quant, Table, Value
 
 CHEAP = frozenset({"Relu", "Clip", "Neg", "Abs", "Add", "Sub", "Mul", "Min", "Max"})
-COSTLY = frozenset(
-    [
-        "Sigmoid",
-        "Tanh",
-        "HardSigmoid",
-        "HardSwish",
-        "Gelu",
-        "LeakyRelu",
-        "Elu",
-        "Selu",
-        "Celu",
-        "Softplus",
-        "Softsign",
-        "Erf",
-        "Exp",
-        "Log",
-        "Sqrt",
-        "Reciprocal",
-        "Mish",
-        "ThresholdedRelu",
-        "Swish",
-        "PRelu",
-        "Pow",
-        "Div",
-        "Sin",
-        "Cos",
-        "Floor",
-        "Ceil",
-        "Round",
-        "Sign",
-    ]
-)
+COSTLY = frozenset({
+    "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Gelu", "LeakyRelu", "Elu", "Selu", "Celu", "Softplus",
+    "Softsign", "Erf", "Exp", "Log", "Sqrt", "Reciprocal", "Mish", "ThresholdedRelu", "Swish", "PRelu",
+    "Pow", "Div", "Sin", "Cos", "Floor", "Ceil", "Round", "Sign",
+})  # fmt: skip
 
 
 def unary(tr: Translator, node: SourceNode) -> bool:
