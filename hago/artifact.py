@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tvm_ffi  # noqa: F401 - named here so that a broken install shows itself at once
-from tvm.runtime import cpu, load_module, tensor
+import tvm_ffi
+from tvm.runtime import cpu, tensor
 from tvm.runtime.vm import VirtualMachine
 
 from .errors import BuildError, DataError, MeasureError
@@ -76,6 +76,9 @@ class Artifact:
         if len(arrays) > len(self.input_info):
             raise DataError(f"the network takes {len(self.input_info)} inputs, {len(arrays)} were given")
         feeds = {info.name: array for info, array in zip(self.input_info, arrays, strict=False)}
+        for name in feeds:
+            if name in named:
+                raise DataError(f"input {name!r} is given twice: by its place and by its name")
         return self.run({**feeds, **named})
 
     def run(self, feeds: Mapping[str, Any]) -> list[np.ndarray]:
@@ -170,7 +173,7 @@ def load(path: str | os.PathLike[str]) -> Artifact:
             hint="copy it again; `hago tune` and `hago compile` write them (model.so)",
         )
     try:
-        module = load_module(where)
+        module = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")(_name_for_loader(path), "so")
         machine = VirtualMachine(module, cpu())
         meta = json.loads(machine["hago_meta"]().numpy().tobytes())
     except Exception as error:
@@ -189,6 +192,24 @@ def load(path: str | os.PathLike[str]) -> Artifact:
             hint="compile it for this one; `hago hw detect` names what fits here",
         )
     return Artifact(module, meta)
+
+
+_files_seen: dict[str, list[tuple[int, int, int]]] = {}
+
+
+def _name_for_loader(path: str | os.PathLike[str]) -> str:
+    """The path, spelled differently when the file was replaced since it was last loaded.
+
+    The system's loader compares names: it hands out the library it has, whatever the file holds by now.
+    """
+    absolute = os.path.abspath(path)
+    about = os.stat(absolute)
+    seen = _files_seen.setdefault(absolute, [])
+    file = (about.st_dev, about.st_ino, about.st_mtime_ns)
+    if file not in seen:
+        seen.append(file)
+    folder, name = os.path.split(absolute)
+    return os.path.join(folder, *["."] * seen.index(file), name)
 
 
 def missing_features(wanted: Iterable[str]) -> list[str]:

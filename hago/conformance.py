@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 # Of these, every IEEE implementation has the same result: one rounding, or none.
 _EXACT_FLOAT = frozenset({"Dequantize", "Quantize", "MaxPool"})
 _EXACT_STEPS = frozenset(
-    ["QuantizeLinear", "DequantizeLinear", "Add", "Sub", "Mul", "Div", "Max", "Min", "Relu", "Clip", "Abs", "Neg"]
-    + ["Cast", "Where", "Equal", "Greater", "Less"]
+    ["QuantizeLinear", "DequantizeLinear", "Cast", "Add", "Sub", "Mul", "Div", "Max", "Min", "Relu", "Clip", "Abs"]
 )
 _MOVES = frozenset(
     ["Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Concat", "Gather", "Pad", "Expand", "Tile"]
