@@ -30,9 +30,7 @@ def nest(output: Sequence[int], operands: Sequence[Sequence[int]]) -> Nest:
     for axis in range(rank):
         if output[axis] == 1:
             continue
-        column = [
-            int(np.prod(shape[axis + 1 :], dtype=np.int64)) if shape[axis] > 1 else 0 for shape in padded
-        ]
+        column = [int(np.prod(shape[axis + 1 :], dtype=np.int64)) if shape[axis] > 1 else 0 for shape in padded]
         if dims and all(a == b * output[axis] for a, b in zip(columns[-1], column, strict=True)):
             dims[-1] *= output[axis]
             columns[-1] = column
@@ -61,9 +59,7 @@ def walk(loops: Nest, lanes: int, threads: int, cost: int, body: Body) -> None:
 
     def row_body(row: Expr) -> None:
         at = unravel(row, outer)
-        starts = [
-            sum((i * s for i, s in zip(at, strides, strict=False) if s), 0) for strides in loops.strides
-        ]
+        starts = [sum((i * s for i, s in zip(at, strides, strict=False) if s), 0) for strides in loops.strides]
         spans(
             inner, lanes,
             lambda i, width: body(

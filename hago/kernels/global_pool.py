@@ -42,9 +42,7 @@ def global_avg_pool(params: Global, isa: Isa, threads: int) -> Any:
     def body(x: Flat, y: Flat) -> None:
         def image(n: Expr) -> None:
             def vector(c: Expr, lanes: int) -> None:
-                total = _sum(
-                    pixels, "float32", lanes, lambda p: x.load((n * pixels + p) * channels + c, lanes)
-                )
+                total = _sum(pixels, "float32", lanes, lambda p: x.load((n * pixels + p) * channels + c, lanes))
                 y.store(n * channels + c, total / T.float32(pixels), lanes)
 
             spans(channels, 4 * isa.lanes, vector)

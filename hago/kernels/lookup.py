@@ -61,9 +61,7 @@ class Table:
         name = T.llvm_lookup_intrinsic_id("llvm.x86.avx512.vpermi2var.qi.512")
         low, high = (
             T.bind(
-                T.call_llvm_pure_intrin(
-                    name, self._vectors[2 * i], index, self._vectors[2 * i + 1], dtype="uint8x64"
-                )
+                T.call_llvm_pure_intrin(name, self._vectors[2 * i], index, self._vectors[2 * i + 1], dtype="uint8x64")
             )
             for i in range(2)
         )

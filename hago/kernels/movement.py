@@ -98,9 +98,7 @@ def contiguous_strides(shape: Sequence[int]) -> list[int]:
     return [prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
-def call(
-    node: NodeView, params: Any, template: Any, inputs: Sequence[str | np.ndarray], output: str
-) -> KernelCall:
+def call(node: NodeView, params: Any, template: Any, inputs: Sequence[str | np.ndarray], output: str) -> KernelCall:
     """A call of this family with one output."""
     return KernelCall("movement", params, template, tuple(inputs), (output,), node.layer)
 
@@ -179,9 +177,7 @@ def emit_slice(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     axes = np.arange(len(starts)) if axes is None else axes
     steps = np.ones(len(starts), np.int64) if steps is None else steps
     strides, offset = contiguous_strides(x.shape), 0
-    for start, end, axis, step in zip(
-        starts.tolist(), ends.tolist(), axes.tolist(), steps.tolist(), strict=True
-    ):
+    for start, end, axis, step in zip(starts.tolist(), ends.tolist(), axes.tolist(), steps.tolist(), strict=True):
         at = axis % len(x.shape)
         offset += slice(start, _end(end, step), step).indices(x.shape[at])[0] * strides[at]
         strides[at] *= step

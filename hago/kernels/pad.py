@@ -62,9 +62,7 @@ def pad(params: Pad, isa: Isa, threads: int) -> Any:
         def row_body(row: Expr) -> None:
             start: Expr = 0
             within: Expr = None
-            for index, before, size, out in zip(
-                unravel(row, outer), params.before, sizes, outer, strict=False
-            ):
+            for index, before, size, out in zip(unravel(row, outer), params.before, sizes, outer, strict=False):
                 at = index - before
                 start = start * size + at
                 if before > 0 or out - before > size:

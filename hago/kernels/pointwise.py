@@ -51,13 +51,13 @@ def binary(params: Binary, isa: Isa, threads: int) -> Any:
             a_mul, b_mul = numbers.load(2), numbers.load(3)
             shift = T.bind(a_zero * a_mul + b_zero * b_mul)
 
+        def total(left: Expr, right: Expr) -> Expr:
+            return left * a_mul + right * b_mul - shift
+
         def vector(to: Expr, at: list[Expr], lanes: int) -> None:
             left = cast(operand(a, at[0], loops.strides[0], lanes), _INT, lanes)
             right = cast(operand(b, at[1], loops.strides[1], lanes), _INT, lanes)
-            if params.op == "QAdd":
-                acc = left * a_mul + right * b_mul - shift
-            else:
-                acc = (left - a_zero) * (right - b_zero)
+            acc = total(left, right) if params.op == "QAdd" else (left - a_zero) * (right - b_zero)
             y.store(to, epilogue(cast(acc, "float32", lanes) * scale, lanes), lanes)
 
         walk(loops, byte_lanes(isa), threads, 4, vector)
@@ -207,9 +207,7 @@ def convert(params: Convert, isa: Isa, threads: int) -> Any:
 
     def quantize(x: Flat, factors: Flat, constants: Flat, y: Flat) -> None:
         scale, epilogue = factors.load(0), Epilogue("uint8", constants, 0)
-        permute(
-            x, y, how, byte_lanes(isa), threads, cost=4, before=lambda v, lanes: epilogue(v / scale, lanes)
-        )
+        permute(x, y, how, byte_lanes(isa), threads, cost=4, before=lambda v, lanes: epilogue(v / scale, lanes))
 
     def dequantize(x: Flat, factors: Flat, constants: Flat, y: Flat) -> None:
         scale, zero = factors.load(0), constants.load(0)

@@ -150,9 +150,7 @@ def _windows(
 
         def vector(c: Expr, many: int) -> None:
             to = ((image * out_height + oh) * out_width + ow) * channels + c
-            taps = [
-                (kh * far_h * width + kw * far_w) * channels for kh in range(kh_all) for kw in range(kw_all)
-            ]
+            taps = [(kh * far_h * width + kw * far_w) * channels for kh in range(kh_all) for kw in range(kw_all)]
             acc = None
             for tap in taps:
                 acc = T.bind(accumulate(acc, corner * channels + c + tap, many))

@@ -76,9 +76,7 @@ def permute(
         _tiles(source, target, how, depth, outer, threads, work, before, after)
 
 
-def _copy(
-    source: Flat, target: Flat, how: Order, lanes: int, threads: int, work: int, convert: Convert
-) -> None:
+def _copy(source: Flat, target: Flat, how: Order, lanes: int, threads: int, work: int, convert: Convert) -> None:
     """The last dimension stays the last: rows are copied."""
     inner, outer = how.dims[-1], how.dims[:-1]
 
@@ -118,9 +116,7 @@ def _blocked(count: int, width: int, body: Callable[[Expr], None]) -> None:
         body(count - width)
 
 
-def _weave(
-    source: Flat, target: Flat, how: Order, threads: int, work: int, before: Convert, after: Convert
-) -> None:
+def _weave(source: Flat, target: Flat, how: Order, threads: int, work: int, before: Convert, after: Convert) -> None:
     """[..., few, many] -> [..., many, few]: one vector per plane, interleaved."""
     few, many, stride = how.dims[-1], how.dims[-2], how.strides[-1]
     outer = list(range(len(how.dims) - 2))
@@ -200,9 +196,7 @@ def _tiles(
     down = -(-deep // side)
 
     def tile(begin: tuple[Expr, Expr], a: Expr, b: Expr) -> None:
-        lines = [
-            T.bind(before(source.load(begin[0] + a + (b + i) * step_in, side), side)) for i in range(side)
-        ]
+        lines = [T.bind(before(source.load(begin[0] + a + (b + i) * step_in, side), side)) for i in range(side)]
         for i, line in enumerate(_transposed(lines, side)):
             target.store(begin[1] + b + (a + i) * step_out, after(line, side), side)
 

@@ -28,7 +28,6 @@ PARALLEL_FROM = 1 << 19
 
 _ROUND = float(3 << 22)
 _ROUND_BITS = int(np.float32(_ROUND).view(np.int32))
-_UNROLLED_TAIL = 4
 
 
 class Flat:
