@@ -1,0 +1,22 @@
+"""Tells what a search found: one HTML page that needs nothing else, and the same as Markdown.
+
+    data = from_search(result, model=model, spec=spec, space=space, ...)
+    write_report(data, "out")
+"""
+
+from .data import BlockerRow, LayerRow, MetricInfo, PeerRow, ReportData, SearchFacts
+from .from_search import from_search
+from .metric_text import describe_metric
+from .write import write_report
+
+__all__ = [
+    "BlockerRow",
+    "LayerRow",
+    "MetricInfo",
+    "PeerRow",
+    "ReportData",
+    "SearchFacts",
+    "describe_metric",
+    "from_search",
+    "write_report",
+]

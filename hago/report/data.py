@@ -1,0 +1,224 @@
+"""What a report says, as plain values: everything the page needs and nothing else.
+
+`from_search` fills a `ReportData` from a finished search; anyone else can fill one by hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..environment import Environment
+from ..record import Record
+from ..split import SplitRecord
+from ..tensor import TensorInfo
+
+MET, NOT_FASTER, NOT_MET = "met", "not faster", "not met"
+OUTCOMES = (MET, NOT_FASTER, NOT_MET)
+
+# What `hago tune` leaves in its folder, in the order of use.
+FILES = (
+    "model.so", "model.qdq.onnx", "strategy.yaml", "records.jsonl", "study.db", "environment.json",
+    "calibration.npz", "report.html", "report.md",
+)  # fmt: skip
+
+# Kernel times of one layer repeat to about this: a smaller difference is no finding.
+NOISE = 0.03
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """How a metric is told.
+
+    ``unit`` is "share" (a fraction, told in percent and its changes in points), "dB", or "" (a plain
+    number). ``against_float`` marks metrics that compare with float32's outputs, so that float32's own
+    value says nothing (a cosine of 1).
+    """
+
+    name: str
+    unit: str = ""
+    higher_is_better: bool = True
+    against_float: bool = False
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer, as it is and as it was chosen.
+
+    ``precision`` is the chosen one; ``granularity`` and ``calibrator`` are None where they say nothing (no
+    quantized weights, no integer activations). ``group`` are the layers that change together with it, itself
+    included; empty where it has no choice. ``sensitivity`` is the noise power over the signal power of the
+    final outputs when the group alone is quantized, None where not probed, infinite where that failed.
+    ``float_s`` and ``chosen_s`` are seconds of its kernels; ``quantized_s`` those with the whole model
+    quantized, the fastest precision that was timed. None where not timed, 0 where a neighbour's kernel does
+    its work. ``reason`` says why a layer that is not ``quantizable`` is not.
+    """
+
+    name: str
+    kind: str
+    op_type: str
+    input_shapes: tuple[tuple[int, ...], ...]
+    output_shape: tuple[int, ...]
+    macs: int = 0
+    params: int = 0
+    precision: str = "float32"
+    granularity: str | None = None
+    calibrator: str | None = None
+    sensitivity: float | None = None
+    group: tuple[str, ...] = ()
+    float_s: float | None = None
+    chosen_s: float | None = None
+    quantized_s: float | None = None
+    quantizable: bool = True
+    reason: str | None = None
+
+    @property
+    def moves_data(self) -> bool:
+        """Whether it computes nothing and takes the type of its neighbours."""
+        return self.kind == "shape"
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it computes in something else than float32."""
+        return not self.moves_data and self.precision != "float32"
+
+    @property
+    def saved_s(self) -> float | None:
+        """Seconds saved against float32 (negative: lost); None where not timed."""
+        return None if self.float_s is None or self.chosen_s is None else self.float_s - self.chosen_s
+
+    @property
+    def is_slower(self) -> bool:
+        """Whether it is quantized and takes longer for it, beyond the noise."""
+        return self.is_quantized and _longer(self.chosen_s, self.float_s)
+
+    @property
+    def would_be_slower(self) -> bool:
+        """Whether it stays in float32 where quantized it takes longer, beyond the noise."""
+        return self.quantizable and not self.is_quantized and _longer(self.quantized_s, self.float_s)
+
+
+def _longer(time_s: float | None, float_s: float | None) -> bool:
+    # Of layers that share a kernel one has all the time: there is nothing to hold against each other.
+    return bool(time_s and float_s) and (time_s or 0.0) > (float_s or 0.0) * (1 + NOISE)
+
+
+@dataclass(frozen=True)
+class BlockerRow:
+    """Layers that stand in the way, of "accuracy" or of "latency".
+
+    ``share`` is their part of the whole loss, or of float32's time.
+    """
+
+    layers: tuple[str, ...]
+    cause: str
+    share: float
+
+    @property
+    def name(self) -> str:
+        """The first layer, and how many go with it."""
+        more = len(self.layers) - 1
+        return self.layers[0] if not more else f"{self.layers[0]} (with {more} more that must agree)"
+
+
+@dataclass(frozen=True)
+class PeerRow:
+    """The model in some engine, measured beside the others; ``note`` says why something is None."""
+
+    label: str
+    latency_s: float | None = None
+    latency_interval: tuple[float, float] | None = None
+    latency_ratio: float | None = None
+    latency_ratio_interval: tuple[float, float] | None = None
+    accuracy: float | None = None
+    accuracy_interval: tuple[float, float] | None = None
+    accuracy_change: float | None = None
+    accuracy_change_interval: tuple[float, float] | None = None
+    size_bytes: int | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class SearchFacts:
+    """How the search went. ``stopped`` says why it ended, ``error`` what ended it early."""
+
+    sampler: str
+    seed: int
+    seconds: float
+    stopped: str = ""
+    error: str | None = None
+    first_within_s: float | None = None
+    objectives: tuple[str, ...] = ("latency", "accuracy")
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """One search, told.
+
+    ``model_source`` is a base name, without folders. ``max_drop`` is in the metric's unit. ``float_search``
+    and ``chosen_search`` were measured on the search part, ``float_test`` and ``chosen_test`` (None where
+    the search was cut short) on the test part; where float32 is the answer, they are float32's.
+    ``outcome`` is one of `OUTCOMES`, as in ``SearchResult``. ``records`` are all trials, ``front`` those
+    that no other beats, the fastest first. ``float_other_s`` and ``chosen_other_s`` are the kernel times
+    that belong to no layer (layout changes, conversions); ``rounds`` counts those of the final latency.
+    """
+
+    model_name: str
+    model_source: str
+    model_hash: str
+    hw_name: str
+    hw_description: str
+    metric: MetricInfo
+    max_drop: float
+    outcome: str
+    float_search: Record
+    chosen_search: Record
+    records: tuple[Record, ...]
+    front: tuple[Record, ...]
+    layers: tuple[LayerRow, ...]
+    split: SplitRecord
+    environment: Environment
+    search: SearchFacts
+    float_test: Record | None = None
+    chosen_test: Record | None = None
+    blockers: tuple[BlockerRow, ...] = ()
+    peers: tuple[PeerRow, ...] = ()
+    inputs: tuple[TensorInfo, ...] = ()
+    batch: int = 1
+    float_other_s: float | None = None
+    chosen_other_s: float | None = None
+    rounds: int | None = None
+    files: tuple[str, ...] = FILES
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, not {self.outcome!r}")
+
+    @property
+    def chosen(self) -> Record:
+        """The answer where it is best known: on the test part, if it was measured there."""
+        test = self.chosen_test
+        return test if test is not None and test.state == "ok" else self.chosen_search
+
+    @property
+    def float(self) -> Record:
+        """float32 on the part of `chosen`."""
+        if self.chosen.part == "test" and self.float_test is not None and self.float_test.state == "ok":
+            return self.float_test
+        return self.float_search
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the answer is float32 itself."""
+        strategy = self.chosen_search.strategy
+        return strategy is None or all(c.precision == "float32" for c in strategy.choices.values())
+
+    def drop(self, record: Record) -> float | None:
+        """How much worse than float32 the record is, in the metric's unit; None where not measured."""
+        change = record.accuracy_change
+        return change if change is None or not self.metric.higher_is_better else -change
+
+    def within(self, record: Record) -> bool:
+        """Whether the record keeps the bound."""
+        drop = self.drop(record)
+        # 10 samples of 1,000 are a drop of 0.01, whatever binary fractions say.
+        return drop is not None and drop <= self.max_drop + 1e-9

@@ -1,0 +1,178 @@
+"""How it was measured, and what lies in the folder: pairs of a term and its explanation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from statistics import median
+
+from ..strategy import Strategy
+from .data import ReportData
+from .metric_text import MetricText
+from .text import clock, count, listing, plural, size
+
+_PURPOSE = {
+    "model.so": "the chosen model, compiled: one file that needs TVM's runtime alone",
+    "model.qdq.onnx": "the chosen model as standard ONNX (QuantizeLinear and DequantizeLinear): opens in Netron, "
+    "runs in ONNX Runtime, OpenVINO and TensorRT",
+    "strategy.yaml": "the answer itself: layer by layer the precision, granularity and calibrator",
+    "records.jsonl": "everything that was measured, one JSON record on a line",
+    "study.db": "the Optuna study: look at it with optuna-dashboard, go on with it by hago tune --resume",
+    "environment.json": "the machine and the software that measured",
+    "calibration.npz": "the ranges of all activations that were found in calibration",
+    "report.html": "this report",
+    "report.md": "this report as Markdown",
+}
+
+
+def facts(report: ReportData, metric: MetricText) -> tuple[tuple[str, str], ...]:
+    """Term and text of everything that one needs to judge the numbers, or to repeat them."""
+    found = [
+        ("Model", _model(report)),
+        ("Hardware spec", f"{report.hw_name}: {report.hw_description}"),
+        ("Machine", report.environment.sentence() + "."),
+        ("Processor", _processor(report)),
+        ("Software", ", ".join(f"{name} {v}" for name, v in report.environment.packages.items())),
+        ("Samples", _samples(report)),
+        ("Accuracy", _accuracy(report, metric)),
+        ("Latency", _latency(report)),
+        ("Times of layers", _layer_times(report)),
+        ("Sensitivity", _sensitivity(report)),
+        ("Search", _search(report)),
+    ]
+    return tuple((term, text) for term, text in found if text)
+
+
+def files(report: ReportData) -> tuple[tuple[str, str], ...]:
+    """Name and purpose of each file beside the report."""
+    return tuple((name, _PURPOSE.get(name, "")) for name in report.files)
+
+
+def python_snippet(report: ReportData) -> str:
+    """How to run the chosen model from Python."""
+    names = [f"x{i}" if len(report.inputs) > 1 else "x" for i in range(len(report.inputs))] or ["x"]
+    shapes = [f"{name}: {i.dtype} {list(i.shape)}" for name, i in zip(names, report.inputs, strict=False)]
+    comment = f"  # {', '.join(shapes)}" if shapes else ""
+    return f'import hago\n\nnet = hago.load("model.so"){comment}\noutputs = net({", ".join(names)})'
+
+
+def shell_snippet() -> str:
+    """How to run it from a shell."""
+    return "hago run model.so --data samples.npz"
+
+
+def precisions(strategy: Strategy | None) -> str:
+    """How many layers a strategy runs in which precision: ``18 int8, 2 bfloat16``."""
+    if strategy is None:
+        return ""
+    counted = Counter(c.precision for c in strategy.choices.values() if c.precision != "float32")
+    return ", ".join(f"{n} {name}" for name, n in counted.most_common()) or "none"
+
+
+def _model(report: ReportData) -> str:
+    layers = report.layers
+    macs, params = sum(row.macs for row in layers), sum(row.params for row in layers)
+    moving = sum(row.moves_data for row in layers)
+    moves = f" ({moving} of them only move data and are not counted above)" if moving else ""
+    return (
+        f"{report.model_source}, SHA-256 {report.model_hash[:16]}…, {plural(len(layers), 'layer')}{moves}, "
+        f"{count(macs)} multiply-adds, {count(params)} parameters, batch {report.batch}."
+    )
+
+
+def _processor(report: ReportData) -> str:
+    environment, parts = report.environment, []
+    if environment.features:
+        parts.append(" ".join(environment.features))
+    if environment.caches:
+        told = [f"{name} {bytes_ // 1024} KiB" for name, bytes_ in environment.caches.items()]
+        parts.append(f"caches {', '.join(told)}")
+    if environment.governor:
+        parts.append(f"frequency governor {environment.governor}")
+    if environment.load is not None:
+        parts.append(f"load average {environment.load:.2f} on {plural(environment.cores, 'core')} when it began")
+    return "; ".join(parts) + "." if parts else ""
+
+
+def _samples(report: ReportData) -> str:
+    split = report.split
+    sizes = [f"{split.sizes[part]:,} for {part}" for part in ("calibration", "search", "test")]
+    drawn = [part for part in ("calibration", "search", "test") if part not in split.given]
+    how = ""
+    if split.given:
+        how += f" The {listing(split.given)} samples were given apart."
+    if len(drawn) > 1:
+        spread = ", every class spread evenly" if split.stratified else ""
+        how += f" The {listing(drawn)} samples were drawn from one set with seed {split.seed}{spread}."
+    if split.duplicates:
+        how += f" {plural(split.duplicates, 'sample')} repeat another of their set; equal ones share a part."
+    return (
+        f"{listing(sizes)}; the parts share no sample. Calibration finds ranges, search chooses, and the test "
+        f"part, which the search never sees, tells the final accuracy.{how}"
+    )
+
+
+def _accuracy(report: ReportData, metric: MetricText) -> str:
+    text = (
+        f"{report.metric.name}, from the outputs of the compiled model, on every sample of the part. Intervals "
+        "are 95 %. "
+    )
+    if metric.is_share:
+        text += (
+            "Of a share: Wilson's. Of a change against float32, sample by sample: Bonett and Price's for paired "
+            "shares"
+        )
+        p_value = report.chosen.p_value
+        if p_value is not None and not report.is_float:
+            text += f"; McNemar's exact test of “no change” gives p = {p_value:.2g}"
+        return text + "."
+    return text + "Of values and of changes against float32, sample by sample: the (paired) bootstrap's."
+
+
+def _latency(report: ReportData) -> str:
+    rounds = "" if report.rounds is None else f" of {report.rounds} rounds"
+    calls = "one sample" if report.batch == 1 else f"a batch of {report.batch}"
+    return (
+        f"One call with {calls}, from numpy arrays in to numpy arrays out, on "
+        f"{plural(report.chosen.threads or report.environment.threads or 1, 'thread')}. Each candidate and "
+        "float32, compiled by the same compiler, take turns round by round in random order after a warm-up, so "
+        f"that whatever disturbs the machine disturbs both. Times are medians{rounds} with distribution-free "
+        "95 % intervals; ratios are of medians of the same rounds, with paired bootstrap intervals."
+    )
+
+
+def _layer_times(report: ReportData) -> str:
+    if all(row.float_s is None for row in report.layers):
+        return ""
+    return (
+        "Each kernel is timed by itself, so their sum is not exactly the time of the whole. A layer that a "
+        "neighbour's kernel takes in (an addition after a convolution) shows no time of its own."
+    )
+
+
+def _sensitivity(report: ReportData) -> str:
+    if all(row.sensitivity is None for row in report.layers):
+        return ""
+    return (
+        "One group of layers at a time is quantized, all others stay in float32: the power of the error of the "
+        "final outputs over the power of the outputs, on calibration samples. Errors of groups about add up."
+    )
+
+
+def _search(report: ReportData) -> str:
+    search, records = report.search, report.records
+    states = Counter(record.state for record in records)
+    told = [f"{states['pruned']} stopped early as hopeless"] if states["pruned"] else []
+    told += [f"{states['failed']} failed"] if states["failed"] else []
+    more = f" ({listing(told)})" if told else ""
+    spent = [record.trial_s for record in records if record.trial_s is not None]
+    per_trial = f", {clock(median(spent))} for a trial (median)" if spent else ""
+    first = ""
+    if search.first_within_s is not None:
+        first = f" The first strategy within the bound was there after {clock(search.first_within_s)}."
+    stopped = f" Why it ended: {search.stopped}." if search.stopped else ""
+    sizes = [size(r.size_bytes) for r in (report.float_search, report.chosen_search) if r.size_bytes]
+    weights = f" Constants as deployed: float32 {sizes[0]}, chosen {sizes[1]}." if len(sizes) == 2 else ""
+    return (
+        f"{plural(len(records), 'trial')}{more} in {clock(search.seconds)}{per_trial}; sampler {search.sampler}, "
+        f"seed {search.seed}, objectives {listing(search.objectives)}.{first}{stopped}{weights}"
+    )

@@ -1,0 +1,204 @@
+"""From the outcome of a search to what a report says of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from ..environment import Environment
+from ..metrics import Metric
+from ..split import SplitRecord
+from ..strategy import WEIGHTED_KINDS, Choice, Strategy
+from .data import FILES, BlockerRow, LayerRow, PeerRow, ReportData, SearchFacts
+from .metric_text import describe_metric
+
+if TYPE_CHECKING:
+    from ..compare import Comparison
+    from ..model import Layer, Model
+    from ..search import SearchResult, SearchSpace
+    from ..spec import HardwareSpec
+
+Times = Mapping[str, float]
+"""Layer -> seconds of its kernels; what belongs to no layer stands under ``""``."""
+
+
+def from_search(
+    result: SearchResult,
+    *,
+    model: Model,
+    spec: HardwareSpec,
+    space: SearchSpace,
+    metric: Metric,
+    split: SplitRecord,
+    environment: Environment,
+    strategy: Strategy | None = None,
+    float_times: Times | None = None,
+    chosen_times: Times | None = None,
+    sampler: str = "tpe",
+    seed: int = 0,
+    name: str | None = None,
+    rounds: int | None = None,
+    peers: Comparison | None = None,
+    files: Sequence[str] = FILES,
+) -> ReportData:
+    """What a report says of ``result``.
+
+    ``strategy`` is the answer (that of ``result.best`` by default), ``float_times`` and ``chosen_times`` the
+    kernel times of float32 and of it. ``name`` is what the report calls the model, else it is named after its
+    file. ``peers`` are other engines, measured on the same samples; ``rounds`` those of the final latency.
+    """
+    chosen = strategy or result.best.strategy or Strategy(model.hash, spec.name)
+    floats = float_times or result.times.times.get("float32") or {}
+    layers = _Layers(result, space, spec, chosen, floats, chosen_times or {})
+    return ReportData(
+        model_name=name or model_name(model.source),
+        model_source=PurePath(model.source).name,
+        model_hash=model.hash,
+        hw_name=spec.name,
+        hw_description=spec.description,
+        metric=describe_metric(metric),
+        max_drop=result.goal.max_drop,
+        outcome=result.outcome,
+        float_search=result.float,
+        chosen_search=result.best,
+        float_test=result.float_test,
+        chosen_test=result.test,
+        records=result.records,
+        front=result.front,
+        layers=tuple(layers.row(layer) for layer in model.layers),
+        split=split,
+        environment=environment,
+        search=SearchFacts(
+            sampler=sampler,
+            seed=seed,
+            seconds=result.seconds,
+            stopped=result.stopped,
+            error=None if result.error is None else result.error.what,
+            first_within_s=result.first_within_s,
+            objectives=result.goal.objectives,
+        ),
+        blockers=tuple(BlockerRow(b.layers, b.cause, b.share) for b in result.blockers),
+        peers=() if peers is None else _peers(peers),
+        inputs=model.inputs,
+        batch=model.batch,
+        float_other_s=floats.get(""),
+        chosen_other_s=None if chosen_times is None else chosen_times.get(""),
+        rounds=rounds,
+        files=tuple(files),
+    )
+
+
+def model_name(source: str) -> str:
+    """What to call a model: its file's name, or the folder's where the file is called model.onnx."""
+    path = PurePath(source)
+    if path.stem.lower() in ("model", "network", "net") and path.parent.name:
+        return path.parent.name
+    return path.stem or "the model"
+
+
+class _Layers:
+    """Rows of layers, from the tables that the search filled."""
+
+    def __init__(
+        self,
+        result: SearchResult,
+        space: SearchSpace,
+        spec: HardwareSpec,
+        strategy: Strategy,
+        floats: Times,
+        chosen: Times,
+    ) -> None:
+        self._known = result.sensitivities
+        self._spec, self._strategy = spec, strategy
+        self._groups = {name: group for group in space.groups for name in group.layers}
+        self._integer = {
+            (member.layer, scheme.precision)
+            for group in space.groups
+            for member in group.members
+            for scheme in member.integer
+        }
+        self._floats, self._chosen = floats, chosen
+        timed = {k: v for k, v in result.times.times.items() if k.split("/")[0] != "float32"}
+        self._quantized = [times for times in timed.values() if times]
+
+    def row(self, layer: Layer) -> LayerRow:
+        choice = self._strategy.choice(layer.name)
+        group = self._groups.get(layer.name)
+        quantizable, reason = layer.quantizable, layer.reason
+        if quantizable and group is None and layer.kind != "shape":
+            quantizable, reason = False, f"{self._spec.name} runs {layer.kind.replace('_', ' ')} in float32 alone"
+        has_integers = (layer.name, choice.precision) in self._integer
+        return LayerRow(
+            name=layer.name,
+            kind=layer.kind,
+            op_type=layer.op_type,
+            input_shapes=layer.input_shapes,
+            output_shape=layer.output_shape,
+            macs=layer.macs,
+            params=layer.params,
+            precision=choice.precision,
+            granularity=str(choice.granularity) if has_integers and layer.kind in WEIGHTED_KINDS else None,
+            calibrator=choice.calibrator if has_integers else None,
+            sensitivity=self._sensitivity(layer.name, choice),
+            group=group.layers if group is not None and len(group.schemes) > 1 else (),
+            float_s=_of(self._floats, layer.name),
+            chosen_s=_of(self._chosen, layer.name),
+            quantized_s=self._quantized_s(layer.name),
+            quantizable=quantizable,
+            reason=reason,
+        )
+
+    def _sensitivity(self, name: str, choice: Choice) -> float | None:
+        """The least loss probed for the group at the precision chosen, or else at any."""
+        group = self._groups.get(name)
+        if group is None:
+            return None
+        probed = self._losses(group.name)
+        exact = [probed[str(s)] for s in group.schemes if str(s) in probed and s.precision == choice.precision]
+        return min(exact or probed.values(), default=None)
+
+    def _losses(self, group: str) -> dict[str, float]:
+        """Scheme, as text -> least loss over the calibrators probed."""
+        least: dict[str, float] = {}
+        for (name, scheme, _), loss in self._known.losses.items():
+            if name == group:
+                least[scheme] = min(loss, least.get(scheme, math.inf))
+        return least
+
+    def _quantized_s(self, name: str) -> float | None:
+        times = [table[name] for table in self._quantized if name in table]
+        return min(times, default=None)
+
+
+def _of(times: Times, name: str) -> float | None:
+    """A layer's time: 0 where others were timed and it was not, since a neighbour's kernel does its work."""
+    return None if not times else float(times.get(name, 0.0))
+
+
+def _peers(comparison: Comparison) -> tuple[PeerRow, ...]:
+    measured = comparison.rows[0].latency is not None
+    rows = []
+    for row in comparison.rows:
+        latency, accuracy = row.latency, row.accuracy
+        change = None if accuracy is None else accuracy.change
+        ends = None
+        if accuracy is not None and accuracy.change_low is not None and accuracy.change_high is not None:
+            ends = (accuracy.change_low, accuracy.change_high)
+        rows.append(
+            PeerRow(
+                label=row.label,
+                latency_s=None if latency is None else latency.median_s,
+                latency_interval=None if latency is None else (latency.low_s, latency.high_s),
+                latency_ratio=latency.ratio if latency is not None and measured else None,
+                latency_ratio_interval=(latency.ratio_low, latency.ratio_high) if latency and measured else None,
+                accuracy=None if accuracy is None else accuracy.value,
+                accuracy_interval=None if accuracy is None else (accuracy.low, accuracy.high),
+                accuracy_change=change,
+                accuracy_change_interval=ends,
+                size_bytes=row.size_bytes,
+                note=row.note,
+            )
+        )
+    return tuple(rows)

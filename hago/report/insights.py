@@ -1,0 +1,165 @@
+"""What the layers show, in sentences: who gained, where integers are slower, who is fragile."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from .data import NOISE, LayerRow, ReportData
+from .text import duration, listing, percent, plural
+
+_NAMED = 4  # layers that a sentence names before it counts the rest
+_SMALL = 0.01  # shares below this are not worth a sentence
+
+
+def findings(report: ReportData) -> tuple[str, ...]:
+    """Sentences about the layers, the most useful first; none where nothing was timed or probed."""
+    found = [*_slower(report), *_gains(report), *_fragile(report), *_conversions(report), *_ways(report)]
+    return tuple(found)
+
+
+def why(report: ReportData, row: LayerRow) -> str:
+    """What there is to say of one layer beyond its numbers; empty where they say it all."""
+    if row.moves_data:
+        return "moves data, in its neighbours' type"
+    if not row.quantizable:
+        return row.reason or "cannot be quantized"
+    if row.is_slower:
+        return f"slower than in float32 by {duration(-(row.saved_s or 0.0), 2)}"
+    parts = []
+    if not row.is_quantized:
+        parts.append(_left_in_float(report, row))
+    if row.float_s is not None and row.chosen_s == 0 and row.float_s > 0:
+        parts.append("done in a neighbour's kernel")
+    return ", ".join(part for part in parts if part)
+
+
+def _left_in_float(report: ReportData, row: LayerRow) -> str:
+    """What quantizing a layer would bring and cost that the search left in float32."""
+    parts = []
+    if row.would_be_slower:
+        parts.append(f"quantized it takes {duration(row.quantized_s, 2)}, longer than in float32")
+    elif row.float_s and row.quantized_s:
+        saved = row.float_s - row.quantized_s
+        if saved > NOISE * row.float_s:
+            parts.append(f"quantized it would save {duration(saved, 2)}")
+        else:
+            parts.append("quantized it is no faster")
+    share = noise_share(report, row)
+    if share is not None and share >= _SMALL:
+        parts.append(f"and bring {percent(share)} of the noise" if parts else f"{percent(share)} of the noise")
+    if not parts:
+        return "" if report.is_float else "left in float32 by the search"
+    return " ".join(parts)
+
+
+def noise_share(report: ReportData, row: LayerRow) -> float | None:
+    """The layer's (its group's) part of the noise of all groups probed."""
+    groups = _noise_by_group(report.layers)
+    total = sum(groups.values())
+    if row.sensitivity is None or not total or row.sensitivity == float("inf"):
+        return None
+    return row.sensitivity / total
+
+
+def _noise_by_group(layers: Sequence[LayerRow]) -> dict[tuple[str, ...], float]:
+    """Noise of each group of layers, once."""
+    return {
+        row.group or (row.name,): row.sensitivity
+        for row in layers
+        if row.sensitivity is not None and row.sensitivity != float("inf")
+    }
+
+
+def _slower(report: ReportData) -> list[str]:
+    """Where integers take longer than float32, chosen or not."""
+    found = []
+    chosen = sorted((row for row in report.layers if row.is_slower), key=lambda row: row.saved_s or 0.0)
+    if chosen:
+        lost = -sum(row.saved_s or 0.0 for row in chosen)
+        precisions = listing(dict.fromkeys(row.precision for row in chosen))
+        names = listing([f"{row.name} (+{duration(-(row.saved_s or 0), 2)})" for row in chosen], _NAMED)
+        found.append(
+            f"{precisions} is slower than float32 in {plural(len(chosen), 'layer')}: {names}. "
+            f"{'It loses' if len(chosen) == 1 else 'Together they lose'} {duration(lost, 2)}. That can still "
+            "pay: going back to floats between quantized neighbours costs conversions."
+        )
+    kept = [row for row in report.layers if row.would_be_slower]
+    if kept:
+        kept.sort(key=lambda row: (row.float_s or 0.0) - (row.quantized_s or 0.0))
+        names = listing(
+            [f"{row.name} ({duration(row.quantized_s, 2)} against {duration(row.float_s, 2)})" for row in kept],
+            _NAMED,
+        )
+        verb = "takes" if len(kept) == 1 else "take"
+        stay = "stays in float32 and" if len(kept) == 1 else "stay in float32 and"
+        found.append(f"{plural(len(kept), 'layer')} {stay} {verb} longer when quantized: {names}.")
+    if not found and any(row.is_quantized and row.chosen_s for row in report.layers):
+        found.append("No quantized layer is slower than it was in float32.")
+    return found
+
+
+def _gains(report: ReportData) -> list[str]:
+    """The layers from which most of the time is saved."""
+    gains = [(row, row.saved_s) for row in report.layers if row.is_quantized and row.saved_s]
+    total = sum(saved for _, saved in gains if saved > 0)
+    best = sorted((g for g in gains if g[1] > 0), key=lambda gain: -gain[1])[:3]
+    if not best or total <= 0 or len(gains) <= 3:
+        return []
+    names = listing([f"{row.name} ({duration(saved, 2)})" for row, saved in best])
+    share = sum(saved for _, saved in best) / total
+    return [f"Most is gained in {names}: {percent(share)} of all that quantized layers save."]
+
+
+def _fragile(report: ReportData) -> list[str]:
+    """The groups of layers from which most of the noise would come."""
+    groups = _noise_by_group(report.layers)
+    total = sum(groups.values())
+    if not total or len(groups) < 3:
+        return []
+    worst = sorted(groups.items(), key=lambda item: -item[1])[:2]
+    precision = {row.name: row.precision for row in report.layers}
+    names = [
+        f"{group[0]} ({percent(noise / total)} of the noise, chosen: {precision.get(group[0], 'float32')})"
+        for group, noise in worst
+    ]
+    return [f"Most sensitive to quantization: {listing(names)}."]
+
+
+def _conversions(report: ReportData) -> list[str]:
+    """What conversions and layout changes take, where that is worth a word."""
+    other = report.chosen_other_s
+    if not other or report.is_float:
+        return []
+    total = other + sum(row.chosen_s or 0.0 for row in report.layers)
+    if other < _SMALL * total:
+        return []
+    return [
+        f"Conversions between floats and integers, and changes of layout, take {duration(other, 2)}: "
+        f"{percent(other / total)} of the time in kernels."
+    ]
+
+
+def _ways(report: ReportData) -> list[str]:
+    """Which granularities and calibrators were chosen, counted."""
+    quantized = [row for row in report.layers if row.is_quantized]
+    granularities = Counter(readable(row.granularity) for row in quantized if row.granularity)
+    calibrators = Counter(readable(row.calibrator) for row in quantized if row.calibrator)
+    parts = []
+    if granularities:
+        told = listing([f"{n} {name}" for name, n in granularities.most_common()])
+        parts.append(f"Scales of weights: {told}.")
+    if calibrators:
+        told = listing([f"{n} by {name}" for name, n in calibrators.most_common()])
+        parts.append(f"Ranges of activations: {told}.")
+    return [" ".join(parts)] if parts else []
+
+
+def readable(name: str | None) -> str:
+    """``per_group:32`` as "per group of 32", ``minmax`` as "min-max", ``mse`` as "squared error"."""
+    if name is None:
+        return ""
+    known = {"minmax": "min-max", "mse": "squared error", "entropy": "entropy (KL)"}
+    kind, _, group = name.partition(":")
+    text = known.get(kind, kind.replace("_", " "))
+    return f"{text} of {group}" if group else text

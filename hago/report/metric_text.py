@@ -1,0 +1,106 @@
+"""Values of a metric and changes of it, as text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..metrics import Metric
+from .data import MetricInfo
+from .text import NOTHING, significant, signed
+
+_KNOWN = {
+    "top1": MetricInfo("top-1", "share"),
+    "top5": MetricInfo("top-5", "share"),
+    "cosine": MetricInfo("cosine similarity", "", against_float=True),
+    "sqnr": MetricInfo("SQNR", "dB", against_float=True),
+}
+
+
+def describe_metric(metric: Metric) -> MetricInfo:
+    """How this metric is told; one made of a function is a plain number under its own name."""
+    known = _KNOWN.get(metric.name)
+    if known is not None:
+        return known
+    name = "mean squared error" if metric.name == "mse" else metric.name
+    return MetricInfo(name, "", metric.higher_is_better, metric.needs_float)
+
+
+@dataclass(frozen=True)
+class MetricText:
+    """Writes values of one metric. ``places`` are the digits after the point, of points where a share."""
+
+    info: MetricInfo
+    places: int
+
+    @classmethod
+    def of(cls, info: MetricInfo, max_drop: float, n_samples: int | None, value: float | None) -> MetricText:
+        """Digits that show one sample's difference and write ``max_drop`` as it is."""
+        if info.unit == "share":
+            fine = max_drop > 0 and not math.isclose(max_drop * 1000, round(max_drop * 1000), abs_tol=1e-9)
+            return cls(info, 2 if fine or (n_samples or 0) >= 5000 else 1)
+        if info.unit == "dB":
+            return cls(info, 1)
+        scale = max_drop if max_drop > 0 else abs(value or 1.0) / 100
+        return cls(info, min(9, max(3, 1 - math.floor(math.log10(scale)))) if scale > 0 else 4)
+
+    @property
+    def is_share(self) -> bool:
+        return self.info.unit == "share"
+
+    @property
+    def factor(self) -> float:
+        """From the metric's unit to the one that changes are told in."""
+        return 100.0 if self.is_share else 1.0
+
+    @property
+    def change_unit(self) -> str:
+        """What changes are told in: "points", "dB" or nothing."""
+        return "points" if self.is_share else self.info.unit
+
+    def value(self, value: float | None) -> str:
+        """``91.3 %``, ``38.2 dB``, ``0.0123``."""
+        if value is None:
+            return NOTHING
+        if not math.isfinite(value) or (abs(value) >= 1e5 and not self.is_share):
+            return significant(value)
+        unit = " %" if self.is_share else " dB" if self.info.unit == "dB" else ""
+        return f"{value * self.factor:.{self.places}f}".replace("-", "−") + unit
+
+    def interval(self, value: float | None, interval: tuple[float, float] | None) -> str:
+        """``91.3 % (88.6 to 93.4)``."""
+        if value is None or interval is None:
+            return self.value(value)
+        return f"{self.value(value)} ({self.interval_ends(interval)})"
+
+    def interval_ends(self, interval: tuple[float, float]) -> str:
+        """``88.6 to 93.4``, without the unit."""
+        low, high = (self.value(v).split(" ")[0] for v in interval)
+        return f"{low} to {high}"
+
+    def number(self, amount: float, places: int | None = None) -> str:
+        """An amount of change without sign or unit: ``0.2``."""
+        return f"{abs(amount) * self.factor:.{self.places if places is None else places}f}"
+
+    def amount(self, amount: float, places: int | None = None) -> str:
+        """An amount of change: ``0.2 points``, ``1.0 point``."""
+        text = self.number(amount, places)
+        unit = "point" if self.is_share and float(text) == 1 else self.change_unit
+        return f"{text} {unit}".rstrip()
+
+    def change(self, change: float | None) -> str:
+        """``−0.2``, in points where a share."""
+        return NOTHING if change is None else signed(change * self.factor, self.places)
+
+    def change_interval(self, change: float | None, interval: tuple[float, float] | None) -> str:
+        """``−0.2 (−0.8 to +0.4)``."""
+        if change is None or interval is None:
+            return self.change(change)
+        return f"{self.change(change)} ({self.change(interval[0])} to {self.change(interval[1])})"
+
+    def beyond(self, drop: float, bound: float) -> tuple[str, str]:
+        """A drop and the bound it breaks, with digits enough that the two differ."""
+        for places in range(self.places, self.places + 4):
+            if self.number(drop, places) != self.number(bound, places):
+                break
+        return self.amount(drop, places), self.number(bound, places)

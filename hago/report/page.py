@@ -1,0 +1,277 @@
+"""What the templates are filled with: every number already a text, every bar already a width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..record import Record
+from .answer import Answer, metric_text, tell
+from .data import LayerRow, PeerRow, ReportData
+from .facts import facts, files, precisions, python_snippet, shell_snippet
+from .insights import findings, readable, why
+from .metric_text import MetricText
+from .pareto import Plot, plot
+from .tables import Name, Table
+from .text import (
+    MINUS,
+    NOTHING,
+    clock,
+    count,
+    duration,
+    duration_interval,
+    factor,
+    percent,
+    plural,
+    ratio_interval,
+    shape,
+    size,
+)
+from .timestrip import Strip, strip
+
+# Precisions that have a colour of their own; every other one shares a colour, and says its name anyway.
+COLOURED = ("int8", "int7", "bfloat16", "float16", "float32", "quantized", "other")
+_LONG_TABLE = 60  # rows beyond which a table begins closed
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One large number: what it is of, the number, and what belongs to it."""
+
+    label: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """One row of the layer map. Widths are percent of the longest bar of their column."""
+
+    row: LayerRow
+    what: str
+    chip: str
+    ways: str
+    noise: str
+    noise_width: float
+    float_text: str
+    float_width: float
+    other_text: str
+    other_width: float
+    speed: str
+    change: str
+    slow: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole page. ``first`` and ``second`` name the two times that are compared layer by layer."""
+
+    report: ReportData
+    answer: Answer
+    tiles: tuple[Tile, ...]
+    plots: tuple[Plot, ...]
+    front: Table
+    findings: tuple[str, ...]
+    strips: tuple[Strip, ...]
+    second: str
+    layers: tuple[LayerView, ...]
+    has_times: bool
+    has_noise: bool
+    layer_table: Table
+    legend: tuple[str, ...]
+    trials: Table
+    failed: int
+    peers: Table
+    facts: tuple[tuple[str, str], ...]
+    files: tuple[tuple[str, str], ...]
+    shell: str
+    python: str
+
+
+def make_page(report: ReportData) -> Page:
+    """Everything that the templates show of this report."""
+    metric = metric_text(report)
+    layers = _layers(report)
+    plots = [plot(report, metric, *sizes) for sizes in ((880, 430, "wide"), (420, 380, "narrow"))]
+    strips = [strip(report, *sizes) for sizes in ((880, "wide"), (400, "narrow"))]
+    second = "quantized" if report.is_float else "chosen"
+    used = {view.row.precision for view in layers if not view.row.moves_data}
+    return Page(
+        report=report,
+        answer=tell(report),
+        tiles=_tiles(report, metric),
+        plots=tuple(p for p in plots if p is not None),
+        front=_records_table(report, metric, report.front),
+        findings=findings(report),
+        strips=tuple(s for s in strips if s is not None),
+        second=second,
+        layers=layers,
+        has_times=any(view.row.float_s is not None for view in layers),
+        has_noise=any(view.row.sensitivity is not None for view in layers),
+        layer_table=_layer_table(layers, second),
+        legend=tuple(sorted(used, key=lambda p: (p == "float32", p))),
+        trials=_records_table(report, metric, report.records),
+        failed=sum(record.state == "failed" for record in report.records),
+        peers=_peers(report, metric),
+        facts=facts(report, metric),
+        files=files(report),
+        shell=shell_snippet(),
+        python=python_snippet(report),
+    )
+
+
+def colour_class(precision: str) -> str:
+    """The CSS class of a precision."""
+    return precision if precision in COLOURED else "unknown"
+
+
+def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
+    record, floats = report.chosen, report.float
+    tiles = []
+    if record.latency_s is not None:
+        value = duration(record.latency_s)
+        detail = "float32, the answer here"
+        if record.latency_ratio and not report.is_float:
+            value = f"{factor(1 / record.latency_ratio)}×"
+            detail = (
+                f"{duration(record.latency_s / record.latency_ratio)} → {duration(record.latency_s)}; takes "
+                f"{ratio_interval(record.latency_ratio, record.latency_ratio_interval)} of float32's time"
+            )
+        tiles.append(Tile("Latency" if report.is_float else "Speed", value, detail))
+    if record.accuracy is not None:
+        detail = f"95 % CI {metric.interval_ends(record.accuracy_interval)}" if record.accuracy_interval else ""
+        if record.accuracy_change is not None and not report.is_float and not report.metric.against_float:
+            unit = f" {metric.change_unit}".rstrip()
+            change = metric.change_interval(record.accuracy_change, record.accuracy_change_interval)
+            detail = f"float32 {metric.value(record.accuracy - record.accuracy_change)}; change {change}{unit}"
+        if record.n_samples:
+            detail += f"; {record.n_samples:,} {record.part} samples"
+        name = report.metric.name
+        tiles.append(Tile(name[0].upper() + name[1:], metric.value(record.accuracy), detail.lstrip("; ")))
+    if record.size_bytes:
+        detail = "weights and other constants, as deployed"
+        if floats.size_bytes and not report.is_float:
+            detail = f"float32 {size(floats.size_bytes)}; {detail}"
+        tiles.append(Tile("Size", size(record.size_bytes), detail))
+    trials = len(report.records)
+    tiles.append(Tile("Search", clock(report.search.seconds), f"{plural(trials, 'trial')}, all compiled and measured"))
+    return tuple(tiles)
+
+
+def _layers(report: ReportData) -> tuple[LayerView, ...]:
+    others = [row.quantized_s if report.is_float else row.chosen_s for row in report.layers]
+    longest = max([row.float_s or 0.0 for row in report.layers] + [t or 0.0 for t in others], default=0.0)
+    loudest = max((_finite(row.sensitivity) for row in report.layers), default=0.0)
+    return tuple(_layer(report, row, other, longest, loudest) for row, other in zip(report.layers, others, strict=True))
+
+
+def _layer(
+    report: ReportData, row: LayerRow, other: float | None, longest: float, loudest: float
+) -> LayerView:
+    saved = None if row.float_s is None or other is None else row.float_s - other
+    both = bool(row.float_s and other)
+    ways = [readable(way) for way in (row.granularity, row.calibrator) if way]
+    noise = "failed" if row.sensitivity == float("inf") else percent(row.sensitivity)
+    return LayerView(
+        row=row,
+        what=_what(row),
+        chip="" if row.moves_data else row.precision,
+        ways=" · ".join(ways) if row.is_quantized else "",
+        noise=noise,
+        noise_width=_width(_finite(row.sensitivity), loudest),
+        float_text=_time(row.float_s),
+        float_width=_width(row.float_s or 0.0, longest),
+        other_text=_time(other),
+        other_width=_width(other or 0.0, longest),
+        speed=f"{factor(row.float_s / other)}×" if both and row.float_s and other else NOTHING,
+        change=NOTHING if not saved else f"{MINUS if saved > 0 else '+'}{duration(abs(saved), 2)}",
+        slow=row.is_slower or (report.is_float and row.would_be_slower),
+        why=why(report, row),
+    )
+
+
+def _what(row: LayerRow) -> str:
+    """Operator, shapes and sizes of a layer in one line."""
+    inputs = ", ".join(shape(dims) for dims in row.input_shapes)
+    text = f"{row.op_type} {inputs} → {shape(row.output_shape)}"
+    if row.macs:
+        text += f" · {count(row.macs)} MAC"
+    return text + (f" · {count(row.params)} parameters" if row.params else "")
+
+
+def _time(seconds: float | None) -> str:
+    return "in a neighbour" if seconds == 0 else duration(seconds)
+
+
+def _finite(value: float | None) -> float:
+    return 0.0 if value is None or value == float("inf") else value
+
+
+def _width(value: float, longest: float) -> float:
+    return round(100 * value / longest, 2) if longest > 0 else 0.0
+
+
+def _layer_table(layers: tuple[LayerView, ...], second: str) -> Table:
+    header = (
+        "layer", "operator", "precision", "weights, ranges", "sensitivity", "time, float32", f"time, {second}",
+        "change", "speed-up", "remark",
+    )  # fmt: skip
+    rows = [
+        (
+            Name(view.row.name), view.what, view.chip, view.ways, view.noise, view.float_text, view.other_text,
+            view.change, ("slower: " if view.slow else "") + view.speed, view.why,
+        )
+        for view in layers
+    ]  # fmt: skip
+    return Table.of(header, rows, (4, 5, 6, 7, 8), "All layers, in the order of the model")
+
+
+def _records_table(report: ReportData, metric: MetricText, records: tuple[Record, ...]) -> Table:
+    unit = f", {metric.change_unit}" if metric.change_unit else ""
+    header = (
+        "trial", "strategy", "state", "latency / float32", "latency", f"change of {report.metric.name}{unit}",
+        report.metric.name, "size", "quantized", "took", "remark",
+    )  # fmt: skip
+    on_front = {record.id for record in report.front}
+    rows = []
+    for record in records:
+        state = "chosen" if record.id == report.chosen_search.id else record.state
+        if state == "ok":
+            state = "front" if record.id in on_front else "ok"
+        is_float = record.id < 0
+        change = metric.change_interval(record.accuracy_change, record.accuracy_change_interval)
+        rows.append((
+            NOTHING if is_float else str(record.id),
+            record.label,
+            "stopped early" if state == "pruned" else state,
+            "1" if is_float else ratio_interval(record.latency_ratio, record.latency_ratio_interval),
+            duration(record.latency_s),
+            NOTHING if is_float else change,
+            metric.value(record.accuracy),
+            size(record.size_bytes),
+            precisions(record.strategy),
+            NOTHING if record.trial_s is None else clock(record.trial_s),
+            record.reason or "",
+        ))  # fmt: skip
+    return Table.of(header, rows, (0, 3, 4, 5, 6, 7, 9))
+
+
+def _peers(report: ReportData, metric: MetricText) -> Table:
+    unit = f", {metric.change_unit}" if metric.change_unit else ""
+    header = ("engine", "latency", "ratio", report.metric.name, f"change{unit}", "size", "remark")
+    return Table.of(header, [_peer(row, metric) for row in report.peers], (1, 2, 3, 4, 5))
+
+
+def _peer(row: PeerRow, metric: MetricText) -> tuple[str, ...]:
+    return (
+        row.label,
+        duration_interval(row.latency_s, row.latency_interval),
+        ratio_interval(row.latency_ratio, row.latency_ratio_interval),
+        metric.interval(row.accuracy, row.accuracy_interval),
+        metric.change_interval(row.accuracy_change, row.accuracy_change_interval),
+        size(row.size_bytes),
+        row.note or "",
+    )
+
+
+__all__ = ["LayerView", "Page", "Tile", "colour_class", "make_page"]

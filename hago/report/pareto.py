@@ -1,0 +1,228 @@
+"""The plot of latency against accuracy: where every mark goes. ``pareto.svg.j2`` draws it.
+
+Notation: x is the latency as a part of float32's, y the change of the metric against float32 (better is up,
+whatever the metric), both with 95 % intervals from paired measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..record import Record
+from .data import ReportData
+from .metric_text import MetricText
+from .scale import Scale, padded
+from .text import duration, ratio_interval, significant
+
+# Beyond this many times the bound, what a strategy loses is of no interest: the frame ends there.
+_FRAME_DROPS = 4.0
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One record. ``kind``: "trial", "pruned", "front", "chosen", "test" or "float"; ``arms`` are the ends of
+    its error bars (x low, x high, y low, y high), ``off`` says that it lies outside of the frame."""
+
+    kind: str
+    x: float
+    y: float
+    title: str
+    arms: tuple[float, float, float, float] | None = None
+    off: str = ""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A short text beside a mark."""
+
+    text: str
+    x: float
+    y: float
+    anchor: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A place on an axis, its number, and what the number means in the other unit."""
+
+    at: float
+    text: str
+    second: str = ""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Everything to draw, in pixels of ``width`` x ``height``; the frame is left, top, right, bottom."""
+
+    name: str
+    width: int
+    height: int
+    frame: tuple[float, float, float, float]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    x_title: str
+    y_title: str
+    y_title_right: str
+    marks: tuple[Mark, ...]
+    labels: tuple[Label, ...]
+    front_line: str
+    bound_y: float
+    bound_text: str
+    float_x: float
+    float_y: float
+    test_line: tuple[float, float, float, float] | None
+    outside: int
+
+
+@dataclass(frozen=True)
+class _Point:
+    record: Record
+    kind: str
+    x: float
+    y: float
+    x_ends: tuple[float, float]
+    y_ends: tuple[float, float]
+
+
+def plot(report: ReportData, metric: MetricText, width: int, height: int, name: str) -> Plot | None:
+    """The plot at this size, or None where nothing was measured that could be drawn."""
+    points = list(_points(report))
+    if len(points) < 2:
+        return None
+    compact = width < 600
+    left, right = (50, width - 14) if compact else (64, width - 66)
+    top, bottom = 14, height - 62
+    x_axis, y_axis = _axes(points, report, (left, right), (bottom, top))
+    order = {"pruned": 0, "trial": 0, "front": 1, "float": 2, "test": 3, "chosen": 4}
+    points.sort(key=lambda point: order[point.kind])
+    marks = tuple(_mark(point, report, metric, x_axis, y_axis) for point in points)
+    front = [m for m in marks if m.kind in ("front", "float", "chosen")]
+    on_front = {r.id for r in report.front}
+    line = sorted(
+        (m.x, m.y)
+        for p, m in zip(points, marks, strict=True)
+        if m in front and p.record.id in on_front and not m.off
+    )
+    by_kind = {m.kind: m for m in marks}
+    chosen, test = by_kind.get("chosen"), by_kind.get("test")
+    sign = 1 if report.metric.higher_is_better else -1
+    float_s = report.float_search.latency_s
+    base = report.float_search.accuracy
+    return Plot(
+        name=name,
+        width=width,
+        height=height,
+        frame=(left, top, right, bottom),
+        x_ticks=tuple(
+            Tick(x_axis(v), significant(v, 2), "" if float_s is None else duration(v * float_s, 2))
+            for v in x_axis.ticks(5 if compact else 9)
+            if v > 0
+        ),
+        y_ticks=tuple(
+            Tick(y_axis(v), metric.change(sign * v), _absolute(metric, base, sign * v))
+            for v in y_axis.ticks(6 if compact else 8)
+        ),
+        x_title="latency as a part of float32’s" + ("" if float_s is None else " (below: the time)"),
+        y_title=f"change of {report.metric.name}" + (f", {metric.change_unit}" if metric.change_unit else ""),
+        y_title_right=report.metric.name,
+        marks=marks,
+        labels=tuple(_labels(by_kind, (left, top, right, bottom))),
+        front_line=" ".join(f"{x},{y}" for x, y in line) if len(line) > 1 else "",
+        bound_y=y_axis(-report.max_drop),
+        bound_text=f"allowed: {metric.change(-sign * report.max_drop)}",
+        float_x=x_axis(1.0),
+        float_y=y_axis(0.0),
+        test_line=(chosen.x, chosen.y, test.x, test.y) if chosen and test else None,
+        outside=sum(bool(m.off) for m in marks),
+    )
+
+
+def _absolute(metric: MetricText, base: float | None, change: float) -> str:
+    return "" if base is None else metric.value(base + change)
+
+
+def _points(report: ReportData) -> Iterable[_Point]:
+    """float32 at (1, 0), the trials, and the answer: on the search samples and on the test samples."""
+    yield _Point(report.float_search, "float", 1.0, 0.0, (1.0, 1.0), (0.0, 0.0))
+    on_front = {record.id for record in report.front}
+    chosen = report.chosen_search
+    shown = [] if report.is_float else [(chosen, "chosen")]
+    if not report.is_float and report.chosen_test is not None and report.chosen_test.state == "ok":
+        shown.append((report.chosen_test, "test"))
+    for record in report.records:
+        if shown and record.id == chosen.id:
+            continue
+        kind = "pruned" if record.state == "pruned" else "front" if record.id in on_front else "trial"
+        shown.append((record, kind))
+    sign = 1 if report.metric.higher_is_better else -1
+    for record, kind in shown:
+        x, change = record.latency_ratio, record.accuracy_change
+        if record.state == "failed" or x is None or change is None or not abs(change) < float("inf"):
+            continue
+        low, high = record.accuracy_change_interval or (change, change)
+        y_ends = (low, high) if sign > 0 else (-high, -low)
+        yield _Point(record, kind, x, sign * change, record.latency_ratio_interval or (x, x), y_ends)
+
+
+def _axes(
+    points: list[_Point], report: ReportData, across: tuple[float, float], up: tuple[float, float]
+) -> tuple[Scale, Scale]:
+    """Axes that hold what matters, and of the other trials those that are near."""
+    bound = report.max_drop
+    answer = [p for p in points if p.kind in ("chosen", "test")]
+    core = [*answer, *(p for p in points if p.kind in ("front", "float") and p.y >= -_FRAME_DROPS * bound)]
+    xs = [x for p in core for x in p.x_ends]
+    ys = [y for p in core for y in p.y_ends] + [0.0, -bound]
+    x_low, x_high, y_low, y_high = min(xs), max(xs), min(ys), max(ys)
+    x_room, y_room = x_high + 0.25 * (x_high - x_low), y_low - 0.5 * (y_high - y_low)
+    near = [p for p in points if p.x <= x_room and p.y >= y_room]
+    x_low, x_high = padded(min(x_low, *(p.x for p in near)), max(x_high, *(p.x for p in near)), 0.06, 0.1)
+    y_low, y_high = padded(
+        min(y_low, *(p.y for p in near)), max(y_high, *(p.y for p in near)), 0.07, max(bound, 1e-12)
+    )
+    return Scale(max(x_low, 0.0), x_high, *across), Scale(y_low, y_high, *up)
+
+
+def _mark(point: _Point, report: ReportData, metric: MetricText, x_axis: Scale, y_axis: Scale) -> Mark:
+    off = "" if y_axis.holds(point.y) else "down" if point.y < y_axis.low else "up"
+    off = off or ("" if x_axis.holds(point.x) else "right")
+    arms = None
+    if point.kind in ("front", "chosen", "test") and not off:
+        arms = (*(x_axis(x) for x in point.x_ends), *(y_axis(y) for y in point.y_ends))
+    return Mark(point.kind, x_axis(point.x), y_axis(point.y), _title(point, metric), arms, off)
+
+
+def _title(point: _Point, metric: MetricText) -> str:
+    record = point.record
+    if point.kind == "float":
+        return f"float32: {duration(record.latency_s)}, {metric.info.name} {metric.value(record.accuracy)}"
+    name = {"chosen": "chosen: ", "test": "chosen, on the test samples: "}.get(point.kind, "")
+    unit = f" {metric.change_unit}".rstrip()
+    text = (
+        f"{name}{record.label}\n"
+        f"latency {ratio_interval(record.latency_ratio, record.latency_ratio_interval)} of float32’s"
+        f", {duration(record.latency_s)}\n"
+        f"{metric.info.name} {metric.value(record.accuracy)}, "
+        f"change {metric.change_interval(record.accuracy_change, record.accuracy_change_interval)}{unit}"
+    )
+    return text + ("\nstopped early: hopeless" if record.state == "pruned" else "")
+
+
+def _labels(by_kind: dict[str, Mark], frame: tuple[float, float, float, float]) -> Iterable[Label]:
+    """Names of the marks that matter, on the side where there is room and no other of them."""
+    left, top, right, bottom = frame
+    chosen, test = by_kind.get("chosen"), by_kind.get("test")
+    for kind, text in (("float", "float32"), ("chosen", "chosen"), ("test", "chosen, test samples")):
+        mark = by_kind.get(kind)
+        if mark is None or mark.off:
+            continue
+        above = kind != "float"
+        if kind == "test" and chosen is not None:
+            above = mark.y < chosen.y
+        if kind == "chosen" and test is not None:
+            above = mark.y <= test.y
+        anchor, x = ("end", mark.x - 10) if mark.x > (left + right) / 2 else ("start", mark.x + 10)
+        y = mark.y - 10 if above else mark.y + 20
+        yield Label(text, x, min(max(y, top + 14), bottom - 6), anchor, kind)

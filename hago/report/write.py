@@ -1,0 +1,50 @@
+"""Writes a report: ``report.html``, one file that needs nothing else, and ``report.md``."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+import jinja2
+
+from ..files import write_atomic
+from .data import ReportData
+from .page import colour_class, make_page
+from .tables import Name, markdown
+from .text import no_break
+
+HTML, MARKDOWN = "report.html", "report.md"
+_FOLDER = Path(__file__).parent
+
+
+def write_report(report: ReportData, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Writes both files into ``folder``, each whole or not at all; returns their paths.
+
+    Raises StorageError where they cannot be written.
+    """
+    target = Path(folder)
+    page = {"page": make_page(report), "report": report}
+    html, text = _templates().get_template("report.html.j2"), _templates().get_template("report.md.j2")
+    write_atomic(target / HTML, html.render(page))
+    write_atomic(target / MARKDOWN, text.render(page))
+    return target / HTML, target / MARKDOWN
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    """The templates. What they are filled with is escaped, but for the style sheet, which is ours."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=lambda name: name is not None and not name.endswith(".md.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(nb=no_break, md=markdown, colour=colour_class)
+    environment.filters["code"] = lambda text: markdown(Name(text))
+    environment.tests["name"] = lambda value: isinstance(value, Name)
+    style = (_FOLDER / "style.css").read_text(encoding="utf-8")
+    environment.globals["style"] = jinja2.utils.markupsafe.Markup(style)
+    return environment
