@@ -91,19 +91,15 @@ def resnet_layers(blocks: int = 3, stages: int = 3, seed: int = 0) -> tuple[Laye
             rows.append(_conv(f"{prefix}.conv2", channels, channels, side, random))
             rows.append(_other(f"{prefix}.add", "add", "Add", channels, side, random))
     rows.append(_other("pool", "global_avg_pool", "GlobalAveragePool", channels, side, random))
-    rows.append(
-        LayerRow(
-            "fc", "fully_connected", "Gemm", ((1, channels),), (1, 10), channels * 10, channels * 10 + 10,
-            sensitivity=2.1e-4, group=("fc",), float_s=0.6e-6, chosen_s=0.6e-6, quantized_s=0.9e-6,
-        )  # fmt: skip
-    )
-    rows.append(
-        LayerRow(
-            "softmax", "float", "Softmax", ((1, 10),), (1, 10), precision="float32", float_s=0.4e-6,
-            chosen_s=0.4e-6, quantizable=False, reason="Softmax runs in float",
-        )  # fmt: skip
-    )
-    return tuple(rows)
+    classifier = LayerRow(
+        "fc", "fully_connected", "Gemm", ((1, channels),), (1, 10), channels * 10, channels * 10 + 10,
+        sensitivity=2.1e-4, group=("fc",), float_s=0.6e-6, chosen_s=0.6e-6, quantized_s=0.9e-6,
+    )  # fmt: skip
+    softmax = LayerRow(
+        "softmax", "float", "Softmax", ((1, 10),), (1, 10), float_s=0.4e-6, chosen_s=0.4e-6, quantizable=False,
+        reason="Softmax runs in float",
+    )  # fmt: skip
+    return (*rows, classifier, softmax)
 
 
 def _conv(

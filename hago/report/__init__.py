@@ -2,6 +2,8 @@
 
     data = from_search(result, model=model, spec=spec, space=space, ...)
     write_report(data, "out")
+
+Nothing here measures or decides: `ReportData` is what is told, and the templates (``*.j2``) tell it.
 """
 
 from .data import BlockerRow, LayerRow, MetricInfo, PeerRow, ReportData, SearchFacts

@@ -41,7 +41,7 @@ class Answer:
 
 def metric_text(report: ReportData) -> MetricText:
     """How this report tells values of its metric."""
-    return MetricText.of(report.metric, report.max_drop, report.chosen.n_samples, report.float.accuracy)
+    return MetricText.of(report.metric, report.max_drop, report.chosen.n_samples, report.baseline.accuracy)
 
 
 def tell(report: ReportData) -> Answer:
@@ -133,7 +133,8 @@ class _Words:
             change = self.metric.change_interval(search.accuracy_change, search.accuracy_change_interval)
             notes.append(
                 f"On the search samples, where strategies were judged, its change was {change} "
-                f"{self.metric.change_unit}".rstrip() + ": the test samples alone are too few to overrule that."
+                f"{self.metric.change_unit}".rstrip()
+                + ": the test samples alone are too few to overrule that."
             )
         notes += [*self.in_the_way(), *self.faster_ones(), *self.search_notes()]
         return Answer(sentence, "Bound not met", BAD, tuple(notes))
@@ -158,7 +159,7 @@ class _Words:
         return f"this {cpu_name(environment.cpu)} ({plural(threads, 'thread')}{batch})"
 
     def float_numbers(self) -> str:
-        record, parts = self.report.float, []
+        record, parts = self.report.baseline, []
         if record.latency_s is not None:
             parts.append(duration(record.latency_s, 2))
         if record.accuracy is not None and not self.report.metric.against_float:
@@ -232,7 +233,7 @@ class _Words:
 
     def limit(self) -> str:
         """The value that a metric against float32's outputs has to keep."""
-        best = self.report.float.accuracy or 0.0
+        best = self.report.baseline.accuracy or 0.0
         sign = -1 if self.report.metric.higher_is_better else 1
         return self.metric.value(best + sign * self.report.max_drop)
 
@@ -247,7 +248,8 @@ class _Words:
     # What honesty adds.
 
     def doubts(self, record: Record, within: bool) -> list[str]:
-        report, notes = self.report, []
+        report = self.report
+        notes: list[str] = []
         interval = record.accuracy_change_interval
         if record.part == "search":
             notes.append(
@@ -272,8 +274,11 @@ class _Words:
         return notes
 
     def in_the_way(self) -> list[str]:
-        told = []
-        for cause, text in (("latency", "of float32's time, no faster quantized"), ("accuracy", "of the loss")):
+        told: list[str] = []
+        for cause, text in (
+            ("latency", "of float32's time, no faster quantized"),
+            ("accuracy", "of the loss"),
+        ):
             rows = [b for b in self.report.blockers if b.cause == cause]
             # Where speed is what is missing, what accuracy costs is no obstacle.
             if rows and not (self.report.outcome == NOT_FASTER and cause == "accuracy" and told):

@@ -200,13 +200,6 @@ class ReportData:
         return test if test is not None and test.state == "ok" else self.chosen_search
 
     @property
-    def float(self) -> Record:
-        """float32 on the part of `chosen`."""
-        if self.chosen.part == "test" and self.float_test is not None and self.float_test.state == "ok":
-            return self.float_test
-        return self.float_search
-
-    @property
     def is_float(self) -> bool:
         """Whether the answer is float32 itself."""
         strategy = self.chosen_search.strategy
@@ -222,3 +215,10 @@ class ReportData:
         drop = self.drop(record)
         # 10 samples of 1,000 are a drop of 0.01, whatever binary fractions say.
         return drop is not None and drop <= self.max_drop + 1e-9
+
+    @property
+    def baseline(self) -> Record:
+        """float32 on the part of `chosen`."""
+        if self.chosen.part == "test" and self.float_test is not None and self.float_test.state == "ok":
+            return self.float_test
+        return self.float_search

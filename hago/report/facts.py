@@ -118,8 +118,7 @@ def _accuracy(report: ReportData, metric: MetricText) -> str:
     )
     if metric.is_share:
         text += (
-            "Of a share: Wilson's. Of a change against float32, sample by sample: Bonett and Price's for paired "
-            "shares"
+            "Of a share: Wilson's. Of a change against float32, sample by sample: Bonett and Price's for paired shares"
         )
         p_value = report.chosen.p_value
         if p_value is not None and not report.is_float:

@@ -128,7 +128,10 @@ class _Layers:
         group = self._groups.get(layer.name)
         quantizable, reason = layer.quantizable, layer.reason
         if quantizable and group is None and layer.kind != "shape":
-            quantizable, reason = False, f"{self._spec.name} runs {layer.kind.replace('_', ' ')} in float32 alone"
+            quantizable, reason = (
+                False,
+                f"{self._spec.name} runs {layer.kind.replace('_', ' ')} in float32 alone",
+            )
         has_integers = (layer.name, choice.precision) in self._integer
         return LayerRow(
             name=layer.name,

@@ -26,31 +26,29 @@ def why(report: ReportData, row: LayerRow) -> str:
         return row.reason or "cannot be quantized"
     if row.is_slower:
         return f"slower than in float32 by {duration(-(row.saved_s or 0.0), 2)}"
-    parts = []
+    parts: list[str] = []
     if not row.is_quantized:
         parts.append(_left_in_float(report, row))
-    if row.float_s is not None and row.chosen_s == 0 and row.float_s > 0:
+    if row.float_s is not None and row.chosen_s == 0:
         parts.append("done in a neighbour's kernel")
     return ", ".join(part for part in parts if part)
 
 
 def _left_in_float(report: ReportData, row: LayerRow) -> str:
-    """What quantizing a layer would bring and cost that the search left in float32."""
+    """What quantizing a layer would bring and cost that stays in float32."""
     parts = []
-    if row.would_be_slower:
-        parts.append(f"quantized it takes {duration(row.quantized_s, 2)}, longer than in float32")
-    elif row.float_s and row.quantized_s:
+    if row.float_s and row.quantized_s:
         saved = row.float_s - row.quantized_s
-        if saved > NOISE * row.float_s:
-            parts.append(f"quantized it would save {duration(saved, 2)}")
+        if row.would_be_slower:
+            parts.append(f"slower, {duration(row.quantized_s, 2)}")
         else:
-            parts.append("quantized it is no faster")
+            parts.append(f"saves {duration(saved, 2)}" if saved > NOISE * row.float_s else "no faster")
     share = noise_share(report, row)
     if share is not None and share >= _SMALL:
-        parts.append(f"and bring {percent(share)} of the noise" if parts else f"{percent(share)} of the noise")
-    if not parts:
-        return "" if report.is_float else "left in float32 by the search"
-    return " ".join(parts)
+        parts.append(f"brings {percent(share)} of the noise")
+    if parts:
+        return f"if quantized: {', '.join(parts)}"
+    return "" if report.is_float else "left in float32 by the search"
 
 
 def noise_share(report: ReportData, row: LayerRow) -> float | None:
@@ -79,10 +77,10 @@ def _slower(report: ReportData) -> list[str]:
         lost = -sum(row.saved_s or 0.0 for row in chosen)
         precisions = listing(dict.fromkeys(row.precision for row in chosen))
         names = listing([f"{row.name} (+{duration(-(row.saved_s or 0), 2)})" for row in chosen], _NAMED)
+        together = f"Together they lose {duration(lost, 2)}. " if len(chosen) > 1 else ""
         found.append(
-            f"{precisions} is slower than float32 in {plural(len(chosen), 'layer')}: {names}. "
-            f"{'It loses' if len(chosen) == 1 else 'Together they lose'} {duration(lost, 2)}. That can still "
-            "pay: going back to floats between quantized neighbours costs conversions."
+            f"{precisions} is slower than float32 in {plural(len(chosen), 'layer')}: {names}. {together}"
+            "It can still pay: going back to floats between quantized neighbours costs conversions."
         )
     kept = [row for row in report.layers if row.would_be_slower]
     if kept:
@@ -91,9 +89,7 @@ def _slower(report: ReportData) -> list[str]:
             [f"{row.name} ({duration(row.quantized_s, 2)} against {duration(row.float_s, 2)})" for row in kept],
             _NAMED,
         )
-        verb = "takes" if len(kept) == 1 else "take"
-        stay = "stays in float32 and" if len(kept) == 1 else "stay in float32 and"
-        found.append(f"{plural(len(kept), 'layer')} {stay} {verb} longer when quantized: {names}.")
+        found.append(f"Left in float32, and slower when quantized: {names}.")
     if not found and any(row.is_quantized and row.chosen_s for row in report.layers):
         found.append("No quantized layer is slower than it was in float32.")
     return found
@@ -108,7 +104,7 @@ def _gains(report: ReportData) -> list[str]:
         return []
     names = listing([f"{row.name} ({duration(saved, 2)})" for row, saved in best])
     share = sum(saved for _, saved in best) / total
-    return [f"Most is gained in {names}: {percent(share)} of all that quantized layers save."]
+    return [f"The largest gains: {names}, {percent(share)} of all that quantized layers save."]
 
 
 def _fragile(report: ReportData) -> list[str]:

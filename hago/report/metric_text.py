@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..metrics import Metric
 from .data import MetricInfo
-from .text import NOTHING, significant, signed
+from .text import NOTHING, signed, significant
 
 _KNOWN = {
     "top1": MetricInfo("top-1", "share"),
@@ -83,10 +83,8 @@ class MetricText:
         return f"{abs(amount) * self.factor:.{self.places if places is None else places}f}"
 
     def amount(self, amount: float, places: int | None = None) -> str:
-        """An amount of change: ``0.2 points``, ``1.0 point``."""
-        text = self.number(amount, places)
-        unit = "point" if self.is_share and float(text) == 1 else self.change_unit
-        return f"{text} {unit}".rstrip()
+        """An amount of change: ``0.2 points``."""
+        return f"{self.number(amount, places)} {self.change_unit}".rstrip()
 
     def change(self, change: float | None) -> str:
         """``−0.2``, in points where a share."""

@@ -30,7 +30,6 @@ from .timestrip import Strip, strip
 
 # Precisions that have a colour of their own; every other one shares a colour, and says its name anyway.
 COLOURED = ("int8", "int7", "bfloat16", "float16", "float32", "quantized", "other")
-_LONG_TABLE = 60  # rows beyond which a table begins closed
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class LayerView:
     float_width: float
     other_text: str
     other_width: float
+    other_colour: str
     speed: str
     change: str
     slow: bool
@@ -64,7 +64,8 @@ class LayerView:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole page. ``first`` and ``second`` name the two times that are compared layer by layer."""
+    """The whole page. ``second`` names what is compared with float32 layer by layer; each of ``totals`` is a
+    name, float32's time, the second time, the change and the speed-up."""
 
     report: ReportData
     answer: Answer
@@ -75,6 +76,7 @@ class Page:
     strips: tuple[Strip, ...]
     second: str
     layers: tuple[LayerView, ...]
+    totals: tuple[tuple[str, str, str, str, str], ...]
     has_times: bool
     has_noise: bool
     layer_table: Table
@@ -92,8 +94,8 @@ def make_page(report: ReportData) -> Page:
     """Everything that the templates show of this report."""
     metric = metric_text(report)
     layers = _layers(report)
-    plots = [plot(report, metric, *sizes) for sizes in ((880, 430, "wide"), (420, 380, "narrow"))]
-    strips = [strip(report, *sizes) for sizes in ((880, "wide"), (400, "narrow"))]
+    plots = (plot(report, metric, 880, 430, "wide"), plot(report, metric, 420, 380, "narrow"))
+    strips = (strip(report, 880, "wide"), strip(report, 400, "narrow"))
     second = "quantized" if report.is_float else "chosen"
     used = {view.row.precision for view in layers if not view.row.moves_data}
     return Page(
@@ -106,9 +108,10 @@ def make_page(report: ReportData) -> Page:
         strips=tuple(s for s in strips if s is not None),
         second=second,
         layers=layers,
+        totals=_totals(report),
         has_times=any(view.row.float_s is not None for view in layers),
         has_noise=any(view.row.sensitivity is not None for view in layers),
-        layer_table=_layer_table(layers, second),
+        layer_table=_layer_table(layers, _totals(report), second),
         legend=tuple(sorted(used, key=lambda p: (p == "float32", p))),
         trials=_records_table(report, metric, report.records),
         failed=sum(record.state == "failed" for record in report.records),
@@ -126,7 +129,7 @@ def colour_class(precision: str) -> str:
 
 
 def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
-    record, floats = report.chosen, report.float
+    record, floats = report.chosen, report.baseline
     tiles = []
     if record.latency_s is not None:
         value = duration(record.latency_s)
@@ -165,16 +168,14 @@ def _layers(report: ReportData) -> tuple[LayerView, ...]:
     return tuple(_layer(report, row, other, longest, loudest) for row, other in zip(report.layers, others, strict=True))
 
 
-def _layer(
-    report: ReportData, row: LayerRow, other: float | None, longest: float, loudest: float
-) -> LayerView:
+def _layer(report: ReportData, row: LayerRow, other: float | None, longest: float, loudest: float) -> LayerView:
     saved = None if row.float_s is None or other is None else row.float_s - other
     both = bool(row.float_s and other)
     ways = [readable(way) for way in (row.granularity, row.calibrator) if way]
     noise = "failed" if row.sensitivity == float("inf") else percent(row.sensitivity)
     return LayerView(
         row=row,
-        what=_what(row),
+        what=_what(row, report.batch),
         chip="" if row.moves_data else row.precision,
         ways=" · ".join(ways) if row.is_quantized else "",
         noise=noise,
@@ -183,20 +184,51 @@ def _layer(
         float_width=_width(row.float_s or 0.0, longest),
         other_text=_time(other),
         other_width=_width(other or 0.0, longest),
+        other_colour="quantized" if report.is_float and row.quantizable else row.precision,
         speed=f"{factor(row.float_s / other)}×" if both and row.float_s and other else NOTHING,
-        change=NOTHING if not saved else f"{MINUS if saved > 0 else '+'}{duration(abs(saved), 2)}",
+        change=_change(saved),
         slow=row.is_slower or (report.is_float and row.would_be_slower),
         why=why(report, row),
     )
 
 
-def _what(row: LayerRow) -> str:
-    """Operator, shapes and sizes of a layer in one line."""
-    inputs = ", ".join(shape(dims) for dims in row.input_shapes)
-    text = f"{row.op_type} {inputs} → {shape(row.output_shape)}"
-    if row.macs:
-        text += f" · {count(row.macs)} MAC"
-    return text + (f" · {count(row.params)} parameters" if row.params else "")
+def _totals(report: ReportData) -> tuple[tuple[str, str, str, str, str], ...]:
+    """What belongs to no layer, and the sums of all kernels; nothing where they were not timed."""
+    layers = report.layers
+    if report.is_float or any(row.float_s is None or row.chosen_s is None for row in layers):
+        return ()
+    others = report.float_other_s or 0.0, report.chosen_other_s or 0.0
+    sums = sum(row.float_s or 0.0 for row in layers), sum(row.chosen_s or 0.0 for row in layers)
+    found = [("conversions and layout changes", *others)] if any(others) else []
+    found.append(("all kernels", sums[0] + others[0], sums[1] + others[1]))
+    return tuple(
+        (
+            name,
+            duration(old),
+            duration(new),
+            _change(old - new),
+            f"{factor(old / new)}×" if old and new else NOTHING,
+        )
+        for name, old, new in found
+    )
+
+
+def _change(saved: float | None) -> str:
+    return NOTHING if not saved else f"{MINUS if saved > 0 else '+'}{duration(abs(saved), 2)}"
+
+
+def _what(row: LayerRow, batch: int) -> str:
+    """Operator, shapes of one sample, and multiply-adds of a layer in one line."""
+    inputs = [_one(dims, batch) for dims in dict.fromkeys(row.input_shapes)]
+    output = _one(row.output_shape, batch)
+    shapes = output if inputs in ([], [output]) else f"{', '.join(inputs)} → {output}"
+    text = f"{row.op_type} {shapes}"
+    return text + (f" · {count(row.macs)} MAC" if row.macs else "")
+
+
+def _one(dims: tuple[int, ...], batch: int) -> str:
+    """A shape without its batch."""
+    return shape(dims[1:] if len(dims) > 1 and dims[0] == batch else dims)
 
 
 def _time(seconds: float | None) -> str:
@@ -211,19 +243,25 @@ def _width(value: float, longest: float) -> float:
     return round(100 * value / longest, 2) if longest > 0 else 0.0
 
 
-def _layer_table(layers: tuple[LayerView, ...], second: str) -> Table:
+def _layer_table(
+    layers: tuple[LayerView, ...], totals: tuple[tuple[str, str, str, str, str], ...], second: str
+) -> Table:
     header = (
-        "layer", "operator", "precision", "weights, ranges", "sensitivity", "time, float32", f"time, {second}",
-        "change", "speed-up", "remark",
-    )  # fmt: skip
-    rows = [
-        (
-            Name(view.row.name), view.what, view.chip, view.ways, view.noise, view.float_text, view.other_text,
-            view.change, ("slower: " if view.slow else "") + view.speed, view.why,
-        )
-        for view in layers
-    ]  # fmt: skip
-    return Table.of(header, rows, (4, 5, 6, 7, 8), "All layers, in the order of the model")
+        *("layer", "operator", "parameters", "precision", "weights, ranges", "sensitivity"),
+        *("time, float32", f"time, {second}", "change", "speed-up", "remark"),
+    )
+    rows = [_layer_cells(view) for view in layers]
+    rows += [(name, "", "", "", "", "", old, new, change, speed, "") for name, old, new, change, speed in totals]
+    return Table.of(header, rows, (2, 5, 6, 7, 8, 9), "All layers, in the order of the model")
+
+
+def _layer_cells(view: LayerView) -> tuple[str, ...]:
+    row, speed = view.row, f"{view.speed} (slower)" if view.slow else view.speed
+    parameters = count(row.params) if row.params else ""
+    return (
+        *(Name(row.name), view.what, parameters, view.chip, view.ways, view.noise),
+        *(view.float_text, view.other_text, view.change, speed, view.why),
+    )
 
 
 def _records_table(report: ReportData, metric: MetricText, records: tuple[Record, ...]) -> Table:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from ..record import Record
 from .data import ReportData
 from .metric_text import MetricText
-from .scale import Scale, padded
-from .text import duration, ratio_interval, significant
+from .scale import Scale, decimals, padded
+from .text import duration, ratio_interval
 
 # Beyond this many times the bound, what a strategy loses is of no interest: the frame ends there.
 _FRAME_DROPS = 4.0
+# Beyond this part of float32's latency, how slow a strategy is is of no interest.
+_FRAME_RATIO = 1.5
 
 
 @dataclass(frozen=True)
@@ -101,23 +103,23 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
     front = [m for m in marks if m.kind in ("front", "float", "chosen")]
     on_front = {r.id for r in report.front}
     line = sorted(
-        (m.x, m.y)
-        for p, m in zip(points, marks, strict=True)
-        if m in front and p.record.id in on_front and not m.off
+        (m.x, m.y) for p, m in zip(points, marks, strict=True) if m in front and p.record.id in on_front and not m.off
     )
     by_kind = {m.kind: m for m in marks}
     chosen, test = by_kind.get("chosen"), by_kind.get("test")
     sign = 1 if report.metric.higher_is_better else -1
     float_s = report.float_search.latency_s
     base = report.float_search.accuracy
+    across = x_axis.ticks(5 if compact else 9)
+    places = decimals(across)
     return Plot(
         name=name,
         width=width,
         height=height,
         frame=(left, top, right, bottom),
         x_ticks=tuple(
-            Tick(x_axis(v), significant(v, 2), "" if float_s is None else duration(v * float_s, 2))
-            for v in x_axis.ticks(5 if compact else 9)
+            Tick(x_axis(v), f"{v:.{places}f}", "" if float_s is None else duration(v * float_s, 2))
+            for v in across
             if v > 0
         ),
         y_ticks=tuple(
@@ -172,6 +174,9 @@ def _axes(
     """Axes that hold what matters, and of the other trials those that are near."""
     bound = report.max_drop
     answer = [p for p in points if p.kind in ("chosen", "test")]
+    if not answer:
+        # float32 is the answer: then the trials that were to beat it are what matters.
+        answer = [p for p in points if p.x <= _FRAME_RATIO and p.y >= -bound]
     core = [*answer, *(p for p in points if p.kind in ("front", "float") and p.y >= -_FRAME_DROPS * bound)]
     xs = [x for p in core for x in p.x_ends]
     ys = [y for p in core for y in p.y_ends] + [0.0, -bound]
@@ -179,9 +184,7 @@ def _axes(
     x_room, y_room = x_high + 0.25 * (x_high - x_low), y_low - 0.5 * (y_high - y_low)
     near = [p for p in points if p.x <= x_room and p.y >= y_room]
     x_low, x_high = padded(min(x_low, *(p.x for p in near)), max(x_high, *(p.x for p in near)), 0.06, 0.1)
-    y_low, y_high = padded(
-        min(y_low, *(p.y for p in near)), max(y_high, *(p.y for p in near)), 0.07, max(bound, 1e-12)
-    )
+    y_low, y_high = padded(min(y_low, *(p.y for p in near)), max(y_high, *(p.y for p in near)), 0.07, max(bound, 1e-12))
     return Scale(max(x_low, 0.0), x_high, *across), Scale(y_low, y_high, *up)
 
 
@@ -190,7 +193,8 @@ def _mark(point: _Point, report: ReportData, metric: MetricText, x_axis: Scale, 
     off = off or ("" if x_axis.holds(point.x) else "right")
     arms = None
     if point.kind in ("front", "chosen", "test") and not off:
-        arms = (*(x_axis(x) for x in point.x_ends), *(y_axis(y) for y in point.y_ends))
+        (left, right), (low, high) = point.x_ends, point.y_ends
+        arms = (x_axis(left), x_axis(right), y_axis(low), y_axis(high))
     return Mark(point.kind, x_axis(point.x), y_axis(point.y), _title(point, metric), arms, off)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -45,3 +46,9 @@ def padded(low: float, high: float, share: float, least: float) -> tuple[float, 
     span = high - low
     margin = max(span * share, (least - span) / 2, 0.0)
     return low - margin, high + margin
+
+
+def decimals(ticks: list[float]) -> int:
+    """Digits after the point that tell these ticks apart, and no more."""
+    step = min((b - a for a, b in pairwise(ticks)), default=1.0)
+    return max(0, -math.floor(math.log10(step) + 1e-9))

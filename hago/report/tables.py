@@ -26,12 +26,14 @@ class Table:
 
     @classmethod
     def of(
-        cls, header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), caption: str = ""
+        cls,
+        header: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        numbers: Sequence[int] = (),
+        caption: str = "",
     ) -> Table:
         """The table without the columns in which no row says anything."""
-        kept = [
-            i for i in range(len(header)) if i == 0 or any(row[i] not in ("", NOTHING) for row in rows)
-        ]
+        kept = [i for i in range(len(header)) if i == 0 or any(row[i] not in ("", NOTHING) for row in rows)]
         return cls(
             tuple(header[i] for i in kept),
             tuple(tuple(row[i] for i in kept) for row in rows),
