@@ -41,6 +41,8 @@ def use_threads(threads: int) -> None:
     global _configured
     if threads == _configured or (_configured is None and threads == 1):
         return
+    # Read once, when TVM makes its pool: left alone, that has half as many threads as there are processors.
+    os.environ.setdefault("TVM_NUM_THREADS", str(max(threads, default_threads())))
     # Bound, the calling thread would keep to one processor, and so would every engine that it opens later.
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     import tvm
