@@ -78,7 +78,7 @@ def build(
     executable = relax.build(relax_module(program), target=target, relax_pipeline=PIPELINE)
     for kernel in modules.values():
         executable.mod.import_module(kernel)
-    built = Built(program, modules, target, cache, threads, time.perf_counter() - started)
+    built = Built(program, modules, target, isa, cache, threads, time.perf_counter() - started)
     return Artifact(executable.mod, _describe(program, spec, threads), built)
 
 

@@ -17,7 +17,8 @@ from tvm import relax
 from .cache import KernelCache
 from .environment import read_environment
 from .errors import BuildError, StorageError
-from .kernels.base import TensorType
+from .files import require_space
+from .kernels.base import Isa, TensorType
 from .linker import link, linker
 from .seal import seal
 
@@ -32,6 +33,7 @@ class Built:
     program: Program
     modules: Mapping[str, Any]
     target: Any
+    isa: Isa
     cache: KernelCache
     threads: int
     build_s: float
@@ -49,27 +51,49 @@ class Built:
             )
         module = relax_module(self.program, json.dumps(dict(meta)).encode())
         executable = relax.build(module, target=self.target, relax_pipeline=PIPELINE)
-        for key in self.modules:
-            objects = str(self.cache.object_file(key))
-            executable.mod.import_module(tvm.runtime.load_static_library(objects, [symbol(key)]))
+        objects = self._objects()
+        for key, path_of_object in objects.items():
+            library = tvm.runtime.load_static_library(str(path_of_object), [symbol(key)])
+            executable.mod.import_module(library)
+        # Weights and kernels, once in what LLVM writes on the way and once in the result.
+        size = int(meta["size_bytes"]) + sum(item.stat().st_size for item in objects.values())
+        temporary = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".so")
-        except OSError as error:
-            raise StorageError(
-                f"cannot be written: {error.strerror}", where=str(path), hint="choose another folder"
-            ) from error
-        os.close(handle)
-        try:
-            executable.export_library(temporary, fcompile=_Linker(_triple(self.target)))
+            with tempfile.TemporaryDirectory(prefix="hago-") as place:
+                require_space(place, 2 * size + (1 << 20))
+                require_space(path.parent, size + (1 << 18))
+                handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".so")
+                os.close(handle)
+                executable.export_library(temporary, fcompile=_Linker(_triple(self.target)), workspace_dir=place)
             seal(temporary)
             os.chmod(temporary, 0o755)
             os.replace(temporary, path)
         except OSError as error:
-            raise StorageError(f"cannot be written: {error.strerror}", where=str(path)) from error
+            raise StorageError(
+                f"cannot be written: {error.strerror}", where=str(path), hint="free some space or choose another folder"
+            ) from error
         finally:
-            if os.path.exists(temporary):
+            if temporary is not None and os.path.exists(temporary):
                 os.unlink(temporary)
+
+    def _objects(self) -> dict[str, Path]:
+        """Key -> object file of every kernel; what the cache has lost since is compiled again."""
+        from .build import compile_missing
+
+        lost = [key for key in self.modules if self.cache.object_file(key) is None]
+        for key in lost:
+            self.cache.forget(key)
+        if lost:
+            compile_missing(self.program, self.isa, self.target, self.threads, self.cache)
+        found = {key: self.cache.object_file(key) for key in self.modules}
+        if None in found.values():
+            raise StorageError(
+                "the kernel cache loses what is written to it",
+                where=str(self.cache.folder),
+                hint="is somebody clearing it?",
+            )
+        return {key: path for key, path in found.items() if path is not None}
 
     def kernel_times(self, repeats: int) -> list[tuple[str | None, str, float]]:
         """Times every kernel by itself on zeros; what the cache remembers is not measured again."""

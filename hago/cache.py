@@ -11,11 +11,14 @@ run code, as with any compiler cache, so a folder that others can write to is re
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import stat
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -23,10 +26,13 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from .errors import BuildError, StorageError
+from .errors import StorageError
 from .files import hash_bytes, write_atomic
-from .linker import link, linker
+from .linker import link, linker, object_code
 from .seal import is_sealed, seal
+
+_BUILDING = ".building-"
+_HARDLY_ANY_SPACE = 1 << 20  # bytes
 
 
 def default_folder() -> Path:
@@ -75,14 +81,14 @@ class KernelCache:
         if not path.is_file():
             return None
         self._check_owner()
-        if not is_sealed(path):  # damaged: compiled again
+        if not _whole(path):  # damaged: compiled again
             return None
         import tvm  # only here: reading the cache's size must not load a compiler
 
         try:
             module = tvm.runtime.load_module(str(path))
         except Exception as error:
-            # A damaged file is compiled again rather than reported.
+            # A file that does not load is compiled again rather than reported.
             del error
             path.unlink(missing_ok=True)
             return None
@@ -92,43 +98,58 @@ class KernelCache:
     def put(self, key: str, module: Any, about: dict[str, Any]) -> Any:
         """Keeps a compiled LLVM module; returns what is to be run.
 
-        Where the machine has no linker, or the folder cannot be written to for lack of space, the module
-        itself is kept in memory for this process.
+        Where the machine has no linker, the module itself is kept, in memory, for this process. Raises
+        StorageError where the folder cannot be written to.
         """
         runnable = module
         if linker() is not None:
-            self._make_folder()
-            with tempfile.TemporaryDirectory(prefix=".building-", dir=self.folder) as place:
-                objects, shared = Path(place) / "kernel.o", Path(place) / "kernel.so"
-                try:
-                    module.write_to_file(str(objects))
-                    link([objects], shared)
-                    seal(shared)
-                    write_atomic(self.folder / f"{key}.json", json.dumps(about, sort_keys=True))
-                    os.replace(objects, self.folder / f"{key}.o")
-                    os.replace(shared, self.folder / f"{key}.so")
-                except OSError as error:
-                    raise StorageError(
-                        f"the kernel cache cannot be written: {error.strerror}",
-                        where=str(self.folder),
-                        hint="free some space, or name another folder with cache=... (--cache)",
-                    ) from error
+            try:
+                self._write(key, module, about)
+            except FileNotFoundError:  # somebody cleared the cache meanwhile
+                self._write(key, module, about)
             import tvm
 
             runnable = tvm.runtime.load_module(str(self.folder / f"{key}.so"))
         with self._lock:
             return self._loaded.setdefault(key, runnable)
 
-    def object_file(self, key: str) -> Path:
-        """The object of a kernel, for linking it into a model."""
+    def _write(self, key: str, module: Any, about: dict[str, Any]) -> None:
+        self._make_folder()
+        try:
+            with tempfile.TemporaryDirectory(prefix=_BUILDING, dir=self.folder) as place:
+                objects, shared = Path(place) / "kernel.o", Path(place) / "kernel.so"
+                objects.write_bytes(object_code(module))
+                link([objects], shared)
+                seal(objects)
+                seal(shared)
+                write_atomic(self.folder / f"{key}.json", json.dumps(about, sort_keys=True))
+                os.replace(objects, self.folder / f"{key}.o")
+                os.replace(shared, self.folder / f"{key}.so")
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            # LLVM and the linker have words of their own for a full disk.
+            full = not isinstance(error, OSError) and _is_full(self.folder)
+            if not full and not isinstance(error, (OSError, StorageError)):
+                raise
+            reason = os.strerror(errno.ENOSPC) if full else getattr(error, "strerror", None) or error
+            raise StorageError(
+                f"the kernel cache cannot be written: {reason}",
+                where=str(self.folder),
+                hint="free some space, or name another folder with cache=... (--cache)",
+            ) from error
+
+    def object_file(self, key: str) -> Path | None:
+        """The object of a kernel, for linking it into a model; None where it is not there, or damaged."""
         path = self.folder / f"{key}.o"
-        if not path.is_file():
-            raise BuildError(
-                "the kernel's object is not in the cache",
-                where=str(path),
-                hint="a linker is needed to save a model (Debian: apt install binutils; pip install ziglang)",
-            )
-        return path
+        return path if path.is_file() and _whole(path) else None
+
+    def forget(self, key: str) -> None:
+        """Takes a kernel out, on disk and in memory, so that it is compiled again."""
+        with self._lock:
+            self._loaded.pop(key, None)
+        for suffix in (".so", ".o"):
+            (self.folder / f"{key}{suffix}").unlink(missing_ok=True)
 
     def time_s(self, key: str, processor: str) -> float | None:
         """The kernel's remembered time on this processor, in seconds."""
@@ -141,20 +162,24 @@ class KernelCache:
         return self._times[key].get(processor)
 
     def remember_time(self, key: str, processor: str, seconds: float) -> None:
-        """Keeps a measured time beside the kernel."""
+        """Keeps a measured time beside the kernel; where that cannot be written, in memory alone."""
         self.time_s(key, processor)
         self._times[key][processor] = seconds
         path = self.folder / f"{key}.json"
-        if path.is_file():
+        try:
             about = json.loads(path.read_text())
-            about["times_s"] = self._times[key]
-            write_atomic(path, json.dumps(about, sort_keys=True))
+            write_atomic(path, json.dumps({**about, "times_s": self._times[key]}, sort_keys=True))
+        except (OSError, ValueError, TypeError, StorageError):
+            return
 
     def info(self) -> CacheInfo:
         """Counts kernels and bytes, those of other versions apart."""
         here = others = here_bytes = other_bytes = 0
         for path in self.root.glob("tvm-*/*"):
-            size = path.stat().st_size
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:  # another process has just moved it to its place
+                continue
             if path.parent == self.folder:
                 here, here_bytes = here + (path.suffix == ".so"), here_bytes + size
             else:
@@ -178,7 +203,16 @@ class KernelCache:
                 where=str(self.folder),
                 hint="name another folder with cache=... (--cache)",
             ) from error
-        self._check_owner()
+        if not self._checked:
+            self._check_owner()
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Removes what processes that were killed left half built, an hour ago or earlier."""
+        for path in self.folder.glob(f"{_BUILDING}*"):
+            with suppress(OSError):
+                if path.stat().st_mtime < time.time() - 3600:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _check_owner(self) -> None:
         if self._checked:
@@ -191,3 +225,17 @@ class KernelCache:
                 hint="chmod go-w the folder, or name another with cache=... (--cache)",
             )
         self._checked = True
+
+
+def _whole(path: Path) -> bool:
+    try:
+        return is_sealed(path)
+    except OSError:  # cleared by another process meanwhile
+        return False
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < _HARDLY_ANY_SPACE
+    except OSError:
+        return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -34,6 +36,16 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
             where=str(target),
             hint="free some space or choose another folder, then run again (a search resumes where it was)",
         ) from error
+
+
+def require_space(folder: str | os.PathLike[str], nbytes: int) -> None:
+    """Raises StorageError where fewer bytes than this are free: for writers that cannot fail gracefully."""
+    if shutil.disk_usage(folder).free < nbytes:
+        raise StorageError(
+            f"{os.strerror(errno.ENOSPC)}: {nbytes / 2**20:.1f} MiB are needed",
+            where=str(folder),
+            hint="free some space, then run again",
+        )
 
 
 def hash_bytes(*parts: bytes | str) -> str:

@@ -1,15 +1,20 @@
-"""Finding a linker: compiled kernels become shared objects through it."""
+"""From compiled kernels to object code and shared objects, through whatever linker the machine has."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from .errors import BuildError
+from .files import require_space
 
 
 @cache
@@ -25,6 +30,22 @@ def linker() -> tuple[str, ...] | None:
     if find_spec("ziglang") is not None:
         return (sys.executable, "-m", "ziglang", "cc")
     return None
+
+
+def object_code(module: Any) -> bytes:
+    """The object file of a compiled LLVM module.
+
+    It is written to memory where the system can do that: LLVM ends the process when a disk is full.
+    """
+    if hasattr(os, "memfd_create"):
+        with suppress(OSError), os.fdopen(os.memfd_create("kernel"), "rb") as memory:
+            module.write_to_file(f"/proc/self/fd/{memory.fileno()}", "o")
+            return memory.read()
+    with tempfile.TemporaryDirectory() as place:
+        require_space(place, 1 << 22)
+        path = Path(place) / "kernel.o"
+        module.write_to_file(str(path), "o")
+        return path.read_bytes()
 
 
 def link(objects: list[Path], target: Path) -> None:
