@@ -95,7 +95,7 @@ class Artifact:
             if value is None or np.shape(value) != info.shape:
                 self._explain(feeds)
             try:
-                np.copyto(view, value, casting="same_kind")
+                np.copyto(view, np.asarray(value), casting="same_kind")
             except TypeError as error:
                 found = np.asarray(value).dtype
                 raise DataError(f"must be {info.dtype}, not {found}", where=f"input {info.name!r}") from error
@@ -250,4 +250,4 @@ def _view(buffer: Any, info: TensorInfo) -> np.ndarray:
     if pointer is None:
         return np.from_dlpack(buffer)
     memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(pointer)
-    return np.frombuffer(memory, dtype).reshape(info.shape)
+    return np.frombuffer(memory, dtype).reshape(info.shape)  # type: ignore[call-overload]

@@ -99,7 +99,8 @@ class Built:
         """Times every kernel by itself on zeros; what the cache remembers is not measured again."""
         from .build import symbol
 
-        processor, found, measured = read_environment().cpu, [], {}
+        processor, measured = read_environment().cpu, dict[str, float]()
+        found: list[tuple[str | None, str, float]] = []
         for step in self.program.steps:
             if step.key is None or step.call is None:
                 continue
