@@ -1,12 +1,12 @@
 """The Python API: tune, quantize, compile, load. Each stage can be used alone.
 
-    import hago
+import hago
 
-    result = hago.tune("model.onnx", data="samples.npz", max_drop=0.01, out="out")
-    print(result.best.accuracy, result.best.latency_ratio)
+result = hago.tune("model.onnx", data="samples.npz", max_drop=0.01, out="out")
+print(result.best.accuracy, result.best.latency_ratio)
 
-    net = hago.load("out/model.so")
-    scores = net(images)[0]
+net = hago.load("out/model.so")
+scores = net(images)[0]
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def tune(
     and ``test`` can be given apart, and must share no sample with it. ``metric`` is "top1", "top5",
     "cosine", "sqnr", "mse" or a callable (outputs, labels) -> scores; ``max_drop`` is in its unit (top-1: a
     fraction). The search ends after ``trials``, after ``budget`` ("10m", seconds), or when the Pareto
-    front has stood still for ``patience`` trials. ``sampler`` is "tpe", "nsga2", "gp", "random" or "grid".
+    front has stood still for ``patience`` trials. ``threads=None`` measures float32 on one thread and on all
+    physical cores, and takes what is faster. ``sampler`` is "tpe", "nsga2", "gp", "random" or "grid".
 
     With ``out``, everything is kept in that folder (strategy.yaml, model.qdq.onnx, model.so,
     records.jsonl, report.html, report.md, study.db), and ``resume`` goes on with what is there.
@@ -127,7 +128,7 @@ def tune(
         test=test,
         metric=get_metric(metric),
         seed=seed,
-        threads=check_threads(threads),
+        threads=None if threads is None else check_threads(threads),
         folder=_folder(out),
         cache=_cache(cache),
         progress=progress,
@@ -192,9 +193,7 @@ def quantize(
         samples = samples.calibration or samples
         # The ranges are those of the float model, wherever it runs: here, if not yet there.
         host = spec if spec.kernels_available and not missing_features(spec.cpu_features) else resolve_hw("auto")
-        calibration = calibrate_model(
-            normalized, samples, host, threads=check_threads(threads), cache=_cache(cache)
-        )
+        calibration = calibrate_model(normalized, samples, host, threads=check_threads(threads), cache=_cache(cache))
     return quantize_model(normalized, chosen, calibration, spec)
 
 
@@ -222,5 +221,3 @@ def _folder(out: str | os.PathLike[str] | None) -> Path | None:
             f"the folder cannot be made: {error.strerror}", where=str(folder), hint="choose another with --out"
         ) from error
     return folder
-
-

@@ -1,14 +1,14 @@
 """A tuning session: samples divided, evaluator made, search run, folder filled.
 
-    out/
-      strategy.yaml      the answer: layer -> precision, granularity, calibrator
-      model.qdq.onnx     the answer as a standard QDQ model (the float model where float32 is the answer)
-      model.so           the answer compiled; needs TVM's runtime alone
-      records.jsonl      all that was measured, a line each
-      report.html, .md   what was found, how, and what each layer gained or lost
-      environment.json   machine and software that measured
-      study.db           the Optuna study
-      calibration.npz    ranges of all activations
+out/
+  strategy.yaml      the answer: layer -> precision, granularity, calibrator
+  model.qdq.onnx     the answer as a standard QDQ model (the float model where float32 is the answer)
+  model.so           the answer compiled; needs TVM's runtime alone
+  records.jsonl      all that was measured, a line each
+  report.html, .md   what was found, how, and what each layer gained or lost
+  environment.json   machine and software that measured
+  study.db           the Optuna study
+  calibration.npz    ranges of all activations
 """
 
 from __future__ import annotations
@@ -19,18 +19,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .api import Result
+from .build import build
 from .cache import KernelCache
 from .data import make_samples
+from .errors import HagoError
 from .evaluator import TvmEvaluator
 from .files import write_atomic
+from .latency import measure_latency
+from .lower import lower
 from .metrics import Metric
 from .model import Model
 from .report import from_search, write_report
+from .runners import TvmRunner
 from .search import Progress, SearchSpace, make_progress, run_search
 from .spec import HardwareSpec
-from .split import split_samples
+from .split import DataParts, split_samples
 from .strategy import Strategy
+from .threads import check_threads, default_threads
 
 if TYPE_CHECKING:
     from .search import SearchResult
@@ -56,7 +64,7 @@ class Session:
         test: Any,
         metric: Metric,
         seed: int,
-        threads: int,
+        threads: int | None,
         folder: Path | None,
         cache: KernelCache,
         progress: str | Progress,
@@ -68,9 +76,9 @@ class Session:
             apart = apart.calibration or apart
         held_out = None if test is None else make_samples(test, model.inputs)
         parts = split_samples(samples, apart, test=held_out, seed=seed)
-        evaluator = TvmEvaluator(
-            model, spec, parts, metric, threads=threads, cache=cache, folder=folder, seed=seed
-        )
+        if threads is None:
+            threads = _chosen_threads(model, spec, parts, cache, folder)
+        evaluator = TvmEvaluator(model, spec, parts, metric, threads=threads, cache=cache, folder=folder, seed=seed)
         return cls(evaluator, SearchSpace.from_model(model, spec), make_progress(progress), folder)
 
     def search(self, *, budget: str | float | None, **options: Any) -> Result:
@@ -89,9 +97,7 @@ class Session:
             self._write(self.folder, found, strategy, options)
         return Result(found, strategy, self.folder)
 
-    def _write(
-        self, folder: Path, found: SearchResult, strategy: Strategy, options: Mapping[str, Any]
-    ) -> None:
+    def _write(self, folder: Path, found: SearchResult, strategy: Strategy, options: Mapping[str, Any]) -> None:
         evaluator = self.evaluator
         quantized = bool(strategy.choices)
         strategy.save(folder / "strategy.yaml")
@@ -117,6 +123,30 @@ class Session:
             ),
             folder,
         )
+
+
+# Several threads must be worth their cost in energy and in other work: this much faster than one.
+_WORTH_THREADS = 0.9
+
+
+def _chosen_threads(model: Model, spec: HardwareSpec, parts: DataParts, cache: KernelCache, folder: Path | None) -> int:
+    """One thread, or all physical cores where float32 is clearly faster so; a resumed search keeps its number."""
+    kept = None if folder is None else folder / "threads.json"
+    if kept is not None and kept.is_file():
+        try:
+            return check_threads(json.loads(kept.read_text())["threads"])
+        except (ValueError, KeyError, TypeError, HagoError):
+            pass  # damaged: chosen anew
+    most, chosen = default_threads(), 1
+    if most > 1:
+        lowered = lower(model.proto, spec)
+        runners = [TvmRunner(build(lowered, spec, threads=count, cache=cache), name=str(count)) for count in (1, most)]
+        feeds = parts.search.subset(np.arange(model.batch) % len(parts.search)).batch(0, model.batch)
+        latency = measure_latency(runners, feeds, rounds=15, budget_s=2.0)[str(most)]
+        chosen = most if latency.ratio_high < _WORTH_THREADS else 1
+    if kept is not None:
+        write_atomic(kept, json.dumps({"threads": chosen}) + "\n")
+    return chosen
 
 
 def console_summary(result: Result) -> str:
