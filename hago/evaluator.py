@@ -125,6 +125,16 @@ class TvmEvaluator:
         except HagoError as error:
             return self._record(0, "candidate", strategy, state="failed", reason=str(error))
 
+    def remeasure(self, records: Sequence[Record]) -> list[Record]:
+        """The records with latencies measured anew: float32 and all of them in turns."""
+        runners = [self._float_runner]
+        for index, record in enumerate(records):
+            assert record.strategy is not None
+            runners.append(TvmRunner(self.build(self.qdq(record.strategy)), name=str(index)))
+        budget = self._latency_budget_s * (1 + len(records))
+        latency = measure_latency(runners, self._feeds, rounds=2 * _LATENCY_ROUNDS, budget_s=budget, seed=self.seed)
+        return [record.with_latency(latency[str(index)]) for index, record in enumerate(records)]
+
     def test(self, strategy: Strategy) -> Record:
         """The candidate on the test part, and its latency measured at length."""
         started = time.perf_counter()

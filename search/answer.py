@@ -11,6 +11,7 @@ from ..strategy import Strategy
 from .blockers import Blocker, accuracy_blockers, latency_blockers
 from .objective import Evaluator, Goal
 from .planner import Planner
+from .playoff import finalists, play_off
 from .result import MET, NOT_FASTER, SearchResult, choose, find_closest, pareto_front
 from .sensitivity import base_scheme, measure_probe, sample_count
 from .space import SearchSpace
@@ -40,6 +41,10 @@ def conclude(
             if outcome != MET and records and not isinstance(error, StorageError):
                 tell("what stands in the way")
                 blockers = find_blockers(space, evaluator, planner, outcome)
+            if outcome == MET and not isinstance(error, StorageError):
+                tell("play-off")
+                records = play_off(evaluator, finalists(space, planner.times, goal, records), records)
+                best, outcome = choose(float_record, records, goal)
             tell("test samples")
             float_strategy = Strategy(space.model_hash, space.hw)
             float_test = _test(evaluator, float_record, float_strategy)

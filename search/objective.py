@@ -49,6 +49,12 @@ class Evaluator(Protocol):
         """
         ...
 
+    def remeasure(self, records: Sequence[Record]) -> Sequence[Record]:
+        """The records with their latency measured once more, all of them and float32 in turns. May raise
+        HagoError.
+        """
+        ...
+
     def test(self, strategy: Strategy) -> Record:
         """The same on the test part (part "test"). Called once or twice, after the search.
 

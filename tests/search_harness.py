@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -191,6 +192,20 @@ class FakeEvaluator:
         if texts & set(self.broken):
             raise BuildError("no kernel for this", where="layer conv1")
         return self._record(strategy, "search")
+
+    def remeasure(self, records: Sequence[Record]) -> list[Record]:
+        return [self._again(record) for record in records]
+
+    def _again(self, record: Record) -> Record:
+        assert record.strategy is not None
+        fresh = self._record(record.strategy, "search")
+        return replace(
+            record,
+            latency_s=fresh.latency_s,
+            latency_interval=fresh.latency_interval,
+            latency_ratio=fresh.latency_ratio,
+            latency_ratio_interval=fresh.latency_ratio_interval,
+        )
 
     def test(self, strategy: Strategy) -> Record:
         self.calls.append("test")

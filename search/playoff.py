@@ -1,0 +1,50 @@
+"""The play-off: the candidates that may be the fastest are timed once more, beside each other.
+
+Each was timed beside float32 alone, at another moment, on a machine that may have had other work: the one
+that came out first may only have been lucky. The fastest as measured, and the fastest by the time model,
+take turns in one measurement before one of them is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import HagoError, StorageError
+from ..record import Record
+from .objective import Evaluator, Goal
+from .space import SearchSpace
+from .timing import TimeTable
+
+_BY_MEASUREMENT, _BY_MODEL = 4, 3
+_NOT_FAR = 1.5  # times the best ratio: what is slower than that was not just unlucky
+
+
+def finalists(space: SearchSpace, times: TimeTable, goal: Goal, records: Sequence[Record]) -> list[Record]:
+    """The records within the bound that may be the fastest; those that keep the margin, where there are any."""
+    within = [r for r in records if goal.within(r) and r.strategy is not None and r.latency_ratio is not None]
+    within = [r for r in within if goal.within(r, goal.margin)] or within
+    if not within:
+        return []
+    measured = sorted(within, key=lambda r: (r.latency_ratio or 0.0, r.id))
+    best = measured[0].latency_ratio or 0.0
+    near = [r for r in measured if (r.latency_ratio or 0.0) <= _NOT_FAR * best][:_BY_MEASUREMENT]
+
+    def predicted(record: Record) -> float:
+        assert record.strategy is not None
+        return times.ratio(space, space.schemes(space.params(record.strategy)))
+
+    fast = sorted(within, key=lambda r: (predicted(r), goal.drop(r), r.id))[:_BY_MODEL]
+    return list({r.id: r for r in (*near, *fast)}.values())
+
+
+def play_off(evaluator: Evaluator, found: Sequence[Record], records: Sequence[Record]) -> list[Record]:
+    """``records`` with the latencies of ``found`` measured anew; as they were where that fails."""
+    if len(found) < 2:
+        return list(records)
+    try:
+        again = {record.id: record for record in evaluator.remeasure(found)}
+    except StorageError:
+        raise
+    except HagoError:
+        return list(records)
+    return [again.get(record.id, record) for record in records]
