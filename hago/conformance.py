@@ -8,7 +8,7 @@ all integer operators, conversions, and what only moves elements.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -60,38 +60,70 @@ class NodeCheck:
         )
 
 
+@dataclass(frozen=True)
+class Conformity:
+    """What `Conformance.check` found: every node, and the graph's outputs, without teacher forcing.
+
+    An output is ``exact`` where no node before it may differ.
+    """
+
+    nodes: tuple[NodeCheck, ...]
+    outputs: tuple[NodeCheck, ...]
+
+    @property
+    def wrong(self) -> list[NodeCheck]:
+        """What differs though it must not."""
+        return [check for check in (*self.nodes, *self.outputs) if check.exact and check.differing]
+
+    @property
+    def error(self) -> float:
+        """The largest relative difference of a node whose results are floats."""
+        return max((check.error for check in self.nodes if not check.exact), default=0.0)
+
+    def __add__(self, other: Conformity) -> Conformity:
+        """The same graph on more samples."""
+        nodes = tuple(a + b for a, b in zip(self.nodes, other.nodes, strict=True))
+        return Conformity(nodes, tuple(a + b for a, b in zip(self.outputs, other.outputs, strict=True)))
+
+
 class Conformance:
     """Checks one lowered graph, compiled for ``spec``; the kernels are those of the network itself."""
 
     def __init__(
         self, lowered: LoweredGraph, spec: HardwareSpec, *, threads: int = 1, cache: KernelCache | None = None
     ) -> None:
-        self.lowered = lowered
         self.fused = fuse_elementwise(lowered)
         made = [name for node in self.fused.nodes for name in node.outputs if name]
         exposed = replace(self.fused, outputs=tuple(dict.fromkeys([*self.fused.outputs, *made])))
         self.artifact: Artifact = build(exposed, spec, threads=threads, cache=cache)
         self._names = exposed.outputs
-        self._nodes = {node.name: _alone(self.fused, node) for node in self.fused.nodes}
+        self._alone = {node.name: _alone(self.fused, node) for node in self.fused.nodes}
 
-    def check(self, feeds: Mapping[str, np.ndarray]) -> list[NodeCheck]:
-        """Every node, for one batch of inputs."""
-        tensors = {**feeds, **dict(zip(self._names, self.artifact.run(feeds), strict=True))}
-        found = []
+    def check(self, feeds: Mapping[str, np.ndarray]) -> Conformity:
+        """Every node and every output, for one batch of inputs."""
+        found = {name: self._logical(name, a) for name, a in zip(self._names, self.artifact.run(feeds), strict=True)}
+        found.update({name: np.asarray(feeds[name], self.fused.types[name].dtype) for name in self.fused.inputs})
+        free = {**self.fused.constants, **{name: found[name] for name in self.fused.inputs}}
+        same = set(free)  # tensors that both have, bit for bit
+        exact = set(free)  # tensors that depend on nothing that may differ
+        nodes = []
         for node in self.fused.nodes:
-            alone = self._nodes[node.name]
-            inputs = {name: self._logical(name, tensors[name]) for name in alone.inputs}
-            for name, wanted in zip(alone.outputs, reference(alone)(inputs), strict=True):
-                found.append(_compare(node, self._logical(name, tensors[name]), wanted, self._exact(node)))
-        return found
-
-    def check_all(self, batches: Iterable[Mapping[str, np.ndarray]]) -> list[NodeCheck]:
-        """Every node, over several batches."""
-        total: list[NodeCheck] = []
-        for feeds in batches:
-            found = self.check(feeds)
-            total = [a + b for a, b in zip(total, found, strict=True)] if total else found
-        return total
+            alone = self._alone[node.name]
+            run = reference(alone)
+            results = run({name: free[name] for name in alone.inputs})
+            forced = results if same.issuperset(alone.inputs) else run({name: found[name] for name in alone.inputs})
+            must = self._exact(node)
+            for name, result, wanted in zip(alone.outputs, results, forced, strict=True):
+                free[name] = result
+                nodes.append(_compare(node.name, node.op, node.layer, must, found[name], wanted))
+                if wanted is result and not nodes[-1].differing:
+                    same.add(name)
+            if must and exact.issuperset(alone.inputs):
+                exact.update(alone.outputs)
+        outputs = [
+            _compare(name, "output", None, name in exact, found[name], free[name]) for name in self.fused.outputs
+        ]
+        return Conformity(tuple(nodes), tuple(outputs))
 
     def _logical(self, name: str, array: np.ndarray) -> np.ndarray:
         """bfloat16 leaves the network as its bits."""
@@ -127,15 +159,15 @@ def _alone(graph: LoweredGraph, node: Node) -> LoweredGraph:
     )
 
 
-def _compare(node: Node, found: np.ndarray, wanted: np.ndarray, exact: bool) -> NodeCheck:
+def _compare(name: str, op: str, layer: str | None, exact: bool, found: np.ndarray, wanted: np.ndarray) -> NodeCheck:
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
-        raise AssertionError(f"{node.name}: {found.dtype}{found.shape} against {wanted.dtype}{wanted.shape}")
+        raise AssertionError(f"{name}: {found.dtype}{found.shape} against {wanted.dtype}{wanted.shape}")
     same = (found == wanted) | (_nan(found) & _nan(wanted))
     error = 0.0
     if not same.all():
         a, b = (np.where(same, 0, array).astype(np.float64) for array in (found, wanted))
         error = float(np.abs(a - b).max() / max(float(np.abs(wanted.astype(np.float64)).max()), 1e-30))
-    return NodeCheck(node.name, node.op, node.layer, exact, int(same.size), int((~same).sum()), error)
+    return NodeCheck(name, op, layer, exact, int(same.size), int((~same).sum()), error)
 
 
 def _nan(array: np.ndarray) -> np.ndarray:

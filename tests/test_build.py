@@ -16,7 +16,7 @@ from qdq_graphs import Style, quantized
 from hago.artifact import missing_features
 from hago.build import Program, build, emit, isa_of
 from hago.cache import KernelCache
-from hago.conformance import Conformance, NodeCheck
+from hago.conformance import Conformance
 from hago.errors import BuildError, MeasureError, UnsupportedOpError
 from hago.kernels.base import ISAS
 from hago.lower import lower, reference
@@ -45,52 +45,39 @@ def runnable() -> list[HardwareSpec]:
     return [*(spec for spec in specs if not missing_features(spec.cpu_features)), HOST]
 
 
-def conforms(checks: list[NodeCheck]) -> None:
+def conforms(net: Network, spec: HardwareSpec, cache: KernelCache, threads: int = 1) -> None:
     """Equal where there is one right answer, close where float32 sums have another order."""
-    wrong = [check for check in checks if check.exact and check.differing]
-    assert wrong == []
-    assert [check for check in checks if check.error > FLOAT_ERROR] == []
+    found = Conformance(lower(net.proto, spec), spec, threads=threads, cache=cache).check(net.feeds)
+    assert found.wrong == []
+    assert [check for check in found.nodes if check.error > FLOAT_ERROR] == []
 
 
-@settings(max_examples=25, **SLOW)
+@settings(max_examples=15, **SLOW)
 @given(net=networks())
 def test_every_kernel_computes_what_its_reference_computes(net: Network, cache: KernelCache) -> None:
-    lowered = lower(net.proto, HOST)
-    conformance = Conformance(lowered, HOST, cache=cache)
-    checks = conformance.check(net.feeds)
-    conforms(checks)
-    found = build(lowered, HOST, cache=cache).run(net.feeds)
-    # As a whole: equal where no float operator lies between.
-    for mine, theirs in zip(found, reference(lowered)(net.feeds), strict=True):
-        assert mine.shape == theirs.shape and mine.dtype == theirs.dtype
-        if all(check.exact for check in checks):
-            assert np.array_equal(mine, theirs)
+    conforms(net, HOST, cache)
 
 
 @pytest.mark.parametrize("spec", runnable()[:-1], ids=lambda spec: spec.name)
-@settings(max_examples=8, **SLOW)
+@settings(max_examples=4, **SLOW)
 @given(net=networks())
 def test_so_do_the_kernels_of_lesser_processors(spec: HardwareSpec, net: Network, cache: KernelCache) -> None:
-    lowered = lower(net.proto, spec)
-    conforms(Conformance(lowered, spec, cache=cache).check(net.feeds))
+    conforms(net, spec, cache)
 
 
-@settings(max_examples=8, **SLOW)
+@settings(max_examples=4, **SLOW)
 @given(net=qdq_networks(kinds=("image", "line")))
 def test_integers_are_the_same_on_every_processor_and_with_every_thread(net: Network, cache: KernelCache) -> None:
     lowered = lower(net.proto)
-    checks = Conformance(lowered, HOST, cache=cache).check(net.feeds)
-    if not all(check.exact for check in checks):
-        return
-    expected = build(lowered, HOST, cache=cache).run(net.feeds)
-    others = [(HOST, 2), *((spec, 1) for spec in runnable()[:-1])]
-    for spec, threads in others:
+    checked = Conformance(lowered, HOST, cache=cache).check(net.feeds)
+    expected = reference(lowered)(net.feeds)
+    for spec, threads in [(HOST, 1), (HOST, 2), *((spec, 1) for spec in runnable()[:-1])]:
         found = build(lowered, spec, threads=threads, cache=cache).run(net.feeds)
-        for mine, theirs in zip(found, expected, strict=True):
-            assert np.array_equal(mine, theirs), f"{spec.name}, {threads} threads"
+        for mine, theirs, output in zip(found, expected, checked.outputs, strict=True):
+            assert not output.exact or np.array_equal(mine, theirs), f"{spec.name}, {threads} threads"
 
 
-@settings(max_examples=5, **SLOW)
+@settings(max_examples=3, **SLOW)
 @given(net=networks())
 def test_two_threads_compute_the_same(net: Network, cache: KernelCache) -> None:
     lowered = lower(net.proto, HOST)
