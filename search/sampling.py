@@ -116,7 +116,7 @@ def _ask(
         name: CategoricalDistribution(choices) for name, choices in space.parameters.items()
     }
     study = optuna.create_study(directions=["minimize"] * len(history[0].values), sampler=make_sampler(sampler, seed))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _one_torch_thread(sampler):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for i, past in enumerate(history):
             finished = optuna.trial.create_trial(
