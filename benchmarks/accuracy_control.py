@@ -18,10 +18,10 @@ import numpy as np
 from common import arguments, load_bundle, markdown, provenance, write_table
 
 import hago
+from hago.accuracy import measure_accuracy
 from hago.data import make_samples
 from hago.latency import measure_latency
 from hago.metrics import get_metric
-from hago.accuracy import measure_accuracy
 from hago.model import load_model
 from hago.runners import OpenVinoRunner, Runner, TvmRunner
 from hago.samples import Samples

@@ -44,7 +44,8 @@ def main() -> None:
         print(" ".join(row(found[-1])), flush=True)
     head = [
         "model", "float top-1 %", "chosen top-1 %", "change (95 % CI)", "within", "ms chosen", "to TVM float32",
-        *(f"to {peer}" for peer in PEERS), "layers int8/bf16/float", "trials", "search s", "s per trial", "first within s",
+        *(f"to {peer}" for peer in PEERS), "layers int8/bf16/float", "trials", "search s",
+        "s per trial", "first within s",
     ]  # fmt: skip
     text = "# Every classifier, tuned\n\n" + _INTRODUCTION.format(
         drop=100 * options.max_drop, trials=options.trials, rounds=options.rounds
@@ -55,10 +56,10 @@ def main() -> None:
 
 
 _INTRODUCTION = """
-`hago.tune` with `max_drop` {drop:g} point(s) and at most {trials} trials, from an empty kernel cache. Top-1 is measured on
-the test part, which the search never saw, from the compiled artifact. Ratios are of median latencies, batch 1,
-{rounds} interleaved rounds of all engines in one process; below 1 the chosen strategy is faster. *ORT int8 (own)* is
-the file that ONNX Runtime's `quantize_static` makes (QDQ, per channel, min-max); *same QDQ* is the chosen strategy's
+`hago.tune` with `max_drop` {drop:g} point(s) and at most {trials} trials, from an empty kernel cache. Top-1 is
+measured on the test part, which the search never saw, from the compiled artifact. Ratios are of median latencies,
+batch 1, {rounds} interleaved rounds of all engines in one process; below 1 the chosen strategy is faster. *ORT int8
+(own)* is the file that ONNX Runtime's `quantize_static` makes (QDQ, per channel, min-max); *same QDQ* is the chosen strategy's
 own QDQ file in that engine.
 
 """

@@ -103,8 +103,8 @@ def _describe(program: Program, spec: HardwareSpec, threads: int) -> dict[str, A
 
 def isa_of(spec: HardwareSpec) -> Isa:
     """The instruction set that the kernels of this spec are written for. Raises BuildError."""
-    name = getattr(spec, "kernels", None)
-    if name not in ISAS:
+    name = spec.kernels
+    if name is None or name not in ISAS:
         raise BuildError(
             f"there are no kernels for this hardware yet (have: {', '.join(ISAS)})",
             where=f"hardware {spec.name!r}",

@@ -32,7 +32,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--sampler", default="tpe", choices=("tpe", "nsga2", "gp", "random", "grid"), help="default: %(default)s")
     add("--objectives", default="latency,accuracy", help="of latency, accuracy, size (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of the split and the search (default: %(default)s)")
-    add("--threads", type=int, metavar="N", help="threads of the network (default: one, or all cores where that is faster)")
+    add("--threads", type=int, metavar="N", help="threads (default: one, or all cores where that is faster)")
     add("--batch", type=int, default=1, metavar="N", help="samples per call (default: %(default)s)")
     add("--storage", metavar="URL", help="where the study is kept (default: sqlite, study.db in --out)")
     add("--cache", metavar="DIR", help="folder of the kernel cache (default: the user's cache)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -52,8 +53,8 @@ class SearchResult:
     stopped: str = ""
     error: HagoError | None = None
     trials: int = 0
-    seconds: float = 0.0
-    first_within_s: float | None = None
+    seconds: builtins.float = 0.0
+    first_within_s: builtins.float | None = None
 
     @property
     def met(self) -> bool:

@@ -245,7 +245,7 @@ def _rows(node: NodeView, weights: np.ndarray, dot: str, out: str) -> DenseParam
     return DenseParams(dot, out, 1, 1, rows, columns, len(weights), x_shape=x, y_shape=y)
 
 
-def _geometry(node: NodeView) -> dict[str, tuple[int, ...]]:
+def _geometry(node: NodeView) -> dict[str, Any]:
     names = (("strides", (1, 1)), ("pads", (0, 0, 0, 0)), ("dilations", (1, 1)))
     return {name: tuple(int(v) for v in node.attrs.get(name, default)) for name, default in names}
 

@@ -5,7 +5,7 @@ register, a tile of P pixels times V such vectors is accumulated in registers ov
 and the epilogue (requantize, clamp, residual) runs on the registers before anything is stored.
 
     N batch, H W input height and width, C input channels, O output channels, OH OW output size,
-    KH KW kernel, G groups, P pixels of a tile, V vectors of a tile, L lanes, KP reduction steps packed in one lane.
+    KH KW kernel, G groups, P pixels of a tile, V vectors of a tile, L lanes, KP reduction steps packed in a lane.
 
     x [N, H, W, C]      weights [G*OV, steps, L*KP], packed by `pack_weights`      y [N, OH, OW, O]
 
@@ -30,6 +30,7 @@ from .dot import DOTS
 from .emit import argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .epilogue import dequantize, requantize
 from .padding import padded_copy
+from .window import Window
 
 _WEIGHTS_IN_CACHE = 512 * 1024
 _MACS_WORTH_A_THREAD = 200_000  # less than about two microseconds of work does not pay for waking a thread
@@ -44,11 +45,11 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class DenseParams:
+class DenseParams(Window):
     """Shapes and types of one dense kernel. ``dot`` names the instruction (see dot.py)."""
 
     dot: str
-    out: str  # "uint8", "float32" or "bfloat16"
+    out: str  # "uint8" or "float32"
     n: int
     h: int
     w: int
@@ -64,18 +65,6 @@ class DenseParams:
     tile: Tile | None = None
     x_shape: tuple[int, ...] | None = None  # as the graph has them, where not [N, H, W, C]
     y_shape: tuple[int, ...] | None = None
-
-    @property
-    def oh(self) -> int:
-        return (self.h + self.pads[0] + self.pads[2] - self.dilations[0] * (self.kernel[0] - 1) - 1) // (
-            self.strides[0]
-        ) + 1
-
-    @property
-    def ow(self) -> int:
-        return (self.w + self.pads[1] + self.pads[3] - self.dilations[1] * (self.kernel[1] - 1) - 1) // (
-            self.strides[1]
-        ) + 1
 
     @property
     def contiguous_row(self) -> bool:

@@ -23,13 +23,14 @@ from .dot import DOTS
 from .emit import argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .epilogue import dequantize, requantize
 from .padding import padded_copy
+from .window import Window
 
 MIN_CHANNELS = 4  # the narrowest vector; thinner images take the dense template, group by group
 _MACS_WORTH_A_THREAD = 60_000
 
 
 @dataclass(frozen=True)
-class DepthwiseParams:
+class DepthwiseParams(Window):
     """Shapes and types of one depthwise kernel; ``dot`` as in dot.py."""
 
     dot: str
@@ -42,16 +43,6 @@ class DepthwiseParams:
     strides: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilations: tuple[int, int] = (1, 1)
-
-    @property
-    def oh(self) -> int:
-        reach = self.dilations[0] * (self.kernel[0] - 1)
-        return (self.h + self.pads[0] + self.pads[2] - reach - 1) // self.strides[0] + 1
-
-    @property
-    def ow(self) -> int:
-        reach = self.dilations[1] * (self.kernel[1] - 1)
-        return (self.w + self.pads[1] + self.pads[3] - reach - 1) // self.strides[1] + 1
 
     @property
     def macs(self) -> int:
@@ -140,8 +131,8 @@ def depthwise(p: DepthwiseParams, isa: Isa, threads: int) -> Any:
         source = argument("x", (p.n, p.h, p.w, p.c), dot.x_type)
         weights = argument("w", (vectors, groups * kw, lanes * dot.pack), dot.weight_numpy.name)
         bias = argument("bias", (vectors * lanes,), "int32" if integer else "float32")
-        scale = argument("scale", (vectors * lanes,), "float32") if integer else None
-        zero = argument("zero", (6,), "int32") if integer else None
+        scale: Any = argument("scale", (vectors * lanes,), "float32") if integer else None
+        zero: Any = argument("zero", (6,), "int32") if integer else None
         bounds = argument("bounds", (6,), "float32")
         target = argument("y", (p.n, p.oh, p.ow, p.c), p.out)
         x, y = flat(source), flat(target)
@@ -149,9 +140,13 @@ def depthwise(p: DepthwiseParams, isa: Isa, threads: int) -> Any:
             pad = zero[0] if integer else T.float32(0)
             x = padded_copy(x, (p.n, p.h, p.w, p.c), p.pads, dot.x_type, pad, lanes, chunks)
         buffers = (weights, bias, scale, zero, bounds)
-        with maybe_parallel(p.n * p.oh, chunks) as (at, end), T.serial(at, end) as row:
-            with T.serial(0, vectors) as vector, T.serial(0, tiles) as t:
-                tile(x, y, buffers, row, t, vector)
+        with (
+            maybe_parallel(p.n * p.oh, chunks) as (at, end),
+            T.serial(at, end) as row,
+            T.serial(0, vectors) as vector,
+            T.serial(0, tiles) as t,
+        ):
+            tile(x, y, buffers, row, t, vector)
     return builder.get()
 
 

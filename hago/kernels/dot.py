@@ -96,7 +96,8 @@ declare <{lanes} x float> @llvm.x86.avx512bf16.dpbf16ps.{bits}(<{lanes} x float>
 define <{lanes} x float> @hago_dpbf16ps_{bits}(<{lanes} x float> %c, <{n} x i16> %a, <{n} x i16> %b) alwaysinline {{
   %x = bitcast <{n} x i16> %a to <{n} x bfloat>
   %y = bitcast <{n} x i16> %b to <{n} x bfloat>
-  %r = call <{lanes} x float> @llvm.x86.avx512bf16.dpbf16ps.{bits}(<{lanes} x float> %c, <{n} x bfloat> %x, <{n} x bfloat> %y)
+  %r = call <{lanes} x float>
+    @llvm.x86.avx512bf16.dpbf16ps.{bits}(<{lanes} x float> %c, <{n} x bfloat> %x, <{n} x bfloat> %y)
   ret <{lanes} x float> %r
 }}
 """
