@@ -41,9 +41,7 @@ class Artifact:
         self._main = self._machine["main"]
         self.meta = dict(meta)
         self.input_info = tuple(TensorInfo(i["name"], i["dtype"], tuple(i["shape"])) for i in meta["inputs"])
-        self.output_info = tuple(
-            TensorInfo(o["name"], o["dtype"], tuple(o["shape"])) for o in meta["outputs"]
-        )
+        self.output_info = tuple(TensorInfo(o["name"], o["dtype"], tuple(o["shape"])) for o in meta["outputs"])
         self.threads = int(meta["threads"])
         self._built = built
         self._missing = missing_features(meta.get("cpu_features", ()))

@@ -195,9 +195,7 @@ def symbol(key: str) -> str:
 def relax_module(program: Program, meta: bytes = b"") -> tvm.IRModule:
     """The program as Relax: ``main`` calls the kernels, ``hago_meta`` returns ``meta``."""
     builder = relax.BlockBuilder()
-    parameters = {
-        name: relax.Var(_identifier(name), _relax_type(program.types[name])) for name in program.inputs
-    }
+    parameters = {name: relax.Var(_identifier(name), _relax_type(program.types[name])) for name in program.inputs}
     tensors: dict[str, Any] = dict(parameters)
     constant_of: dict[int, Any] = {}
 
@@ -222,9 +220,7 @@ def relax_module(program: Program, meta: bytes = b"") -> tvm.IRModule:
                     relax.call_dps_packed(symbol(step.key), inputs, kinds[0] if len(kinds) == 1 else kinds)
                 )
                 for index, name in enumerate(step.output):
-                    tensors[name] = (
-                        result if len(kinds) == 1 else builder.emit(relax.TupleGetItem(result, index))
-                    )
+                    tensors[name] = result if len(kinds) == 1 else builder.emit(relax.TupleGetItem(result, index))
             # A constant that is an output needs a variable of its own.
             outputs = [builder.emit(value(n)) if n in program.constants else tensors[n] for n in program.outputs]
             result = builder.emit_output(relax.Tuple(outputs))

@@ -65,9 +65,7 @@ class Calibration:
         key = (tensor, calibrator, scheme)
         if key not in self._ranges:
             if calibrator not in OBSERVERS:
-                raise DataError(
-                    f"unknown calibrator {calibrator!r}", hint=f"calibrators: {', '.join(OBSERVERS)}"
-                )
+                raise DataError(f"unknown calibrator {calibrator!r}", hint=f"calibrators: {', '.join(OBSERVERS)}")
             self._ranges[key] = OBSERVERS[calibrator](self.stats(tensor), scheme)
         return self._ranges[key]
 

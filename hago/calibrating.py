@@ -44,6 +44,4 @@ def calibrate_model(
         outputs = dict(zip(names, observer.run(feeds), strict=True))
         return {name: feeds[name] if name in inputs else outputs[name] for name in tensors}
 
-    return calibrate(
-        tensors, samples, run, model.batch, model_hash=model.hash, store=store, progress=progress
-    )
+    return calibrate(tensors, samples, run, model.batch, model_hash=model.hash, store=store, progress=progress)

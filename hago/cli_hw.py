@@ -62,9 +62,7 @@ def _list(_: argparse.Namespace) -> int:
     for name in spec_names():
         spec = load_spec(name)
         precisions = " ".join(choice.precision for choice in spec.choices("conv"))
-        table.add_row(
-            name, precisions, "yes" if spec.kernels_available else "later", escape(spec.description)
-        )
+        table.add_row(name, precisions, "yes" if spec.kernels_available else "later", escape(spec.description))
     _console().print(table)
     return 0
 
@@ -88,9 +86,7 @@ def _show(arguments: argparse.Namespace) -> int:
 def _facts(spec: HardwareSpec) -> list[tuple[str, str]]:
     kernels = f"those of {spec.kernels}" if spec.kernels else "none yet: compiling for it comes later"
     width, cores = (
-        ("warp", "multiprocessors")
-        if spec.family == "nvidia"
-        else ("vectors", "cores" if spec.cores > 1 else "core")
+        ("warp", "multiprocessors") if spec.family == "nvidia" else ("vectors", "cores" if spec.cores > 1 else "core")
     )
     caches = ", ".join(
         f"{name} {_bytes(size)}"
@@ -206,9 +202,7 @@ def _detect(_: argparse.Namespace) -> int:
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     table.add_row("hardware", f"[bold]{found.spec.name}[/bold]  {escape(found.spec.description)}")
-    table.add_row(
-        "processor", escape(f"{host.cpu} ({host.machine}; LLVM calls it {host.llvm_cpu or 'nothing'})")
-    )
+    table.add_row("processor", escape(f"{host.cpu} ({host.machine}; LLVM calls it {host.llvm_cpu or 'nothing'})"))
     table.add_row("cores", f"{host.physical_cores} ({host.logical_cpus} logical)")
     table.add_row("caches", caches)
     table.add_row("features", f"{' '.join(features)}  (from {host.source})")

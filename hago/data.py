@@ -233,21 +233,14 @@ def _from_iterable(data: Any, infos: tuple[TensorInfo, ...]) -> Samples:
                     where=where,
                 )
             if len(label) not in counts:
-                raise DataError(
-                    f"{counts.pop()} samples need as many labels, found {len(label)}", where=where
-                )
+                raise DataError(f"{counts.pop()} samples need as many labels, found {len(label)}", where=where)
             labels.append(label)
-    readers = [
-        InputReader(info, ArraySource(spool.array()), "data")
-        for info, spool in zip(infos, spools, strict=True)
-    ]
+    readers = [InputReader(info, ArraySource(spool.array()), "data") for info, spool in zip(infos, spools, strict=True)]
     whole = np.concatenate(labels) if labels else None
     return Samples(readers, _labels(whole, len(readers[0].source), "data"), where="data")
 
 
-def _parse_item(
-    item: Any, infos: tuple[TensorInfo, ...], where: str
-) -> tuple[dict[str, Array], Array | None]:
+def _parse_item(item: Any, infos: tuple[TensorInfo, ...], where: str) -> tuple[dict[str, Array], Array | None]:
     """One item of an iterable -> rows [m, ...] per input, labels [m, ...] or None; m = 1 for one sample."""
     x, y = item, None
     if isinstance(item, (tuple, list)) and 1 <= len(item) <= 2:

@@ -55,9 +55,7 @@ class TensorStats:
 
     def edges(self) -> npt.NDArray[np.float64]:
         """The bins' edges [len(counts) + 1]."""
-        return np.ldexp(
-            np.arange(self.first, self.first + len(self.counts) + 1, dtype=np.float64), self.exponent
-        )
+        return np.ldexp(np.arange(self.first, self.first + len(self.counts) + 1, dtype=np.float64), self.exponent)
 
     def magnitudes(self) -> Counts:
         """Counts of |x|: bin i holds [i, i + 1) * 2**exponent. Zeros are left out."""

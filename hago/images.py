@@ -33,9 +33,7 @@ from .tensor import TensorInfo
 
 _NAMES = ("preprocess.yaml", "preprocess.yml", "preprocess.json")
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
-_EXAMPLE = (
-    "resize: 256, center_crop: 224, scale: 255, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]"
-)
+_EXAMPLE = "resize: 256, center_crop: 224, scale: 255, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]"
 
 Pixels = Annotated[int, Field(gt=0)]
 Size = Pixels | tuple[Pixels, Pixels]
@@ -78,9 +76,7 @@ class Preprocessing(BaseModel):
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise DataError(f"cannot be read: {error}", where=str(path)) from error
         if not isinstance(data, dict):
-            raise DataError(
-                f"must hold keys and values, found {data!r}", where=str(path), hint=f"like {_EXAMPLE}"
-            )
+            raise DataError(f"must hold keys and values, found {data!r}", where=str(path), hint=f"like {_EXAMPLE}")
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -172,9 +168,7 @@ class ImageSource:
         except DataError as error:
             raise DataError(error.what, where=str(file), hint=error.hint) from error
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"cannot be decoded: {error}", where=str(file), hint="replace or remove it"
-            ) from error
+            raise DataError(f"cannot be decoded: {error}", where=str(file), hint="replace or remove it") from error
         return pixels.astype(self._dtype) if pixels.dtype == np.uint8 else pixels
 
 
@@ -205,9 +199,7 @@ def _from_folders(root: Path) -> tuple[list[Path], Array | None]:
 
     A folder without such is taken as unlabelled images.
     """
-    classes = [
-        folder for folder in sorted(root.iterdir()) if folder.is_dir() and not folder.name.startswith(".")
-    ]
+    classes = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
     groups = [(folder, _images(folder)) for folder in classes]
     if not any(files for _, files in groups):
         files = _images(root)
@@ -218,9 +210,7 @@ def _from_folders(root: Path) -> tuple[list[Path], Array | None]:
         return files, None
     empty = [folder.name for folder, files in groups if not files]
     if empty:
-        raise DataError(
-            f"the class folder {empty[0]!r} holds no images", where=str(root), hint="fill or remove it"
-        )
+        raise DataError(f"the class folder {empty[0]!r} holds no images", where=str(root), hint="fill or remove it")
     names = [folder.name for folder, _ in groups]
     numbers = _class_numbers(names)
     pairs = [(file, numbers[folder.name]) for folder, files in groups for file in files]

@@ -247,17 +247,13 @@ def get_metric(metric: str | Metric | ScoreFunction) -> Metric:
     )
 
 
-def _pair(
-    name: str, outputs: Sequence[Array], float_outputs: Sequence[Array] | None
-) -> tuple[Scores, Scores]:
+def _pair(name: str, outputs: Sequence[Array], float_outputs: Sequence[Array] | None) -> tuple[Scores, Scores]:
     """Outputs and float outputs, each flattened to float64 [n, elements of all outputs]."""
     if float_outputs is None:
         raise DataError(f"the metric {name} needs the float model's outputs on the same samples")
     shapes, wanted = [np.shape(o) for o in outputs], [np.shape(o) for o in float_outputs]
     if shapes != wanted:
-        raise DataError(
-            f"the metric {name} needs outputs of the float model's shapes {wanted}, found {shapes}"
-        )
+        raise DataError(f"the metric {name} needs outputs of the float model's shapes {wanted}, found {shapes}")
     return _flat(outputs), _flat(float_outputs)
 
 

@@ -124,9 +124,7 @@ def _map(path: Path, offset: int, shape: tuple[int, ...], fortran: bool, dtype: 
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C")
 
 
-def _unpack(
-    stream: IO[bytes], shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any], where: str
-) -> Array:
+def _unpack(stream: IO[bytes], shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any], where: str) -> Array:
     needed = math.prod(shape) * dtype.itemsize
     file = tempfile.TemporaryFile(prefix="hago-samples-")  # noqa: SIM115 - the memory map keeps it
     try:

@@ -204,9 +204,7 @@ class Samples:
         chosen = np.asarray(indices)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
         if chosen.size == 0 or chosen.min() < 0 or chosen.max() >= len(self):
-            raise DataError(
-                f"a subset of {len(self)} samples cannot be {chosen.tolist()[:5]}", where=self.where
-            )
+            raise DataError(f"a subset of {len(self)} samples cannot be {chosen.tolist()[:5]}", where=self.where)
         part = copy.copy(self)
         part._indices, part.calibration = self._indices[chosen], None
         return part

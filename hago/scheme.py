@@ -27,9 +27,7 @@ class Granularity:
 
     def __post_init__(self) -> None:
         if self.kind not in ("per_tensor", "per_channel", "per_group"):
-            raise StrategyError(
-                f"granularity must be per_tensor, per_channel or per_group:SIZE, not {self.kind!r}"
-            )
+            raise StrategyError(f"granularity must be per_tensor, per_channel or per_group:SIZE, not {self.kind!r}")
         if (self.kind == "per_group") != (self.group_size > 0):
             raise StrategyError(f"group size {self.group_size} does not fit granularity {self.kind!r}")
 

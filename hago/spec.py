@@ -114,9 +114,7 @@ def check_spec(path: str | os.PathLike[str]) -> list[SpecError]:
         document, _, problems = _examine(Path(path))
     except SpecError as error:
         return [error]
-    return [
-        SpecError(problem.text, where=document.where(problem.path), hint=problem.hint) for problem in problems
-    ]
+    return [SpecError(problem.text, where=document.where(problem.path), hint=problem.hint) for problem in problems]
 
 
 def _error(document: Document, problems: list[Problem], path: Path) -> SpecError:

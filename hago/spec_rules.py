@@ -58,9 +58,7 @@ def _type_problems(spec: SpecFile) -> Iterator[Problem]:
         if section.storage in INTEGER_STORAGE:
             bits = section.bits if section.bits is not None else _STORAGE_BITS
             if not 2 <= bits <= _STORAGE_BITS:
-                yield Problem(
-                    (*path, "bits"), f"{section.storage} holds 2 to {_STORAGE_BITS} bits, found {bits}"
-                )
+                yield Problem((*path, "bits"), f"{section.storage} holds 2 to {_STORAGE_BITS} bits, found {bits}")
             path = (*path, "symmetric")
             if section.symmetric is None:
                 yield Problem(path, "is missing: an integer type is symmetric (zero point 0) or not")
@@ -68,9 +66,7 @@ def _type_problems(spec: SpecFile) -> Iterator[Problem]:
                 yield Problem(path, "an unsigned type cannot be symmetric: it has no negative values")
         else:
             if section.bits is not None:
-                yield Problem(
-                    (*path, "bits"), f"{section.storage} always has {FLOAT_BITS[section.storage]} bits"
-                )
+                yield Problem((*path, "bits"), f"{section.storage} always has {FLOAT_BITS[section.storage]} bits")
             if section.symmetric is not None:
                 yield Problem((*path, "symmetric"), f"{section.storage} is a float: it has no zero point")
 
@@ -134,9 +130,7 @@ def _integer_way(
     if way.accumulator is None:
         return
     if way.accumulator.startswith("float"):
-        yield Problem(
-            (*path, "accumulator"), f"must be an integer, as the products are: found {way.accumulator}"
-        )
+        yield Problem((*path, "accumulator"), f"must be an integer, as the products are: found {way.accumulator}")
         return
     if way.requantize is None and any(output in INTEGER_STORAGE for output in way.outputs):
         yield Problem((*path, "requantize"), f"is missing: {way.accumulator} must be brought back to 8 bits")
@@ -181,9 +175,7 @@ def _overflow_problems(
         yield Problem((*path, "saturates"), text)
 
 
-def _granularity_problems(
-    path: KeyPath, way: WaySection, instruction: InstructionSection
-) -> Iterator[Problem]:
+def _granularity_problems(path: KeyPath, way: WaySection, instruction: InstructionSection) -> Iterator[Problem]:
     for index, text in enumerate(way.granularities):
         at = (*path, "granularities", index)
         try:

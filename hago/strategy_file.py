@@ -82,8 +82,6 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = str(key_node.value)
             if key in seen:
-                raise yaml.YAMLError(
-                    f"the key {key!r} stands there twice (line {key_node.start_mark.line + 1})"
-                )
+                raise yaml.YAMLError(f"the key {key!r} stands there twice (line {key_node.start_mark.line + 1})")
             seen.add(key)
         return super().construct_mapping(node, deep)

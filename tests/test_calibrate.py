@@ -28,10 +28,7 @@ from hago.tensor import TensorInfo
 U8 = TensorScheme(8, signed=False, symmetric=False)
 S8 = TensorScheme(8, signed=True, symmetric=True)
 SCHEMES = [
-    TensorScheme(bits, signed, symmetric)
-    for bits in (4, 8)
-    for signed in (False, True)
-    for symmetric in (False, True)
+    TensorScheme(bits, signed, symmetric) for bits in (4, 8) for signed in (False, True) for symmetric in (False, True)
 ]
 FLOATS = st.floats(float(np.float32(-1e30)), float(np.float32(1e30)), width=32)
 VALUES = hnp.arrays(np.float32, st.integers(1, 200), elements=FLOATS)
@@ -204,9 +201,7 @@ def test_every_calibrator_of_a_strategy_is_there() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(VALUES, st.sampled_from(SCHEMES))
-def test_ranges_are_finite_hold_zero_and_stay_within_what_was_seen(
-    x: np.ndarray, scheme: TensorScheme
-) -> None:
+def test_ranges_are_finite_hold_zero_and_stay_within_what_was_seen(x: np.ndarray, scheme: TensorScheme) -> None:
     stats = stats_of(x)
     for observer in OBSERVERS.values():
         lo, hi = observer(stats, scheme)
@@ -315,9 +310,7 @@ def test_calibration_equals_numpy_on_the_whole_for_any_batch() -> None:
         for tensor in first.tensors:
             npt.assert_array_equal(other.stats(tensor).counts, first.stats(tensor).counts)
             for calibrator in OBSERVERS:
-                npt.assert_allclose(
-                    other.range(tensor, calibrator, U8), first.range(tensor, calibrator, U8), rtol=1e-6
-                )
+                npt.assert_allclose(other.range(tensor, calibrator, U8), first.range(tensor, calibrator, U8), rtol=1e-6)
 
 
 def test_runs_get_whole_batches_within_the_limit() -> None:
@@ -328,9 +321,7 @@ def test_runs_get_whole_batches_within_the_limit() -> None:
         sizes.append(len(feeds["x"]))
         return run(feeds)
 
-    found = calibrate(
-        ["flat", "const"], samples_of(20), watch, 4, limit=10, progress=lambda *s: steps.append(s)
-    )
+    found = calibrate(["flat", "const"], samples_of(20), watch, 4, limit=10, progress=lambda *s: steps.append(s))
     assert sizes == [4, 4, 4] and steps == [(4, 10), (8, 10), (10, 10)]
     limited = samples_of(20).subset(np.arange(10)).batch(0, 10)["x"]
     assert found.range("flat", "minmax", U8) == (limited.min(), limited.max())

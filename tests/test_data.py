@@ -124,9 +124,7 @@ def test_unlabelled_sources(tmp_path: Path) -> None:
 def test_several_inputs_and_integers(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     ids, mask = rng.integers(0, 99, (5, 7)).astype(np.int32), rng.random((5, 7)) > 0.5
-    np.savez(
-        tmp_path / "d.npz", ids=ids, mask=mask, y=np.arange(5), calib_ids=ids[:2] + 1, calib_mask=mask[:2]
-    )
+    np.savez(tmp_path / "d.npz", ids=ids, mask=mask, y=np.arange(5), calib_ids=ids[:2] + 1, calib_mask=mask[:2])
     samples = make_samples(tmp_path / "d.npz", TWO)
     assert samples.names == ("ids", "mask")
     batch = samples.batch(1, 4)
@@ -233,9 +231,7 @@ def test_values_that_are_not_finite_are_named() -> None:
         ((0, 3, 4, 5), np.float32, ["no samples"]),
     ],
 )
-def test_wrong_shapes_and_types_say_expected_and_found(
-    shape: tuple[int, ...], dtype: Any, words: list[str]
-) -> None:
+def test_wrong_shapes_and_types_say_expected_and_found(shape: tuple[int, ...], dtype: Any, words: list[str]) -> None:
     refuse(np.zeros(shape, dtype), IMAGE, *words)
 
 
@@ -246,9 +242,7 @@ def test_missing_channel_axis_is_recognised() -> None:
 
 def test_integers_that_do_not_fit_are_refused() -> None:
     infos = (TensorInfo("pixels", "uint8", (1, 4)),)
-    npt.assert_array_equal(
-        make_samples(np.full((2, 4), 255), infos).batch(0, 2)["pixels"], np.full((2, 4), 255)
-    )
+    npt.assert_array_equal(make_samples(np.full((2, 4), 255), infos).batch(0, 2)["pixels"], np.full((2, 4), 255))
     refuse(np.array([[0, 1, 2, 3], [4, 256, 6, 7]]), infos, "sample 1", "does not fit into uint8")
     refuse(np.zeros((2, 4)), infos, "takes uint8, found float64")
     refuse(np.zeros((2, 4)), (TensorInfo("s", "str", (1, 4)),), "numbers")

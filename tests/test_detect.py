@@ -65,26 +65,21 @@ def test_x86(cpu: str, tmp_path: Path) -> None:
     assert found.spec.name == expected
     assert host.cpu == cpu and host.source == "/proc/cpuinfo"
     assert set(found.spec.cpu_features) <= host.features
-    assert found.reasons[0] == (
-        f"{expected} fits: all {len(found.spec.cpu_features)} features that it needs are there"
-    )
+    assert found.reasons[0] == (f"{expected} fits: all {len(found.spec.cpu_features)} features that it needs are there")
     assert len(found.reasons) == sum(name.startswith("x86") for name in spec_names())
 
 
 @pytest.mark.parametrize("cpu", ARM)
 def test_arm(cpu: str, tmp_path: Path) -> None:
     flags, expected = ARM[cpu]
-    host = _host(
-        tmp_path, f"processor : 0\nFeatures : {flags}\n\nHardware : x\n", "aarch64", _llvm("cortex-a72")
-    )
+    host = _host(tmp_path, f"processor : 0\nFeatures : {flags}\n\nHardware : x\n", "aarch64", _llvm("cortex-a72"))
     assert best_fit(host, _specs()).spec.name == expected
     assert host.logical_cpus == 1
 
 
 def test_cores_and_caches(tmp_path: Path) -> None:
     text = "".join(
-        f"processor : {i}\nmodel name : X\nphysical id : {i // 4}\ncore id : {i % 2}\nflags : fma\n\n"
-        for i in range(8)
+        f"processor : {i}\nmodel name : X\nphysical id : {i // 4}\ncore id : {i % 2}\nflags : fma\n\n" for i in range(8)
     )
     for index, (level, kind, size) in enumerate(
         [

@@ -143,9 +143,7 @@ def test_classes_agree_with_float():
     assert agreement > 0.93
 
 
-@pytest.mark.parametrize(
-    "spec", ["x86-avx2", "arm-cortex-a76", "arm-neoverse-v1", "nvidia-t4", "integer-only"]
-)
+@pytest.mark.parametrize("spec", ["x86-avx2", "arm-cortex-a76", "arm-neoverse-v1", "nvidia-t4", "integer-only"])
 def test_each_hardware_gets_its_own_integers(spec):
     hardware = load_spec(spec)
     model, ranges = prepared("classifier")
@@ -270,9 +268,7 @@ def test_the_first_integer_reader_chooses_the_calibrator():
 
 
 @pytest.mark.parametrize("granularity", [PER_TENSOR, PER_CHANNEL, GROUP32])
-@pytest.mark.parametrize(
-    ("layer", "node"), [("right", "right"), ("fc", "fc"), ("mix", "mix"), ("second", "second")]
-)
+@pytest.mark.parametrize(("layer", "node"), [("right", "right"), ("fc", "fc"), ("mix", "mix"), ("second", "second")])
 def test_weights_and_biases_hold_what_the_convention_says(granularity, layer, node):
     name = "zoo" if layer == "mix" else "conv1d" if layer == "second" else "classifier"
     model, _ = prepared(name)
@@ -288,9 +284,7 @@ def test_weights_and_biases_hold_what_the_convention_says(granularity, layer, no
         w = w.T
         turned = False
     codes, scale, zero = (view.constants[i] for i in weight.input)
-    assert (
-        codes.dtype == np.int8 and scale.dtype == np.float32 and not zero.any() and zero.shape == scale.shape
-    )
+    assert codes.dtype == np.int8 and scale.dtype == np.float32 and not zero.any() and zero.shape == scale.shape
     block = attributes(weight).get("block_size")
     spread = scale
     if block:
@@ -307,11 +301,7 @@ def test_weights_and_biases_hold_what_the_convention_says(granularity, layer, no
     ]
     q, s_b, zero = (view.constants[i] for i in bias_node.input)
     s_x = view.parameters(view.dequantizer(node, 0))[0]
-    level = (
-        scale
-        if not block
-        else (scale.max(axis=tuple(range(1, scale.ndim))) / np.float32(15)).astype(np.float32)
-    )
+    level = scale if not block else (scale.max(axis=tuple(range(1, scale.ndim))) / np.float32(15)).astype(np.float32)
     assert q.dtype == zero.dtype == np.int32 and not zero.any()
     assert np.array_equal(s_b, np.float32(s_x) * level)
     assert np.array_equal(q, np.rint(b / s_b.astype(np.float64)))
@@ -320,9 +310,7 @@ def test_weights_and_biases_hold_what_the_convention_says(granularity, layer, no
 def test_constants_beside_activations_become_integers():
     view = qdq("zoo")
     position = view.dequantizer("embed", 1)
-    assert view.constants[position.input[0]].dtype == np.uint8 and view.constants[
-        position.input[0]
-    ].shape == (16, 32)
+    assert view.constants[position.input[0]].dtype == np.uint8 and view.constants[position.input[0]].shape == (16, 32)
     factor = view.dequantizer("scaled", 1)
     scale, zero_point = view.parameters(factor)
     code = int(view.constants[factor.input[0]])
@@ -366,9 +354,7 @@ def test_new_nodes_know_their_layer_and_every_tensor_its_type():
         bare = onnx.ModelProto()
         bare.CopyFrom(proto)
         del bare.graph.value_info[:]
-        for value in onnx.shape_inference.infer_shapes(
-            bare, strict_mode=True, data_prop=True
-        ).graph.value_info:
+        for value in onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True).graph.value_info:
             assert typed[value.name].type == value.type, value.name
         assert {o for n in proto.graph.node for o in n.output if o} <= typed.keys()
 
@@ -406,9 +392,7 @@ def test_dead_channels_with_large_biases_neither_clip_nor_poison():
 def test_new_names_avoid_those_of_the_model():
     net = Net()
     x = net.input("w_scale", [1, 4, 6, 6])
-    y = net.op(
-        "Relu", net.op("Conv", x, net.random("w", 4, 4, 3, 3), name="w_dequantized"), name="w_quantized"
-    )
+    y = net.op("Relu", net.op("Conv", x, net.random("w", 4, 4, 3, 3), name="w_dequantized"), name="w_quantized")
     model = load_model(net.proto((net.op("Conv", y, net.random("v", 2, 4, 3, 3), name="b"), [1, 2, 2, 2])))
     proto = quantize_model(model, uniform(model, SPEC), Ranges(model, batches(model, 2)), SPEC)
     onnx.checker.check_model(proto, full_check=True)
@@ -426,13 +410,9 @@ def test_groups_without_bias_run_in_onnx_runtime():
         name="t",
         perm=[0, 2, 1],
     )
-    x = net.op(
-        "MatMul", net.op("MatMul", x, net.random("m1", 64, 64), name="c"), net.random("m2", 64, 8), name="d"
-    )
+    x = net.op("MatMul", net.op("MatMul", x, net.random("m1", 64, 64), name="c"), net.random("m2", 64, 8), name="d")
     model = load_model(net.proto((x, [1, 25, 8])))
-    proto = quantize_model(
-        model, uniform(model, SPEC, granularity=GROUP32), Ranges(model, batches(model, 4)), SPEC
-    )
+    proto = quantize_model(model, uniform(model, SPEC, granularity=GROUP32), Ranges(model, batches(model, 4)), SPEC)
     xs = batches(model, 2, seed=1)
     floats, found = (np.stack([y[0] for y in run(p, xs)]) for p in (model.proto, proto))
     assert sqnr(floats, found) > 30
@@ -451,9 +431,7 @@ def test_any_mixture_runs_and_stays_close(data):
             fitting = granularities(layer, way)
             granularity = data.draw(st.sampled_from(fitting)) if fitting else PER_CHANNEL
             choices[layer.name] = Choice(way.precision, granularity)
-    proto = _QUANTIZERS.setdefault(name, Quantizer(model, ranges, SPEC)).qdq(
-        Strategy(model.hash, SPEC.name, choices)
-    )
+    proto = _QUANTIZERS.setdefault(name, Quantizer(model, ranges, SPEC)).qdq(Strategy(model.hash, SPEC.name, choices))
     onnx.checker.check_model(proto, full_check=True)
     xs = batches(model, 2, seed=1)
     for index, _ in enumerate(model.outputs):
@@ -484,9 +462,7 @@ def test_openvino_reads_the_file(name, precision, granularity):
 def test_bias_correction_brings_the_mean_back():
     """Nagel et al. 2019: weights rounded coarsely shift the mean of a channel."""
     net = Net(3)
-    x = net.conv(
-        net.input("x", [1, 16, 8, 8]), "conv", (32, 8, 3, 3), group=2, strides=[2, 2], pads=[1, 1, 0, 0]
-    )
+    x = net.conv(net.input("x", [1, 16, 8, 8]), "conv", (32, 8, 3, 3), group=2, strides=[2, 2], pads=[1, 1, 0, 0])
     x = net.dense(net.op("Flatten", x, name="flat"), "fc", 512, 10)
     model = load_model(net.proto((x, [1, 10])))
     hardware = load_spec("x86-avx2")
@@ -542,12 +518,8 @@ def test_mistakes_are_named():
 def test_observed_tensors_cover_what_may_be_quantized():
     model, _ = prepared("zoo")
     observed = observed_tensors(model)
-    assert {"image", "stem_relu_out", "maxpool_out", "concat_out", "qkv_add_out", "softmax_out"} <= set(
-        observed
-    )
-    assert not {"stem_out", "stem_w", "position", "sizes"} & set(observed) and len(set(observed)) == len(
-        observed
-    )
+    assert {"image", "stem_relu_out", "maxpool_out", "concat_out", "qkv_add_out", "softmax_out"} <= set(observed)
+    assert not {"stem_out", "stem_w", "position", "sizes"} & set(observed) and len(set(observed)) == len(observed)
 
 
 @pytest.mark.shared_models

@@ -96,9 +96,7 @@ def test_integers_cannot_overflow(spec: HardwareSpec) -> None:
             w = a
         if kind in ("conv", "depthwise_conv", "fully_connected", "matmul"):
             assert w is not None and choice.accumulator == "int32" and choice.max_reduction is not None
-            worst = (a.qmax - a.qmin if not a.symmetric else a.qmax) * (
-                w.qmax - w.qmin if not w.symmetric else w.qmax
-            )
+            worst = (a.qmax - a.qmin if not a.symmetric else a.qmax) * (w.qmax - w.qmin if not w.symmetric else w.qmax)
             assert 25_088 <= choice.max_reduction <= INT32_MAX // worst
         if choice.accumulator:
             assert choice.requantize == ("float32" if spec.float_unit else "fixed_point")

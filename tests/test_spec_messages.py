@@ -67,8 +67,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "unsigned and symmetric": (
         "types: {activation: {symmetric: true}}",
-        "{file}:4: types.activation.symmetric: an unsigned type cannot be symmetric: "
-        "it has no negative values",
+        "{file}:4: types.activation.symmetric: an unsigned type cannot be symmetric: it has no negative values",
     ),
     "float with zero point": (
         "types: {float32: {symmetric: false}}",
@@ -161,8 +160,7 @@ BROKEN: dict[str, tuple[str, str]] = {
         "or a float, found uint8",
     ),
     "operand of the wrong sign": (
-        "types: {signed: {storage: int8, symmetric: true}}\n"
-        "ways: {int7: {activation: signed, outputs: [float32]}}",
+        "types: {signed: {storage: int8, symmetric: true}}\nways: {int7: {activation: signed, outputs: [float32]}}",
         "{file}:5: ways.int7.activation: vpmaddubsw + vpmaddwd takes unsigned numbers here, signed is not",
     ),
     "integer times float": (
@@ -232,8 +230,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "no bound of the sum": (
         "ops: {avg_pool: [int8-mul, float32-vector]}",
-        "{file}:4: ops.avg_pool[0]: the way int8-mul has no max_reduction: "
-        "how many integers may avg_pool sum up?",
+        "{file}:4: ops.avg_pool[0]: the way int8-mul has no max_reduction: how many integers may avg_pool sum up?",
     ),
     "floats without a float unit": (
         "float_unit: false\nops: {conv: [int8]}",
@@ -269,9 +266,7 @@ def test_a_problem_inherited_is_told_where_it_stands(tmp_path: Path) -> None:
     base, own = tmp_path / "base.yaml", tmp_path / "own.yaml"
     base.write_text(_HEAD.replace("mine", "base") + "machine:\n  cors: 4\n")
     own.write_text("name: own\ndescription: x\nextends: base.yaml\n")
-    with pytest.raises(
-        SpecError, match=r"own\.yaml: machine\.cors \(inherited from .*base\.yaml:5\): unknown key"
-    ):
+    with pytest.raises(SpecError, match=r"own\.yaml: machine\.cors \(inherited from .*base\.yaml:5\): unknown key"):
         load_spec(own)
 
 

@@ -67,9 +67,7 @@ def test_no_key_can_be_misspelt_and_no_value_be_of_another_kind(spec: HardwareSp
     for path in _paths(document.data):
         if document.data["ways"].get("int4", {}) is None and path[:2] == ("ways", "int4"):
             continue  # taken away
-        if not isinstance(path[-1], int) and not (
-            len(path) == 2 and path[0] in ("types", "instructions", "ways")
-        ):
+        if not isinstance(path[-1], int) and not (len(path) == 2 and path[0] in ("types", "instructions", "ways")):
             assert _problems(document, _changed(document.data, path, _rename)), path
         assert _problems(document, _changed(document.data, path, _replace)), path
 
@@ -117,16 +115,12 @@ def _extremes(activation: TensorScheme, weight: TensorScheme | None) -> tuple[in
 
 
 @given(activation=_schemes, weight=st.none() | _weights, bits=st.integers(8, 16))
-def test_the_accumulator_bound_is_exact(
-    activation: TensorScheme, weight: TensorScheme | None, bits: int
-) -> None:
+def test_the_accumulator_bound_is_exact(activation: TensorScheme, weight: TensorScheme | None, bits: int) -> None:
     low, high = _extremes(activation, weight)
     limit = accumulator_limit(activation, weight, bits)
     worst = max(-low, high)
     assert worst == largest(activation) * (1 if weight is None else largest(weight))
-    fits = [
-        k for k in range(limit + 3) if k * high <= 2 ** (bits - 1) - 1 and k * low >= -(2 ** (bits - 1) - 1)
-    ]
+    fits = [k for k in range(limit + 3) if k * high <= 2 ** (bits - 1) - 1 and k * low >= -(2 ** (bits - 1) - 1)]
     assert limit == fits[-1]
 
 

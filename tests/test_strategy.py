@@ -143,10 +143,7 @@ def test_a_strategy_is_a_value():
     with pytest.raises(TypeError):
         a.choices["x"] = Choice()
     assert copy.deepcopy(a) == a == pickle.loads(pickle.dumps(a))
-    assert (
-        sorted([Choice("int8"), Choice("bfloat16"), Choice("int8", PER_TENSOR, "mse")])[0].precision
-        == "bfloat16"
-    )
+    assert sorted([Choice("int8"), Choice("bfloat16"), Choice("int8", PER_TENSOR, "mse")])[0].precision == "bfloat16"
 
 
 def test_the_key_is_stable_and_tells_meanings_apart():
@@ -180,14 +177,12 @@ BAD_FILES = {
     HEAD + "layers: {a: {precison: int8}}": "unknown key 'precison'; did you mean 'precision'?",
     HEAD + "layers: {a: {precision: 8}}": "layers: a: precision must be a string, not 8",
     HEAD + "layers: {a: {calibrator: entropi}}": "layers: a: unknown calibrator 'entropi'; did you mean",
-    HEAD
-    + "layers: {a: {granularity: per_row}}": "granularity must be per_tensor, per_channel or per_group:SIZE",
+    HEAD + "layers: {a: {granularity: per_row}}": "granularity must be per_tensor, per_channel or per_group:SIZE",
     HEAD + "layers: {a: {granularity: 'per_group:0'}}": "group size 0 does not fit",
     HEAD + "layers: {a: {granularity: 'per_group:" + "9" * 5000 + "'}}": "granularity is not valid",
     HEAD + "layers: {a: {}, a: {}}": "the key 'a' stands there twice",
     HEAD + "layers: {a: &x {}, b: *x}": "aliases are not allowed",
-    HEAD
-    + "layers: !!python/object/apply:os.system [echo]": "is not valid: could not determine a constructor",
+    HEAD + "layers: !!python/object/apply:os.system [echo]": "is not valid: could not determine a constructor",
     HEAD + "layers: {a: {precision: int8": "is not valid: while parsing",
     HEAD + "layers: " + "[" * 5000: "is not valid",
 }
@@ -226,9 +221,7 @@ CHECKS = {
     "layer /dw/Conv: toy offers no per_tensor weights for int8 depthwise_conv": {
         "/dw/Conv": Choice("int8", PER_TENSOR)
     },
-    "layer /stem/Conv: groups of 8 do not divide the 3 input channels": {
-        "/stem/Conv": Choice("int8", GROUP8)
-    },
+    "layer /stem/Conv: groups of 8 do not divide the 3 input channels": {"/stem/Conv": Choice("int8", GROUP8)},
     "layer /Softmax: cannot run in int8: Softmax stays in float": {"/Softmax": Choice("int8")},
 }
 

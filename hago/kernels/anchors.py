@@ -150,9 +150,7 @@ def _behind(node: NodeView, name: str, roles: dict[str, Any], source: str, targe
         table = f"{node.name}:table"
         types[table] = TensorType("uint8", (256,))
         constants = {table: np.asarray(roles["table"], np.uint8)}
-        view = NodeView(
-            f"{node.name}:table", "QLookup", "hago", (source, table), (target,), {}, types, constants
-        )
+        view = NodeView(f"{node.name}:table", "QLookup", "hago", (source, table), (target,), {}, types, constants)
     else:
         attrs = {
             "a_zero_point": a["y_zero_point"], "b_zero_point": a["r_zero_point"],
@@ -190,9 +188,7 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
     return [_call(p, node, inputs, before, {before: y_type}), *EMITTERS["", op](view, isa)]
 
 
-def _call(
-    p: Params, node: NodeView, inputs: list[Any], output: str, temporaries: dict[str, TensorType]
-) -> KernelCall:
+def _call(p: Params, node: NodeView, inputs: list[Any], output: str, temporaries: dict[str, TensorType]) -> KernelCall:
     template = dense if isinstance(p, DenseParams) else depthwise
     return KernelCall(template.__name__, p, template, tuple(inputs), (output,), node.layer, temporaries)
 

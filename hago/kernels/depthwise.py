@@ -97,15 +97,11 @@ def depthwise(p: DepthwiseParams, isa: Isa, threads: int) -> Any:
         for q in range(pixels):
             T.buffer_store(acc, bias.vload([vector * lanes], acc_type), [q])
         for group in range(groups):
-            taps = [
-                T.bind(weights.vload([vector, group * kw + j, 0], dot.weight_type(lanes))) for j in range(kw)
-            ]
+            taps = [T.bind(weights.vload([vector, group * kw + j, 0], dot.weight_type(lanes))) for j in range(kw)]
             first_row = group * dot.pack * dh * line
             for x_column in sorted({q * sw + j * dw for q in range(pixels) for j in range(kw)}):
                 base = source + x_column * p.c
-                value = T.bind(
-                    column(x, base, group) if dot.pack > 1 else x.vload([base + first_row], acc_type)
-                )
+                value = T.bind(column(x, base, group) if dot.pack > 1 else x.vload([base + first_row], acc_type))
                 for q in range(pixels):
                     j, rest = divmod(x_column - q * sw, dw)
                     if rest == 0 and 0 <= j < kw:
@@ -115,13 +111,9 @@ def depthwise(p: DepthwiseParams, isa: Isa, threads: int) -> Any:
             if not integer:
                 value = T.max(T.min(acc[q], T.broadcast(bounds[1], lanes)), T.broadcast(bounds[0], lanes))
             elif p.out == "float32":
-                value = dequantize(
-                    isa, acc[q], scale.vload([vector * lanes], f"float32x{lanes}"), bounds[0], bounds[1]
-                )
+                value = dequantize(isa, acc[q], scale.vload([vector * lanes], f"float32x{lanes}"), bounds[0], bounds[1])
             else:
-                wide = requantize(
-                    isa, acc[q], scale.vload([vector * lanes], f"float32x{lanes}"), bounds[0], bounds[1]
-                )
+                wide = requantize(isa, acc[q], scale.vload([vector * lanes], f"float32x{lanes}"), bounds[0], bounds[1])
                 value = T.Cast(f"uint8x{lanes}", wide + T.broadcast(zero[1], lanes))
             T.buffer_store(y, value, [at])
 

@@ -55,9 +55,7 @@ def dequantize(isa: Isa, acc: Any, scale: Any, low: Any, high: Any) -> Any:
     return T.max(T.min(real, T.broadcast(high, isa.lanes)), T.broadcast(low, isa.lanes))
 
 
-def bounds(
-    low: float, high: float, r_low: float = 0.0, r_high: float = 0.0, r_scale: float = 0.0
-) -> np.ndarray:
+def bounds(low: float, high: float, r_low: float = 0.0, r_high: float = 0.0, r_scale: float = 0.0) -> np.ndarray:
     """The buffer ``bounds``, as the kernels take it."""
     return np.array([low, high, r_low, r_high, r_scale, 0.0], np.float32)
 

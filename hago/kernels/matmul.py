@@ -84,9 +84,7 @@ class _MatMul:
         p = self.p
         a_at = T.bind(batch * (p.m * p.k if p.a_batch else 0) + T.int32(0))
         b_at = T.bind(batch * (p.k * p.n if p.b_batch else 0) + T.int32(0))
-        packed = T.alloc_buffer(
-            (self.vectors, self.steps, self.lanes * self.dot.pack), self.dot.weight_numpy.name
-        )
+        packed = T.alloc_buffer((self.vectors, self.steps, self.lanes * self.dot.pack), self.dot.weight_numpy.name)
         start = T.alloc_buffer((self.vectors * self.lanes,), "int32" if self.dot.integer else "float32")
         with T.serial(0, self.vectors) as v:
             self.pack(b_at, packed, start, v)
@@ -97,9 +95,7 @@ class _MatMul:
             rows = self.row_sums(self.a, T.bind(batch * (p.m * p.k if p.a_batch else 0) + T.int32(0)))
         P, V = self.tile.pixels, self.tile.vectors
         with T.serial(0, -(-p.m // P)) as t, T.serial(0, -(-self.vectors // V)) as block:
-            self.reduce(
-                a, a_at, packed, start, rows, batch, moved_back(t, P, p.m), moved_back(block, V, self.vectors)
-            )
+            self.reduce(a, a_at, packed, start, rows, batch, moved_back(t, P, p.m), moved_back(block, V, self.vectors))
 
     def pack(self, b_at: Any, packed: Any, start: Any, v: Any) -> None:
         """Packs one vector of columns, and sums it up where the zero point of a has to be taken out."""
@@ -147,9 +143,7 @@ class _MatMul:
         """N values in the first lanes of a vector: there is nothing behind them to read."""
         whole = T.alloc_buffer((self.lanes,), self.dot.x_type, scope="local")
         for i in range(self.lanes):
-            T.buffer_store(
-                whole, self.b[at + i] if i < self.p.n else T.Cast(self.dot.x_type, T.int32(0)), [i]
-            )
+            T.buffer_store(whole, self.b[at + i] if i < self.p.n else T.Cast(self.dot.x_type, T.int32(0)), [i])
         return whole.vload([0], f"{self.dot.x_type}x{self.lanes}")
 
     def copy_rows(self, a_at: Any) -> Any:
@@ -173,9 +167,7 @@ class _MatMul:
             T.buffer_store(rows, total[0] * (self.zero[2] - 128), [m])
         return rows
 
-    def reduce(
-        self, a: Any, a_at: Any, packed: Any, start: Any, rows: Any, batch: Any, row: Any, vector: Any
-    ) -> None:
+    def reduce(self, a: Any, a_at: Any, packed: Any, start: Any, rows: Any, batch: Any, row: Any, vector: Any) -> None:
         p, dot, lanes = self.p, self.dot, self.lanes
         P, V = self.tile.pixels, self.tile.vectors
         row, vector = T.bind(row + T.int32(0)), T.bind(vector + T.int32(0))

@@ -77,9 +77,7 @@ def tap_coverage(
     All arguments are over the spatial axes; ``pads`` are those before each axis.
     """
     result = np.ones((), np.float64)
-    for size, count, taps, stride, pad, dilation in zip(
-        inputs, outputs, kernel, strides, pads, dilations, strict=True
-    ):
+    for size, count, taps, stride, pad, dilation in zip(inputs, outputs, kernel, strides, pads, dilations, strict=True):
         position = np.arange(count)[:, None] * stride - pad + np.arange(taps) * dilation
         inside = ((position >= 0) & (position < size)).mean(axis=0)
         result = np.multiply.outer(result, inside)

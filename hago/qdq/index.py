@@ -46,9 +46,7 @@ class GraphIndex:
         for layer in self.layers:
             made = [name for n in layer.nodes for name in self.nodes[n].output if name]
             inside = {name for n in layer.nodes for name in self.nodes[n].input}
-            self.layer_outputs[layer.name] = tuple(
-                name for name in made if name not in inside or name == layer.output
-            )
+            self.layer_outputs[layer.name] = tuple(name for name in made if name not in inside or name == layer.output)
         self.bounds = {layer.output: bound for layer in self.layers if (bound := self._bound_of(layer))}
 
     def is_float(self, tensor: str) -> bool:

@@ -182,9 +182,7 @@ class WeightStore:
         worst = weight.absolute_sums().max(initial=0) * _ACTIVATION_SPAN
         if worst > biases.PRODUCT_LIMIT:
             factor = np.float32(1.001 * worst / biases.PRODUCT_LIMIT)
-            weight = attempt(
-                np.maximum(weight.scale * factor, np.float32(0) if min_scale is None else min_scale)
-            )
+            weight = attempt(np.maximum(weight.scale * factor, np.float32(0) if min_scale is None else min_scale))
             if weight.absolute_sums().max(initial=0) * _ACTIVATION_SPAN > biases.PRODUCT_LIMIT:
                 raise ModelError(
                     "sums of products do not fit the int32 accumulator",

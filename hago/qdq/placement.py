@@ -83,9 +83,7 @@ def place(index: GraphIndex, strategy: Strategy, spec: HardwareSpec) -> Placemen
     for layer in index.layers:
         if layer.name in placement.integer:
             for slot in _slots(index, placement, layer):
-                placement.calibrator.setdefault(
-                    placement.source(*slot), strategy.choice(layer.name).calibrator
-                )
+                placement.calibrator.setdefault(placement.source(*slot), strategy.choice(layer.name).calibrator)
     _unify_concats(index, placement, readers)
     return placement
 

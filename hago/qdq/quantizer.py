@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 IR_VERSION = 10  # that of opset 21; every runtime that reads opset 21 reads it
 
 
-def quantize_model(
-    model: Model, strategy: Strategy, calibration: Calibration, spec: HardwareSpec
-) -> onnx.ModelProto:
+def quantize_model(model: Model, strategy: Strategy, calibration: Calibration, spec: HardwareSpec) -> onnx.ModelProto:
     """The QDQ form of the model under this strategy; see :class:`Quantizer`."""
     return Quantizer(model, calibration, spec).qdq(strategy)
 

@@ -56,9 +56,7 @@ class QuantizedWeight:
         """The scale of every weight, broadcastable to ``values``."""
         if self.multipliers is None:
             return _on_axis(self.scale, self.values.ndim, self.out_axis)
-        return _spread_groups(
-            self.group_scale(), self.group_size, self.values.ndim, self.out_axis, self.in_axis
-        )
+        return _spread_groups(self.group_scale(), self.group_size, self.values.ndim, self.out_axis, self.in_axis)
 
     def absolute_sums(self) -> npt.NDArray[np.int64]:
         """sum of |q| (times the group's multiplier) per output channel, int64 [O].
@@ -185,9 +183,7 @@ def mse_threshold(magnitude: npt.NDArray[np.float32], qmax: int, bins: int = 204
 
     def error(threshold: np.float32) -> float:
         step = threshold / np.float32(qmax)
-        return float(
-            np.square(np.minimum(np.rint(magnitude / step), qmax) * step - magnitude).sum(dtype=np.float64)
-        )
+        return float(np.square(np.minimum(np.rint(magnitude / step), qmax) * step - magnitude).sum(dtype=np.float64))
 
     return best if error(best) < error(peak) else peak
 
@@ -205,9 +201,7 @@ def _round_up(values: npt.NDArray[np.float64], bits: int) -> npt.NDArray[np.floa
     return np.ldexp(np.ceil(np.ldexp(mantissa, bits)), exponent - bits).astype(np.float32)
 
 
-def _group_peaks(
-    magnitude: npt.NDArray[np.float32], size: int, out_axis: int, in_axis: int
-) -> npt.NDArray[np.float32]:
+def _group_peaks(magnitude: npt.NDArray[np.float32], size: int, out_axis: int, in_axis: int) -> npt.NDArray[np.float32]:
     """max|w| of each group, float32 [O, G]."""
     moved = np.moveaxis(magnitude, (out_axis, in_axis), (0, 1))
     grouped = moved.reshape(moved.shape[0], moved.shape[1] // size, size, *moved.shape[2:])

@@ -31,9 +31,7 @@ _JOINS = ("add", "mul", "concat", "matmul")
 class CandidateWriter:
     """Writes the nodes, constants and types of one candidate to an empty graph."""
 
-    def __init__(
-        self, quantizer: Quantizer, strategy: Strategy, placement: Placement, graph: onnx.GraphProto
-    ) -> None:
+    def __init__(self, quantizer: Quantizer, strategy: Strategy, placement: Placement, graph: onnx.GraphProto) -> None:
         self.q, self.index, self.strategy = quantizer, quantizer.index, strategy
         self.graph = GraphWriter(graph, quantizer.taken_names)
         self.placement = placement
@@ -236,7 +234,5 @@ def _block_scales(group_scale: npt.NDArray[np.float32], shape: tuple[int, ...], 
     if axis == 0:
         return np.ascontiguousarray(group_scale.T)
     tail = shape[2:]
-    spread = np.broadcast_to(
-        group_scale.reshape(*group_scale.shape, *([1] * len(tail))), (*group_scale.shape, *tail)
-    )
+    spread = np.broadcast_to(group_scale.reshape(*group_scale.shape, *([1] * len(tail))), (*group_scale.shape, *tail))
     return np.ascontiguousarray(spread)
