@@ -214,7 +214,8 @@ class _Dense:
             shape = p.y_shape or (p.n, p.oh, p.ow, p.o)
             r = argument("r", shape, p.out) if p.residual else None
             y = argument("y", shape, p.out)
-            self.r, self.y = flat(r) if p.residual else None, flat(y)
+            self.r: Any = None if r is None else flat(r)
+            self.y = flat(y)
             self.x = flat(x)
             if self.plan.scratch:
                 pad = self.zero[0] if integer else T.uint16(0) if dot.x_type == "uint16" else T.float32(0)
