@@ -59,8 +59,8 @@ _INTRODUCTION = """
 `hago.tune` with `max_drop` {drop:g} point(s) and at most {trials} trials, from an empty kernel cache. Top-1 is
 measured on the test part, which the search never saw, from the compiled artifact. Ratios are of median latencies,
 batch 1, {rounds} interleaved rounds of all engines in one process; below 1 the chosen strategy is faster. *ORT int8
-(own)* is the file that ONNX Runtime's `quantize_static` makes (QDQ, per channel, min-max); *same QDQ* is the chosen strategy's
-own QDQ file in that engine.
+(own)* is the file that ONNX Runtime's `quantize_static` makes (QDQ, per channel, min-max); *same QDQ* is the chosen
+strategy's own QDQ file in that engine.
 
 """
 
