@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
+from .additive import AdditiveModel, make_promise
 from .ledger import Finished, Ledger
 from .objective import Evaluator, Goal
-from .refine import TRIALS, group_losses, refine
+from .refine import TRIALS, refine
 from .sampling import Observation, SamplerFactory, propose
 from .sensitivity import (
     Probe,
@@ -29,9 +29,9 @@ from .sensitivity import (
     uniform_probes,
 )
 from .space import Params, SearchSpace
-from .stopping import Interrupts, hypervolume
+from .stopping import Interrupts
 from .timing import TimeTable, schemes_to_time, time_scheme
-from .warmstart import Candidate, fastest, next_on_front, programme_front, uniform_candidates
+from .warmstart import Candidate, Programme, bisect, fastest, uniform_candidates
 
 UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE = "uniform", "kernel times", "programme", "refined programme"
 WARM_START = (UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE)
@@ -80,7 +80,8 @@ class Planner:
         self.sensitivities = Sensitivities.from_json(kept.get("losses", []))
         self._cut = bool(kept.get("cut", False))
         self.times = TimeTable(ledger.recall("kernel_times") or {})
-        self._front: tuple[tuple[int, int], list[Candidate]] | None = None
+        self._front: tuple[tuple[int, int], Programme] | None = None
+        self._additive: tuple[tuple[int, int], AdditiveModel] | None = None
 
     def next(self, history: Sequence[Finished]) -> Proposal | None:
         """What to measure next; None when every strategy has been."""
@@ -125,14 +126,15 @@ class Planner:
         self._probe(probes())
         tables = (len(self.sensitivities.losses), len(self.times.times))
         if self._front is None or self._front[0] != tables:
-            self._tell("integer programme")
-            self._front = tables, programme_front(self._space, self.times, self.sensitivities)
+            self._front = tables, Programme(self._space, self.times, self.sensitivities)
+        self._tell("integer programme")
 
         def verdict(candidate: Candidate) -> bool | None:
             past = by_key.get(self._key(candidate))
             return None if past is None else self._goal.within(past.record)
 
-        candidate = next_on_front(self._front[1], verdict)
+        with self._interrupts.allowed():
+            candidate = bisect(Programme.count, self._front[1].candidate, verdict)
         return None if candidate is None else Proposal(candidate.params, PROGRAMME, candidate.label)
 
     def _refine(self, by_key: dict[str, Finished]) -> Proposal | None:
@@ -161,35 +163,29 @@ class Planner:
             baseline = Observation(float_params, self._values(1.0, 0.0, 1.0), -self._goal.max_drop)
             observations = [baseline, *observations]
             known[float_strategy.key()] = baseline
+        outcomes = [
+            (past.params, self.ratio(past), self._goal.drop(past.record))
+            for past in history
+            if past.record.state != "failed"
+        ]
         with self._interrupts.allowed():
-            params = propose(self._space, self._sampler, self._seed, observations, known, self.sensitivities)
+            params = propose(
+                self._space,
+                self._sampler,
+                self._seed,
+                observations,
+                known,
+                self.sensitivities,
+                make_promise(self._model(), outcomes, self._goal),
+            )
         return None if params is None else Proposal(params, name, f"{name}, trial {len(history) + 1}")
 
-    def _promise(self, history: Sequence[Finished]) -> Callable[[Params], float]:
-        """What a strategy would add to the front, if the models are right about it.
-
-        Its drop is read off its loss, by the measured drops of strategies of less and of more loss
-        (isotonic regression); beyond the bound it adds nothing.
-        """
-        space, goal = self._space, self._goal
-        complete = [past for past in history if past.record.state != "failed"]
-        seen = sorted(
-            (sum(group_losses(space, self.sensitivities, past.params)), goal.drop(past.record)) for past in complete
-        )
-        losses = [0.0, *(loss for loss, _ in seen)]
-        drops = isotonic_regression([0.0, *(min(drop, 1e6) for _, drop in seen)]).x
-        front = [(self.ratio(past), goal.drop(past.record)) for past in complete if goal.within(past.record)]
-        reference = (1.0, goal.max_drop + goal.worst_drop)
-        area = hypervolume(front, reference)
-
-        def promise(params: Params) -> float:
-            drop = float(np.interp(sum(group_losses(space, self.sensitivities, params)), losses, drops))
-            ratio = self.times.ratio(space, space.schemes(params))
-            if drop > goal.max_drop:
-                return goal.max_drop - drop
-            return hypervolume([*front, (ratio, drop)], reference) - area
-
-        return promise
+    def _model(self) -> AdditiveModel:
+        """The additive model of the tables as they are now."""
+        tables = (len(self.sensitivities.losses), len(self.times.times))
+        if self._additive is None or self._additive[0] != tables:
+            self._additive = tables, AdditiveModel(self._space, self.times, self.sensitivities)
+        return self._additive[1]
 
     def observe(self, past: Finished) -> Observation:
         """A trial as samplers see it. A failed one looks like one that is far outside the bound."""
@@ -210,7 +206,7 @@ class Planner:
         """Latency over float32's: by the time model if proposals are to be reproducible, else as measured."""
         measured = past.record.latency_ratio
         if self._reproducible or measured is None:
-            return self.times.ratio(self._space, self._space.schemes(past.params))
+            return self._model().ratio(past.params)
         return measured
 
     def _at_stake(self, by_key: dict[str, Finished]) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Container, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .additive import AdditiveModel
 from .sensitivity import Sensitivities
 from .space import Params, SearchSpace
 from .timing import TimeTable
@@ -39,8 +40,10 @@ def refine(
 
     ``outcomes``: parameters and measured drops of strategies so far; ``seen`` holds their keys.
     """
-    near = [(params, max(drop, 0.0)) for params, drop in outcomes if drop <= _NEAR * max_drop]
-    features = np.array([group_losses(space, known, params) for params, _ in near])
+    model = AdditiveModel(space, times, known)
+    rows = [(model.losses(params), max(drop, 0.0)) for params, drop in outcomes]
+    near = [(row, drop) for row, drop in rows if drop <= _NEAR * max_drop and math.isfinite(sum(row))]
+    features = np.array([row for row, _ in near])
     drops = np.array([drop for _, drop in near])
     slope = _slope(features, drops)
     if slope <= 0:
@@ -57,16 +60,6 @@ def refine(
         if space.strategy(candidate.params).key() not in seen:
             return candidate
     return None
-
-
-def group_losses(space: SearchSpace, known: Sensitivities, params: Params) -> list[float]:
-    """The loss of each group under these parameters, with its own calibrator where that was probed."""
-    found = []
-    for group, scheme in zip(space.groups, space.schemes(params), strict=True):
-        loss = known.losses.get((group.name, str(scheme), space.calibrator(params, group)))
-        loss = known.loss(space, group, scheme)[0] if loss is None else loss
-        found.append(loss if math.isfinite(loss) else 0.0)
-    return found
 
 
 def _slope(features: NDArray[np.float64], drops: NDArray[np.float64]) -> float:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ..errors import SearchError, StorageError
 
@@ -72,14 +72,15 @@ def _open_database(url: str, where: str) -> BaseStorage:
         engine = {"connect_args": {"timeout": _BUSY_S}}
     try:
         with storage_errors(where):
-            return RDBStorage(url, engine_kwargs=engine)
-    except (ImportError, ValueError) as error:
-        raise SearchError(
-            f"the storage cannot be opened: {str(error).splitlines()[0]}",
-            where=where,
-            hint="a storage is a path, or a URL such as sqlite:///study.db or postgresql://user@host/name "
-            "(whose driver, such as psycopg2, must be installed)",
-        ) from error
+            try:
+                return RDBStorage(url, engine_kwargs=engine)
+            except (ImportError, ValueError, ArgumentError) as error:
+                raise SearchError(
+                    f"the storage cannot be opened: {str(error).splitlines()[0]}",
+                    where=where,
+                    hint="a storage is a path, or a URL such as sqlite:///study.db or postgresql://user@host/name "
+                    "(whose driver, such as psycopg2, must be installed)",
+                ) from error
     except RuntimeError as error:
         raise StorageError(
             f"the storage cannot be opened: {str(error).splitlines()[0]}",

@@ -63,6 +63,8 @@ def run_search(
     check_sampler(sampler)
     display = make_progress(progress)
     budget = parse_budget(budget_s)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise SearchError(f"seed must be a whole number of at least 0, got {seed!r}")
     for name, number in (("trials", trials), ("patience", patience)):
         if number is not None and (isinstance(number, bool) or number < 1):
             raise SearchError(f"{name} must be at least 1, got {number!r}")

@@ -1,8 +1,8 @@
 """The first candidates: everything in integers, then the best strategies by the additive model.
 
 Which scheme each group takes is an integer programme: the least time such that the losses of all groups
-sum to no more than a budget. Solved for a row of budgets it gives a front, from the fastest strategy to
-nearly float32, and a bisection over that front finds, by real measurements, where the bound lies.
+sum to no more than a budget. A row of budgets gives a front, from the fastest strategy to nearly float32,
+and a bisection over that front finds, by real measurements, where the bound lies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .sensitivity import Sensitivities, main_scheme
 from .space import SearchSpace
 from .timing import CONVERT_CALL_S, CONVERT_ELEMENT_S, TimeTable
 
-BUDGETS = 24
+BUDGETS = 32
 _SPAN = 1e-3  # the tightest budget, relative to the loss of the fastest strategy
 _NODE_LIMIT = 2000  # a limit in nodes, not seconds: the same answer on every machine
 _GAP = 1e-3
@@ -69,27 +69,59 @@ def fastest(space: SearchSpace, times: TimeTable, known: Sensitivities) -> Candi
     return Candidate(space.make_params(schemes, calibrator), "fastest by kernel times", times.predict_s(space, schemes))
 
 
-def programme_front(space: SearchSpace, times: TimeTable, known: Sensitivities) -> list[Candidate]:
-    """Distinct solutions for a row of loss budgets, the fastest (and lossiest) first; float32 is left out."""
-    table = [[known.loss(space, group, scheme) for scheme in group.schemes] for group in space.groups]
-    losses = [[loss for loss, _ in row] for row in table]
-    start = solve(space, times, losses, math.inf)
-    if start is None:
-        return []
-    most = _total(space, losses, start)
-    budgets = [math.inf] + [most * b for b in np.geomspace(1.0, _SPAN, BUDGETS + 1)[1:]] if most > 0 else []
-    found: dict[tuple[Scheme, ...], Candidate] = {}
-    for budget in budgets or [math.inf]:
-        schemes = start if math.isinf(budget) else solve(space, times, losses, budget)
-        if schemes is None or schemes in found or all(s.precision == "float32" for s in schemes):
-            continue
-        label = f"integer programme {len(found) + 1}"
-        found[schemes] = make_candidate(space, times, table, schemes, label)
-    front: list[Candidate] = []
-    for candidate in sorted(found.values(), key=lambda c: (c.time_s, c.loss)):
-        if not front or candidate.loss < front[-1].loss:  # the solver's gap can leave one behind another
-            front.append(candidate)
-    return front
+class Programme:
+    """The integer programme for a row of loss budgets: no bound first, then ever tighter ones.
+
+    ``candidate(i)`` is solved when first asked for.
+    """
+
+    count = BUDGETS
+
+    def __init__(self, space: SearchSpace, times: TimeTable, known: Sensitivities) -> None:
+        self._space, self._times = space, times
+        self._table = [[known.loss(space, group, scheme) for scheme in group.schemes] for group in space.groups]
+        self._losses = [[loss for loss, _ in row] for row in self._table]
+        self._solved: dict[int, Candidate | None] = {}
+
+    def candidate(self, i: int) -> Candidate | None:
+        """The fastest strategy within the i-th budget; None where that is float32, or nothing."""
+        if i not in self._solved:
+            self._solved[i] = self._solve(i)
+        return self._solved[i]
+
+    def _solve(self, i: int) -> Candidate | None:
+        budget = math.inf
+        if i > 0:
+            fastest_one = self.candidate(0)
+            if fastest_one is None:
+                return None
+            budget = fastest_one.loss * _SPAN ** (i / (self.count - 1))
+        schemes = solve(self._space, self._times, self._losses, budget)
+        if schemes is None or all(scheme.precision == "float32" for scheme in schemes):
+            return None
+        return make_candidate(self._space, self._times, self._table, schemes, f"integer programme {i + 1}")
+
+
+def bisect(
+    count: int, candidate: Callable[[int], Candidate | None], verdict: Callable[[Candidate], bool | None]
+) -> Candidate | None:
+    """The candidate to measure next on the way to where the bound lies; None once that is found.
+
+    Candidates go from fast to exact. ``verdict`` says whether one keeps the bound, or None where it is not
+    measured. The fastest comes first: where that one keeps the bound, no other is needed.
+    """
+    fails, keeps, i = -1, count, 0
+    while keeps - fails > 1:
+        found = candidate(i)
+        answer = True if found is None else verdict(found)  # float32 keeps any bound
+        if answer is None:
+            return found
+        if answer:
+            keeps = i
+        else:
+            fails = i
+        i = (fails + keeps) // 2
+    return None
 
 
 def make_candidate(
@@ -201,10 +233,4 @@ def solve(
         return None
     return tuple(
         group.schemes[int(np.argmax(result.x[offsets[g] : offsets[g + 1]]))] for g, group in enumerate(space.groups)
-    )
-
-
-def _total(space: SearchSpace, losses: Sequence[Sequence[float]], schemes: Sequence[Scheme]) -> float:
-    return sum(
-        row[group.schemes.index(scheme)] for group, row, scheme in zip(space.groups, losses, schemes, strict=True)
     )

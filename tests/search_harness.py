@@ -132,9 +132,10 @@ class FakeEvaluator:
         return 1e-6 + macs * 2e-11 * factor
 
     def true_s(self, strategy: Strategy) -> float:
-        schemes = self.space.schemes(self.space.params(strategy))
         layers = sum(self.layer_s(layer, strategy.choice(layer).precision) for layer in self.space.macs)
-        return layers + convert_s(self.space, schemes)
+        if not strategy.choices:
+            return layers
+        return layers + convert_s(self.space, self.space.schemes(self.space.params(strategy)))
 
     def loss(self, strategy: Strategy) -> float:
         """Samples of 1,000 that are lost."""
@@ -188,10 +189,13 @@ class FakeEvaluator:
         if self.delay_s:
             time.sleep(self.delay_s)
         self.evaluated.append(strategy)
+        self._build(strategy)
+        return self._record(strategy, "search")
+
+    def _build(self, strategy: Strategy) -> None:
         texts = {str(Scheme(c.precision, c.granularity)) for c in strategy.choices.values()}
         if texts & set(self.broken):
             raise BuildError("no kernel for this", where="layer conv1")
-        return self._record(strategy, "search")
 
     def remeasure(self, records: Sequence[Record]) -> list[Record]:
         return [self._again(record) for record in records]
@@ -214,10 +218,12 @@ class FakeEvaluator:
     def sensitivity(self, strategy: Strategy, samples: int) -> float:
         assert samples > 0
         self.calls.append("sensitivity")
+        self._build(strategy)
         return self.loss(strategy) * 1e-4
 
     def kernel_times(self, strategy: Strategy) -> Mapping[str, float]:
         self.calls.append("kernel_times")
+        self._build(strategy)
         return {layer: self.layer_s(layer, strategy.choice(layer).precision) for layer in self.space.macs}
 
     def keys(self) -> list[str]:

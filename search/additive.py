@@ -1,0 +1,81 @@
+"""What a strategy takes and loses by the additive models, looked up fast enough for thousands of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+
+from .groups import FLOAT32
+from .objective import Goal
+from .sensitivity import Sensitivities
+from .space import Params, SearchSpace
+from .stopping import hypervolume
+from .timing import TimeTable, convert_s
+
+
+class AdditiveModel:
+    """Predicted latency ratio and losses of strategies, from tables that do not change."""
+
+    def __init__(self, space: SearchSpace, times: TimeTable, known: Sensitivities) -> None:
+        self._space, self._times, self._known = space, times, known
+        self._float_s = max(times.float_s(space), 1e-12)
+        self._gains = [
+            {
+                str(scheme): times.group_s(space, group, scheme)
+                - sum(times.layer_s(m.layer, FLOAT32, space.macs[m.layer]) for m in group.members)
+                for scheme in group.schemes
+            }
+            for group in space.groups
+        ]
+        self._losses: dict[tuple[str, str, str], float] = {}
+
+    def ratio(self, params: Params) -> float:
+        """Predicted latency over float32's."""
+        schemes = self._space.schemes(params)
+        gained = sum(gains[str(scheme)] for gains, scheme in zip(self._gains, schemes, strict=True))
+        return (self._float_s + gained + convert_s(self._space, schemes)) / self._float_s
+
+    def losses(self, params: Params) -> list[float]:
+        """The loss of each group, with its own calibrator where that was probed.
+
+        Infinite for a group that could not even be run so.
+        """
+        found = []
+        for group, scheme in zip(self._space.groups, self._space.schemes(params), strict=True):
+            probe = (group.name, str(scheme), self._space.calibrator(params, group))
+            if probe not in self._losses:
+                exact = self._known.losses.get(probe)
+                loss = self._known.loss(self._space, group, scheme)[0] if exact is None else exact
+                self._losses[probe] = loss
+            found.append(self._losses[probe])
+        return found
+
+
+def make_promise(
+    model: AdditiveModel, outcomes: Sequence[tuple[Params, float, float]], goal: Goal
+) -> Callable[[Params], float]:
+    """What a strategy would add to the front, if the models are right about it. For :func:`sampling.propose`.
+
+    ``outcomes``: parameters, latency ratio and drop of what was measured. A drop is read off the loss, by the
+    drops of strategies of less and of more loss (isotonic regression); beyond the bound nothing is added.
+    """
+    seen = sorted((sum(model.losses(params)), min(drop, 1e6)) for params, _, drop in outcomes)
+    seen = [(loss, drop) for loss, drop in seen if np.isfinite(loss)]
+    losses = [0.0, *(loss for loss, _ in seen)]
+    drops = isotonic_regression([0.0, *(drop for _, drop in seen)]).x
+    front = [(ratio, drop) for _, ratio, drop in outcomes if drop <= goal.max_drop]
+    reference = (1.0, goal.max_drop + goal.worst_drop)
+    area = hypervolume(front, reference)
+
+    def promise(params: Params) -> float:
+        loss = sum(model.losses(params))
+        if not np.isfinite(loss):
+            return -np.inf  # a part of it could not be run by itself
+        drop = float(np.interp(loss, losses, drops))
+        if drop > goal.max_drop:
+            return goal.max_drop - drop
+        return hypervolume([*front, (model.ratio(params), drop)], reference) - area
+
+    return promise
