@@ -41,7 +41,7 @@ class Answer:
 
 def metric_text(report: ReportData) -> MetricText:
     """How this report tells values of its metric."""
-    return MetricText.of(report.metric, report.max_drop, report.chosen.n_samples, report.baseline.accuracy)
+    return MetricText.of(report.metric, report.max_drop, report.chosen.n_samples, report.chosen.accuracy)
 
 
 def tell(report: ReportData) -> Answer:
@@ -60,11 +60,11 @@ def layers_phrase(layers: tuple[LayerRow, ...]) -> str:
     precisions = Counter(layer.precision for layer in counted if layer.is_quantized).most_common()
     if not precisions:
         return "every layer in float32"
-    (first, number), rest = precisions[0], precisions[1:]
+    first, number = precisions[0]
     if number == len(counted):
         return f"{'its only layer' if number == 1 else f'all {number} layers'} in {first}"
-    others = listing([f"{n} in {name}" for name, n in rest])
-    return f"{number} of {len(counted)} layers in {first}" + (f" and {others}" if others else "")
+    others = [f"{n} in {name}" for name, n in precisions[1:]]
+    return listing([f"{number} of {len(counted)} layers in {first}", *others])
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,8 @@ class _Words:
         if info.against_float:
             interval = record.accuracy_interval
             ci = f" (95 % CI {metric.interval_ends(interval)})" if interval else ""
-            return f"keeps a {info.name} of {metric.value(value)} to float32's outputs{ci}{part}"
+            verb = "keeps" if self.report.within(record) else "has"
+            return f"{verb} {_article(info.name)} {info.name} of {metric.value(value)} to float32's outputs{ci}{part}"
         interval = record.accuracy_change_interval
         ends = f"{metric.change(interval[0])} to {metric.change(interval[1])}" if interval else ""
         if amount is None and float(metric.number(change)) == 0:
@@ -242,7 +243,7 @@ class _Words:
         info = self.report.metric
         if info.against_float:
             side = "at least" if info.higher_is_better else "at most"
-            return f"{'' if named else 'at '}a {info.name} of {side} {self.limit()}"
+            return f"{'' if named else 'at '}{_article(info.name)} {info.name} of {side} {self.limit()}"
         return f"within {self.metric.amount(self.report.max_drop)} of float32's {info.name}"
 
     # What honesty adds.
@@ -308,6 +309,12 @@ class _Words:
 
     def drop(self, record: Record) -> float:
         return self.report.drop(record) or 0.0
+
+
+def _article(noun: str) -> str:
+    """The article of a noun as it is spoken: "an SQNR", "a cosine similarity"."""
+    spelt = noun[:2].isupper() and noun[0] in "AEFHILMNORSX"
+    return "an" if spelt or (noun[:1] in "aeio" and not spelt) else "a"
 
 
 def _is_faster(record: Record) -> bool:

@@ -23,6 +23,7 @@ FILES = (
 
 # Kernel times of one layer repeat to about this: a smaller difference is no finding.
 NOISE = 0.03
+NOISE_S = 5e-8
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class LayerRow:
 
 def _longer(time_s: float | None, float_s: float | None) -> bool:
     # Of layers that share a kernel one has all the time: there is nothing to hold against each other.
-    return bool(time_s and float_s) and (time_s or 0.0) > (float_s or 0.0) * (1 + NOISE)
+    return bool(time_s and float_s) and (time_s or 0.0) > (float_s or 0.0) * (1 + NOISE) + NOISE_S
 
 
 @dataclass(frozen=True)

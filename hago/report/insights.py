@@ -21,17 +21,12 @@ def findings(report: ReportData) -> tuple[str, ...]:
 def why(report: ReportData, row: LayerRow) -> str:
     """What there is to say of one layer beyond its numbers; empty where they say it all."""
     if row.moves_data:
-        return "moves data, in its neighbours' type"
+        return "moves data"
     if not row.quantizable:
         return row.reason or "cannot be quantized"
     if row.is_slower:
         return f"slower than in float32 by {duration(-(row.saved_s or 0.0), 2)}"
-    parts: list[str] = []
-    if not row.is_quantized:
-        parts.append(_left_in_float(report, row))
-    if row.float_s is not None and row.chosen_s == 0:
-        parts.append("done in a neighbour's kernel")
-    return ", ".join(part for part in parts if part)
+    return "" if row.is_quantized else _left_in_float(report, row)
 
 
 def _left_in_float(report: ReportData, row: LayerRow) -> str:
@@ -125,7 +120,7 @@ def _fragile(report: ReportData) -> list[str]:
 def _conversions(report: ReportData) -> list[str]:
     """What conversions and layout changes take, where that is worth a word."""
     other = report.chosen_other_s
-    if not other or report.is_float:
+    if not other or report.is_float or all(row.chosen_s is None for row in report.layers):
         return []
     total = other + sum(row.chosen_s or 0.0 for row in report.layers)
     if other < _SMALL * total:

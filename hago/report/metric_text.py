@@ -41,8 +41,9 @@ class MetricText:
             return cls(info, 2 if fine or (n_samples or 0) >= 5000 else 1)
         if info.unit == "dB":
             return cls(info, 1)
-        scale = max_drop if max_drop > 0 else abs(value or 1.0) / 100
-        return cls(info, min(9, max(3, 1 - math.floor(math.log10(scale)))) if scale > 0 else 4)
+        # Two digits of the smaller of what is told: a bound, or an error that is close to zero.
+        small = min((abs(x) for x in (max_drop, value) if x and math.isfinite(x)), default=1.0)
+        return cls(info, min(9, max(3, 1 - math.floor(math.log10(small)))))
 
     @property
     def is_share(self) -> bool:
@@ -62,7 +63,8 @@ class MetricText:
         """``91.3 %``, ``38.2 dB``, ``0.0123``."""
         if value is None:
             return NOTHING
-        if not math.isfinite(value) or (abs(value) >= 1e5 and not self.is_share):
+        vanishes = value != 0 and abs(value) < 10.0**-self.places
+        if not math.isfinite(value) or (not self.is_share and (abs(value) >= 1e5 or vanishes)):
             return significant(value)
         unit = " %" if self.is_share else " dB" if self.info.unit == "dB" else ""
         return f"{value * self.factor:.{self.places}f}".replace("-", "−") + unit

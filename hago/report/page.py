@@ -82,6 +82,7 @@ class Page:
     layer_table: Table
     legend: tuple[str, ...]
     trials: Table
+    count: str
     failed: int
     peers: Table
     facts: tuple[tuple[str, str], ...]
@@ -114,6 +115,7 @@ def make_page(report: ReportData) -> Page:
         layer_table=_layer_table(layers, _totals(report), second),
         legend=tuple(sorted(used, key=lambda p: (p == "float32", p))),
         trials=_records_table(report, metric, report.records),
+        count=plural(len(report.records), "trial"),
         failed=sum(record.state == "failed" for record in report.records),
         peers=_peers(report, metric),
         facts=facts(report, metric),
@@ -156,8 +158,9 @@ def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
         if floats.size_bytes and not report.is_float:
             detail = f"float32 {size(floats.size_bytes)}; {detail}"
         tiles.append(Tile("Size", size(record.size_bytes), detail))
-    trials = len(report.records)
-    tiles.append(Tile("Search", clock(report.search.seconds), f"{plural(trials, 'trial')}, all compiled and measured"))
+    trials, failed = len(report.records), sum(r.state == "failed" for r in report.records)
+    how = f"{failed} of them failed" if failed else "all compiled and measured"
+    tiles.append(Tile("Search", clock(report.search.seconds), f"{plural(trials, 'trial')}, {how}" if trials else ""))
     return tuple(tiles)
 
 
@@ -232,7 +235,7 @@ def _one(dims: tuple[int, ...], batch: int) -> str:
 
 
 def _time(seconds: float | None) -> str:
-    return "in a neighbour" if seconds == 0 else duration(seconds)
+    return "in a neighbour's kernel" if seconds == 0 else duration(seconds)
 
 
 def _finite(value: float | None) -> float:
@@ -279,7 +282,7 @@ def _records_table(report: ReportData, metric: MetricText, records: tuple[Record
         is_float = record.id < 0
         change = metric.change_interval(record.accuracy_change, record.accuracy_change_interval)
         rows.append((
-            NOTHING if is_float else str(record.id),
+            NOTHING if is_float else str(record.id + 1),
             record.label,
             "stopped early" if state == "pruned" else state,
             "1" if is_float else ratio_interval(record.latency_ratio, record.latency_ratio_interval),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 NOTHING = "–"
 MINUS = "−"
 
-_TIME_UNITS = (("s", 1.0), ("ms", 1e3), ("µs", 1e6))
+_TIME_UNITS = (("s", 1.0, 1.0), ("ms", 1e3, 1e-4), ("µs", 1e6, 1e-7), ("ns", 1e9, 0.0))
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -21,8 +21,8 @@ def significant(value: float, digits: int = 3) -> str:
     magnitude = math.floor(math.log10(abs(value)))
     if not -5 <= magnitude <= 14:
         return f"{value:.{digits - 1}e}".replace("-", MINUS)
-    places = digits - 1 - magnitude
-    rounded = round(value, places)
+    rounded = round(value, digits - 1 - magnitude)
+    places = digits - 1 - math.floor(math.log10(abs(rounded)))  # 9.999 has become 10.0
     return f"{rounded:,.{max(places, 0)}f}".replace("-", MINUS)
 
 
@@ -34,9 +34,7 @@ def signed(value: float, places: int) -> str:
 
 def time_unit(seconds: float) -> tuple[str, float]:
     """The unit in which this many seconds read best, and its factor."""
-    if seconds >= 1:
-        return _TIME_UNITS[0]
-    return _TIME_UNITS[1] if seconds >= 1e-4 else _TIME_UNITS[2]
+    return next((unit, factor) for unit, factor, least in _TIME_UNITS if seconds >= least)
 
 
 def duration(seconds: float | None, digits: int = 3) -> str:
@@ -155,5 +153,7 @@ def cpu_name(name: str) -> str:
 
 
 def no_break(text: str) -> str:
-    """The same text with spaces between numbers and units that do not break."""
-    return re.sub(r"(?<=\d) (?=(%|s|ms|µs|kB|MB|GB|B|dB|k|M|G|points?|min|h)\b|%)", "\u00a0", text)
+    """The same text, with numbers and their units, and names such as top-1, kept on one line."""
+    text = re.sub(r"(?<=\d) ([kMG]) MAC\b", "\u00a0\\1\u00a0MAC", text)
+    text = re.sub(r"(?<=\btop)-(?=\d)", "\u2011", text)
+    return re.sub(r"(?<=\d) (?=(s|ms|µs|ns|MAC|kB|MB|GB|B|dB|k|M|G|points?|min|h)\b|%)", "\u00a0", text)
