@@ -26,13 +26,14 @@ from hago.model import load_model
 from hago.record import Record
 from hago.report import LayerRow, MetricInfo, PeerRow, ReportData, SearchFacts, describe_metric, from_search
 from hago.report import write_report as write
-from hago.report.answer import layers_phrase, tell
+from hago.report.answer import tell
 from hago.report.data import NOISE_S
 from hago.report.from_search import model_name
 from hago.report.insights import findings, why
 from hago.report.metric_text import MetricText
 from hago.report.page import make_page
 from hago.report.pareto import plot
+from hago.report.phrases import layers_phrase
 from hago.report.scale import Scale, decimals, nice_step
 from hago.report.tables import Name, Table, markdown
 from hago.report.text import (
@@ -121,6 +122,8 @@ def test_answer_whose_interval_reaches_beyond_the_bound() -> None:
         "On 452 test samples the measured drop keeps the bound, the true one may not: its 95 % interval "
         "reaches 1.4 points.",
     )
+    near = tell(on_test(-0.004, accuracy_change_interval=(-0.0104, 0.006))).notes[0]
+    assert near.endswith("reaches 1.04 points."), "not 1.0, which is the bound"
 
 
 def test_answer_out_of_bound_on_the_test_part() -> None:
@@ -237,6 +240,13 @@ def test_answer_with_nothing_measured() -> None:
 def test_a_search_cut_short_says_so() -> None:
     facts = SearchFacts("tpe", 0, 3.0, "the disk or the storage failed", error="the disk is full")
     assert tell(samples.report(search=facts)).notes == ("The search ended early: the disk is full",)
+
+
+def test_a_resumed_search_does_not_claim_the_time_of_one_run() -> None:
+    report = samples.report(search=SearchFacts("tpe", 0, 4.0))
+    page = make_page(report)
+    assert page.tiles[-1].label == "Last run"
+    assert "in more than one run, the last of 4.0 s" in dict(page.facts)["Search"]
 
 
 def test_batches_are_named() -> None:

@@ -206,6 +206,11 @@ class ReportData:
         strategy = self.chosen_search.strategy
         return strategy is None or all(c.precision == "float32" for c in strategy.choices.values())
 
+    @property
+    def resumed(self) -> bool:
+        """Whether trials were made by earlier runs too: they took longer than the last run did."""
+        return sum(record.trial_s or 0.0 for record in self.records) > self.search.seconds
+
     def drop(self, record: Record) -> float | None:
         """How much worse than float32 the record is, in the metric's unit; None where not measured."""
         change = record.accuracy_change

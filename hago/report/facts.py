@@ -165,6 +165,9 @@ def _search(report: ReportData) -> str:
     more = f" ({listing(told)})" if told else ""
     spent = [record.trial_s for record in records if record.trial_s is not None]
     per_trial = f", {clock(median(spent))} for a trial (median)" if spent else ""
+    took = f" in {clock(search.seconds)}"
+    if report.resumed:
+        took = f" in more than one run, the last of {clock(search.seconds)}"
     first = ""
     if search.first_within_s is not None:
         first = f" The first strategy within the bound was there after {clock(search.first_within_s)}."
@@ -172,6 +175,6 @@ def _search(report: ReportData) -> str:
     sizes = [size(r.size_bytes) for r in (report.float_search, report.chosen_search) if r.size_bytes]
     weights = f" Constants as deployed: float32 {sizes[0]}, chosen {sizes[1]}." if len(sizes) == 2 else ""
     return (
-        f"{plural(len(records), 'trial')}{more} in {clock(search.seconds)}{per_trial}; sampler {search.sampler}, "
+        f"{plural(len(records), 'trial')}{more}{took}{per_trial}; sampler {search.sampler}, "
         f"seed {search.seed}, objectives {listing(search.objectives)}.{first}{stopped}{weights}"
     )

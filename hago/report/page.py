@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..record import Record
-from .answer import Answer, metric_text, tell
-from .data import LayerRow, PeerRow, ReportData
-from .facts import facts, files, precisions, python_snippet, shell_snippet
+from .answer import Answer, tell
+from .data import LayerRow, ReportData
+from .facts import facts, files, python_snippet, shell_snippet
 from .insights import findings, readable, why
 from .metric_text import MetricText
 from .pareto import Plot, plot
+from .phrases import metric_text
+from .record_tables import peers_table, records_table
 from .tables import Name, Table
 from .text import (
     MINUS,
@@ -18,7 +19,6 @@ from .text import (
     clock,
     count,
     duration,
-    duration_interval,
     factor,
     percent,
     plural,
@@ -104,7 +104,7 @@ def make_page(report: ReportData) -> Page:
         answer=tell(report),
         tiles=_tiles(report, metric),
         plots=tuple(p for p in plots if p is not None),
-        front=_records_table(report, metric, report.front),
+        front=records_table(report, metric, report.front),
         findings=findings(report),
         strips=tuple(s for s in strips if s is not None),
         second=second,
@@ -114,10 +114,10 @@ def make_page(report: ReportData) -> Page:
         has_noise=any(view.row.sensitivity is not None for view in layers),
         layer_table=_layer_table(layers, _totals(report), second),
         legend=tuple(sorted(used, key=lambda p: (p == "float32", p))),
-        trials=_records_table(report, metric, report.records),
+        trials=records_table(report, metric, report.records),
         count=plural(len(report.records), "trial"),
         failed=sum(record.state == "failed" for record in report.records),
-        peers=_peers(report, metric),
+        peers=peers_table(report, metric),
         facts=facts(report, metric),
         files=files(report),
         shell=shell_snippet(),
@@ -160,7 +160,8 @@ def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
         tiles.append(Tile("Size", size(record.size_bytes), detail))
     trials, failed = len(report.records), sum(r.state == "failed" for r in report.records)
     how = f"{failed} of them failed" if failed else "all compiled and measured"
-    tiles.append(Tile("Search", clock(report.search.seconds), f"{plural(trials, 'trial')}, {how}" if trials else ""))
+    told = f"{plural(trials, 'trial')}, {how}" if trials else ""
+    tiles.append(Tile("Last run" if report.resumed else "Search", clock(report.search.seconds), told))
     return tuple(tiles)
 
 
@@ -264,54 +265,6 @@ def _layer_cells(view: LayerView) -> tuple[str, ...]:
     return (
         *(Name(row.name), view.what, parameters, view.chip, view.ways, view.noise),
         *(view.float_text, view.other_text, view.change, speed, view.why),
-    )
-
-
-def _records_table(report: ReportData, metric: MetricText, records: tuple[Record, ...]) -> Table:
-    unit = f", {metric.change_unit}" if metric.change_unit else ""
-    header = (
-        "trial", "strategy", "state", "latency / float32", "latency", f"change of {report.metric.name}{unit}",
-        report.metric.name, "size", "quantized", "took", "remark",
-    )  # fmt: skip
-    on_front = {record.id for record in report.front}
-    rows = []
-    for record in records:
-        state = "chosen" if record.id == report.chosen_search.id else record.state
-        if state == "ok":
-            state = "front" if record.id in on_front else "ok"
-        is_float = record.id < 0
-        change = metric.change_interval(record.accuracy_change, record.accuracy_change_interval)
-        rows.append((
-            NOTHING if is_float else str(record.id + 1),
-            record.label,
-            "stopped early" if state == "pruned" else state,
-            "1" if is_float else ratio_interval(record.latency_ratio, record.latency_ratio_interval),
-            duration(record.latency_s),
-            NOTHING if is_float else change,
-            metric.value(record.accuracy),
-            size(record.size_bytes),
-            precisions(record.strategy),
-            NOTHING if record.trial_s is None else clock(record.trial_s),
-            record.reason or "",
-        ))  # fmt: skip
-    return Table.of(header, rows, (0, 3, 4, 5, 6, 7, 9))
-
-
-def _peers(report: ReportData, metric: MetricText) -> Table:
-    unit = f", {metric.change_unit}" if metric.change_unit else ""
-    header = ("engine", "latency", "ratio", report.metric.name, f"change{unit}", "size", "remark")
-    return Table.of(header, [_peer(row, metric) for row in report.peers], (1, 2, 3, 4, 5))
-
-
-def _peer(row: PeerRow, metric: MetricText) -> tuple[str, ...]:
-    return (
-        row.label,
-        duration_interval(row.latency_s, row.latency_interval),
-        ratio_interval(row.latency_ratio, row.latency_ratio_interval),
-        metric.interval(row.accuracy, row.accuracy_interval),
-        metric.change_interval(row.accuracy_change, row.accuracy_change_interval),
-        size(row.size_bytes),
-        row.note or "",
     )
 
 

@@ -8,7 +8,7 @@ from .data import LayerRow, ReportData
 from .text import duration
 
 _LETTER = 6.3  # pixels that a small letter takes, on average
-_BAR, _GAP, _TOP = 34, 52, 24
+_BAR, _GAP, _TOP, _FOOT = 34, 52, 24, 14
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def strip(report: ReportData, width: int, name: str) -> Strip | None:
         if rest > 0:
             title = f"conversions and layout changes, of no layer: {duration(rest)}"
             segments.append(_segment(x, y, rest * scale, "other", title, "conversions", False))
-    return Strip(name, width, _TOP + 2 * _BAR + _GAP + 4, _BAR, tuple(segments), tuple(heads))
+    return Strip(name, width, _TOP + 2 * _BAR + _GAP + _FOOT, _BAR, tuple(segments), tuple(heads))
 
 
 def _second(report: ReportData, row: LayerRow) -> float | None:

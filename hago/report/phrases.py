@@ -1,0 +1,147 @@
+"""The phrases of which the answer is made: where it was measured, how fast it is, what it costs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from ..record import Record
+from .data import NOT_MET, LayerRow, ReportData
+from .metric_text import MetricText
+from .text import cpu_name, duration, factor, listing, pair_of_durations, plural
+
+
+def metric_text(report: ReportData) -> MetricText:
+    """How this report tells values of its metric."""
+    return MetricText.of(report.metric, report.max_drop, report.chosen.n_samples, report.chosen.accuracy)
+
+
+def layers_phrase(layers: tuple[LayerRow, ...]) -> str:
+    """``18 of 21 layers in int8 and 2 in bfloat16``; layers that only move data are not counted."""
+    counted = [layer for layer in layers if not layer.moves_data]
+    precisions = Counter(layer.precision for layer in counted if layer.is_quantized).most_common()
+    if not precisions:
+        return "every layer in float32"
+    first, number = precisions[0]
+    if number == len(counted):
+        return f"{'its only layer' if number == 1 else f'all {number} layers'} in {first}"
+    others = [f"{n} in {name}" for name, n in precisions[1:]]
+    return listing([f"{number} of {len(counted)} layers in {first}", *others])
+
+
+def is_faster(record: Record) -> bool:
+    """Whether it beats float32 by more than the noise."""
+    interval = record.latency_ratio_interval
+    high = interval[1] if interval else record.latency_ratio
+    return high is not None and high < 1
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """The phrases of one report, each a part of a sentence."""
+
+    report: ReportData
+    metric: MetricText
+
+    def where(self) -> str:
+        environment = self.report.environment
+        threads = self.report.chosen.threads or environment.threads or 1
+        batch = "" if self.report.batch == 1 else f", batches of {self.report.batch}"
+        return f"this {cpu_name(environment.cpu)} ({plural(threads, 'thread')}{batch})"
+
+    def float_numbers(self) -> str:
+        record, parts = self.report.baseline, []
+        if record.latency_s is not None:
+            parts.append(duration(record.latency_s, 2))
+        if record.accuracy is not None and not self.report.metric.against_float:
+            parts.append(f"{self.report.metric.name} {self.metric.value(record.accuracy)}")
+        return f" ({', '.join(parts)})" if parts else ""
+
+    def speed(self, record: Record, subject: str = "makes") -> str:
+        """``makes NAME 2.9 times faster (0.19 ms instead of 0.55 ms)``, or ``is 2.9 times ...``."""
+        model = f"{subject} {self.report.model_name} " if subject != "is" else "is "
+        ratio, latency_s = record.latency_ratio, record.latency_s
+        if not ratio or latency_s is None:
+            return "was not timed" if subject == "is" else f"gives {self.report.model_name} a speed not measured"
+        # The ratio is of two medians of the same rounds: this is float32's in those.
+        ours, floats = pair_of_durations(latency_s, latency_s / ratio)
+        low, high = record.latency_ratio_interval or (ratio, ratio)
+        if low <= 1 <= high:
+            model = "is " if subject == "is" else f"leaves {self.report.model_name} "
+            return f"{model}as fast as float32 within the noise ({ours} against {floats})"
+        compared = f"{factor(1 / ratio)} times faster" if ratio < 1 else f"{factor(ratio)} times slower"
+        return f"{model}{compared} ({ours} instead of {floats})"
+
+    def cost(self, record: Record, amount: str | None = None) -> str:
+        """``costs 0.2 points of top-1 (91.3 % → 91.1 %, 95 % CI −0.8 to +0.4)``."""
+        metric, info = self.metric, self.report.metric
+        change, value = record.accuracy_change, record.accuracy
+        part = "" if record.part == "test" or self.report.outcome == NOT_MET else " on the search samples"
+        if change is None or value is None:
+            return f"gives {info.name} {metric.value(value)}{part}"
+        if info.against_float:
+            interval = record.accuracy_interval
+            ci = f" (95 % CI {metric.interval_ends(interval)})" if interval else ""
+            verb = "keeps" if self.report.within(record) else "has"
+            return f"{verb} {_article(info.name)} {info.name} of {metric.value(value)} to float32's outputs{ci}{part}"
+        interval = record.accuracy_change_interval
+        ends = f"{metric.change(interval[0])} to {metric.change(interval[1])}" if interval else ""
+        if amount is None and float(metric.number(change)) == 0:
+            unit = f" {metric.change_unit}".rstrip()
+            ci = f" (95 % CI of the change {ends}{unit})" if ends else ""
+            return f"leaves {info.name} at {metric.value(value)}{part}{ci}"
+        told = amount or metric.amount(change)
+        if amount is not None and record.part == "test":
+            part = " on the test samples"
+        ci = f", 95 % CI {ends}" if ends else ""
+        numbers = f"({metric.value(value - change)} → {metric.value(value)}{ci})"
+        if not info.higher_is_better:
+            verb = "raises" if change > 0 else "lowers"
+            return f"{verb} the {info.name} by {told}{part} {numbers}"
+        return f"{'costs' if change < 0 else 'gains'} {told} of {info.name}{part} {numbers}"
+
+    def on_part(self, record: Record) -> str:
+        if self.report.outcome == NOT_MET:
+            return " on the test samples" if record.part == "test" else " on the search samples"
+        return " on the test samples" if record.part == "test" else ""
+
+    def bound(self, record: Record) -> str:
+        """``, within the allowed 1.0``."""
+        if self.report.metric.against_float:
+            side = "above" if self.report.metric.higher_is_better else "below"
+            return f", {side} the required {self.limit()}"
+        number = self.metric.number(self.report.max_drop)
+        change = record.accuracy_change
+        if change is None:
+            return ""
+        if self.drop(record) > 0 and float(self.metric.number(change)) != 0:
+            return f", within the allowed {number}"
+        word = "drop" if self.report.metric.higher_is_better else "rise"
+        return f"; a {word} of {number} was allowed"
+
+    def missed(self) -> str:
+        side = "below" if self.report.metric.higher_is_better else "above"
+        return f"{side} the required {self.limit()}"
+
+    def limit(self) -> str:
+        """The value that a metric against float32's outputs has to keep."""
+        best = self.report.baseline.accuracy or 0.0
+        sign = -1 if self.report.metric.higher_is_better else 1
+        return self.metric.value(best + sign * self.report.max_drop)
+
+    def bound_words(self, named: bool = True) -> str:
+        """``within 1.0 points of float32's top-1``."""
+        info = self.report.metric
+        if info.against_float:
+            side = "at least" if info.higher_is_better else "at most"
+            return f"{'' if named else 'at '}{_article(info.name)} {info.name} of {side} {self.limit()}"
+        return f"within {self.metric.amount(self.report.max_drop)} of float32's {info.name}"
+
+    def drop(self, record: Record) -> float:
+        return self.report.drop(record) or 0.0
+
+
+def _article(noun: str) -> str:
+    """The article of a noun as it is spoken: "an SQNR", "a cosine similarity"."""
+    spelt = noun[:2].isupper() and noun[0] in "AEFHILMNORSX"
+    return "an" if spelt or (noun[:1] in "aeio" and not spelt) else "a"

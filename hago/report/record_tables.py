@@ -1,0 +1,60 @@
+"""Tables of records: the front, all trials, other engines."""
+
+from __future__ import annotations
+
+from ..record import Record
+from .data import PeerRow, ReportData
+from .facts import precisions
+from .metric_text import MetricText
+from .tables import Table
+from .text import NOTHING, clock, duration, duration_interval, ratio_interval, size
+
+
+def records_table(report: ReportData, metric: MetricText, records: tuple[Record, ...]) -> Table:
+    """One row for each record: what it was, what was measured, what came of it."""
+    unit = f", {metric.change_unit}" if metric.change_unit else ""
+    header = (
+        "trial", "strategy", "state", "latency / float32", "latency", f"change of {report.metric.name}{unit}",
+        report.metric.name, "size", "quantized", "took", "remark",
+    )  # fmt: skip
+    on_front = {record.id for record in report.front}
+    rows = []
+    for record in records:
+        state = "chosen" if record.id == report.chosen_search.id else record.state
+        if state == "ok":
+            state = "front" if record.id in on_front else "ok"
+        is_float = record.id < 0
+        change = metric.change_interval(record.accuracy_change, record.accuracy_change_interval)
+        rows.append((
+            NOTHING if is_float else str(record.id + 1),
+            record.label,
+            "stopped early" if state == "pruned" else state,
+            "1" if is_float else ratio_interval(record.latency_ratio, record.latency_ratio_interval),
+            duration(record.latency_s),
+            NOTHING if is_float else change,
+            metric.value(record.accuracy),
+            size(record.size_bytes),
+            precisions(record.strategy),
+            NOTHING if record.trial_s is None else clock(record.trial_s),
+            record.reason or "",
+        ))  # fmt: skip
+    return Table.of(header, rows, (0, 3, 4, 5, 6, 7, 9))
+
+
+def peers_table(report: ReportData, metric: MetricText) -> Table:
+    """One row for each engine."""
+    unit = f", {metric.change_unit}" if metric.change_unit else ""
+    header = ("engine", "latency", "ratio", report.metric.name, f"change{unit}", "size", "remark")
+    return Table.of(header, [_peer(row, metric) for row in report.peers], (1, 2, 3, 4, 5))
+
+
+def _peer(row: PeerRow, metric: MetricText) -> tuple[str, ...]:
+    return (
+        row.label,
+        duration_interval(row.latency_s, row.latency_interval),
+        ratio_interval(row.latency_ratio, row.latency_ratio_interval),
+        metric.interval(row.accuracy, row.accuracy_interval),
+        metric.change_interval(row.accuracy_change, row.accuracy_change_interval),
+        size(row.size_bytes),
+        row.note or "",
+    )
