@@ -587,8 +587,8 @@ def test_trials_table_tells_states_and_reasons() -> None:
     report = samples.report()
     table = make_page(report).trials
     states = [row[table.header.index("state")] for row in table.rows]
-    assert states.count("chosen") == 1 and "front" in states and "failed" in states and "stopped early" in states
-    assert any("33 registers" in cell for row in table.rows for cell in row)
+    assert states.count("chosen") == 1 and "front" in states and "stopped early" in states
+    assert "failed: layer2.0.conv1: the kernel needs 33 registers, the hardware has 32" in states
     assert [row[0] for row in table.rows] == [str(n + 1) for n in range(38)]
     assert "38 trials, 1 of them failed" in render(report)[0]
 

@@ -15,7 +15,7 @@ def records_table(report: ReportData, metric: MetricText, records: tuple[Record,
     unit = f", {metric.change_unit}" if metric.change_unit else ""
     header = (
         "trial", "strategy", "state", "latency / float32", "latency", f"change of {report.metric.name}{unit}",
-        report.metric.name, "size", "quantized", "took", "remark",
+        report.metric.name, "size", "quantized", "took",
     )  # fmt: skip
     on_front = {record.id for record in report.front}
     rows = []
@@ -28,7 +28,7 @@ def records_table(report: ReportData, metric: MetricText, records: tuple[Record,
         rows.append((
             NOTHING if is_float else str(record.id + 1),
             record.label,
-            "stopped early" if state == "pruned" else state,
+            {"pruned": "stopped early", "failed": f"failed: {record.reason or 'no reason given'}"}.get(state, state),
             "1" if is_float else ratio_interval(record.latency_ratio, record.latency_ratio_interval),
             duration(record.latency_s),
             NOTHING if is_float else change,
@@ -36,7 +36,6 @@ def records_table(report: ReportData, metric: MetricText, records: tuple[Record,
             size(record.size_bytes),
             precisions(record.strategy),
             NOTHING if record.trial_s is None else clock(record.trial_s),
-            record.reason or "",
         ))  # fmt: skip
     return Table.of(header, rows, (0, 3, 4, 5, 6, 7, 9))
 
