@@ -99,6 +99,15 @@ class Ledger:
                 found.setdefault(key, Pending(self._params(trial), origin, label))
         return list(found.values())
 
+    def elsewhere(self) -> set[str]:
+        """The keys of strategies that other live processes are measuring for the same study."""
+        running = [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
+        return {
+            self._space.strategy(self._params(trial)).key()
+            for trial in running
+            if is_alive(str(trial.user_attrs.get(_WORKER, "")), trial.datetime_start)
+        }
+
     def begin(self, params: Params, origin: str, label: str) -> tuple[int, int]:
         """Writes down that a candidate is being measured; returns its number and its key in the storage."""
         trial = create_trial(

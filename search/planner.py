@@ -85,14 +85,16 @@ class Planner:
 
     def next(self, history: Sequence[Finished]) -> Proposal | None:
         """What to measure next; None when every strategy has been."""
+        elsewhere = self._ledger.elsewhere()
         for left in self._ledger.pending():
-            return Proposal(left.params, left.origin, left.label)
+            if self._space.strategy(left.params).key() not in elsewhere:
+                return Proposal(left.params, left.origin, left.label)
         by_key = {past.key: past for past in history}
         for stage in (self._uniform, self._fastest, self._programme, self._refine):
             proposal = stage(by_key)
-            if proposal is not None:
+            if proposal is not None and self._space.strategy(proposal.params).key() not in elsewhere:
                 return proposal
-        return self._sample(history)
+        return self._sample(history, elsewhere)
 
     def in_warm_start(self, history: Sequence[Finished]) -> bool:
         """Whether the newest trial was proposed by anything but the sampler."""
@@ -149,7 +151,7 @@ class Planner:
         candidate = refine(self._space, self.times, self.sensitivities, outcomes, self._goal.max_drop, by_key, rng)
         return None if candidate is None else Proposal(candidate.params, REFINE, candidate.label)
 
-    def _sample(self, history: Sequence[Finished]) -> Proposal | None:
+    def _sample(self, history: Sequence[Finished], elsewhere: set[str]) -> Proposal | None:
         name = self._sampler if isinstance(self._sampler, str) else "sampler"
         self._tell(f"{name} proposes")
         observations = [self.observe(past) for past in history]
@@ -159,10 +161,12 @@ class Planner:
             for group_name, choices in self._space.parameters.items()
         }
         float_strategy = self._space.strategy(float_params)
+        baseline = Observation(float_params, self._values(1.0, 0.0, 1.0), -self._goal.max_drop)
         if not float_strategy.choices:  # float32 is a strategy here, and its outcome is known
-            baseline = Observation(float_params, self._values(1.0, 0.0, 1.0), -self._goal.max_drop)
             observations = [baseline, *observations]
             known[float_strategy.key()] = baseline
+        for key in elsewhere:  # not to be proposed again; what comes of them is not known yet
+            known.setdefault(key, baseline)
         outcomes = [
             (past.params, self.ratio(past), self._goal.drop(past.record))
             for past in history
@@ -172,7 +176,7 @@ class Planner:
             params = propose(
                 self._space,
                 self._sampler,
-                self._seed,
+                self._seed + len(elsewhere),
                 observations,
                 known,
                 self.sensitivities,

@@ -35,8 +35,8 @@ _POPULATION = 8  # of NSGA-II: searches have tens of trials, not thousands
 _GENERATION = "NSGAIISampler:generation"  # where that sampler looks for it; it makes parents of no others
 _ASKS = 24
 _GP_ASKS = 2  # a Gaussian process hardly changes its mind, and takes its time
-_DRAWS = 12
-_OVERLAYS, _BASES, _MOST_CHANGED = 16, 3, 4
+_DRAWS = 6
+_OVERLAYS, _BASES, _MOST_CHANGED = 24, 3, 4
 _MUTATIONS = 200
 _SMALL = 4096
 
@@ -131,7 +131,7 @@ def _ask(
         wanted = _DRAWS if promise is not None and sampler in ("tpe", "nsga2", "random") else 1
         for _ in range(_GP_ASKS if sampler == "gp" else _ASKS):
             trial = study.ask(distributions)
-            params = {name: str(trial.params[name]) for name in distributions}
+            params = {name: str(value) for name, value in trial.params.items()}
             repeated = known.get(space.strategy(params).key())
             if repeated is not None:
                 _tell(study, trial, repeated)

@@ -226,5 +226,6 @@ class FakeEvaluator:
         self._build(strategy)
         return {layer: self.layer_s(layer, strategy.choice(layer).precision) for layer in self.space.macs}
 
-    def keys(self) -> list[str]:
+    def proposed(self) -> list[str]:
+        """The keys of all that was evaluated, in order."""
         return [strategy.key() for strategy in self.evaluated]
