@@ -52,6 +52,7 @@ class Result:
     search: SearchResult
     strategy: Strategy
     folder: Path | None
+    answer: str
 
     @property
     def float(self) -> Record:
@@ -74,8 +75,8 @@ class Result:
         return self.search.met
 
     def summary(self) -> str:
-        """The answer in a few sentences."""
-        return self.search.summary()
+        """The answer in a few sentences, as the report has it."""
+        return self.answer
 
 
 def tune(

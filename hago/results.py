@@ -14,7 +14,6 @@ out/
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,8 @@ from .latency import measure_latency
 from .lower import lower
 from .metrics import Metric
 from .model import Model
-from .report import from_search, write_report
+from .report import ReportData, from_search, write_report
+from .report.answer import tell
 from .runners import TvmRunner
 from .search import Progress, SearchSpace, make_progress, run_search
 from .spec import HardwareSpec
@@ -93,11 +93,30 @@ class Session:
             **options,
         )
         strategy = found.best.strategy or Strategy(self.evaluator.model.hash, self.evaluator.spec.name)
+        report = self._report(found, strategy, str(options.get("sampler", "tpe")))
         if self.folder is not None:
-            self._write(self.folder, found, strategy, options)
-        return Result(found, strategy, self.folder)
+            self._write(self.folder, strategy, report)
+        answer = tell(report)
+        return Result(found, strategy, self.folder, " ".join([answer.sentence, *answer.notes]))
 
-    def _write(self, folder: Path, found: SearchResult, strategy: Strategy, options: Mapping[str, Any]) -> None:
+    def _report(self, found: SearchResult, strategy: Strategy, sampler: str) -> ReportData:
+        evaluator = self.evaluator
+        return from_search(
+            found,
+            model=evaluator.model,
+            spec=evaluator.spec,
+            metric=evaluator.metric,
+            split=evaluator.parts.split,
+            environment=evaluator.environment,
+            space=self.space,
+            strategy=strategy,
+            float_times=evaluator.kernel_times(Strategy(strategy.model_hash, strategy.hw)),
+            chosen_times=evaluator.kernel_times(strategy),
+            sampler=sampler,
+            seed=evaluator.seed,
+        )
+
+    def _write(self, folder: Path, strategy: Strategy, report: ReportData) -> None:
         evaluator = self.evaluator
         quantized = bool(strategy.choices)
         strategy.save(folder / "strategy.yaml")
@@ -106,23 +125,7 @@ class Session:
         proto = evaluator.qdq(strategy) if quantized else evaluator.model.proto
         write_atomic(folder / "model.qdq.onnx", proto.SerializeToString())
         evaluator.artifact(strategy).save(folder / "model.so")
-        write_report(
-            from_search(
-                found,
-                model=evaluator.model,
-                spec=evaluator.spec,
-                metric=evaluator.metric,
-                split=evaluator.parts.split,
-                environment=evaluator.environment,
-                space=self.space,
-                strategy=strategy,
-                float_times=evaluator.kernel_times(Strategy(strategy.model_hash, strategy.hw)),
-                chosen_times=evaluator.kernel_times(strategy),
-                sampler=str(options.get("sampler", "tpe")),
-                seed=evaluator.seed,
-            ),
-            folder,
-        )
+        write_report(report, folder)
 
 
 # Several threads must be worth their cost in energy and in other work: this much faster than one.
