@@ -95,8 +95,7 @@ def with_metric(report: ReportData, metric: MetricInfo, max_drop: float, floats:
 def test_answer_within_the_bound() -> None:
     answer = tell(samples.report())
     assert answer.sentence == (
-        f"{HEAD}{FASTER} and costs 0.2 points of top-1 (91.3 % → 91.1 %, 95 % CI −0.8 to +0.4), "
-        "within the allowed 1.0."
+        f"{HEAD}{FASTER} and costs 0.2 points of top-1 (91.3 % → 91.1 %, 95 % CI −0.8 to +0.4), within the allowed 1.0."
     )
     assert (answer.badge, answer.tone, answer.notes) == ("Within the bound", "good", ())
 
@@ -216,9 +215,10 @@ def test_closest_that_is_slower_names_the_closest_that_is_faster() -> None:
         "Of those faster than float32, the closest (integer programme 3) changes top-1 by −2.4 points and is "
         "1.64 times faster."
     ) in notes
-    assert "No strategy that was tried is faster than float32." in tell(
-        samples.not_met(chosen_search=slow, records=(slow,))
-    ).notes
+    assert (
+        "No strategy that was tried is faster than float32."
+        in tell(samples.not_met(chosen_search=slow, records=(slow,))).notes
+    )
 
 
 def test_answer_with_nothing_measured() -> None:
