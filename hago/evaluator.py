@@ -23,7 +23,7 @@ from .cache import KernelCache
 from .calibrate import Calibration
 from .calibrating import calibrate_model
 from .environment import Environment, read_environment
-from .errors import DataError, HagoError
+from .errors import DataError, HagoError, StorageError
 from .latency import Latency, measure_latency
 from .lower import LoweredGraph, lower
 from .metrics import Metric
@@ -123,6 +123,8 @@ class TvmEvaluator:
             budget = self._latency_budget_s if time_left_s is None else min(self._latency_budget_s, time_left_s)
             record = record.with_latency(self._against_float(runner, _LATENCY_ROUNDS, max(0.05, budget)))
             return self._finished(record, artifact, started)
+        except StorageError:  # no fault of the candidate's: the search ends, to be resumed
+            raise
         except HagoError as error:
             return self._record(0, "candidate", strategy, state="failed", reason=str(error))
 
