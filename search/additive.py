@@ -60,12 +60,13 @@ def make_promise(
 
     ``outcomes``: parameters, latency ratio and drop of what was measured. A drop is read off the loss, by the
     drops of strategies of less and of more loss (isotonic regression); beyond the bound nothing is added.
+    Of strategies that add nothing the faster are preferred. A drop below zero is luck, and counts as none.
     """
-    seen = sorted((sum(model.losses(params)), min(drop, 1e6)) for params, _, drop in outcomes)
+    seen = sorted((sum(model.losses(params)), min(max(drop, 0.0), 1e6)) for params, _, drop in outcomes)
     seen = [(loss, drop) for loss, drop in seen if np.isfinite(loss)]
     losses = [0.0, *(loss for loss, _ in seen)]
     drops = isotonic_regression([0.0, *(drop for _, drop in seen)]).x
-    front = [(ratio, drop) for _, ratio, drop in outcomes if drop <= goal.max_drop]
+    front = [(ratio, max(drop, 0.0)) for _, ratio, drop in outcomes if drop <= goal.max_drop]
     reference = (1.0, goal.max_drop + goal.worst_drop)
     area = hypervolume(front, reference)
 
@@ -76,6 +77,7 @@ def make_promise(
         drop = float(np.interp(loss, losses, drops))
         if drop > goal.max_drop:
             return goal.max_drop - drop
-        return hypervolume([*front, (model.ratio(params), drop)], reference) - area
+        ratio = model.ratio(params)
+        return hypervolume([*front, (ratio, drop)], reference) - area - 1e-9 * ratio
 
     return promise

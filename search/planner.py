@@ -1,9 +1,9 @@
 """Which strategy comes next. A function of the seed, of what was measured, and of the tables it keeps.
 
 In this order: everything in integers, so that a first strategy within the bound is there early; the fastest
-by kernel times; the front of the integer programme, by bisection; then the sampler. The tables behind it
-(kernel times, sensitivities) are measured when first needed and kept with the study, so that a resumed
-search goes on as if it had never stopped.
+by kernel times; the front of the integer programme, by bisection; programmes corrected by what was really
+lost; then the sampler. The tables behind it (kernel times, sensitivities) are measured when first needed and
+kept with the study, so that a resumed search goes on as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -148,7 +148,8 @@ class Planner:
             (past.params, self._goal.drop(past.record)) for past in by_key.values() if past.record.state != "failed"
         ]
         rng = np.random.default_rng([self._seed, len(by_key)])
-        candidate = refine(self._space, self.times, self.sensitivities, outcomes, self._goal.max_drop, by_key, rng)
+        with self._interrupts.allowed():
+            candidate = refine(self._space, self.times, self.sensitivities, outcomes, self._goal.max_drop, by_key, rng)
         return None if candidate is None else Proposal(candidate.params, REFINE, candidate.label)
 
     def _sample(self, history: Sequence[Finished], elsewhere: set[str]) -> Proposal | None:

@@ -72,26 +72,25 @@ class SilentProgress:
 
 
 class PlainProgress:
-    """One line per trial: for logs and pipes."""
+    """One line per trial, and one when something is done for the first time: for logs and pipes."""
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         self._stream = stream
-        self._stage = ""
+        self._stages: set[str] = set()
 
     def _say(self, text: str) -> None:
         print(text, file=self._stream if self._stream is not None else sys.stderr, flush=True)
 
     def start(self, status: Status) -> None:
-        self._stage = ""
+        self._stages = set()
 
     def update(self, status: Status) -> None:
         stage = status.stage.split(":")[0]  # the part that does not count steps
-        if stage != self._stage:
-            self._stage = stage
+        if stage not in self._stages and not stage.startswith("trial "):
+            self._stages.add(stage)
             self._say(f"{_clock(status.elapsed_s)}  {stage}")
 
     def trial(self, status: Status) -> None:
-        self._stage = ""
         parts = [f"trial {_count(status)}"]
         if status.last is not None:
             parts.append(f"{status.last.label}: {describe(status.last)}")

@@ -49,7 +49,7 @@ def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, f
 
 
 def trials_without_gain(
-    points: Sequence[tuple[float, float]], reference: tuple[float, float], tolerance: float = 1e-3
+    points: Sequence[tuple[float, float]], reference: tuple[float, float], tolerance: float = 5e-3
 ) -> int:
     """How many of the last points in a row added no more than ``tolerance`` of the box to the front."""
     floor = (min(0.0, *(x for x, _ in points), 0.0), min(0.0, *(y for _, y in points), 0.0))

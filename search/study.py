@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from statistics import median
 
 import optuna
 
@@ -99,6 +100,7 @@ class _Search:
         self._begin = time.monotonic()
         self._history: list[Finished] = []
         self._measured: list[Record] = []  # in this run
+        self._spans_s: list[float] = []  # what each trial of this run took
         self._float: Record | None = None
         self._stage = "float32"
         self._first_within_s: float | None = None
@@ -200,7 +202,7 @@ class _Search:
             return ""
         if self._patience is not None and not planner.in_warm_start(self._history):
             points = [
-                (planner.ratio(past), self._goal.drop(past.record))
+                (planner.ratio(past), max(0.0, self._goal.drop(past.record)))  # better than float32 is luck
                 for past in self._history
                 if past.record.state == "ok"
             ]
@@ -235,6 +237,7 @@ class _Search:
             trial_s=spent if record.trial_s is None else record.trial_s,
         )
         self._measured.append(record)
+        self._spans_s.append(spent)
         if self._first_within_s is None and self._goal.within(record):
             self._first_within_s = self._elapsed_s()
         self._ledger.finish(trial_id, record, stored_values(self._goal, record))
@@ -256,9 +259,9 @@ class _Search:
         records = [past.record for past in self._history]
         within = [record for record in records if self._goal.within(record)]
         left = self._left_s()
-        if self._trials is not None and self._measured:
-            each = self._elapsed_s() / len(self._measured)
-            by_trials = each * max(0, self._trials - len(records))
+        if self._trials is not None and self._spans_s:
+            # The median: some trials wait for the tables of the models, or for new kernels.
+            by_trials = median(self._spans_s) * max(0, self._trials - len(records))
             left = by_trials if left is None else min(left, by_trials)
         return Status(
             stage=self._stage,
