@@ -29,9 +29,13 @@ class Scale:
     def ticks(self, most: int) -> list[float]:
         """Round numbers on the axis, 1, 2 or 5 times a power of ten apart, at most ``most`` of them."""
         step = nice_step(self.high - self.low, most)
-        first = math.ceil(self.low / step - 1e-9)
-        last = math.floor(self.high / step + 1e-9)
-        return [i * step for i in range(first, last + 1)]
+        # Between two multiples of that step there may be none on the axis: then of a finer one.
+        for finer in (1.0, 2.5, 5.0):
+            first = math.ceil(self.low * finer / step - 1e-9)
+            last = math.floor(self.high * finer / step + 1e-9)
+            if first <= last:
+                return [i * step / finer for i in range(first, last + 1)][:most]
+        return []
 
 
 def nice_step(span: float, most: int) -> float:
