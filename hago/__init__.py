@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from .api import Result, compile, quantize, tune
     from .artifact import Artifact, load
     from .errors import HagoError
-    from .torch_import import from_torch
     from .model import Model, load_model
     from .record import Record
     from .spec import HardwareSpec, load_spec
     from .strategy import Choice, Strategy
+    from .torch_import import from_torch
 
 _HOMES = {
     "Artifact": "artifact",
