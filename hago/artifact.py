@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ import tvm_ffi
 from tvm.runtime import cpu, tensor
 from tvm.runtime.vm import VirtualMachine
 
+from .amx import allow_tiles
 from .errors import BuildError, DataError, MeasureError
 from .seal import is_sealed
 from .tensor import TensorInfo
@@ -210,10 +211,15 @@ def _name_for_loader(path: str | os.PathLike[str]) -> str:
     return os.path.join(folder, *["."] * seen.index(file), name)
 
 
-def missing_features(wanted: Iterable[str]) -> list[str]:
-    """Those of the features (LLVM's names) that this processor does not have; none where it cannot be told."""
+def missing_features(wanted: Collection[str]) -> list[str]:
+    """Those of the features (LLVM's names) that this process cannot use; none where it cannot be told.
+
+    AMX tiles are asked for on the way.
+    """
     host = _host_features()
-    return [name for name in wanted if host and _linux_name(name) not in host]
+    missing = [name for name in wanted if host and _linux_name(name) not in host]
+    tiles = [name for name in wanted if name.startswith("amx-") and name not in missing]
+    return missing if not tiles or allow_tiles() else missing + tiles
 
 
 @cache

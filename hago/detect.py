@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .amx import allow_tiles
 from .errors import SpecError
 from .spec_types import HardwareSpec
 
@@ -81,6 +82,7 @@ def read_host(
     cpuinfo: Path = Path("/proc/cpuinfo"),
     sysfs: Path = Path("/sys/devices/system/cpu"),
     machine: str | None = None,
+    tiles: Callable[[], bool] = allow_tiles,
 ) -> HostInfo:
     """Reads processor, cores, caches and features; the arguments are there for tests."""
     llvm_cpu, llvm_features = llvm()
@@ -90,6 +92,9 @@ def read_host(
     cores = {(block.get("physical id"), block["core id"]) for block in blocks if "core id" in block}
     logical = len(blocks) or os.cpu_count() or 1
     levels = _caches(sysfs / "cpu0" / "cache")
+    features = frozenset(map(_llvm_name, flags)) if flags else llvm_features
+    if "amx-tile" in features and not tiles():
+        features = frozenset(feature for feature in features if not feature.startswith("amx-"))
     return HostInfo(
         machine=(machine or platform.machine()).lower(),
         cpu=first.get("model name") or platform.processor() or llvm_cpu or "unknown processor",
@@ -99,7 +104,7 @@ def read_host(
         l1_bytes=levels.get(1, 0),
         l2_bytes=levels.get(2, 0),
         l3_bytes=levels.get(3, 0),
-        features=frozenset(map(_llvm_name, flags)) if flags else llvm_features,
+        features=features,
         source="/proc/cpuinfo" if flags else "LLVM",
         llvm_features=llvm_features,
     )

@@ -47,10 +47,10 @@ def _llvm(name: str = "", features: str = "") -> LlvmView:
     return lambda: (name, frozenset(features.split()))
 
 
-def _host(tmp_path: Path, cpuinfo: str, machine: str, llvm: LlvmView | None = None) -> HostInfo:
+def _host(tmp_path: Path, cpuinfo: str, machine: str, llvm: LlvmView | None = None, tiles: bool = True) -> HostInfo:
     file = tmp_path / "cpuinfo"
     file.write_text(cpuinfo)
-    return read_host(llvm or _llvm(), file, tmp_path / "sys", machine)
+    return read_host(llvm or _llvm(), file, tmp_path / "sys", machine, lambda: tiles)
 
 
 def _specs() -> list[HardwareSpec]:
@@ -67,6 +67,13 @@ def test_x86(cpu: str, tmp_path: Path) -> None:
     assert set(found.spec.cpu_features) <= host.features
     assert found.reasons[0] == (f"{expected} fits: all {len(found.spec.cpu_features)} features that it needs are there")
     assert len(found.reasons) == sum(name.startswith("x86") for name in spec_names())
+
+
+def test_tiles_that_linux_does_not_hand_out_are_no_feature(tmp_path: Path) -> None:
+    flags, _ = X86["Intel Xeon 8480+ (Sapphire Rapids)"]
+    host = _host(tmp_path, f"processor\t: 0\nflags\t\t: {flags}\n\n", "x86_64", tiles=False)
+    assert not any(feature.startswith("amx") for feature in host.features)
+    assert best_fit(host, _specs()).spec.name == "x86-avx512-bf16"
 
 
 @pytest.mark.parametrize("cpu", ARM)

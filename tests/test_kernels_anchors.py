@@ -12,13 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hago.kernels.base import AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa
+from hago.amx import allow_tiles
+from hago.kernels import tiles
+from hago.kernels.base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa
 from hago.kernels.dense import DenseParams, Tile, choose_tile, dense, pack_channels, pack_weights
 from hago.kernels.depthwise import DepthwiseParams, depthwise, pack_depthwise_weights
 from hago.kernels.dot import DOTS, pairs_fit_int16
 from hago.kernels.epilogue import bounds, zeros
 from hago.kernels.jit import jit
 from hago.kernels.matmul import MatMulParams, matmul
+from hago.kernels.tiles import best_dot, tiled
 
 
 def _flags() -> set[str]:
@@ -33,6 +36,9 @@ _NEEDS = {AVX2: "avx2", AVX_VNNI: "avx_vnni", AVX512_VNNI: "avx512_vnni", AVX512
 _HERE = [isa for isa, flag in _NEEDS.items() if flag in _flags()]
 _INTEGER = [(isa, dot) for isa in _HERE for dot in (("vnni",) if isa.vnni else ("maddubs", "maddwd"))]
 _MATMUL = [(isa, dot) for isa, dot in _INTEGER if dot != "maddubs"] + [(isa, "fma") for isa in _HERE]
+_TILES = pytest.mark.skipif(
+    not ({"amx_tile", "amx_int8", "amx_bf16"} <= _flags() and allow_tiles()), reason="needs AMX tiles"
+)
 _quick = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 pytestmark = pytest.mark.skipif(not _HERE, reason="these kernels need an x86 processor with AVX2")
@@ -113,7 +119,7 @@ def check_integers(isa: Isa, p: DenseParams, seed: int, extreme: bool) -> None:
         want = y1
         args += [zeros(zx, zy), bounds(lo - zy, hi - zy)]
     got = np.zeros(want.shape, want.dtype)
-    jit(dense, p, isa)(*args, got)
+    jit(tiled if DOTS[p.dot].tiles else dense, p, isa)(*args, got)
     np.testing.assert_array_equal(got, want)
 
 
@@ -142,6 +148,69 @@ def test_integer_convolution_is_bit_exact(
     out = "float32" if kind == "float32" else "uint8"
     p = DenseParams(dot, out, c=c * groups, o=o * groups, groups=groups, residual=kind == "residual", **geometry)
     check_integers(isa, p, seed, extreme)
+
+
+@_TILES
+@settings(_quick, max_examples=40)
+@given(
+    geometry=geometries(),
+    groups=st.sampled_from([1, 1, 1, 2]),
+    c=st.sampled_from([1, 3, 4, 16, 17, 36, 64, 65, 72, 130]),
+    o=st.sampled_from([16, 19, 32, 40, 64, 70]),
+    kind=st.sampled_from(["uint8", "float32", "residual"]),
+    sums=st.sampled_from(tiles.SUMS),
+    rows=st.integers(1, 16),
+    across=st.booleans(),
+    seed=st.integers(0, 99),
+    extreme=st.booleans(),
+)
+def test_tiles_of_every_shape_are_bit_exact(
+    geometry: dict[str, Any],
+    groups: int,
+    c: int,
+    o: int,
+    kind: str,
+    sums: tuple[int, int],
+    rows: int,
+    across: bool,
+    seed: int,
+    extreme: bool,
+) -> None:
+    out = "float32" if kind == "float32" else "uint8"
+    shape = {"c": c * groups, "o": o * groups, "groups": groups, "residual": kind == "residual", **geometry}
+    p = DenseParams("tile-u8s8", out, **shape)
+    legal = [block for block, _ in tiles.candidates(p, AMX)]
+    wanted = [block for block in legal if (block.pixel_tiles, block.channel_tiles) == sums and block.across == across]
+    block = min(wanted or legal, key=lambda block: abs(block.rows - rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "choose_block", lambda p, isa: (block, 0.0))
+        check_integers(AMX, p, seed, extreme)
+
+
+@_TILES
+@pytest.mark.parametrize(("c", "h", "o"), [(3, 9, 20), (16, 9, 32), (40, 14, 64), (96, 7, 33)])
+def test_bfloat16_on_tiles_is_close(c: int, h: int, o: int) -> None:
+    check_bfloat16(DenseParams("tile-bf16", "float32", 1, h, h, c, o, (3, 3), (1, 1), (1, 1, 1, 1)), AMX)
+
+
+def test_tiles_are_taken_where_they_are_faster() -> None:
+    wide = DenseParams("vnni", "uint8", 1, 28, 28, 256, 256, (3, 3), (1, 1), (1, 1, 1, 1))
+    assert best_dot(wide, AMX) == "tile-u8s8" and best_dot(replace(wide, dot="bf16"), AMX) == "tile-bf16"
+    assert best_dot(wide, AVX512_BF16) == "vnni"
+    for other in (
+        replace(wide, o=10),  # narrower than a tile
+        replace(wide, c=3, o=16),  # hardly a sum
+        replace(wide, group_steps=8),
+        replace(wide, dot="fma"),
+    ):
+        assert best_dot(other, AMX) == other.dot
+
+
+def test_what_computed_before_gets_its_tiles_back() -> None:
+    p = DenseParams("tile-u8s8", "uint8", 1, 28, 28, 64, 64)
+    text = str(tiled(p, AMX, 2))
+    assert text.count("ldtilecfg") == 2 and text.count("sttilecfg") == 1
+    assert text.index("T.parallel") < text.index("sttilecfg") < text.index("ldtilecfg") < text.index("tdpbusd")
 
 
 @pytest.mark.parametrize(("isa", "dot"), _INTEGER, ids=lambda v: getattr(v, "name", v))
@@ -232,16 +301,19 @@ def test_float_convolution_is_close(isa: Isa, geometry: dict[str, Any], c: int, 
 @pytest.mark.skipif(AVX512_BF16 not in _HERE, reason="needs avx512_bf16")
 @pytest.mark.parametrize("c", [3, 16])
 def test_bfloat16_convolution_is_close(c: int) -> None:
-    p = DenseParams("bf16", "float32", 1, 9, 9, c, 20, (3, 3), (1, 1), (1, 1, 1, 1))
+    check_bfloat16(DenseParams("bf16", "float32", 1, 9, 9, c, 20, (3, 3), (1, 1), (1, 1, 1, 1)), AVX512_BF16)
+
+
+def check_bfloat16(p: DenseParams, isa: Isa) -> None:
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((1, 9, 9, c)).astype(ml_dtypes.bfloat16)
-    w = rng.standard_normal((20, 3, 3, c)).astype(ml_dtypes.bfloat16)
-    want = convolve(x.astype(np.float32), w.astype(np.float32), p, 0)
-    none = pack_channels(np.zeros(20, np.float32), 1, AVX512_BF16)
+    x = rng.standard_normal((p.n, p.h, p.w, p.c)).astype(ml_dtypes.bfloat16)
+    w = rng.standard_normal((p.o, *p.kernel, p.c)).astype(ml_dtypes.bfloat16)
+    b = rng.standard_normal(p.o).astype(np.float32)
+    want = convolve(x.astype(np.float32), w.astype(np.float32), p, 0) + b
     got = np.zeros(want.shape, np.float32)
-    packed = pack_weights(w.view(np.uint16), p, AVX512_BF16)
-    jit(dense, p, AVX512_BF16)(x.view(np.uint16), packed, none, bounds(-np.inf, np.inf), got)
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    args = [x.view(np.uint16), pack_weights(w.view(np.uint16), p, isa), pack_channels(b, 1, isa)]
+    jit(tiled if DOTS[p.dot].tiles else dense, p, isa)(*args, bounds(-np.inf, np.inf), got)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.sqrt(p.c))
 
 
 @pytest.mark.parametrize(("isa", "dot"), _MATMUL, ids=lambda v: getattr(v, "name", v))

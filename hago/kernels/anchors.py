@@ -17,6 +17,7 @@ from .dot import DOTS, pairs_fit_int16
 from .epilogue import bounds, zeros
 from .group_scales import spread_groups
 from .packing import remembered
+from .tiles import best_dot, tiled
 
 Params = DenseParams | DepthwiseParams
 
@@ -169,6 +170,7 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
     groups = 1
     if isinstance(p, DenseParams):
         p = replace(p, residual=residual is not None)
+        p = replace(p, dot=best_dot(p, isa))
         groups = p.groups
     (packed,) = remembered(weights, (p, isa), lambda w: (_pack(w, p, isa),))
     bias = _bias(node, len(weights), np.float32)
@@ -189,7 +191,7 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
 
 
 def _call(p: Params, node: NodeView, inputs: list[Any], output: str, temporaries: dict[str, TensorType]) -> KernelCall:
-    template = dense if isinstance(p, DenseParams) else depthwise
+    template = depthwise if isinstance(p, DepthwiseParams) else tiled if DOTS[p.dot].tiles else dense
     return KernelCall(template.__name__, p, template, tuple(inputs), (output,), node.layer, temporaries)
 
 
@@ -215,7 +217,8 @@ def _pack_integers(
         return remembered(weights, (q, isa), lambda w: (_pack(w, q, isa), _tap_sums(w)))
 
     if isa.vnni:
-        return ("vnni", *packed("vnni"))  # type: ignore[return-value]
+        dot = best_dot(replace(p, dot="vnni"), isa) if isinstance(p, DenseParams) and multiplier is None else "vnni"
+        return (dot, *packed(dot))  # type: ignore[return-value]
     fast = packed("maddubs")
     return ("maddubs", *fast) if pairs_fit_int16(fast[0]) else ("maddwd", *packed("maddwd"))  # type: ignore[return-value]
 

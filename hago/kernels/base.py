@@ -26,6 +26,7 @@ class Isa:
     vnni: bool = False
     bf16: bool = False
     vbmi: bool = False
+    amx: bool = False
 
     @property
     def lanes(self) -> int:
@@ -44,7 +45,8 @@ AVX2 = Isa("x86-avx2", 256, 16)
 AVX_VNNI = Isa("x86-avx-vnni", 256, 16, vnni=True)
 AVX512_VNNI = Isa("x86-avx512-vnni", 512, 32, vnni=True)
 AVX512_BF16 = Isa("x86-avx512-bf16", 512, 32, vnni=True, bf16=True, vbmi=True)
-ISAS: Mapping[str, Isa] = {isa.name: isa for isa in (AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16)}
+AMX = Isa("x86-amx", 512, 32, vnni=True, bf16=True, vbmi=True, amx=True)
+ISAS: Mapping[str, Isa] = {isa.name: isa for isa in (AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, AMX)}
 
 
 @dataclass(frozen=True)

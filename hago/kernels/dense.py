@@ -18,6 +18,7 @@ compiled kernel serves every calibration of a layer.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ from .padding import padded_copy
 from .window import Window
 
 _WEIGHTS_IN_CACHE = 512 * 1024
+TILE_STEPS = 16  # rows of a tile of weights: the steps that one tile instruction takes at most
 _MACS_WORTH_A_THREAD = 200_000  # less than about two microseconds of work does not pay for waking a thread
 
 
@@ -82,8 +84,10 @@ class Plan:
 
     lanes: int
     vectors: int  # vectors of output channels in one group
-    taps: int  # steps of the reduction: KH * taps * steps
-    steps: int
+    taps: int  # steps of the reduction: KH * taps * chunks * chunk
+    steps: int  # chunks * chunk
+    chunk: int  # steps that one instruction takes: 1, or up to 16 where it multiplies tiles
+    needed: int  # steps before they were rounded up to whole chunks
     tap_stride: int  # elements between two taps of one kernel row
     scratch: bool  # the input is copied into a padded (or widened) buffer first
     rows: int  # output rows and columns as the loops see them (a 1x1 convolution is one long row)
@@ -98,35 +102,44 @@ def plan(p: DenseParams, isa: Isa) -> Plan:
     else:
         taps, length, tap_stride = kw, per_group, p.dilations[1] * p.c
     unit = max(1, p.group_steps)
-    steps = -(-length // (dot.pack * unit)) * unit
+    needed = -(-length // (dot.pack * unit)) * unit
+    chunk = min(needed, TILE_STEPS) if dot.tiles else 1
+    steps = -(-needed // chunk) * chunk
     # A packed step that passes the end of its row or group reads what zero weights then cancel;
     # only behind the last pixel is there nothing to read, hence the slack of the copy.
-    ragged = steps * dot.pack != length
+    ragged = needed * dot.pack != length
     scratch = any(p.pads) or ragged or dot.widens
     flat = kh == kw == 1 and p.strides == (1, 1) and not any(p.pads)
     rows, cols = (1, p.n * p.h * p.w) if flat else (p.n * p.oh, p.ow)
-    return Plan(isa.lanes, -(-(p.o // p.groups) // isa.lanes), taps, steps, tap_stride, scratch, rows, cols)
+    vectors = -(-(p.o // p.groups) // isa.lanes)
+    return Plan(isa.lanes, vectors, taps, steps, chunk, needed, tap_stride, scratch, rows, cols)
 
 
 def choose_tile(p: DenseParams, isa: Isa) -> Tile:
-    """The tile with the fewest estimated cycles: dot products, loads, and what overlapping repeats."""
+    """The tile that fits the registers with the fewest estimated cycles."""
     shape = plan(p, isa)
-    per_dot = DOTS[p.dot].cost
+    per_dot, extra = DOTS[p.dot].cost, 2 if p.group_steps else 1
     best, best_cost = Tile(1, 1), float("inf")
-    extra = 2 if p.group_steps else 1
     for vectors in range(1, min(shape.vectors, 8 if isa.registers > 16 else 4) + 1):
         for pixels in range(1, min(shape.cols, 28) + 1):
             if pixels * vectors * extra + min(vectors, 4) + 1 + (per_dot > 1) > isa.registers:
                 continue
-            blocks = -(-shape.cols // pixels) * -(-shape.vectors // vectors)
-            dots = pixels * vectors * per_dot
-            # Loads run beside dot products; a dot product has a latency of about five, hence the floor.
-            inner = max(dots, 0.5 * pixels + vectors, 5 * per_dot) + 0.5
-            depth = p.kernel[0] * shape.taps * shape.steps
-            cost = blocks * (inner * depth + 6 * pixels * vectors + 20)
+            cost = estimate(p, isa, Tile(pixels, vectors))
             if cost < best_cost * 0.999:
                 best, best_cost = Tile(pixels, vectors), cost
     return best
+
+
+def estimate(p: DenseParams, isa: Isa, tile: Tile) -> float:
+    """Cycles on one core: dot products, loads, and what overlapping repeats."""
+    shape, per_dot = plan(p, isa), DOTS[p.dot].cost
+    blocks = -(-shape.cols // tile.pixels) * -(-shape.vectors // tile.vectors)
+    dots = tile.pixels * tile.vectors * per_dot
+    # Loads run beside dot products; a dot product has a latency of about five, hence the floor.
+    inner = max(dots, 0.5 * tile.pixels + tile.vectors, 5 * per_dot) + 0.5
+    depth = p.kernel[0] * shape.taps * shape.steps
+    per_block = inner * depth + 6 * tile.pixels * tile.vectors + 20
+    return blocks * per_block * shape.rows * p.groups
 
 
 def channel_starts(o: int, lanes: int) -> np.ndarray:
@@ -155,7 +168,8 @@ def pack_weights(w: np.ndarray, p: DenseParams, isa: Isa) -> np.ndarray:
     isa = isa.fit(o // p.groups)
     w = w.astype(dot.weight_numpy)
     rows = w.reshape(o, kh, 1, kw * c) if p.contiguous_row else w
-    rows = np.pad(rows, [(0, 0)] * 3 + [(0, shape.steps * dot.pack - rows.shape[-1])])
+    rows = np.pad(rows, [(0, 0)] * 3 + [(0, shape.needed * dot.pack - rows.shape[-1])])
+    rows = _in_chunks(rows.reshape(*rows.shape[:3], shape.needed, dot.pack), shape)
     rows = rows.reshape(p.groups, o // p.groups, -1, dot.pack)
     per_group = o // p.groups
     index = channel_starts(per_group, isa.lanes)[:, None] + np.arange(isa.lanes)
@@ -165,6 +179,17 @@ def pack_weights(w: np.ndarray, p: DenseParams, isa: Isa) -> np.ndarray:
     return np.ascontiguousarray(packed)
 
 
+def _in_chunks(rows: np.ndarray, shape: Plan) -> np.ndarray:
+    """[.., needed, KP] -> [.., steps, KP]: the last chunk is moved back, its repeated steps have zero weights."""
+    if shape.steps == shape.needed:
+        return rows
+    last = shape.steps - shape.chunk
+    repeated = shape.steps - shape.needed
+    tail = rows[..., shape.needed - shape.chunk :, :].copy()
+    tail[..., :repeated, :] = 0
+    return np.concatenate([rows[..., :last, :], tail], axis=-2)
+
+
 def dense(p: DenseParams, isa: Isa, threads: int) -> Any:
     """The PrimFunc. Its buffers, in order:
 
@@ -172,16 +197,16 @@ def dense(p: DenseParams, isa: Isa, threads: int) -> Any:
     integers: scale f32 [G*OV*L], zero points i32 [6]; and always bounds f32 [6]: see epilogue.py;
     two-level scales: multipliers i32 [G*OV, groups of steps, L]; residual: r like y; and the output y.
     """
-    return _Dense(p, isa, threads).build()
+    return Dense(p, isa, threads).build()
 
 
-class _Dense:
+class Dense:
     """Emits one kernel; an object because the pieces share a score of sizes and buffers."""
 
     def __init__(self, p: DenseParams, isa: Isa, threads: int) -> None:
         self.p, self.dot, self.plan = p, DOTS[p.dot], plan(p, isa)
         self.isa = isa = isa.fit(p.o // p.groups)
-        tile = p.tile or choose_tile(p, isa)
+        tile = p.tile or self.best_tile()
         self.P, self.V = min(tile.pixels, self.plan.cols), min(tile.vectors, self.plan.vectors)
         self.lanes = isa.lanes
         self.o, self.c = p.o // p.groups, p.c // p.groups  # of one group
@@ -192,6 +217,10 @@ class _Dense:
         self.row = (p.w + p.pads[1] + p.pads[3]) * p.c  # elements of one (padded) input row
         self.chunks = threads if p.macs >= _MACS_WORTH_A_THREAD * threads else 1
         self.acc_type = f"{'int32' if self.dot.integer else 'float32'}x{self.lanes}"
+
+    def best_tile(self) -> Tile:
+        """The tile to take where the parameters name none."""
+        return choose_tile(self.p, self.isa)
 
     def build(self) -> Any:
         p, dot = self.p, self.dot
@@ -233,15 +262,19 @@ class _Dense:
         by_pixels = self.work >= 2 * self.chunks or self.blocks * p.groups < self.chunks
         pixels_first = nbytes <= _WEIGHTS_IN_CACHE
         blocks = p.groups * self.blocks
-        with maybe_parallel(self.work if by_pixels else blocks, self.chunks) as (at, end):
+        with maybe_parallel(self.work if by_pixels else blocks, self.chunks) as (at, end), self.prepared():
             pixel_range = (at, end) if by_pixels else (0, self.work)
             block_range = (0, blocks) if by_pixels else (at, end)
             outer, inner = (pixel_range, block_range) if pixels_first else (block_range, pixel_range)
             with T.serial(*outer) as i, T.serial(*inner) as j:
                 self.tile(*((i, j) if pixels_first else (j, i)))
 
+    def prepared(self) -> AbstractContextManager[None]:
+        """What a thread needs around its tiles."""
+        return nullcontext()
+
     def tile(self, work: Any, block: Any) -> None:
-        """One tile: initialise, reduce, finish."""
+        """One tile: where it lies, and what is computed there."""
         p, plan_ = self.p, self.plan
         group = block // self.blocks if p.groups > 1 else 0
         vector = moved_back(block % self.blocks if p.groups > 1 else block, self.V, plan_.vectors)
@@ -256,6 +289,14 @@ class _Dense:
         else:
             line = (out_row // p.oh) * (p.h + p.pads[0] + p.pads[2]) + out_row % p.oh * p.strides[0]
             x_at = T.bind(line * self.row + pixel * (p.strides[1] * p.c) + group * self.c + T.int32(0))
+        self.compute(vector, first, x_at, y_at)
+
+    def compute(self, vector: Any, first: Any, x_at: Any, y_at: Any) -> None:
+        """Initialise, reduce, finish.
+
+        ``vector`` counts the vectors of the group, ``first`` those of all groups.
+        """
+        p = self.p
         acc = T.alloc_buffer((self.P * self.V,), self.acc_type, scope="local")
         for v in range(self.V):
             start = T.bind(self.bias.vload([(first + v) * self.lanes], self.acc_type))

@@ -9,6 +9,12 @@ weights of ``lanes`` output channels and adds them to the lanes' accumulators.
     maddwd   int16 x int16, two steps, exact (vpmaddwd): 8-bit values widened beforehand
     fma      float32, one step
     bf16     bfloat16, two steps, float32 accumulators (vdpbf16ps)
+
+Two more multiply whole tiles of up to 16 pixels by 16 output channels (AMX, see tiles.py), exactly like the
+instruction for vectors whose operands they take:
+
+    tile-u8s8  as vnni (tdpbusd)
+    tile-bf16  as bf16 (tdpbf16ps)
 """
 
 from __future__ import annotations
@@ -35,6 +41,12 @@ class Dot:
     weight_numpy: np.dtype[Any]
     integer: bool
     cost: int
+    tile_instruction: str = ""  # LLVM's name; empty for instructions on vectors
+
+    @property
+    def tiles(self) -> bool:
+        """Whether it multiplies tiles."""
+        return bool(self.tile_instruction)
 
     @property
     def widens(self) -> bool:
@@ -103,6 +115,7 @@ define <{lanes} x float> @hago_dpbf16ps_{bits}(<{lanes} x float> %c, <{n} x i16>
 """
 
 _I8, _I16 = np.dtype(np.int8), np.dtype(np.int16)
+_BF16 = np.dtype(np.uint16)  # bfloat16 lies in memory, and is passed to kernels, as its bits
 DOTS = {
     dot.name: dot
     for dot in (
@@ -110,8 +123,9 @@ DOTS = {
         Dot("maddubs", 4, "uint8", "uint8", _I8, True, 3),
         Dot("maddwd", 2, "uint8", "int16", _I16, True, 2),
         Dot("fma", 1, "float32", "float32", np.dtype(np.float32), False, 1),
-        # bfloat16 lies in memory, and is passed to kernels, as its bits.
-        Dot("bf16", 2, "uint16", "uint16", np.dtype(np.uint16), False, 1),
+        Dot("bf16", 2, "uint16", "uint16", _BF16, False, 1),
+        Dot("tile-u8s8", 4, "uint8", "uint8", _I8, True, 1, "llvm.x86.tdpbusd"),
+        Dot("tile-bf16", 2, "uint16", "uint16", _BF16, False, 1, "llvm.x86.tdpbf16ps"),
     )
 }
 

@@ -12,14 +12,16 @@ import numpy as np
 import tvm
 from tvm.target import Target
 
+from ..amx import allow_tiles
 from ..errors import BuildError
-from .base import AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa, Template
+from .base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa, Template
 
 MCPU = {
     AVX2.name: "haswell",
     AVX_VNNI.name: "alderlake",
     AVX512_VNNI.name: "cascadelake",
     AVX512_BF16.name: "cooperlake",
+    AMX.name: "sapphirerapids",
 }
 
 
@@ -35,6 +37,8 @@ class Jitted:
     """A compiled kernel: call it with its input arrays, then its output arrays, which it fills."""
 
     def __init__(self, function: Any, isa: Isa) -> None:
+        if isa.amx:
+            allow_tiles()
         self.primfunc = function.with_attr("global_symbol", "kernel")
         try:
             self.executable = tvm.compile(tvm.IRModule({"kernel": self.primfunc}), target=target_of(isa))

@@ -1,0 +1,26 @@
+"""Linux lets a process use AMX tiles only after it has asked: their registers make every context larger."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from functools import cache
+
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18  # Linux on x86-64
+
+
+@cache
+def allow_tiles() -> bool:
+    """Asks for the tiles, for all threads of this process; whether they may be used.
+
+    False on other systems, on a kernel older than 5.16, and where a sandbox forbids the call. That the
+    processor has tiles is for the caller to know.
+    """
+    if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
+        return False
+    try:
+        call = ctypes.CDLL(None).syscall
+    except (OSError, AttributeError):
+        return False
+    return bool(call(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0)
