@@ -11,7 +11,7 @@ from ..strategy import Strategy
 from .blockers import Blocker, accuracy_blockers, latency_blockers
 from .objective import Evaluator, Goal
 from .planner import Planner
-from .playoff import finalists, play_off
+from .playoff import finalists, noise_of, play_off
 from .result import MET, NOT_FASTER, SearchResult, choose, find_closest, pareto_front
 from .sensitivity import base_scheme, measure_probe, sample_count
 from .space import SearchSpace
@@ -43,8 +43,10 @@ def conclude(
                 blockers = find_blockers(space, evaluator, planner, outcome)
             if outcome == MET and not isinstance(error, StorageError):
                 tell("play-off")
-                records = play_off(evaluator, finalists(space, planner.times, goal, records), records)
-                best, outcome = choose(float_record, records, goal)
+                found = finalists(space, planner.times, goal, records)
+                records = play_off(evaluator, found, records)
+                noise = noise_of(evaluator, found, sample_count(space))
+                best, outcome = choose(float_record, records, goal, noise)
             tell("test samples")
             float_strategy = Strategy(space.model_hash, space.hw)
             float_test = _test(evaluator, float_record, float_strategy)

@@ -15,7 +15,7 @@ from .objective import Evaluator, Goal
 from .space import SearchSpace
 from .timing import TimeTable
 
-_BY_MEASUREMENT, _BY_MODEL = 4, 3
+_BY_MEASUREMENT, _BY_MODEL = 5, 5
 _NOT_FAR = 1.5  # times the best ratio: what is slower than that was not just unlucky
 
 
@@ -35,6 +35,25 @@ def finalists(space: SearchSpace, times: TimeTable, goal: Goal, records: Sequenc
 
     fast = sorted(within, key=lambda r: (predicted(r), goal.drop(r), r.id))[:_BY_MODEL]
     return list({r.id: r for r in (*near, *fast)}.values())
+
+
+def noise_of(evaluator: Evaluator, found: Sequence[Record], samples: int) -> dict[int, float]:
+    """Noise power of the outputs over signal power, by record; without those where it cannot be had.
+
+    None is measured where there is nothing to choose between.
+    """
+    noise: dict[int, float] = {}
+    if len(found) < 2:
+        return noise
+    for record in found:
+        assert record.strategy is not None
+        try:
+            noise[record.id] = evaluator.sensitivity(record.strategy, samples)
+        except StorageError:
+            raise
+        except HagoError:
+            continue
+    return noise
 
 
 def play_off(evaluator: Evaluator, found: Sequence[Record], records: Sequence[Record]) -> list[Record]:

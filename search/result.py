@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import HagoError
@@ -13,8 +14,8 @@ from .objective import Goal, is_faster
 from .sensitivity import Sensitivities
 from .timing import TimeTable
 
-# Ratios this close are the same: of such candidates the more accurate one is taken.
-_SAME_RATIO = 1.01
+# Ratios this close are the same: of such candidates the one nearer to float32 is taken.
+_SAME_RATIO = 1.03
 
 MET, NOT_FASTER, NOT_MET = "met", "not faster", "not met"
 
@@ -101,18 +102,24 @@ def _speed(record: Record) -> str:
     return f"{1 / ratio:.2f} times faster" if ratio < 1 else f"{ratio:.2f} times slower"
 
 
-def choose(float_record: Record, records: Sequence[Record], goal: Goal) -> tuple[Record, str]:
-    """The answer and its outcome. Of candidates as fast as the fastest within 1 %, the most accurate.
+def choose(
+    float_record: Record, records: Sequence[Record], goal: Goal, noise: Mapping[int, float] | None = None
+) -> tuple[Record, str]:
+    """The answer and its outcome.
 
-    With a margin, candidates that keep it come first; where none does, the bound itself counts.
+    Of candidates as fast as the fastest within 3 %, the one with the least ``noise`` (record's id -> noise
+    power of its outputs): a difference of accuracy on a few hundred samples is mostly luck, which does not
+    come back on others. Without noise, the most accurate. With a margin, candidates that keep it come
+    first; where none does, the bound itself counts.
     """
+    noise = noise or {}
     within = [record for record in records if goal.within(record)]
     for margin in dict.fromkeys((goal.margin, 0.0)):
         faster = [record for record in within if goal.within(record, margin) and is_faster(record)]
         if faster:
             fastest = min(_ratio(record) for record in faster)
             close = [record for record in faster if _ratio(record) <= fastest * _SAME_RATIO]
-            return min(close, key=lambda record: (goal.drop(record), _ratio(record), record.id)), MET
+            return min(close, key=lambda r: (noise.get(r.id, math.inf), goal.drop(r), _ratio(r), r.id)), MET
     if within:
         return float_record, NOT_FASTER
     measured = [record for record in records if record.state in ("ok", "pruned")]

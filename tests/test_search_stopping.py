@@ -85,6 +85,13 @@ def test_the_fastest_within_the_bound_is_chosen_and_of_equals_the_most_accurate(
     assert choose(FLOAT, records[:2], with_margin) == (records[1], MET)
 
 
+def test_of_equals_the_least_noise_wins_over_the_luckier_accuracy():
+    goal = Goal(max_drop=0.01)
+    records = [record(0, 0.600, 0.004), record(1, 0.604, -0.002), record(2, 0.7, 0.0)]
+    assert choose(FLOAT, records, goal, {0: 0.2, 1: 0.1, 2: 0.01}) == (records[1], MET)
+    assert choose(FLOAT, records, goal, {0: 0.2}) == (records[0], MET)  # known before unknown
+
+
 def test_without_a_faster_one_float32_stays_and_without_any_the_closest_is_given():
     goal = Goal(max_drop=0.01)
     noisy = replace(record(0, 0.99, 0.0), latency_ratio_interval=(0.95, 1.03))

@@ -86,7 +86,3 @@ class GraphWriter:
             self.graph.initializer[-1].name = name
             self._initializers[key] = name
         return self._initializers[key]
-
-    def scalar_or_vector(self, value: np.ndarray, wanted: str) -> str:
-        """Adds a small constant; equal ones are shared (zero points, scales)."""
-        return self.add_initializer((value.dtype.str, value.shape, value.tobytes()), wanted, value)

@@ -92,11 +92,15 @@ class CandidateWriter:
         return self.q.parameters(source[0], self.placement.calibrator[source], scheme)
 
     def _scale_and_zero(self, tensor: str, scale: npt.ArrayLike, zero_point: np.ndarray) -> list[str]:
-        """Names of a scale and a zero point, shared where an equal one is there already."""
-        size = "x".join(map(str, zero_point.shape)) or str(zero_point)
+        """Names of the scale and the zero point of one tensor.
+
+        Equal ones of several tensors are not shared: OpenVINO 2026 changes a constant while it moves a
+        FakeQuantize past a Transpose, and then refuses, or miscomputes, what else reads it.
+        """
+        values = {"scale": np.asarray(scale, np.float32), "zero_point": zero_point}
         return [
-            self.graph.scalar_or_vector(np.asarray(scale, np.float32), f"{tensor}_scale"),
-            self.graph.scalar_or_vector(zero_point, f"zero_point_{zero_point.dtype}_{size}"),
+            self.graph.add_initializer((tensor, name, value.tobytes(), value.dtype.str), f"{tensor}_{name}", value)
+            for name, value in values.items()
         ]
 
     def _constant_operand(self, layer: Layer, name: str, scheme: TensorScheme) -> str:
