@@ -1,4 +1,4 @@
-"""Lowered graph -> artifact: a small Relax executable that calls kernels from the cache.
+"""Lowered graph -> artifact: a small VM executable that calls kernels from the cache.
 
 Every kernel is compiled by itself, once; a candidate of a search is then only a new list of calls, and
 building it takes milliseconds.
@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tvm
-from tvm import relax
-from tvm.relax import transform
 from tvm.target import Target
 
 from . import kernels  # noqa: F401 - registers the emitters
@@ -24,6 +21,7 @@ from .artifact import FORMAT, Artifact
 from .built import Built
 from .cache import KernelCache
 from .errors import BuildError, HagoError
+from .executable import executable, symbol
 from .files import hash_bytes
 from .kernels.base import EMITTERS, ISAS, Isa, KernelCall, NodeView, TensorType
 from .kernels.fallback import emit_fallback
@@ -75,11 +73,11 @@ def build(
     isa, target = isa_of(spec), Target(dict(spec.target))
     program = emit(lowered, isa, threads, spec)
     modules = compile_missing(program, isa, target, threads, cache, progress)
-    executable = relax.build(relax_module(program), target=target, relax_pipeline=PIPELINE)
+    linked = executable(program)
     for kernel in modules.values():
-        executable.mod.import_module(kernel)
+        linked.mod.import_module(kernel)
     built = Built(program, modules, target, isa, cache, threads, time.perf_counter() - started)
-    return Artifact(executable.mod, _describe(program, spec, threads), built)
+    return Artifact(linked.mod, _describe(program, spec, threads), built)
 
 
 def _describe(program: Program, spec: HardwareSpec, threads: int) -> dict[str, Any]:
@@ -135,7 +133,10 @@ def emit(lowered: LoweredGraph, isa: Isa, threads: int, spec: HardwareSpec) -> P
 def _key(call: KernelCall, inputs: Sequence[str | np.ndarray], types: Mapping[str, TensorType], where: str) -> str:
     """What the code depends on: template, parameters, instruction set, target, and the types it is called with."""
     template = f"{call.template.__module__}.{call.template.__qualname__}"
-    kinds = [types[i] if isinstance(i, str) else TensorType(i.dtype.name, i.shape) for i in (*inputs, *call.outputs)]
+    kinds = [
+        (types[i].dtype, types[i].shape) if isinstance(i, str) else (i.dtype.str, i.shape)
+        for i in (*inputs, *call.outputs)
+    ]
     return hash_bytes(template, repr(call.params), repr(kinds), where)[:32]
 
 
@@ -175,7 +176,7 @@ def compile_missing(
         call = calls[key]
         try:
             function = call.template(call.params, isa, threads).with_attr("global_symbol", symbol(key))
-            executable = tvm.compile(tvm.IRModule({symbol(key): function}), target=target)
+            compiled = tvm.compile(tvm.IRModule({symbol(key): function}), target=target)
         except HagoError:
             raise
         except Exception as error:
@@ -183,98 +184,8 @@ def compile_missing(
                 f"kernel {call.family} does not compile: {error}", where=f"layer {call.layer!r}"
             ) from error
         about = {"family": call.family, "params": repr(call.params), "isa": isa.name, "threads": threads}
-        found[key] = cache.put(key, executable.mod, about)
+        found[key] = cache.put(key, compiled.mod, about)
     return found
-
-
-def symbol(key: str) -> str:
-    """The name that a kernel has inside its module."""
-    return f"hago_{key}"
-
-
-def relax_module(program: Program, meta: bytes = b"") -> tvm.IRModule:
-    """The program as Relax: ``main`` calls the kernels, ``hago_meta`` returns ``meta``."""
-    builder = relax.BlockBuilder()
-    parameters = {name: relax.Var(_identifier(name), _relax_type(program.types[name])) for name in program.inputs}
-    tensors: dict[str, Any] = dict(parameters)
-    constant_of: dict[int, Any] = {}
-
-    def value(item: str | np.ndarray) -> Any:
-        if isinstance(item, str) and item in tensors:
-            return tensors[item]
-        array = program.constants[item] if isinstance(item, str) else item
-        if id(array) not in constant_of:
-            constant_of[id(array)] = relax.const(_tensor_of(array))
-        return constant_of[id(array)]
-
-    with builder.function("main", list(parameters.values())):
-        with builder.dataflow():
-            for step in program.steps:
-                inputs = [value(item) for item in step.inputs]
-                kinds = [_relax_type(program.types[name]) for name in step.output]
-                if step.key is None:
-                    shape = program.types[step.output[0]].shape
-                    tensors[step.output[0]] = builder.emit(relax.op.reshape(inputs[0], shape))
-                    continue
-                result = builder.emit(
-                    relax.call_dps_packed(symbol(step.key), inputs, kinds[0] if len(kinds) == 1 else kinds)
-                )
-                for index, name in enumerate(step.output):
-                    tensors[name] = result if len(kinds) == 1 else builder.emit(relax.TupleGetItem(result, index))
-            # A constant that is an output needs a variable of its own.
-            outputs = [builder.emit(value(n)) if n in program.constants else tensors[n] for n in program.outputs]
-            result = builder.emit_output(relax.Tuple(outputs))
-        builder.emit_func_output(result)
-    if meta:
-        with builder.function("hago_meta", []):
-            with builder.dataflow():
-                text = builder.emit_output(relax.const(tvm.runtime.tensor(np.frombuffer(meta, np.uint8))))
-            builder.emit_func_output(text)
-    return builder.get()
-
-
-@tvm.transform.module_pass(opt_level=0)
-def PIPELINE(module: tvm.IRModule, _context: Any) -> tvm.IRModule:
-    """Of Relax's own pipeline what a list of calls needs: memory planned statically, kernels called in place."""
-    passes = [
-        transform.RewriteDataflowReshape(),
-        transform.ToNonDataflow(),
-        transform.RemovePurityChecking(),
-        transform.CallTIRRewrite(),
-        transform.StaticPlanBlockMemory(),
-        transform.LowerAllocTensor(),
-        transform.KillAfterLastUse(),
-        transform.LowerRuntimeBuiltin(),
-        transform.ComputePrimValue(),
-        transform.VMShapeLower(),
-        transform.AttachGlobalSymbol(),
-    ]
-    return tvm.transform.Sequential(passes)(module)
-
-
-_SHARED_FROM_BYTES, _SHARED_BYTES = 4096, 1 << 29
-_shared: OrderedDict[int, tuple[np.ndarray, Any]] = OrderedDict()
-
-
-def _tensor_of(array: np.ndarray) -> Any:
-    """The array as a TVM tensor; large read-only ones (packed weights) are copied once for all candidates."""
-    if array.flags.writeable or array.nbytes < _SHARED_FROM_BYTES:
-        return tvm.runtime.tensor(np.asarray(array, order="C"))
-    if id(array) not in _shared:
-        # The array is kept too: its id is its own only while it lives.
-        _shared[id(array)] = (array, tvm.runtime.tensor(np.asarray(array, order="C")))
-        while sum(kept.nbytes for kept, _ in _shared.values()) > _SHARED_BYTES and len(_shared) > 1:
-            _shared.popitem(last=False)
-    _shared.move_to_end(id(array))
-    return _shared[id(array)][1]
-
-
-def _relax_type(tensor: TensorType) -> Any:
-    return relax.TensorType(tensor.shape, tensor.dtype)
-
-
-def _identifier(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name) or "x"
 
 
 def _physical(dtype: str) -> str:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tvm
-from tvm import relax
 
 from .cache import KernelCache
 from .environment import read_environment
 from .errors import BuildError, StorageError
+from .executable import executable, symbol
 from .files import require_space
 from .kernels.base import Isa, TensorType
 from .linker import link, linker
@@ -40,8 +40,6 @@ class Built:
 
     def export(self, path: Path, meta: Mapping[str, Any]) -> None:
         """Links kernels, constants and program into one shared object."""
-        from .build import PIPELINE, relax_module, symbol
-
         command = linker()
         if command is None:
             raise BuildError(
@@ -49,12 +47,11 @@ class Built:
                 where=str(path),
                 hint="install one (Debian: apt install binutils; anywhere: pip install ziglang)",
             )
-        module = relax_module(self.program, json.dumps(dict(meta)).encode())
-        executable = relax.build(module, target=self.target, relax_pipeline=PIPELINE)
+        linked = executable(self.program, json.dumps(dict(meta)).encode())
         objects = self._objects()
         for key, path_of_object in objects.items():
             library = tvm.runtime.load_static_library(str(path_of_object), [symbol(key)])
-            executable.mod.import_module(library)
+            linked.mod.import_module(library)
         # Weights and kernels, once in what LLVM writes on the way and once in the result.
         size = int(meta["size_bytes"]) + sum(item.stat().st_size for item in objects.values())
         temporary = None
@@ -65,7 +62,7 @@ class Built:
                 require_space(path.parent, size + (1 << 18))
                 handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".so")
                 os.close(handle)
-                executable.export_library(temporary, fcompile=_Linker(_triple(self.target)), workspace_dir=place)
+                linked.export_library(temporary, fcompile=_Linker(_triple(self.target)), workspace_dir=place)
             seal(temporary)
             os.chmod(temporary, 0o755)
             os.replace(temporary, path)
@@ -97,8 +94,6 @@ class Built:
 
     def kernel_times(self, repeats: int) -> list[tuple[str | None, str, float]]:
         """Times every kernel by itself on zeros; what the cache remembers is not measured again."""
-        from .build import symbol
-
         processor, measured = read_environment().cpu, dict[str, float]()
         found: list[tuple[str | None, str, float]] = []
         for step in self.program.steps:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,7 @@ class Plan:
     cols: int
 
 
+@lru_cache(maxsize=4096)
 def plan(p: DenseParams, isa: Isa) -> Plan:
     dot, isa = DOTS[p.dot], isa.fit(p.o // p.groups)
     per_group, kh, kw = p.c // p.groups, *p.kernel
@@ -115,6 +117,7 @@ def plan(p: DenseParams, isa: Isa) -> Plan:
     return Plan(isa.lanes, vectors, taps, steps, chunk, needed, tap_stride, scratch, rows, cols)
 
 
+@lru_cache(maxsize=4096)
 def choose_tile(p: DenseParams, isa: Isa) -> Tile:
     """The tile that fits the registers with the fewest estimated cycles."""
     shape = plan(p, isa)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -48,6 +49,7 @@ def tiled(p: DenseParams, isa: Isa, threads: int) -> Any:
     return _Tiled(p, isa, threads).build()
 
 
+@lru_cache(maxsize=4096)
 def best_dot(p: DenseParams, isa: Isa) -> str:
     """The instruction for these shapes: ``p.dot``, or its like on tiles where that is estimated to be faster."""
     dot = _FROM_VECTORS.get(p.dot)
