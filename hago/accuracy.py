@@ -60,6 +60,7 @@ def measure_accuracy(
     float_scores: ArrayLike | None = None,
     float_outputs: Sequence[NDArray[Any]] | None = None,
     stop: StopRule | None = None,
+    seen: Callable[[Sequence[NDArray[Any]], NDArray[np.intp]], None] | None = None,
     block: int = BLOCK,
     confidence: float = stats.CONFIDENCE,
     seed: int = 0,
@@ -69,7 +70,7 @@ def measure_accuracy(
     ``float_scores`` (per sample, in order) gives the paired change; ``float_outputs`` (one array ``[n,
     ...]`` per output) is for metrics that compare with them. With ``stop``, samples are visited in an
     order drawn from ``seed``, so that those seen so far stand for all, and ``stop`` is asked after each
-    block of samples.
+    block of samples. ``seen`` hears the outputs of each block and the indices of its samples.
 
     Raises MeasureError when the runner fails, gives NaN, or a batch of another size.
     """
@@ -93,6 +94,8 @@ def measure_accuracy(
         floats = None if float_outputs is None else [np.asarray(array[where]) for array in float_outputs]
         found_scores = metric.per_sample(outputs, None if labels is None else labels[start:end], floats)
         scores[where] = _checked_scores(found_scores, end - start, metric.name)
+        if seen is not None:
+            seen(outputs, where)
         if stop is not None and end < n_total and stop(scores, n_total):
             break
     scores.setflags(write=False)

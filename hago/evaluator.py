@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from .accuracy import Accuracy, hopeless, measure_accuracy, run_batch
+from .accuracy import Accuracy, hopeless, measure_accuracy, run_batch, summarize
 from .artifact import Artifact
 from .build import build
 from .cache import KernelCache
@@ -24,6 +24,7 @@ from .calibrate import Calibration
 from .calibrating import calibrate_model
 from .environment import Environment, read_environment
 from .errors import DataError, HagoError, StorageError
+from .expected import ExpectedChange, is_classifier
 from .latency import Latency, measure_latency
 from .lower import LoweredGraph, lower
 from .metrics import Metric
@@ -116,8 +117,11 @@ class TvmEvaluator:
                 scores = self._float_accuracy("search").scores
                 better = self.metric.higher_is_better
                 stop = hopeless(scores, -stop_below, higher_is_better=better)
-            accuracy = self._accuracy(runner, "search", stop)
+            answers = _Answers(len(self.parts.search)) if self._expectation is not None else None
+            accuracy = self._accuracy(runner, "search", stop, answers)
             record = record.with_accuracy(accuracy)
+            if answers is not None and self._expectation is not None and not accuracy.partial:
+                record = replace(record, expected_change=self._expectation.change(answers.classes))
             if record.state == "pruned":  # hopeless: its latency is of no interest
                 return self._finished(record, artifact, started)
             budget = self._latency_budget_s if time_left_s is None else min(self._latency_budget_s, time_left_s)
@@ -271,6 +275,11 @@ class TvmEvaluator:
     def _float_accuracy(self, part: str) -> Accuracy:
         kept = self.__dict__.setdefault("_kept_accuracy", {})
         if part not in kept:
+            if self.metric.name == "top1":  # its outputs on the search part are needed too: see _expectation
+                labels = self._part(part).labels
+                scores = self.metric.per_sample(self._float_outputs(part), np.asarray(labels))
+                kept[part] = summarize(self.metric, scores, seed=self.seed)
+                return kept[part]
             floats = self._float_outputs(part) if self.metric.needs_float else None
             self.say(f"float32's accuracy on the {part} samples")
             kept[part] = measure_accuracy(
@@ -278,7 +287,16 @@ class TvmEvaluator:
             )
         return kept[part]
 
-    def _accuracy(self, runner: TvmRunner, part: str, stop: Any) -> Accuracy:
+    @cached_property
+    def _expectation(self) -> ExpectedChange | None:
+        """Judges top-1 on the search part; None for other metrics."""
+        labels = self.parts.search.labels
+        if self.metric.name != "top1" or labels is None:
+            return None
+        logits, labels = self._float_outputs("search")[0], np.asarray(labels)
+        return ExpectedChange(logits, labels) if is_classifier(logits, labels) else None
+
+    def _accuracy(self, runner: TvmRunner, part: str, stop: Any, seen: Any = None) -> Accuracy:
         floats = self._float_outputs(part) if self.metric.needs_float else None
         return measure_accuracy(
             runner,
@@ -287,6 +305,7 @@ class TvmEvaluator:
             float_scores=self._float_accuracy(part).scores,
             float_outputs=floats,
             stop=stop,
+            seen=seen,
             seed=self.seed,
         )
 
@@ -316,3 +335,13 @@ class TvmEvaluator:
             build_s=artifact.build_s,
             trial_s=time.perf_counter() - started,
         )
+
+
+class _Answers:
+    """Collects the class of the highest score of every sample."""
+
+    def __init__(self, count: int) -> None:
+        self.classes = np.zeros(count, np.int64)
+
+    def __call__(self, outputs: Sequence[np.ndarray], where: np.ndarray) -> None:
+        self.classes[where] = outputs[0].argmax(axis=-1)

@@ -30,7 +30,16 @@ STATES = ("ok", "failed", "pruned")
 PARTS = ("search", "test")
 _VERSION = 1
 _WHOLE = ("id", "n_samples", "size_bytes", "threads")
-_REAL = ("accuracy", "accuracy_change", "p_value", "latency_s", "latency_ratio", "build_s", "trial_s")
+_REAL = (
+    "accuracy",
+    "accuracy_change",
+    "expected_change",
+    "p_value",
+    "latency_s",
+    "latency_ratio",
+    "build_s",
+    "trial_s",
+)
 _INTERVALS = tuple(f"{name}_interval" for name in ("accuracy", "accuracy_change", "latency", "latency_ratio"))
 _TEXTS = ("label", "state", "reason", "metric", "part", "environment", "created")
 _REQUIRED = ("id", "label", "state", "part", "created")
@@ -48,7 +57,8 @@ class Record:
     "failed" or "pruned" (accuracy stopped early), the last two with a ``reason``. Accuracy is in the
     metric's own unit (top-1: a fraction) on ``n_samples`` of the ``part`` "search" or "test"; changes are
     to float32 on the same samples, the latency ratio is to float32 of the same compiler, interleaved
-    (below 1: faster). Intervals are (low, high) at 95 %. What was not measured is None.
+    (below 1: faster). ``expected_change`` is what the change is likely to be on other samples (expected.py).
+    Intervals are (low, high) at 95 %. What was not measured is None.
     ``layer_times`` are seconds per layer, ``environment`` is :meth:`Environment.key`, ``created`` is
     ISO 8601 in UTC. Raises StorageError when a field cannot be what it says.
     """
@@ -63,6 +73,7 @@ class Record:
     accuracy_interval: tuple[float, float] | None = None
     accuracy_change: float | None = None
     accuracy_change_interval: tuple[float, float] | None = None
+    expected_change: float | None = None
     p_value: float | None = None
     n_samples: int | None = None
     part: str = "search"

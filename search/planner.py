@@ -145,7 +145,9 @@ class Planner:
             return None
         self._tell("integer programme")
         outcomes = [
-            (past.params, self._goal.drop(past.record)) for past in by_key.values() if past.record.state != "failed"
+            (past.params, self._goal.likely_drop(past.record))
+            for past in by_key.values()
+            if past.record.state != "failed"
         ]
         rng = np.random.default_rng([self._seed, len(by_key)])
         with self._interrupts.allowed():
@@ -169,7 +171,7 @@ class Planner:
         for key in elsewhere:  # not to be proposed again; what comes of them is not known yet
             known.setdefault(key, baseline)
         outcomes = [
-            (past.params, self.ratio(past), self._goal.drop(past.record))
+            (past.params, self.ratio(past), self._goal.likely_drop(past.record))
             for past in history
             if past.record.state != "failed"
         ]
@@ -195,7 +197,7 @@ class Planner:
     def observe(self, past: Finished) -> Observation:
         """A trial as samplers see it. A failed one looks like one that is far outside the bound."""
         worst = 2 * self._goal.worst_drop
-        drop = min(self._goal.drop(past.record), worst)
+        drop = min(self._goal.likely_drop(past.record), worst)
         excess = drop - self._goal.max_drop
         violation = min(excess, 0.0) if self._goal.within(past.record) else max(excess, 1e-6)
         size = 1.0

@@ -119,20 +119,20 @@ def choose(
         if faster:
             fastest = min(_ratio(record) for record in faster)
             close = [record for record in faster if _ratio(record) <= fastest * _SAME_RATIO]
-            return min(close, key=lambda r: (noise.get(r.id, math.inf), goal.drop(r), _ratio(r), r.id)), MET
+            return min(close, key=lambda r: (noise.get(r.id, math.inf), goal.likely_drop(r), _ratio(r), r.id)), MET
     if within:
         return float_record, NOT_FASTER
     measured = [record for record in records if record.state in ("ok", "pruned")]
     if not measured:
         return float_record, NOT_MET
     # A stopped measurement knows the drop of some samples alone: complete ones come first.
-    return min(measured, key=lambda r: (r.state != "ok", goal.drop(r), _ratio(r), r.id)), NOT_MET
+    return min(measured, key=lambda r: (r.state != "ok", goal.likely_drop(r), _ratio(r), r.id)), NOT_MET
 
 
 def find_closest(records: Sequence[Record], goal: Goal) -> Record | None:
     """The record faster than float32 with the least drop, complete ones first."""
     faster = [record for record in records if is_faster(record)]
-    return min(faster, key=lambda r: (r.state != "ok", goal.drop(r), _ratio(r), r.id), default=None)
+    return min(faster, key=lambda r: (r.state != "ok", goal.likely_drop(r), _ratio(r), r.id), default=None)
 
 
 def pareto_front(records: Sequence[Record], goal: Goal) -> tuple[Record, ...]:

@@ -85,6 +85,17 @@ def test_the_fastest_within_the_bound_is_chosen_and_of_equals_the_most_accurate(
     assert choose(FLOAT, records[:2], with_margin) == (records[1], MET)
 
 
+def test_what_is_likely_to_break_the_bound_elsewhere_does_not_keep_it():
+    goal = Goal(max_drop=0.01)
+    lucky = replace(record(0, 0.3, 0.004), expected_change=-0.02)
+    steady = replace(record(1, 0.5, -0.004), expected_change=-0.002)
+    assert goal.drop(lucky) == -0.004 and goal.likely_drop(lucky) == 0.02 and not goal.within(lucky)
+    assert goal.likely_drop(steady) == 0.004 and goal.within(steady)
+    assert choose(FLOAT, [lucky, steady], goal) == (steady, MET)
+    errors = Goal(max_drop=0.01, higher_is_better=False)
+    assert errors.likely_drop(replace(record(2, 0.5, -0.004), expected_change=0.03)) == 0.03
+
+
 def test_of_equals_the_least_noise_wins_over_the_luckier_accuracy():
     goal = Goal(max_drop=0.01)
     records = [record(0, 0.600, 0.004), record(1, 0.604, -0.002), record(2, 0.7, 0.0)]

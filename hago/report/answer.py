@@ -111,6 +111,12 @@ class _Words(Phrases):
                 f"{self.metric.change_unit}".rstrip()
                 + ": the test samples alone are too few to overrule that."
             )
+        if search.expected_change is not None and report.within(search):
+            change = self.metric.change(search.expected_change)
+            notes.append(
+                f"On the search samples it kept the bound, but so many of its answers are not float32's that "
+                f"{change} {self.metric.change_unit} are to be expected on others."
+            )
         notes += [*self.in_the_way(), *self.faster_ones(), *self.search_notes()]
         return Answer(sentence, "Bound not met", BAD, tuple(notes))
 

@@ -123,6 +123,11 @@ def _accuracy(report: ReportData, metric: MetricText) -> str:
         p_value = report.chosen.p_value
         if p_value is not None and not report.is_float:
             text += f"; McNemar's exact test of “no change” gives p = {p_value:.2g}"
+        if report.chosen_search.expected_change is not None:
+            text += (
+                ". A strategy is taken to keep the bound only where it does so as measured, and is likely to on other "
+                "samples, judged by how sure float32 was of each answer that changed"
+            )
         return text + "."
     return text + "Of values and of changes against float32, sample by sample: the (paired) bootstrap's."
 
