@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from .kernels.base import EMITTERS, ISAS, Isa, KernelCall, NodeView, TensorType
 from .kernels.fallback import emit_fallback
 from .kernels.fusion import fuse_elementwise
 from .lower.graph import LoweredGraph, Node
+from .threads import default_threads
 
 if TYPE_CHECKING:
     from .spec import HardwareSpec
@@ -166,26 +168,39 @@ def compile_missing(
     cache: KernelCache,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Key -> loaded module, for all kernels of the program."""
+    """Key -> loaded module, for all kernels of the program; those missing are compiled side by side."""
     calls = {step.key: step.call for step in program.steps if step.key is not None and step.call is not None}
     found = {key: cache.get(key) for key in calls}
     missing = [key for key, module in found.items() if module is None]
-    for done, key in enumerate(missing):
-        if progress is not None:
-            progress(done, len(missing))
-        call = calls[key]
+    if not missing:
+        return found
+
+    def compiled(key: str) -> Any:
+        return _compiled(key, calls[key], isa, target, threads, cache)
+
+    with ThreadPoolExecutor(min(len(missing), default_threads())) as pool:
         try:
-            function = call.template(call.params, isa, threads).with_attr("global_symbol", symbol(key))
-            compiled = tvm.compile(tvm.IRModule({symbol(key): function}), target=target)
-        except HagoError:
+            for done, (key, module) in enumerate(zip(missing, pool.map(compiled, missing), strict=True)):
+                found[key] = module
+                if progress is not None:
+                    progress(done + 1, len(missing))
+        except BaseException:  # one failed, or Ctrl-C: what was not begun need not be
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
-        except Exception as error:
-            raise BuildError(
-                f"kernel {call.family} does not compile: {error}", where=f"layer {call.layer!r}"
-            ) from error
-        about = {"family": call.family, "params": repr(call.params), "isa": isa.name, "threads": threads}
-        found[key] = cache.put(key, compiled.mod, about)
     return found
+
+
+def _compiled(key: str, call: KernelCall, isa: Isa, target: Target, threads: int, cache: KernelCache) -> Any:
+    """The kernel's module, compiled and kept."""
+    try:
+        function = call.template(call.params, isa, threads).with_attr("global_symbol", symbol(key))
+        compiled = tvm.compile(tvm.IRModule({symbol(key): function}), target=target)
+    except HagoError:
+        raise
+    except Exception as error:
+        raise BuildError(f"kernel {call.family} does not compile: {error}", where=f"layer {call.layer!r}") from error
+    about = {"family": call.family, "params": repr(call.params), "isa": isa.name, "threads": threads}
+    return cache.put(key, compiled.mod, about)
 
 
 def _physical(dtype: str) -> str:
