@@ -161,6 +161,7 @@ def test_integer_convolution_is_bit_exact(
     sums=st.sampled_from(tiles.SUMS),
     rows=st.integers(1, 16),
     across=st.booleans(),
+    near=st.sampled_from([1024, 3000, 1 << 20]),
     seed=st.integers(0, 99),
     extreme=st.booleans(),
 )
@@ -173,6 +174,7 @@ def test_tiles_of_every_shape_are_bit_exact(
     sums: tuple[int, int],
     rows: int,
     across: bool,
+    near: int,
     seed: int,
     extreme: bool,
 ) -> None:
@@ -184,6 +186,7 @@ def test_tiles_of_every_shape_are_bit_exact(
     block = min(wanted or legal, key=lambda block: abs(block.rows - rows))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "choose_block", lambda p, isa: (block, 0.0))
+        patch.setattr(tiles, "_NEAR_BYTES", near)  # small: the reduction in slices
         check_integers(AMX, p, seed, extreme)
 
 

@@ -25,11 +25,12 @@ from tvm.script.ir_builder import tirx as T
 
 from .base import Isa
 from .dense import TILE_STEPS, Dense, DenseParams, Tile, choose_tile, estimate, plan
-from .emit import channel_start, moved_back
+from .emit import channel_start, maybe_parallel, moved_back
 
 _ROWS = 16  # of a tile
 _TILES = 8
 _NEAR_BYTES = 24 * 1024
+_WORTH_SLICING = 4  # blocks of pixels that must share a slice of the weights
 SUMS = ((2, 2), (1, 4), (4, 1), (1, 3), (3, 1), (1, 2), (2, 1), (1, 1))  # tiles of pixels, of channels
 _FROM_VECTORS = {"vnni": "tile-u8s8", "bf16": "tile-bf16"}
 
@@ -42,6 +43,17 @@ class Block:
     pixel_tiles: int
     channel_tiles: int
     across: bool = False  # tiles run on from one image row to the next, through the padding between them
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Some neighbouring chunks of the reduction; ``kept_at`` is where the sums of this block wait."""
+
+    start: Any
+    count: int
+    begins: bool = True
+    ends: bool = True
+    kept_at: Any = 0
 
 
 def tiled(p: DenseParams, isa: Isa, threads: int) -> Any:
@@ -104,13 +116,47 @@ class _Tiled(Dense):
             self.P = block.rows * block.pixel_tiles
             self.tiles = -(-_columns_across(p) // self.P)
             self.work = p.n * self.tiles
-        first_a = block.pixel_tiles * block.channel_tiles
+        self.sums = first_a = block.pixel_tiles * block.channel_tiles
         self.a_tiles = range(first_a, first_a + (1 if block.pixel_tiles == 1 else min(2, block.pixel_tiles)))
         self.b_tiles = range(self.a_tiles.stop, _TILES)[: block.channel_tiles]
+        self.per_tap = self.plan.steps // self.plan.chunk
+        self.all_chunks = p.kernel[0] * self.plan.taps * self.per_tap
+        self.slices = self._count_slices()
+        self.now = _Slice(0, self.all_chunks)
 
     def best_tile(self) -> Tile:
         self.block = choose_block(self.p, self.isa)[0]
         return Tile(self.block.rows * self.block.pixel_tiles, self.block.channel_tiles)
+
+    def _count_slices(self) -> int:
+        """Into how many parts the reduction is cut so that the weights of one stay in the nearest cache."""
+        near = self.block.channel_tiles * self.all_chunks * 1024
+        if near <= _NEAR_BYTES or self.work < _WORTH_SLICING * self.chunks:
+            return 1
+        return min(-(-near // _NEAR_BYTES), self.all_chunks)
+
+    def loops(self) -> None:
+        """One slice of the reduction for all pixels, then the next, where there are slices; sums wait in a buffer."""
+        if self.slices == 1:
+            super().loops()
+            return
+        length = -(-self.all_chunks // self.slices)
+        starts = range(0, self.all_chunks, length)
+        with maybe_parallel(self.work, self.chunks) as (at, end), self.prepared():
+            most = -(-self.work // self.chunks) + 1
+            self.waiting = T.alloc_buffer((most * self.sums * _ROWS * self.lanes,), self.acc_type.split("x")[0])
+            with T.serial(0, self.p.groups * self.blocks) as block:
+
+                def one_slice(start: Any, count: int, begins: bool, ends: bool) -> None:
+                    with T.serial(0, end - at) as i:
+                        self.now = _Slice(start, count, begins, ends, i * (self.sums * _ROWS * self.lanes))
+                        self.tile(at + i, block)
+
+                one_slice(0, length, True, False)
+                if len(starts) > 2:
+                    with T.serial(1, len(starts) - 1) as k:
+                        one_slice(k * length, length, False, False)
+                one_slice(starts[-1], self.all_chunks - starts[-1], False, True)
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
@@ -155,20 +201,30 @@ class _Tiled(Dense):
         self.compute(vector, first, x_at, y_at)
 
     def compute(self, vector: Any, first: Any, x_at: Any, y_at: Any) -> None:
-        p, block = self.p, self.block
-        sums = block.pixel_tiles * block.channel_tiles
-        for tile in range(sums):  # a row stride of 0: every pixel starts from the bias
-            bias = self.bias.access_ptr("r", offset=(first + tile % self.V) * self.lanes)
-            _emit("llvm.x86.tileloadd64", T.uint8(tile), bias, T.int64(0))
-        chunks = self.plan.steps // self.plan.chunk
+        p, block, now = self.p, self.block, self.now
+        size = _ROWS * self.lanes
+        for tile in range(self.sums):
+            if now.begins:  # a row stride of 0: every pixel starts from the bias
+                bias = self.bias.access_ptr("r", offset=(first + tile % self.V) * self.lanes)
+                _emit("llvm.x86.tileloadd64", T.uint8(tile), bias, T.int64(0))
+            else:
+                place = self.waiting.access_ptr("r", offset=now.kept_at + tile * size)
+                _emit("llvm.x86.tileloadd64", T.uint8(tile), place, T.int64(64))
         last = (self.plan.needed - self.plan.chunk) * self.dot.pack
-        with T.serial(0, p.kernel[0]) as i, T.serial(0, self.plan.taps) as j, T.serial(0, chunks) as s:
+        with T.serial(0, now.count) as n:
+            chunk = T.bind(now.start + n)
+            s, tap = chunk % self.per_tap, chunk // self.per_tap
+            i, j = tap // self.plan.taps, tap % self.plan.taps
             start = s * (self.plan.chunk * self.dot.pack)
             start = T.min(start, last) if self.plan.steps != self.plan.needed else start
             at = T.bind(x_at + i * (p.dilations[0] * self.row) + j * self.plan.tap_stride + start)
-            depth = T.bind(((i * self.plan.taps + j) * chunks + s) * self.plan.chunk)
-            self.products(at, first, depth)
-        parts = [T.alloc_buffer((_ROWS * self.lanes,), self.acc_type.split("x")[0]) for _ in range(sums)]
+            self.products(at, first, T.bind(chunk * self.plan.chunk))
+        if not now.ends:
+            for tile in range(self.sums):
+                place = self.waiting.access_ptr("w", offset=now.kept_at + tile * size)
+                _emit("llvm.x86.tilestored64", T.uint8(tile), place, T.int64(64))
+            return
+        parts = [T.alloc_buffer((size,), self.acc_type.split("x")[0]) for _ in range(self.sums)]
         for tile, part in enumerate(parts):
             _emit("llvm.x86.tilestored64", T.uint8(tile), part.access_ptr("w"), T.int64(64))
         channels = [channel_start(vector + v, self.o, self.lanes) for v in range(self.V)]
