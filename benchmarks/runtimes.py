@@ -20,7 +20,7 @@ from hago.errors import HagoError
 from hago.latency import Latency, measure_latency
 from hago.model import load_model
 from hago.runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
-from hago.spec import resolve_hw
+from hago.spec import HardwareSpec, resolve_hw
 from hago.strategy import uniform
 
 MODELS = (*CLASSIFIERS, "ad_toycar_ae")
@@ -37,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     found = []
     for name in options.only:
-        qdq = quantized(name, options)
+        qdq = quantized(name, options, resolve_hw("auto"))
         for threads in options.counts:
             found.append(one(name, qdq, threads, options))
             print(" ".join(row(found[-1])), flush=True)
@@ -60,12 +60,12 @@ _HEAD = [
 ]  # fmt: skip
 
 
-def quantized(name: str, options: Any) -> Any:
+def quantized(name: str, options: Any, spec: HardwareSpec) -> Any:
     """The model in int8 everywhere, per channel, as QDQ."""
     bundle = load_bundle(options.models, name)
     model = load_model(bundle["model"])
     samples = make_samples(bundle["calib"][0:CALIBRATION], model.inputs)
-    return hago.quantize(bundle["model"], uniform(model, resolve_hw("auto")), calibration=samples)
+    return hago.quantize(bundle["model"], uniform(model, spec), calibration=samples, hw=spec)
 
 
 def one(name: str, qdq: Any, threads: int, options: Any) -> dict[str, Any]:

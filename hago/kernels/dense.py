@@ -29,13 +29,14 @@ from tvm.script.ir_builder import tirx as T
 
 from .base import Isa
 from .dot import DOTS
-from .emit import argument, channel_start, flat, maybe_parallel, moved_back, vector_index
+from .emit import argument, channel_start, flat, maybe_parallel, moved_back, prefetch, vector_index
 from .epilogue import dequantize, requantize
 from .padding import padded_copy
 from .window import Window
 
 _WEIGHTS_IN_CACHE = 512 * 1024
 TILE_STEPS = 16  # rows of a tile of weights: the steps that one tile instruction takes at most
+_STEPS_AHEAD = 32  # to prefetch: some hundred cycles
 _MACS_WORTH_A_THREAD = 200_000  # less than about two microseconds of work does not pay for waking a thread
 
 
@@ -347,11 +348,18 @@ class Dense:
         """One packed reduction step of the whole tile."""
         kind = self.dot.weight_type(self.lanes)
         weights = [T.bind(self.w.vload([first + v, depth, 0], kind)) for v in range(self.V)]
+        self.prefetch(first, depth)
         for q in range(self.P):
             a = T.bind(self.dot.load(self.x, x_at + q * (self.p.strides[1] * self.p.c), self.lanes))
             for v in range(self.V):
                 k = q * self.V + v
                 T.buffer_store(acc, self.dot.step(self.isa, acc[k], a, weights[v]), [k])
+
+    def prefetch(self, first: Any, depth: Any) -> None:
+        """Asks for weights some steps before they are needed: the processor's own guesses end at every page."""
+        for v in range(self.V):
+            offset = ((first + v) * self.depth + depth + _STEPS_AHEAD) * (self.lanes * self.dot.pack)
+            prefetch(self.w.access_ptr("r", offset=offset))
 
     def finish(self, value: Any, at: Any, lane: Any) -> None:
         """Epilogue and store of one vector; where O < L the lanes that exist are stored one by one."""

@@ -31,6 +31,12 @@ def moved_back(index: Any, step: int, total: int) -> Any:
     return T.min(index * step, total - step) if total % step else index * step
 
 
+def prefetch(address: Any) -> None:
+    """Asks for the cache line at an address (which need not exist), to be read soon."""
+    read, nearest, data = T.int32(0), T.int32(3), T.int32(1)
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, read, nearest, data))
+
+
 def channel_start(vector: Any, channels: int, lanes: int) -> Any:
     """First channel of a vector; the last vector is moved back where there are channels enough."""
     return moved_back(vector, lanes, channels) if channels >= lanes else vector * lanes

@@ -263,6 +263,8 @@ class _Tiled(Dense):
             _emit("llvm.x86.tileloadd64", T.uint8(tile), self.w.access_ptr("r", offset=at), T.int64(line * size))
             return tile
 
+        with T.serial(0, self.plan.chunk) as r:
+            self.prefetch(first, depth + r)
         kept = [load_b(v) for v in range(self.V)] if len(self.b_tiles) == self.V else None
         for t in range(self.block.pixel_tiles):
             a = load_a(t)
