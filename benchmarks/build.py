@@ -17,8 +17,8 @@ from typing import Any
 
 from common import arguments, load_bundle, markdown, provenance, write_table
 
-from hago.build import build
-from hago.cache import KernelCache
+from hago.compiler.build import build
+from hago.compiler.cache import KernelCache
 from hago.data import make_samples
 from hago.evaluator import TvmEvaluator
 from hago.lower import lower

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from .build import build
-from .cache import KernelCache
 from .calibrate import Calibration, calibrate
+from .compiler.build import build
+from .compiler.cache import KernelCache
 from .lower import lower
 from .model import Model, expose
 from .qdq import observed_tensors

@@ -76,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from .metrics import get_metric
     from .model import load_model
     from .running import kept_affinity
-    from .threads import check_threads
+    from .runtime.threads import check_threads
 
     say = _progress()
     threads = check_threads(arguments.threads)

@@ -90,8 +90,8 @@ def _register_run(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from .artifact import load
     from .data import make_samples
+    from .runtime.artifact import load
 
     net = load(arguments.model)
     samples = make_samples(arguments.data, net.input_info)

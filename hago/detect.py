@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .amx import allow_tiles
 from .errors import SpecError
+from .runtime.amx import allow_tiles
 from .spec_types import HardwareSpec
 
 # What /proc/cpuinfo calls differently from LLVM; other names agree once "avx512_" has lost its "_".

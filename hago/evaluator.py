@@ -17,11 +17,10 @@ import numpy as np
 import onnx
 
 from .accuracy import Accuracy, hopeless, measure_accuracy, run_batch
-from .artifact import Artifact
-from .build import build
-from .cache import KernelCache
 from .calibrate import Calibration
 from .calibrating import calibrate_model
+from .compiler.build import build
+from .compiler.cache import KernelCache
 from .environment import Environment, read_environment
 from .errors import DataError, HagoError, StorageError
 from .latency import Latency, measure_latency
@@ -31,6 +30,7 @@ from .model import Model
 from .qdq import Quantizer
 from .record import Record
 from .runners import TvmRunner
+from .runtime.artifact import Artifact
 from .samples import Samples
 from .spec import HardwareSpec
 from .split import DataParts

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .api import Result
-from .build import build
-from .cache import KernelCache
+from .compiler.build import build
+from .compiler.cache import KernelCache
 from .data import make_samples
 from .errors import HagoError
 from .evaluator import TvmEvaluator
@@ -34,11 +34,11 @@ from .model import Model
 from .report import ReportData, from_search, write_report
 from .report.answer import tell
 from .runners import TvmRunner
+from .runtime.threads import check_threads, default_threads
 from .search import Progress, SearchSpace, make_progress, run_search
 from .spec import HardwareSpec
 from .split import DataParts, split_samples
 from .strategy import Strategy
-from .threads import check_threads, default_threads
 
 if TYPE_CHECKING:
     from .search import SearchResult

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from hago.cache import KernelCache
+from hago.compiler.cache import KernelCache
 from hago.data import make_samples
 from hago.errors import DataError, StorageError
 from hago.evaluator import TvmEvaluator

@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .errors import BuildError
-from .files import require_space
+from ..errors import BuildError
+from ..files import require_space
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .errors import MeasureError
+from ..errors import MeasureError
 
 _MODE_BIG_CORES = 1
 _configured: int | None = None

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..kernels.fusion import fuse_elementwise
+from ..lower import LoweredGraph, Node, reference
+from ..lower.graph import DOMAIN
 from .build import build
 from .cache import KernelCache
-from .kernels.fusion import fuse_elementwise
-from .lower import LoweredGraph, Node, reference
-from .lower.graph import DOMAIN
 
 if TYPE_CHECKING:
-    from .artifact import Artifact
-    from .spec import HardwareSpec
+    from ..runtime.artifact import Artifact
+    from ..spec import HardwareSpec
 
 # Of these, every IEEE implementation has the same result: one rounding, or none.
 _EXACT_FLOAT = frozenset({"Dequantize", "Quantize", "MaxPool"})

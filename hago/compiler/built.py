@@ -14,13 +14,13 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from ..environment import read_environment
+from ..errors import BuildError, StorageError
+from ..files import require_space
+from ..kernels.base import Isa, TensorType
+from ..runtime.seal import seal
 from .cache import KernelCache
-from .environment import read_environment
-from .errors import BuildError, StorageError
-from .files import require_space
-from .kernels.base import Isa, TensorType
 from .linker import link, linker
-from .seal import seal
 
 if TYPE_CHECKING:
     from .build import Program

@@ -26,10 +26,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from .errors import StorageError
-from .files import hash_bytes, write_atomic
+from ..errors import StorageError
+from ..files import hash_bytes, write_atomic
+from ..runtime.seal import is_sealed, seal
 from .linker import link, linker, object_code
-from .seal import is_sealed, seal
 
 _BUILDING = ".building-"
 _HARDLY_ANY_SPACE = 1 << 20  # bytes
@@ -44,7 +44,7 @@ def default_folder() -> Path:
 @cache
 def template_version() -> str:
     """TVM's version and a hash of the templates' source: what compiled code is only good for."""
-    sources = sorted((Path(__file__).parent / "kernels").glob("*.py"))
+    sources = sorted((Path(__file__).parent.parent / "kernels").glob("*.py"))
     digest = hash_bytes(*(path.read_bytes() for path in sources))
     return f"tvm-{version('apache-tvm')}-{digest[:12]}"
 

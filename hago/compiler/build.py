@@ -19,19 +19,19 @@ from tvm import relax
 from tvm.relax import transform
 from tvm.target import Target
 
-from . import kernels  # noqa: F401 - registers the emitters
-from .artifact import FORMAT, Artifact
+from .. import kernels  # noqa: F401 - registers the emitters
+from ..errors import BuildError, HagoError
+from ..files import hash_bytes
+from ..kernels.base import EMITTERS, ISAS, Isa, KernelCall, NodeView, TensorType
+from ..kernels.fallback import emit_fallback
+from ..kernels.fusion import fuse_elementwise
+from ..lower.graph import LoweredGraph, Node
+from ..runtime.artifact import FORMAT, Artifact
 from .built import Built
 from .cache import KernelCache
-from .errors import BuildError, HagoError
-from .files import hash_bytes
-from .kernels.base import EMITTERS, ISAS, Isa, KernelCall, NodeView, TensorType
-from .kernels.fallback import emit_fallback
-from .kernels.fusion import fuse_elementwise
-from .lower.graph import LoweredGraph, Node
 
 if TYPE_CHECKING:
-    from .spec import HardwareSpec
+    from ..spec import HardwareSpec
 
 _ALIASES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
 

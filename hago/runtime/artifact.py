@@ -19,14 +19,14 @@ import tvm_ffi
 from tvm.runtime import cpu, tensor
 from tvm.runtime.vm import VirtualMachine
 
+from ..errors import BuildError, DataError, MeasureError
+from ..tensor import TensorInfo
 from .amx import allow_tiles
-from .errors import BuildError, DataError, MeasureError
 from .seal import is_sealed
-from .tensor import TensorInfo
 from .threads import use_threads
 
 if TYPE_CHECKING:
-    from .built import Built
+    from ..compiler.built import Built
 
 FORMAT = 1
 
