@@ -18,7 +18,7 @@ from rich.text import Text
 
 from .layers import Layer
 from .model import Model
-from .spec_types import HardwareSpec
+from .spec import HardwareSpec
 from .strategy import granularities, op_kind
 
 JSON_VERSION = 1

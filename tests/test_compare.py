@@ -26,7 +26,7 @@ from measure_fakes import (
 from rich.console import Console
 
 import hago
-from hago import cli_compare
+from hago.cli import compare as cli_compare
 from hago.compare import Contender, compare
 from hago.compare_text import latency_text, size_text
 from hago.contenders import usual_contenders

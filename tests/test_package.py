@@ -57,7 +57,12 @@ def test_the_wheel_holds_every_source_file_and_every_data_file(wheel: zipfile.Zi
     }
     packed = {name for name in wheel.namelist() if name.startswith("hago/")}
     assert packed == expected
-    for name in ("hago/py.typed", "hago/search/__init__.py", "hago/hw_specs/x86-avx512-vnni.yaml", "hago/cli.py"):
+    for name in (
+        "hago/py.typed",
+        "hago/search/__init__.py",
+        "hago/hw_specs/x86-avx512-vnni.yaml",
+        "hago/cli/__init__.py",
+    ):
         assert name in packed
 
 

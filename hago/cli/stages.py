@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DataError
-from .files import write_atomic
+from ..errors import DataError
+from ..files import write_atomic
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -34,10 +34,10 @@ def _register_quantize(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def _quantize(arguments: argparse.Namespace) -> int:
-    from .api import quantize
-    from .model import load_model
-    from .spec import resolve_hw
-    from .strategy import Strategy, uniform
+    from ..api import quantize
+    from ..model import load_model
+    from ..spec import resolve_hw
+    from ..strategy import Strategy, uniform
 
     spec = resolve_hw(arguments.hw)
     model = load_model(arguments.model)
@@ -63,7 +63,7 @@ def _register_compile(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def _compile(arguments: argparse.Namespace) -> int:
-    from . import api
+    from .. import api
 
     started = time.perf_counter()
     net = api.compile(
@@ -90,8 +90,8 @@ def _register_run(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from .data import make_samples
-    from .runtime.artifact import load
+    from ..data import make_samples
+    from ..runtime.artifact import load
 
     net = load(arguments.model)
     samples = make_samples(arguments.data, net.input_info)

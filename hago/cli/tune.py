@@ -43,8 +43,8 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from .api import tune
-    from .results import console_summary
+    from ..api import tune
+    from ..results import console_summary
 
     result = tune(
         arguments.model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .compiler.cache import KernelCache
+from ..compiler.cache import KernelCache
 
 _MIB = 1 << 20
 

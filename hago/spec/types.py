@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import SpecError
-from .scheme import Granularity, TensorScheme
+from ..errors import SpecError
+from ..scheme import Granularity, TensorScheme
 
 OP_KINDS = (
     "conv",

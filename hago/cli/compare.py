@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DataError, StorageError
-from .files import write_atomic
+from ..errors import DataError, StorageError
+from ..files import write_atomic
 
 if TYPE_CHECKING:
     import onnx
 
-    from .compare import Comparison
-    from .model import Model
-    from .samples import Samples
+    from ..compare import Comparison
+    from ..model import Model
+    from ..samples import Samples
 
 _CALIBRATION_SAMPLES = 256
 _PIPED_WIDTH = 160
@@ -69,14 +69,14 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from . import api
-    from .compare import compare
-    from .contenders import usual_contenders
-    from .data import make_samples
-    from .metrics import get_metric
-    from .model import load_model
-    from .running import kept_affinity
-    from .runtime.threads import check_threads
+    from .. import api
+    from ..compare import compare
+    from ..contenders import usual_contenders
+    from ..data import make_samples
+    from ..metrics import get_metric
+    from ..model import load_model
+    from ..running import kept_affinity
+    from ..runtime.threads import check_threads
 
     say = _progress()
     threads = check_threads(arguments.threads)
@@ -111,11 +111,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _quantized(arguments: argparse.Namespace, model: Model, samples: Samples) -> tuple[onnx.ModelProto, Samples]:
     """The QDQ model, and the samples that are left to score."""
-    from . import api
-    from .data import make_samples
-    from .runners.onnx_io import static_model
-    from .spec import resolve_hw
-    from .strategy import Strategy, uniform
+    from .. import api
+    from ..data import make_samples
+    from ..runners.onnx_io import static_model
+    from ..spec import resolve_hw
+    from ..strategy import Strategy, uniform
 
     if arguments.qdq is not None:
         return static_model(arguments.qdq, model.batch), samples

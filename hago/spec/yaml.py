@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from .errors import SpecError
+from ..errors import SpecError
 
 KeyPath = tuple[str | int, ...]
 OWN_KEYS = ("name", "description", "abstract")  # never inherited

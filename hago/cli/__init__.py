@@ -1,4 +1,4 @@
-"""The command line: ``hago COMMAND ...``. Each command lives in a ``cli_*.py`` of its own."""
+"""The command line: ``hago COMMAND ...``. Each command lives in a module of its own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import cli_cache, cli_compare, cli_hw, cli_inspect, cli_model, cli_tune
-from .errors import HagoError
+from ..errors import HagoError
+from . import cache, compare, hw, inspect, stages, tune
 
 _DESCRIPTION = """
 Which layers of a network should run at which precision on this hardware, and what does it gain and lose?
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="store_true", help="print the versions of Hago and TVM")
     top.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
-    for module in (cli_tune, cli_inspect, cli_compare, cli_model, cli_hw, cli_cache):
+    for module in (tune, inspect, compare, stages, hw, cache):
         module.register(commands)
     return top
 
@@ -57,7 +57,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone (`hago ... | head`): nothing more to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import SpecError
-from .runtime.amx import allow_tiles
-from .spec_types import HardwareSpec
+from ..errors import SpecError
+from ..runtime.amx import allow_tiles
+from .types import HardwareSpec
 
 # What /proc/cpuinfo calls differently from LLVM; other names agree once "avx512_" has lost its "_".
 _LLVM_NAMES = {
@@ -220,6 +220,6 @@ def check_target(spec: HardwareSpec) -> None:
 
 def detect_host() -> Detection:
     """This machine and the shipped spec that fits it. Imports TVM. Raises SpecError where none fits."""
-    from .spec import load_spec, spec_names
+    from .load import load_spec, spec_names
 
     return best_fit(read_host(), [load_spec(name) for name in spec_names()])

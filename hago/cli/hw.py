@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .errors import SpecError
-from .scheme import TensorScheme
-from .spec import check_spec, load_spec, read_spec, spec_names
-from .spec_types import OP_KINDS, HardwareSpec, OpChoice
+from ..errors import SpecError
+from ..scheme import TensorScheme
+from ..spec import OP_KINDS, HardwareSpec, OpChoice, check_spec, load_spec, read_spec, spec_names
 
 _PIPED_WIDTH = 160
 _COLUMNS = (
@@ -68,7 +67,7 @@ def _list(_: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from .spec import resolve_hw
+    from ..spec import resolve_hw
 
     spec = resolve_hw(arguments.name)
     console = _console()
@@ -169,7 +168,7 @@ def _granularities(choice: OpChoice) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from .detect import check_target
+    from ..spec.host import check_target
 
     console, failed = _console(), False
     for file in arguments.files:
@@ -189,7 +188,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _detect(_: argparse.Namespace) -> int:
-    from .detect import detect_host
+    from ..spec.host import detect_host
 
     found = detect_host()
     host, console = found.host, _console()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .errors import ModelError
+from ..errors import ModelError
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -49,9 +49,9 @@ def parse_input_shapes(texts: list[str]) -> dict[str, tuple[int, ...]] | None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from .inspect import console, inspect_model, render, to_json
-    from .model import load_model
-    from .spec import resolve_hw
+    from ..inspect import console, inspect_model, render, to_json
+    from ..model import load_model
+    from ..spec import resolve_hw
 
     spec = resolve_hw(arguments.hw)
     shapes = parse_input_shapes(arguments.input_shape)

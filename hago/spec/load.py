@@ -1,12 +1,4 @@
-"""Hardware specs: what a device can compute, read from YAML and checked against its rules.
-
->>> from hago.spec import load_spec
->>> spec = load_spec("x86-avx512-vnni")
->>> [choice.precision for choice in spec.choices("conv")]
-['int8', 'float32']
->>> spec.find("conv", "int8").instruction
-'vpdpbusd'
-"""
+"""Specs by name or file, checked; the shipped ones; and the one that fits this machine."""
 
 from __future__ import annotations
 
@@ -15,24 +7,11 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from .errors import SpecError
-from .spec_rules import problems_of, to_hardware
-from .spec_schema import Problem, SpecFile, parse
-from .spec_types import OP_KINDS, HardwareSpec, OpChoice
-from .spec_yaml import Document, did_you_mean, read_with_bases
-
-__all__ = [
-    "OP_KINDS",
-    "HardwareSpec",
-    "OpChoice",
-    "check_spec",
-    "detect",
-    "load_spec",
-    "read_spec",
-    "resolve_hw",
-    "shipped_folder",
-    "spec_names",
-]
+from ..errors import SpecError
+from .rules import problems_of, to_hardware
+from .schema import Problem, SpecFile, parse
+from .types import HardwareSpec
+from .yaml import Document, did_you_mean, read_with_bases
 
 _FAMILIES = ("x86", "arm", "nvidia", "integer")
 
@@ -128,9 +107,9 @@ def detect() -> HardwareSpec:
     """The shipped spec that fits this machine's processor best.
 
     Features come from LLVM and, on Linux, /proc/cpuinfo. Raises SpecError where none fits.
-    See `hago.detect.detect_host` for what was found and why this one.
+    See `hago.spec.host.detect_host` for what was found and why this one.
     """
-    from .detect import detect_host
+    from .host import detect_host
 
     return detect_host().spec
 

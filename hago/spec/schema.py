@@ -1,5 +1,5 @@
 """The shape of a spec file: which keys there are and what type each has. What the values mean
-together is checked in `hago.spec_rules`.
+together is checked in `hago.spec.rules`.
 
     types         named tensor types:   storage, and for integers how many bits are used, symmetric or not
     instructions  what a dot product does: products per lane, signs of its operands, where pairs are summed
@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from .spec_types import OP_KINDS
-from .spec_yaml import OWN_KEYS, Document, KeyPath, did_you_mean
+from .types import OP_KINDS
+from .yaml import OWN_KEYS, Document, KeyPath, did_you_mean
 
 Storage = Literal["int8", "uint8", "float8_e4m3", "float16", "bfloat16", "float32"]
 INTEGER_STORAGE = ("int8", "uint8")

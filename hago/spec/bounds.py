@@ -10,7 +10,7 @@ added on top: shipped specs keep ``max_reduction`` at half of the bound, so that
 
 from __future__ import annotations
 
-from .scheme import TensorScheme
+from ..scheme import TensorScheme
 
 
 def largest(scheme: TensorScheme) -> int:
