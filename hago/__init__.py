@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from .api import Result, compile, quantize, tune
     from .errors import HagoError
     from .model import Model, load_model
+    from .model.torch_import import from_torch
     from .record import Record
     from .runtime.artifact import Artifact, load
     from .spec import HardwareSpec, load_spec
     from .strategy import Choice, Strategy
-    from .torch_import import from_torch
 
 _HOMES = {
     "Artifact": "runtime.artifact",
@@ -31,7 +31,7 @@ _HOMES = {
     "Result": "api",
     "Strategy": "strategy",
     "compile": "api",
-    "from_torch": "torch_import",
+    "from_torch": "model.torch_import",
     "load": "runtime.artifact",
     "load_model": "model",
     "load_spec": "spec",

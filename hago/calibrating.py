@@ -10,10 +10,10 @@ import numpy as np
 from .calibrate import Calibration, calibrate
 from .compiler.build import build
 from .compiler.cache import KernelCache
+from .data import Samples
 from .lower import lower
 from .model import Model, expose
 from .qdq import observed_tensors
-from .samples import Samples
 from .spec import HardwareSpec
 
 

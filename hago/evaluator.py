@@ -21,6 +21,7 @@ from .calibrate import Calibration
 from .calibrating import calibrate_model
 from .compiler.build import build
 from .compiler.cache import KernelCache
+from .data import DataParts, Samples
 from .environment import Environment, read_environment
 from .errors import DataError, HagoError, StorageError
 from .latency import Latency, measure_latency
@@ -31,9 +32,7 @@ from .qdq import Quantizer
 from .record import Record
 from .runners import TvmRunner
 from .runtime.artifact import Artifact
-from .samples import Samples
 from .spec import HardwareSpec
-from .split import DataParts
 from .strategy import Strategy
 
 FLOAT = "float32"

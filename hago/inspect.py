@@ -16,8 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from .layers import Layer
-from .model import Model
+from .model import Layer, Model
 from .spec import HardwareSpec
 from .strategy import granularities, op_kind
 

@@ -23,7 +23,7 @@ import numpy as np
 from .api import Result
 from .compiler.build import build
 from .compiler.cache import KernelCache
-from .data import make_samples
+from .data import DataParts, make_samples, split_samples
 from .errors import HagoError
 from .evaluator import TvmEvaluator
 from .files import write_atomic
@@ -37,7 +37,6 @@ from .runners import TvmRunner
 from .runtime.threads import check_threads, default_threads
 from .search import Progress, SearchSpace, make_progress, run_search
 from .spec import HardwareSpec
-from .split import DataParts, split_samples
 from .strategy import Strategy
 
 if TYPE_CHECKING:

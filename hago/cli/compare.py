@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import onnx
 
     from ..compare import Comparison
+    from ..data import Samples
     from ..model import Model
-    from ..samples import Samples
 
 _CALIBRATION_SAMPLES = 256
 _PIPED_WIDTH = 160

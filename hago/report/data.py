@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..data import SplitRecord
 from ..environment import Environment
 from ..record import Record
-from ..split import SplitRecord
 from ..tensor import TensorInfo
 
 MET, NOT_FASTER, NOT_MET = "met", "not faster", "not met"

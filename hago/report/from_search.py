@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from ..data import SplitRecord
 from ..environment import Environment
 from ..metrics import Metric
-from ..split import SplitRecord
 from ..strategy import WEIGHTED_KINDS, Choice, Strategy
 from .data import FILES, BlockerRow, LayerRow, PeerRow, ReportData, SearchFacts
 from .metric_text import describe_metric

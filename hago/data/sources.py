@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from .errors import DataError, StorageError
+from ..errors import DataError, StorageError
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]

@@ -14,10 +14,10 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from .errors import DataError
-from .files import hash_bytes
+from ..errors import DataError
+from ..files import hash_bytes
+from ..tensor import TensorInfo
 from .sources import MEMORY_BYTES, Array, ArraySource, Indices, Source, Spool
-from .tensor import TensorInfo
 
 # Bytes read at a time where all samples are walked through.
 _BLOCK_BYTES = 16 << 20

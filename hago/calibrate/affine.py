@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from .errors import DataError
-from .scheme import TensorScheme
+from ..errors import DataError
+from ..scheme import TensorScheme
 
 # The smallest normal float32: its reciprocal is finite, which subnormal numbers do not all have.
 SMALLEST_SCALE = np.finfo(np.float32).tiny

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import DataError, StorageError
-from .files import hash_bytes
+from ..errors import DataError, StorageError
+from ..files import hash_bytes
 from .samples import Samples
 from .sources import Indices
 

@@ -26,10 +26,10 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import DataError, MissingExtraError
+from ..errors import DataError, MissingExtraError
+from ..tensor import TensorInfo
 from .samples import InputReader, Samples, element_type
 from .sources import Array, Indices
-from .tensor import TensorInfo
 
 _NAMES = ("preprocess.yaml", "preprocess.yml", "preprocess.json")
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}

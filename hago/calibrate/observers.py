@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from ..scheme import TensorScheme
 from .affine import scale_zero_point
 from .histogram import TensorStats
-from .scheme import TensorScheme
 
 Range = tuple[float, float]
 Observer = Callable[[TensorStats, TensorScheme], Range]

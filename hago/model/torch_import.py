@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from .errors import MissingExtraError, ModelError
+from ..errors import MissingExtraError, ModelError
 from .model import Model, load_model
 from .normalize import InputShapes
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import inliner, version_converter
 
-from ..errors import ModelError
+from ...errors import ModelError
 from .check import default_opset, light, walk
 
 OPSET = 21

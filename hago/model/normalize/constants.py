@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from ..errors import ModelError
+from ...errors import ModelError
 from .edit import CONTROL_FLOW_OPS, Editor, attr_int, constant, dims, scalar
 from .prepare import IR_VERSION, OPSET
 from .sequences import unpack

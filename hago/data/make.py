@@ -1,8 +1,4 @@
-"""Samples from whatever a user has: arrays, files, folders of images, iterables.
-
-samples = make_samples((x, y), model.inputs)
-parts = split_samples(samples, seed=0)      # calibration, search, test
-"""
+"""`make_samples`: whatever the user gave, recognised and checked against the model's inputs."""
 
 from __future__ import annotations
 
@@ -13,15 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DataError
+from ..errors import DataError
+from ..tensor import TensorInfo
 from .images import Preprocessing, open_images
 from .npz import NpzFile, open_npy
 from .samples import InputReader, Samples, element_type, is_float
 from .sources import Array, ArraySource, SliceSource, Source, Spool, as_array, is_array_like
-from .split import DataParts, SplitRecord, split_samples
-from .tensor import TensorInfo
-
-__all__ = ["DataParts", "Preprocessing", "Samples", "SplitRecord", "make_samples", "split_samples"]
 
 _LABEL_KEYS = ("y", "labels", "label")
 
@@ -42,7 +35,7 @@ def make_samples(
     - the path of an ``.npz`` file with ``x`` and ``y`` (or arrays named after the inputs, and ``y``);
       an array ``calib`` (``calib_INPUT`` with several inputs) becomes ``Samples.calibration``;
     - the path of an ``.npy`` file: ``x`` alone;
-    - the path of a folder of images with its preprocessing (hago.images);
+    - the path of a folder of images with its preprocessing (hago.data.images);
     - an iterable of samples or batches, each ``(x, y)``, ``x``, or a mapping: read once and spooled to
       bounded memory. With several inputs, ``x`` is a mapping.
 

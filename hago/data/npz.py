@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .errors import DataError, StorageError
+from ..errors import DataError, StorageError
 from .sources import MEMORY_BYTES, Array
 
 _LOCAL_HEADER = struct.Struct("<26xHH")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import onnx
 
-from ..errors import ModelError, UnsupportedOpError
+from ...errors import ModelError, UnsupportedOpError
 from .edit import QUANTIZE_OPS, STANDARD_DOMAINS
 
 OLDEST_OPSET = 7  # promised from 11; the converter copes with most older models too

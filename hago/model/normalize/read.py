@@ -9,8 +9,8 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
-from ..errors import ModelError
-from ..files import hash_bytes
+from ...errors import ModelError
+from ...files import hash_bytes
 from .check import check, walk
 
 _MAGIC = (

@@ -18,16 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from .affine import scale_zero_point
-from .errors import DataError
-from .files import hash_bytes, write_atomic
+from ..data import Samples
+from ..data.sources import Array
+from ..errors import DataError
+from ..files import hash_bytes, write_atomic
+from ..scheme import TensorScheme
 from .histogram import Histogram, TensorStats, Workspace
 from .observers import OBSERVERS, Range
-from .samples import Samples
-from .scheme import TensorScheme
-from .sources import Array
-
-__all__ = ["Calibration", "calibrate", "calibration_fingerprint", "scale_zero_point"]
 
 # Feeds of one batch, by input -> every observed tensor, by name.
 CalibrationRun = Callable[[dict[str, Array]], Mapping[str, Array]]

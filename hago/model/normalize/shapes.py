@@ -7,7 +7,7 @@ import math
 import onnx
 import onnx_ir as ir
 
-from ..errors import ModelError, UnsupportedOpError
+from ...errors import ModelError, UnsupportedOpError
 from .edit import CONTROL_FLOW_OPS, dims
 from .prepare import IR_VERSION, OPSET
 

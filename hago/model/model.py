@@ -18,17 +18,17 @@ from types import MappingProxyType
 import numpy as np
 import onnx
 
-from .errors import ModelError
+from ..errors import ModelError
+from ..tensor import TensorInfo
 from .layers import Layer, find_layers, mark
 from .normalize import InputShapes, content_hash, is_quantized, normalize, read_proto
-from .tensor import TensorInfo
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
     """A normalized model at one batch, and its layers in topological order.
 
-    ``proto`` is at opset 21, with static shapes on every tensor; see ``hago.normalize``.
+    ``proto`` is at opset 21, with static shapes on every tensor; see ``hago.model.normalize``.
     ``hash`` is the SHA-256 of what was loaded, whatever the batch. ``is_quantized`` says that the model
     holds quantized (QDQ) or bfloat16 tensors already. ``source_proto`` is the model as it was read.
     """
@@ -145,6 +145,3 @@ def _info(value: onnx.ValueInfoProto) -> TensorInfo:
     tensor = value.type.tensor_type
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     return TensorInfo(value.name, dtype.name, tuple(d.dim_value for d in tensor.shape.dim))
-
-
-__all__ = ["Layer", "Model", "ModelSource", "TensorInfo", "expose", "load_model"]

@@ -5,17 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .edit import (
-    Editor,
-    attr_float,
-    attr_int,
-    attr_ints,
-    attr_string,
-    constant,
-    dims,
-    is_float,
-    scalar,
-)
+from .edit import Editor, attr_float, attr_int, attr_ints, attr_string, constant, dims, is_float, scalar
 
 _WINDOWED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool")
 

@@ -19,7 +19,7 @@ from collections import Counter
 import onnx
 import onnx_ir as ir
 
-from ..errors import ModelError
+from ...errors import ModelError
 from .affine import fold_affine
 from .canonical import canonicalize
 from .check import check_numbers
