@@ -19,10 +19,10 @@ import numpy as np
 from common import arguments, load_bundle, markdown, provenance, write_table
 
 import hago
-from hago.accuracy import measure_accuracy
 from hago.data import Samples, make_samples, split_samples
-from hago.latency import measure_latency
-from hago.metrics import get_metric
+from hago.measure.accuracy import measure_accuracy
+from hago.measure.latency import measure_latency
+from hago.measure.metrics import get_metric
 from hago.model import load_model
 from hago.runners import Runner, TvmRunner
 from hago.tensor import TensorInfo

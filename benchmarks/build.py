@@ -22,7 +22,7 @@ from hago.compiler.cache import KernelCache
 from hago.data import make_samples, split_samples
 from hago.evaluator import TvmEvaluator
 from hago.lower import lower
-from hago.metrics import get_metric
+from hago.measure.metrics import get_metric
 from hago.model import load_model
 from hago.spec import resolve_hw
 from hago.strategy import uniform

@@ -23,7 +23,7 @@ from .calibrate import Calibration
 from .compiler.cache import KernelCache
 from .data import make_samples
 from .errors import ModelError, StorageError
-from .metrics import Metric, get_metric
+from .measure.metrics import Metric, get_metric
 from .model import Model, load_model
 from .record import Record
 from .runtime.artifact import Artifact, load, missing_features

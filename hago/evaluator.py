@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import onnx
 
-from .accuracy import Accuracy, hopeless, measure_accuracy, run_batch
 from .calibrate import Calibration
 from .calibrating import calibrate_model
 from .compiler.build import build
 from .compiler.cache import KernelCache
 from .data import DataParts, Samples
-from .environment import Environment, read_environment
 from .errors import DataError, HagoError, StorageError
-from .latency import Latency, measure_latency
 from .lower import LoweredGraph, lower
-from .metrics import Metric
+from .measure.accuracy import Accuracy, hopeless, measure_accuracy, run_batch
+from .measure.environment import Environment, read_environment
+from .measure.latency import Latency, measure_latency
+from .measure.metrics import Metric
 from .model import Model
 from .qdq import Quantizer
 from .record import Record

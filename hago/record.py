@@ -24,7 +24,8 @@ from .files import write_atomic
 from .strategy import Strategy
 
 if TYPE_CHECKING:
-    from .measure import Accuracy, Latency
+    from .measure.accuracy import Accuracy
+    from .measure.latency import Latency
 
 STATES = ("ok", "failed", "pruned")
 PARTS = ("search", "test")

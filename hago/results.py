@@ -27,9 +27,9 @@ from .data import DataParts, make_samples, split_samples
 from .errors import HagoError
 from .evaluator import TvmEvaluator
 from .files import write_atomic
-from .latency import measure_latency
 from .lower import lower
-from .metrics import Metric
+from .measure.latency import measure_latency
+from .measure.metrics import Metric
 from .model import Model
 from .report import ReportData, from_search, write_report
 from .report.answer import tell

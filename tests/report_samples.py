@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hago.data import SplitRecord
-from hago.environment import Environment
+from hago.measure.environment import Environment
 from hago.record import Record
 from hago.report import BlockerRow, LayerRow, MetricInfo, ReportData, SearchFacts
 from hago.scheme import PER_CHANNEL

@@ -13,7 +13,7 @@ from hago.compiler.cache import KernelCache
 from hago.data import DataParts, make_samples, split_samples
 from hago.errors import DataError, StorageError
 from hago.evaluator import TvmEvaluator
-from hago.metrics import get_metric
+from hago.measure.metrics import get_metric
 from hago.model import Model, load_model
 from hago.scheme import PER_CHANNEL, PER_TENSOR
 from hago.search.objective import Evaluator, evaluate_safely

@@ -71,11 +71,11 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from .. import api
     from ..compare import compare
-    from ..contenders import usual_contenders
+    from ..compare.contenders import usual_contenders
     from ..data import make_samples
-    from ..metrics import get_metric
+    from ..measure.metrics import get_metric
+    from ..measure.running import kept_affinity
     from ..model import load_model
-    from ..running import kept_affinity
     from ..runtime.threads import check_threads
 
     say = _progress()

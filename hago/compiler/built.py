@@ -14,10 +14,10 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from ..environment import read_environment
 from ..errors import BuildError, StorageError
 from ..files import require_space
 from ..kernels.base import Isa, TensorType
+from ..measure.environment import read_environment
 from ..runtime.seal import seal
 from .cache import KernelCache
 from .linker import link, linker

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..data import SplitRecord
-from ..environment import Environment
+from ..measure.environment import Environment
 from ..record import Record
 from ..tensor import TensorInfo
 

@@ -8,8 +8,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from ..data import SplitRecord
-from ..environment import Environment
-from ..metrics import Metric
+from ..measure.environment import Environment
+from ..measure.metrics import Metric
 from ..strategy import WEIGHTED_KINDS, Choice, Strategy
 from .data import FILES, BlockerRow, LayerRow, PeerRow, ReportData, SearchFacts
 from .metric_text import describe_metric

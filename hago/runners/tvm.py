@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..running import call, kept_affinity
+from ..measure.running import call, kept_affinity
 from ..tensor import TensorInfo
 
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import MeasureError
 from . import stats
-from .errors import MeasureError
 from .running import batch_of, run_batch
 
 if TYPE_CHECKING:
-    from .data import Samples
+    from ..data import Samples
+    from ..runners import Runner
     from .metrics import Metric
-    from .runners import Runner
 
 Scores = NDArray[np.float64]
 # (scores [n_total], NaN where not yet measured; n_total) -> whether to stop

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .files import hash_bytes
+from ..files import hash_bytes
 
 # The features that decide which kernels run, of x86 (as /proc/cpuinfo names them) and of AArch64.
 FEATURES = (

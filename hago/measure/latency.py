@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import MeasureError
 from . import stats
-from .errors import MeasureError
 from .running import call
 
 if TYPE_CHECKING:
-    from .runners import Runner
+    from ..runners import Runner
 
 # The clock gives integer nanoseconds, as time.perf_counter_ns does.
 Clock = Callable[[], int]

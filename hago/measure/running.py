@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import HagoError, MeasureError
+from ..errors import HagoError, MeasureError
 
 if TYPE_CHECKING:
-    from .data import Samples
-    from .runners import Runner
+    from ..data import Samples
+    from ..runners import Runner
 
 
 @contextmanager

@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .compare_text import markdown_table, rich_table, row_cells
-from .environment import Environment, read_environment
-from .errors import HagoError, MeasureError, MissingExtraError
-from .measure import Accuracy, Clock, Latency, batch_of, collect_outputs, measure_accuracy, measure_latency
+from ..errors import HagoError, MeasureError, MissingExtraError
+from ..measure.accuracy import Accuracy, measure_accuracy
+from ..measure.environment import Environment, read_environment
+from ..measure.latency import Clock, Latency, measure_latency
+from ..measure.running import batch_of, collect_outputs
+from .text import markdown_table, rich_table, row_cells
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .data import Samples
-    from .metrics import Metric
-    from .runners import Runner
+    from ..data import Samples
+    from ..measure.metrics import Metric
+    from ..runners import Runner
 
 Progress = Callable[[str], None]
 

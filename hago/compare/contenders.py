@@ -7,9 +7,9 @@ from typing import Any
 
 import onnx
 
-from .compare import Contender
-from .runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
-from .runners.onnx_io import ModelLike
+from ..runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
+from ..runners.onnx_io import ModelLike
+from .comparison import Contender
 
 # What hago.compile is, as far as a contender needs it.
 Compile = Callable[..., Any]

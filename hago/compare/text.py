@@ -9,8 +9,9 @@ import numpy as np
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from .compare import ComparisonRow
-    from .measure import Accuracy, Latency
+    from ..measure.accuracy import Accuracy
+    from ..measure.latency import Latency
+    from .comparison import ComparisonRow
 
 _NOTHING = "–"
 
