@@ -19,14 +19,12 @@ import numpy as np
 from common import arguments, load_bundle, markdown, provenance, write_table
 
 import hago
-from hago.accuracy import measure_accuracy
-from hago.data import make_samples
-from hago.latency import measure_latency
-from hago.metrics import get_metric
+from hago.data import Samples, make_samples, split_samples
+from hago.measure.accuracy import measure_accuracy
+from hago.measure.latency import measure_latency
+from hago.measure.metrics import get_metric
 from hago.model import load_model
 from hago.runners import Runner, TvmRunner
-from hago.samples import Samples
-from hago.split import split_samples
 from hago.tensor import TensorInfo
 
 MODELS = ("cifar10_resnet20", "vww_mobilenetv1_025", "kws_kwt1", "tin200_mobilenetv2")

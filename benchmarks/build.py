@@ -18,15 +18,14 @@ from typing import Any
 
 from common import arguments, load_bundle, markdown, provenance, write_table
 
-from hago.build import build
-from hago.cache import KernelCache
-from hago.data import make_samples
+from hago.compiler.build import build
+from hago.compiler.cache import KernelCache
+from hago.data import make_samples, split_samples
 from hago.evaluator import TvmEvaluator
 from hago.lower import lower
-from hago.metrics import get_metric
+from hago.measure.metrics import get_metric
 from hago.model import load_model
 from hago.spec import resolve_hw
-from hago.split import split_samples
 from hago.strategy import uniform
 
 _REPEATS = 7

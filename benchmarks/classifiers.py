@@ -20,7 +20,7 @@ from common import arguments, load_bundle, markdown, ort_static_int8, provenance
 import hago
 from hago.data import make_samples
 from hago.errors import HagoError
-from hago.latency import Latency, measure_latency
+from hago.measure.latency import Latency, measure_latency
 from hago.model import load_model
 from hago.runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
 

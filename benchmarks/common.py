@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from hago.environment import read_environment
 from hago.files import write_atomic
+from hago.measure.environment import read_environment
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent

@@ -21,10 +21,10 @@ import onnx
 import onnxruntime
 from common import CLASSIFIERS, arguments, load_bundle, markdown, provenance, write_table
 
-from hago.build import build
-from hago.cache import KernelCache
 from hago.calibrating import calibrate_model
-from hago.conformance import Conformance, Conformity
+from hago.compiler.build import build
+from hago.compiler.cache import KernelCache
+from hago.compiler.conformance import Conformance, Conformity
 from hago.data import make_samples
 from hago.lower import lower
 from hago.model import Model, load_model

@@ -15,7 +15,6 @@ import numpy as np
 from common import arguments, markdown, provenance, write_table
 from peaks import copy_bandwidth, dot_peak
 
-from hago.artifact import missing_features
 from hago.kernels.base import ISAS, Isa
 from hago.kernels.dense import DenseParams, dense, pack_channels, pack_weights
 from hago.kernels.depthwise import DepthwiseParams, depthwise, pack_depthwise_weights
@@ -23,6 +22,7 @@ from hago.kernels.dot import DOTS
 from hago.kernels.epilogue import bounds, zeros
 from hago.kernels.jit import jit
 from hago.kernels.tiles import tiled
+from hago.runtime.artifact import missing_features
 from hago.spec import load_spec
 
 SHAPES = {

@@ -16,7 +16,7 @@ from peaks import copy_bandwidth, dot_peak
 from runtimes import quantized
 
 import hago
-from hago.build import isa_of
+from hago.compiler.build import isa_of
 from hago.kernels.base import Isa, TensorType
 from hago.spec import resolve_hw
 

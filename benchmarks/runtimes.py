@@ -17,7 +17,7 @@ from common import CLASSIFIERS, arguments, load_bundle, markdown, provenance, wr
 import hago
 from hago.data import make_samples
 from hago.errors import HagoError
-from hago.latency import Latency, measure_latency
+from hago.measure.latency import Latency, measure_latency
 from hago.model import load_model
 from hago.runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
 from hago.spec import HardwareSpec, resolve_hw

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import Result, compile, quantize, tune
-    from .artifact import Artifact, load
     from .errors import HagoError
     from .model import Model, load_model
+    from .model.torch_import import from_torch
     from .record import Record
+    from .runtime.artifact import Artifact, load
     from .spec import HardwareSpec, load_spec
     from .strategy import Choice, Strategy
-    from .torch_import import from_torch
 
 _HOMES = {
-    "Artifact": "artifact",
+    "Artifact": "runtime.artifact",
     "Choice": "strategy",
     "HagoError": "errors",
     "HardwareSpec": "spec",
@@ -31,8 +31,8 @@ _HOMES = {
     "Result": "api",
     "Strategy": "strategy",
     "compile": "api",
-    "from_torch": "torch_import",
-    "load": "artifact",
+    "from_torch": "model.torch_import",
+    "load": "runtime.artifact",
     "load_model": "model",
     "load_spec": "spec",
     "quantize": "api",

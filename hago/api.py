@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from .artifact import Artifact, load, missing_features
-from .cache import KernelCache
 from .calibrate import Calibration
+from .compiler.cache import KernelCache
 from .data import make_samples
 from .errors import ModelError, StorageError
-from .metrics import Metric, get_metric
+from .measure.metrics import Metric, get_metric
 from .model import Model, load_model
 from .record import Record
+from .runtime.artifact import Artifact, load, missing_features
+from .runtime.threads import check_threads
 from .spec import HardwareSpec, resolve_hw
 from .strategy import Strategy
-from .threads import check_threads
 
 if TYPE_CHECKING:
     from .search import Progress, SearchResult
@@ -160,7 +160,7 @@ def compile(  # the name promised to users
     ``net(x)`` returns the outputs as a list of numpy arrays; ``net.save(path)`` writes one file that
     `load` reads without a compiler. Raises ModelError, UnsupportedOpError, BuildError.
     """
-    from .build import build
+    from .compiler.build import build
     from .lower import lower
 
     spec, count = resolve_hw(hw), check_threads(threads)

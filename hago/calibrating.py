@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from .build import build
-from .cache import KernelCache
 from .calibrate import Calibration, calibrate
+from .compiler.build import build
+from .compiler.cache import KernelCache
+from .data import Samples
 from .lower import lower
 from .model import Model, expose
 from .qdq import observed_tensors
-from .samples import Samples
 from .spec import HardwareSpec
 
 

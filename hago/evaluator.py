@@ -16,25 +16,24 @@ from typing import Any
 import numpy as np
 import onnx
 
-from .accuracy import Accuracy, hopeless, measure_accuracy, run_batch, summarize
-from .artifact import Artifact
-from .build import build
-from .cache import KernelCache
 from .calibrate import Calibration
 from .calibrating import calibrate_model
-from .environment import Environment, read_environment
+from .compiler.build import build
+from .compiler.cache import KernelCache
+from .data import DataParts, Samples
 from .errors import DataError, HagoError, StorageError
-from .expected import ExpectedChange, is_classifier
-from .latency import Latency, measure_latency
 from .lower import LoweredGraph, lower
-from .metrics import Metric
+from .measure.accuracy import Accuracy, hopeless, measure_accuracy, run_batch, summarize
+from .measure.environment import Environment, read_environment
+from .measure.expected import ExpectedChange, is_classifier
+from .measure.latency import Latency, measure_latency
+from .measure.metrics import Metric
 from .model import Model
 from .qdq import Quantizer
 from .record import Record
 from .runners import TvmRunner
-from .samples import Samples
+from .runtime.artifact import Artifact
 from .spec import HardwareSpec
-from .split import DataParts
 from .strategy import Strategy
 
 FLOAT = "float32"

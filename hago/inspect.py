@@ -16,9 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from .layers import Layer
-from .model import Model
-from .spec_types import HardwareSpec
+from .model import Layer, Model
+from .spec import HardwareSpec
 from .strategy import granularities, op_kind
 
 JSON_VERSION = 1

@@ -24,7 +24,8 @@ from .files import write_atomic
 from .strategy import Strategy
 
 if TYPE_CHECKING:
-    from .measure import Accuracy, Latency
+    from .measure.accuracy import Accuracy
+    from .measure.latency import Latency
 
 STATES = ("ok", "failed", "pruned")
 PARTS = ("search", "test")
@@ -57,7 +58,7 @@ class Record:
     "failed" or "pruned" (accuracy stopped early), the last two with a ``reason``. Accuracy is in the
     metric's own unit (top-1: a fraction) on ``n_samples`` of the ``part`` "search" or "test"; changes are
     to float32 on the same samples, the latency ratio is to float32 of the same compiler, interleaved
-    (below 1: faster). ``expected_change`` is what the change is likely to be on other samples (expected.py).
+    (below 1: faster). ``expected_change`` is what the change is likely to be on other samples (measure/expected.py).
     Intervals are (low, high) at 95 %. What was not measured is None.
     ``layer_times`` are seconds per layer, ``environment`` is :meth:`Environment.key`, ``created`` is
     ISO 8601 in UTC. Raises StorageError when a field cannot be what it says.

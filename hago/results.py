@@ -21,24 +21,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .api import Result
-from .build import build
-from .cache import KernelCache
-from .data import make_samples
+from .compiler.build import build
+from .compiler.cache import KernelCache
+from .data import DataParts, make_samples, split_samples
 from .errors import HagoError
 from .evaluator import TvmEvaluator
 from .files import write_atomic
-from .latency import measure_latency
 from .lower import lower
-from .metrics import Metric
+from .measure.latency import measure_latency
+from .measure.metrics import Metric
 from .model import Model
 from .report import ReportData, from_search, write_report
 from .report.answer import tell
 from .runners import TvmRunner
+from .runtime.threads import check_threads, default_threads
 from .search import Progress, SearchSpace, make_progress, run_search
 from .spec import HardwareSpec
-from .split import DataParts, split_samples
 from .strategy import Strategy
-from .threads import check_threads, default_threads
 
 if TYPE_CHECKING:
     from .search import SearchResult

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from hago.environment import Environment
+from hago.data import SplitRecord
+from hago.measure.environment import Environment
 from hago.record import Record
 from hago.report import BlockerRow, LayerRow, MetricInfo, ReportData, SearchFacts
 from hago.scheme import PER_CHANNEL
-from hago.split import SplitRecord
 from hago.strategy import Choice, Strategy
 from hago.tensor import TensorInfo
 

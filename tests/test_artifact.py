@@ -15,11 +15,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import hago
-from hago import artifact as artifact_module
-from hago.artifact import Artifact, load, missing_features
-from hago.cache import KernelCache
+from hago.compiler.cache import KernelCache
+from hago.compiler.linker import linker
 from hago.errors import BuildError, DataError, MeasureError
-from hago.linker import linker
+from hago.runtime import artifact as artifact_module
+from hago.runtime.artifact import Artifact, load, missing_features
 from hago.spec import resolve_hw
 
 HOST = resolve_hw("auto")
@@ -154,7 +154,7 @@ import hago
 net = hago.load(sys.argv[1])
 feeds = dict(np.load(sys.argv[2]))
 np.savez(sys.argv[3], *net(feeds))
-heavy = {"onnx", "onnx_ir", "optuna", "scipy", "yaml", "pydantic", "hago.build", "hago.kernels", "hago.lower"}
+heavy = {"onnx", "onnx_ir", "optuna", "scipy", "yaml", "pydantic", "hago.compiler", "hago.kernels", "hago.lower"}
 print(sorted(heavy & set(sys.modules)))
 with open("/proc/self/maps") as maps:
     print("compiler" if "libtvm_compiler" in maps.read() else "runtime alone")
@@ -245,7 +245,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_shared_object_that_is_no_network_is_refused(tmp_path: Path) -> None:
-    from hago.seal import seal
+    from hago.runtime.seal import seal
 
     path = tmp_path / "libother.so"
     source = next(Path(np.__file__).parent.rglob("_multiarray_umath*.so"), None)

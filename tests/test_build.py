@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from onnx import TensorProto, helper, numpy_helper
 from qdq_graphs import Style, quantized
 
-from hago.artifact import missing_features
-from hago.build import Program, build, emit, isa_of
-from hago.cache import KernelCache
-from hago.conformance import Conformance
+from hago.compiler.build import Program, build, emit, isa_of
+from hago.compiler.cache import KernelCache
+from hago.compiler.conformance import Conformance
 from hago.errors import BuildError, MeasureError, UnsupportedOpError
 from hago.kernels.base import ISAS
 from hago.lower import lower, reference
+from hago.runtime.artifact import missing_features
 from hago.spec import HardwareSpec, load_spec, resolve_hw
 
 HOST = resolve_hw("auto")
@@ -308,6 +308,6 @@ def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def _one_thread_after() -> Iterator[None]:
     yield
-    from hago.threads import use_threads
+    from hago.runtime.threads import use_threads
 
     use_threads(1)

@@ -19,16 +19,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import hago.cache
-import hago.linker
-from hago.artifact import Artifact
-from hago.build import build
-from hago.cache import KernelCache, default_folder, template_version
+import hago.compiler.cache
+import hago.compiler.linker
 from hago.cli import main
+from hago.compiler.build import build
+from hago.compiler.cache import KernelCache, default_folder, template_version
+from hago.compiler.linker import link, linker
 from hago.errors import BuildError, StorageError
-from hago.linker import link, linker
 from hago.lower import lower
-from hago.seal import is_sealed
+from hago.runtime.artifact import Artifact
+from hago.runtime.seal import is_sealed
 from hago.spec import resolve_hw
 
 HOST = resolve_hw("auto")
@@ -99,7 +99,7 @@ def test_what_is_compiled_once_is_found_by_the_next(tmp_path: Path) -> None:
 def test_other_templates_have_other_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, count = compiled(KernelCache(tmp_path))
     assert template_version().startswith("tvm-0.")
-    monkeypatch.setattr(hago.cache, "template_version", lambda: "tvm-0-other")
+    monkeypatch.setattr(hago.compiler.cache, "template_version", lambda: "tvm-0-other")
     cache = KernelCache(tmp_path)
     before = cache.info()
     assert (before.kernels, before.stale_kernels) == (0, count) and before.stale_bytes > 0
@@ -115,16 +115,18 @@ def test_other_templates_have_other_entries(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_version_tells_every_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = template_version()
     (tmp_path / "kernels").mkdir()
     template = tmp_path / "kernels" / "dense.py"
-    monkeypatch.setattr(hago.cache, "__file__", str(tmp_path / "cache.py"))
-    seen = set()
-    for source in ("a = 1", "a = 2", "a = 1\n"):
-        template.write_text(source)
-        hago.cache.template_version.cache_clear()
-        seen.add(hago.cache.template_version())
-    hago.cache.template_version.cache_clear()
-    assert len(seen) == 3
+    monkeypatch.setattr(hago.compiler.cache, "__file__", str(tmp_path / "compiler" / "cache.py"))
+    seen = {shipped}
+    for source in (None, "a = 1", "a = 2", "a = 1\n"):  # None: no template at all
+        if source is not None:
+            template.write_text(source)
+        hago.compiler.cache.template_version.cache_clear()
+        seen.add(hago.compiler.cache.template_version())
+    hago.compiler.cache.template_version.cache_clear()
+    assert len(seen) == 5
 
 
 def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -374,7 +376,7 @@ def test_a_read_only_cache_is_read_and_otherwise_says_so(disk: Disk) -> None:
 def test_without_a_linker_it_compiles_and_runs_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = compiled(KernelCache(tmp_path / "disk"))[0](X)[0]
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(hago.linker, "find_spec", lambda name: None)
+    monkeypatch.setattr(hago.compiler.linker, "find_spec", lambda name: None)
     linker.cache_clear()
     try:
         assert linker() is None

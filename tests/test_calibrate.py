@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hago import calibrate as calibrate_module
 from hago.calibrate import Calibration, calibrate, calibration_fingerprint, scale_zero_point
+from hago.calibrate import calibration as calibrate_module
+from hago.calibrate.histogram import BINS, EMA_DECAY, Histogram, TensorStats
+from hago.calibrate.observers import OBSERVERS
 from hago.data import Samples, make_samples
 from hago.errors import DataError
-from hago.histogram import BINS, EMA_DECAY, Histogram, TensorStats
-from hago.observers import OBSERVERS
 from hago.scheme import TensorScheme
 from hago.strategy import CALIBRATORS
 from hago.tensor import TensorInfo

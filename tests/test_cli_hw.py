@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hago import cli_hw
-from hago.detect import check_target
+from hago.cli import hw as cli_hw
 from hago.errors import HagoError, SpecError
 from hago.spec import (
     OP_KINDS,
@@ -16,6 +15,7 @@ from hago.spec import (
     shipped_folder,
     spec_names,
 )
+from hago.spec.host import check_target
 
 _HEAD = """\
 name: mine

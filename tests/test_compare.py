@@ -26,13 +26,13 @@ from measure_fakes import (
 from rich.console import Console
 
 import hago
-from hago import cli_compare
+from hago.cli import compare as cli_compare
 from hago.compare import Contender, compare
-from hago.compare_text import latency_text, size_text
-from hago.contenders import usual_contenders
+from hago.compare.contenders import usual_contenders
+from hago.compare.text import latency_text, size_text
 from hago.errors import BuildError, DataError, MeasureError, MissingExtraError
-from hago.latency import Latency
-from hago.metrics import get_metric
+from hago.measure.latency import Latency
+from hago.measure.metrics import get_metric
 from hago.strategy import Choice, Strategy
 
 LABELS = np.arange(40) % 3

@@ -16,10 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hago import data as data_module
-from hago import npz as npz_module
-from hago import sources
-from hago import split as split_module
-from hago.data import Preprocessing, Samples, SplitRecord, make_samples, split_samples
+from hago.data import Preprocessing, Samples, SplitRecord, make_samples, sources, split_samples
+from hago.data import npz as npz_module
+from hago.data import split as split_module
 from hago.errors import DataError, MissingExtraError, StorageError
 from hago.tensor import TensorInfo
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hago import cli_hw
-from hago.detect import HostInfo, LlvmView, best_fit, detect_host, llvm_view, read_host
+from hago.cli import hw as cli_hw
 from hago.errors import SpecError
 from hago.spec import HardwareSpec, detect, load_spec, resolve_hw, spec_names
+from hago.spec.host import HostInfo, LlvmView, best_fit, detect_host, llvm_view, read_host
 
 # Excerpts of the flags in /proc/cpuinfo, as the kernel spells them.
 _V3 = "fpu sse sse2 ssse3 fma sse4_1 sse4_2 movbe popcnt avx f16c abm bmi1 avx2 bmi2"
@@ -171,5 +171,5 @@ def test_reading_specs_imports_no_compiler() -> None:
     """`import hago.spec` stays light: TVM is imported only to detect and to check targets."""
     import subprocess
 
-    code = "import sys, hago.spec as s, hago.cli_hw; s.load_spec('x86-avx2'); sys.exit('tvm' in sys.modules)"
+    code = "import sys, hago.spec as s, hago.cli.hw; s.load_spec('x86-avx2'); sys.exit('tvm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

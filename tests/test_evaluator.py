@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 import tiny
 
-from hago.cache import KernelCache
-from hago.data import make_samples
+from hago.compiler.cache import KernelCache
+from hago.data import DataParts, make_samples, split_samples
 from hago.errors import DataError, StorageError
 from hago.evaluator import TvmEvaluator
-from hago.metrics import get_metric
+from hago.measure.metrics import get_metric
 from hago.model import Model, load_model
 from hago.scheme import PER_CHANNEL, PER_TENSOR
 from hago.search.objective import Evaluator, evaluate_safely
 from hago.spec import load_spec, resolve_hw
-from hago.split import DataParts, split_samples
 from hago.strategy import Choice, Strategy, uniform
 
 HOST = resolve_hw("auto")

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hago.build import Program, Step
-from hago.executable import plan_memory
+from hago.compiler.build import Program, Step
+from hago.compiler.executable import plan_memory
 from hago.kernels.base import TensorType
 
 

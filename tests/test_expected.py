@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hago.expected import ExpectedChange, is_classifier
+from hago.measure.expected import ExpectedChange, is_classifier
 
 
 def _network(n: int, seed: int, sharpness: float) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from test_normalize import build, weights
 
-from hago import cli_inspect
+from hago.cli import inspect as cli_inspect
 from hago.errors import ModelError
 from hago.inspect import count, inspect_model
 from hago.model import load_model

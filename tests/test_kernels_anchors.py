@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hago.amx import allow_tiles
 from hago.kernels import tiles
 from hago.kernels.base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa
 from hago.kernels.dense import DenseParams, Tile, choose_tile, dense, pack_channels, pack_weights
@@ -22,6 +21,7 @@ from hago.kernels.epilogue import bounds, zeros
 from hago.kernels.jit import jit
 from hago.kernels.matmul import MatMulParams, matmul
 from hago.kernels.tiles import best_dot, tiled
+from hago.runtime.amx import allow_tiles
 
 
 def _flags() -> set[str]:

@@ -8,8 +8,7 @@ import pytest
 from onnx import TensorProto
 from test_normalize import build, weights
 
-from hago.layers import Layer
-from hago.model import load_model
+from hago.model import Layer, load_model
 
 
 def layers(nodes, inputs, outputs, constants=None, **options) -> dict[str, Layer]:  # type: ignore[no-untyped-def]

@@ -7,7 +7,9 @@ import pytest
 from measure_fakes import FEEDS, FakeClock, FakeRunner, FakeSamples, Top1, fail, one_hot
 
 from hago.errors import BuildError, MeasureError
-from hago.measure import collect_outputs, hopeless, measure_accuracy, measure_latency
+from hago.measure.accuracy import hopeless, measure_accuracy
+from hago.measure.latency import measure_latency
+from hago.measure.running import collect_outputs
 
 # -- latency
 

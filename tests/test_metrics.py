@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hago.errors import DataError
-from hago.metrics import SQNR_LIMIT_DB, Metric, get_metric
+from hago.measure.metrics import SQNR_LIMIT_DB, Metric, get_metric
 
 NAMES = ("top1", "top5", "cosine", "sqnr", "mse")
 Arrays = st.integers(1, 6).flatmap(

@@ -16,8 +16,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from qdq_graphs import run_onnx
 
 import hago
-from hago.cache import KernelCache
-from hago.conformance import Conformance
+from hago.compiler.cache import KernelCache
+from hago.compiler.conformance import Conformance
 from hago.lower import lower
 from hago.model import load_model
 from hago.search import SearchSpace

@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hago.environment import read_environment
 from hago.errors import StorageError
-from hago.measure import Accuracy, Latency
+from hago.measure.accuracy import Accuracy
+from hago.measure.environment import read_environment
+from hago.measure.latency import Latency
 from hago.record import Record, append_record, read_records, write_records
 from hago.scheme import Granularity
 from hago.strategy import Choice, Strategy

@@ -20,8 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hago.compare import Comparison, ComparisonRow
 from hago.errors import StorageError
-from hago.measure import Latency
-from hago.metrics import get_metric
+from hago.measure.latency import Latency
+from hago.measure.metrics import get_metric
 from hago.model import load_model
 from hago.record import Record
 from hago.report import LayerRow, MetricInfo, PeerRow, ReportData, SearchFacts, describe_metric, from_search

@@ -12,7 +12,9 @@ from measure_fakes import BATCH, WEIGHT, FakeArtifact, Top1, TwoInputSamples, ex
 from onnx import TensorProto, helper
 
 from hago.errors import MeasureError, MissingExtraError, ModelError
-from hago.measure import collect_outputs, measure_accuracy, measure_latency
+from hago.measure.accuracy import measure_accuracy
+from hago.measure.latency import measure_latency
+from hago.measure.running import collect_outputs
 from hago.runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
 from hago.runners.onnx_io import input_infos, static_model, weight_bytes
 from hago.tensor import TensorInfo

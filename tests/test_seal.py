@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hago.seal import is_sealed, seal
+from hago.runtime.seal import is_sealed, seal
 
 CONTENT = bytes(range(256)) * 8
 

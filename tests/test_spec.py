@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hago.detect import check_target
 from hago.errors import SpecError
 from hago.kernels.base import ISAS
 from hago.scheme import TensorScheme
@@ -23,8 +22,9 @@ from hago.spec import (
     shipped_folder,
     spec_names,
 )
-from hago.spec_rules import KERNEL_FAMILIES
-from hago.spec_yaml import read_with_bases
+from hago.spec.host import check_target
+from hago.spec.rules import KERNEL_FAMILIES
+from hago.spec.yaml import read_with_bases
 
 NAMES = [
     "x86-avx2",

@@ -12,7 +12,7 @@ from hago.spec import (
     load_spec,
     shipped_folder,
 )
-from hago.spec_yaml import read_with_bases
+from hago.spec.yaml import read_with_bases
 
 _HEAD = """\
 name: mine

@@ -20,10 +20,10 @@ from hago.spec import (
     shipped_folder,
     spec_names,
 )
-from hago.spec_bounds import accumulator_limit, largest, partial_sum_range
-from hago.spec_rules import problems_of
-from hago.spec_schema import parse
-from hago.spec_yaml import Document, KeyPath, read_with_bases
+from hago.spec.bounds import accumulator_limit, largest, partial_sum_range
+from hago.spec.rules import problems_of
+from hago.spec.schema import parse
+from hago.spec.yaml import Document, KeyPath, read_with_bases
 
 
 @pytest.fixture(params=spec_names())

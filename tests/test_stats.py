@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as sps
 
-from hago import stats
+from hago.measure import stats
 
 FINITE = st.floats(min_value=1e-6, max_value=1e3, allow_nan=False)
 

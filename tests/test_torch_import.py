@@ -9,7 +9,7 @@ import pytest
 from test_normalize import run
 
 from hago.errors import MissingExtraError, ModelError
-from hago.torch_import import from_torch
+from hago.model.torch_import import from_torch
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")

@@ -1,6 +1,6 @@
 """Compiles one kernel for this machine and calls it with numpy arrays: for tests, timing and exploration.
 
-The deployable path (`hago.build`) compiles the same PrimFuncs but keeps and links them.
+The deployable path (`hago.compiler`) compiles the same PrimFuncs but keeps and links them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 import tvm
 from tvm.target import Target
 
-from ..amx import allow_tiles
 from ..errors import BuildError
+from ..runtime.amx import allow_tiles
 from .base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa, Template
 
 MCPU = {

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..environment import Environment
+from ..data import SplitRecord
+from ..measure.environment import Environment
 from ..record import Record
-from ..split import SplitRecord
 from ..tensor import TensorInfo
 
 MET, NOT_FASTER, NOT_MET = "met", "not faster", "not met"

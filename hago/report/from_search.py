@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from ..environment import Environment
-from ..metrics import Metric
-from ..split import SplitRecord
+from ..data import SplitRecord
+from ..measure.environment import Environment
+from ..measure.metrics import Metric
 from ..strategy import WEIGHTED_KINDS, Choice, Strategy
 from .data import FILES, BlockerRow, LayerRow, PeerRow, ReportData, SearchFacts
 from .metric_text import describe_metric

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..metrics import Metric
+from ..measure.metrics import Metric
 from .data import MetricInfo
 from .text import NOTHING, signed, significant
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..running import call, kept_affinity
+from ..measure.running import call, kept_affinity
 from ..tensor import TensorInfo
 
 
@@ -28,7 +28,7 @@ class _Runnable(Protocol):
 
 
 class TvmRunner:
-    """A compiled artifact (:class:`hago.artifact.Artifact`) as a runner.
+    """A compiled artifact (:class:`hago.Artifact`) as a runner.
 
     It is run once on zeros when it is opened: TVM then starts its threads, and what that does to the
     calling thread is undone, so that engines opened after it are not slowed. Raises MeasureError when

@@ -1,0 +1,9 @@
+"""Ranges of activations: one pass over the samples serves every observer.
+
+Values alone; the pass that compiles and runs the float model for it is `hago.calibrating`.
+"""
+
+from .affine import scale_zero_point
+from .calibration import Calibration, calibrate, calibration_fingerprint
+
+__all__ = ["Calibration", "calibrate", "calibration_fingerprint", "scale_zero_point"]

@@ -1,0 +1,231 @@
+"""Finds the ranges of activations: one streaming pass over the calibration samples serves every observer.
+
+calibration = calibrate(observed_tensors(model), samples, run, batch=1)
+lo, hi = calibration.range("conv1_output", "entropy", TensorScheme(8, signed=False, symmetric=False))
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data import Samples
+from ..data.sources import Array
+from ..errors import DataError
+from ..files import hash_bytes, write_atomic
+from ..scheme import TensorScheme
+from .histogram import Histogram, TensorStats, Workspace
+from .observers import OBSERVERS, Range
+
+# Feeds of one batch, by input -> every observed tensor, by name.
+CalibrationRun = Callable[[dict[str, Array]], Mapping[str, Array]]
+
+# Values of one tensor that its histogram takes, spread evenly over all samples. A tail of 0.01 % is then
+# 200 values. Minimum and maximum always come from all of them.
+HISTOGRAM_VALUES = 1 << 21
+_FORMAT = 1
+_FIELDS = ("lo", "hi", "mean_lo", "mean_hi", "exponent", "first", "zeros", "infinite")
+
+
+class Calibration:
+    """What calibration has found of each tensor; ranges are worked out when first asked for, and kept.
+
+    ``samples`` counts the samples seen, ``fingerprint`` tells of which model, tensors and samples.
+    """
+
+    def __init__(self, stats: Mapping[str, TensorStats], samples: int = 0, fingerprint: str = "") -> None:
+        self._stats = dict(stats)
+        self.samples, self.fingerprint = samples, fingerprint
+        self._ranges: dict[tuple[str, str, TensorScheme], Range] = {}
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        return tuple(self._stats)
+
+    def stats(self, tensor: str) -> TensorStats:
+        """What was gathered of one tensor. Raises DataError for one that was not observed."""
+        if tensor not in self._stats:
+            raise DataError(f"tensor {tensor!r} was not observed during calibration", where="calibration")
+        return self._stats[tensor]
+
+    def range(self, tensor: str, calibrator: str, scheme: TensorScheme) -> Range:
+        """(lo, hi), finite, with lo <= 0 <= hi. Raises DataError for an unknown tensor or calibrator."""
+        key = (tensor, calibrator, scheme)
+        if key not in self._ranges:
+            if calibrator not in OBSERVERS:
+                raise DataError(f"unknown calibrator {calibrator!r}", hint=f"calibrators: {', '.join(OBSERVERS)}")
+            self._ranges[key] = OBSERVERS[calibrator](self.stats(tensor), scheme)
+        return self._ranges[key]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes an npz file of plain arrays. Raises StorageError."""
+        header = {
+            "format": _FORMAT,
+            "samples": self.samples,
+            "fingerprint": self.fingerprint,
+            "tensors": [
+                {"name": name, "bins": len(stats.counts), **{key: getattr(stats, key) for key in _FIELDS}}
+                for name, stats in self._stats.items()
+            ],
+        }
+        counts = [stats.counts for stats in self._stats.values()]
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            header=np.frombuffer(json.dumps(header).encode(), np.uint8),
+            counts=np.concatenate(counts) if counts else np.empty(0, np.int64),
+        )
+        write_atomic(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Calibration:
+        """Reads what save has written. Raises DataError where the file is something else, or broken."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                header, counts = json.loads(file["header"].tobytes()), file["counts"]
+            if header["format"] != _FORMAT:
+                raise ValueError(f"format {header['format']}, not {_FORMAT}")
+            stats, place = {}, 0
+            for entry in header["tensors"]:
+                bins = counts[place : place + entry["bins"]].astype(np.int64)
+                place += len(bins)
+                stats[str(entry["name"])] = _stats_of(entry, bins)
+            if place != len(counts):
+                raise ValueError("counts and tensors do not agree")
+            return cls(stats, int(header["samples"]), str(header["fingerprint"]))
+        except (
+            *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError),
+            *(zipfile.BadZipFile, zlib.error),
+        ) as error:
+            raise DataError(
+                f"is no calibration: {error}", where=str(path), hint="remove it; it will be made again"
+            ) from error
+
+
+def _stats_of(entry: Mapping[str, Any], counts: Array) -> TensorStats:
+    if len(counts) != entry["bins"] or not all(math.isfinite(float(entry[key])) for key in _FIELDS):
+        raise ValueError(f"tensor {entry['name']!r} is incomplete")
+    return TensorStats(
+        lo=float(entry["lo"]),
+        hi=float(entry["hi"]),
+        mean_lo=float(entry["mean_lo"]),
+        mean_hi=float(entry["mean_hi"]),
+        exponent=int(entry["exponent"]),
+        first=int(entry["first"]),
+        counts=counts,
+        zeros=int(entry["zeros"]),
+        infinite=int(entry["infinite"]),
+    )
+
+
+def calibration_fingerprint(
+    tensors: Iterable[str], samples: Samples, limit: int | None = None, model_hash: str = ""
+) -> str:
+    """One hash over what determines a calibration: model, tensors and samples."""
+    parts = (str(_FORMAT), str(HISTOGRAM_VALUES), model_hash, samples.fingerprint(limit))
+    return hash_bytes(*parts, *dict.fromkeys(tensors))
+
+
+def calibrate(
+    tensors: Iterable[str],
+    samples: Samples,
+    run: CalibrationRun,
+    batch: int,
+    limit: int | None = None,
+    *,
+    model_hash: str = "",
+    store: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Runs the first ``limit`` samples (all if None) and gathers statistics of ``tensors``.
+
+    ``run`` gets ``batch`` samples at a time; the last batch is filled up by repeating samples, whose values
+    are left out of every tensor that has one row per sample. Memory is one batch and 128 KiB per tensor. Of
+    a tensor with more than about two million values over all samples, every k-th goes into the histogram.
+
+    With ``store``, a calibration of the same model, tensors and samples is read from that file, and else
+    written there. ``progress`` is told (samples done, samples in all). Raises DataError where ``run``
+    leaves out a tensor or a value is NaN.
+    """
+    names = tuple(dict.fromkeys(tensors))
+    total = len(samples) if limit is None else min(limit, len(samples))
+    if total < 1 or batch < 1:
+        raise DataError(f"calibration needs samples and a batch, found {total} samples, batch {batch}")
+    fingerprint = calibration_fingerprint(names, samples, total, model_hash)
+    if store is not None and (kept := _read_stored(store, fingerprint)) is not None:
+        return kept
+    observe = _Observation(names, batch, total)
+    for start in range(0, total, batch):
+        count = min(batch, total - start)
+        feeds = samples.batch(start, start + count)
+        if count < batch:
+            rows = np.arange(batch) % count
+            feeds = {name: np.ascontiguousarray(values[rows]) for name, values in feeds.items()}
+        observe.batch(run(feeds), count)
+        if progress is not None:
+            progress(start + count, total)
+    calibration = Calibration(observe.stats(), total, fingerprint)
+    if store is not None:
+        calibration.save(store)
+    return calibration
+
+
+class _Observation:
+    """The histograms of one pass; they share the buffers they count with."""
+
+    def __init__(self, names: Sequence[str], batch: int, total: int) -> None:
+        self._names, self._batch, self._total = names, batch, total
+        self._workspace = Workspace()
+        self._histograms: dict[str, Histogram] = {}
+
+    def batch(self, outputs: Mapping[str, Array], count: int) -> None:
+        """Adds the tensors of one batch, of which the first ``count`` samples are no repetitions."""
+        for name in self._names:
+            if name not in outputs:
+                raise DataError(f"the calibration run did not return the tensor {name!r}")
+            values = np.asarray(outputs[name])
+            if name not in self._histograms:
+                stride = _stride(values.size // self._batch, self._total)
+                self._histograms[name] = Histogram(stride, self._workspace)
+            try:
+                if values.ndim > 0 and values.shape[0] == self._batch:
+                    self._histograms[name].update(values[:count], samples=count)
+                else:
+                    self._histograms[name].update(values)
+            except DataError as error:
+                raise DataError(
+                    f"tensor {name!r}: {error.what}",
+                    where="calibration",
+                    hint="the float model itself gives NaN on a calibration sample: check its preprocessing",
+                ) from error
+
+    def stats(self) -> dict[str, TensorStats]:
+        return {name: histogram.stats() for name, histogram in self._histograms.items()}
+
+
+def _stride(values_per_sample: int, samples: int) -> int:
+    """Which k-th value the histogram takes: coprime with a sample's size, so that all positions count."""
+    stride = max(1, math.ceil(values_per_sample * samples / HISTOGRAM_VALUES))
+    while stride > 1 and math.gcd(stride, values_per_sample) != 1:
+        stride += 1
+    return stride
+
+
+def _read_stored(path: str | os.PathLike[str], fingerprint: str) -> Calibration | None:
+    """The calibration in that file, or None where there is none, or one of something else."""
+    if not Path(path).is_file():
+        return None
+    try:
+        found = Calibration.load(path)
+    except DataError:
+        return None  # made again, and the broken file replaced
+    return found if found.fingerprint == fingerprint else None

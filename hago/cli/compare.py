@@ -1,0 +1,183 @@
+"""``hago compare``: one model in TVM, ONNX Runtime and OpenVINO, float and quantized, in one table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DataError, StorageError
+from ..files import write_atomic
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..compare import Comparison
+    from ..data import Samples
+    from ..model import Model
+
+_CALIBRATION_SAMPLES = 256
+_PIPED_WIDTH = 160
+
+_DESCRIPTION = """
+Runs one model in TVM, ONNX Runtime and OpenVINO, in float32 and quantized, and prints latency (measured in
+turns), accuracy and size side by side. The quantized model is the same QDQ file for all three: the one of
+--qdq, or one made here by --strategy, or by int8 everywhere. Unless --qdq or --calibration is given, some
+of the samples (those the data file sets apart for it, else up to 256 drawn by --seed) calibrate and are
+not scored.
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Adds the ``compare`` command; it sets ``run``: a function of the parsed arguments -> exit code."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="latency, accuracy and size in TVM, ONNX Runtime and OpenVINO",
+        description=_DESCRIPTION,
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="an ONNX file")
+    add("--data", metavar="PATH", required=True, help="samples: an npz file (x, y) or a folder of images")
+    add("--calibration", metavar="PATH", help="samples to calibrate on (no labels needed)")
+    add("--metric", default="top1", help="top1, top5, cosine, sqnr or mse (default: %(default)s)")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--strategy", metavar="FILE", help="quantize by this strategy (YAML or JSON)")
+    source.add_argument("--qdq", metavar="FILE", help="this QDQ ONNX file is the quantized model")
+    add("--hw", default="auto", help="hardware spec: a name, a YAML file, or auto (default: this machine)")
+    add(
+        "--threads",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="threads of every engine (default: %(default)s)",
+    )
+    add("--batch", type=_count, default=1, metavar="N", help="samples per call (default: %(default)s)")
+    add("--rounds", type=_count, default=30, metavar="N", help="rounds of timing (default: %(default)s)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the split and of the order (default: %(default)s)",
+    )
+    add("--out", metavar="DIR", help="also write compare.md, compare.json and model.qdq.onnx there")
+    add("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from .. import api
+    from ..compare import compare
+    from ..compare.contenders import usual_contenders
+    from ..data import make_samples
+    from ..measure.metrics import get_metric
+    from ..measure.running import kept_affinity
+    from ..model import load_model
+    from ..runtime.threads import check_threads
+
+    say = _progress()
+    threads = check_threads(arguments.threads)
+    model = load_model(arguments.model, arguments.batch)
+    metric = get_metric(arguments.metric)
+    samples = make_samples(arguments.data, model.inputs)
+    with kept_affinity():  # calibration runs TVM
+        qdq, samples = _quantized(arguments, model, samples)
+    contenders = usual_contenders(
+        arguments.model,
+        qdq,
+        compile=api.compile,
+        hw=arguments.hw,
+        batch=model.batch,
+        threads=threads,
+    )
+    found = compare(
+        contenders,
+        samples,
+        metric,
+        model="/".join(Path(arguments.model).parts[-2:]),  # many files are named model.onnx
+        rounds=arguments.rounds,
+        seed=arguments.seed,
+        threads=threads,
+        progress=say,
+    )
+    if arguments.out is not None:
+        _write(Path(arguments.out), found, qdq)
+    _print(found, arguments.json)
+    return 0 if any(row.latency is not None for row in found.rows) else 1
+
+
+def _quantized(arguments: argparse.Namespace, model: Model, samples: Samples) -> tuple[onnx.ModelProto, Samples]:
+    """The QDQ model, and the samples that are left to score."""
+    from .. import api
+    from ..data import make_samples
+    from ..runners.onnx_io import static_model
+    from ..spec import resolve_hw
+    from ..strategy import Strategy, uniform
+
+    if arguments.qdq is not None:
+        return static_model(arguments.qdq, model.batch), samples
+    if arguments.calibration is not None:
+        calibration = make_samples(arguments.calibration, model.inputs)
+        calibration = calibration.calibration or calibration
+    elif samples.calibration is not None:
+        calibration = samples.calibration
+    else:
+        calibration, samples = _split(samples, arguments.seed)
+    if arguments.strategy is not None:
+        strategy = Strategy.load(arguments.strategy)
+    else:
+        strategy = uniform(model, resolve_hw(arguments.hw))
+    used = calibration.subset(np.arange(min(len(calibration), _CALIBRATION_SAMPLES)))
+    return api.quantize(model, strategy, calibration=used, hw=arguments.hw), samples
+
+
+def _split(samples: Samples, seed: int) -> tuple[Samples, Samples]:
+    """At most a quarter of the samples, drawn by seed, to calibrate on; the others, in order, to score."""
+    count = min(_CALIBRATION_SAMPLES, len(samples) // 4)
+    if count == 0:
+        raise DataError(
+            f"{len(samples)} samples are too few to calibrate on some and score the others",
+            where=samples.where,
+            hint="give more samples, or --calibration, or a quantized model with --qdq",
+        )
+    drawn = np.random.default_rng(seed).permutation(len(samples))
+    return samples.subset(np.sort(drawn[:count])), samples.subset(np.sort(drawn[count:]))
+
+
+def _write(folder: Path, found: Comparison, qdq: onnx.ModelProto) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot be made: {error.strerror or error}", where=str(folder)) from error
+    write_atomic(folder / "compare.md", found.to_markdown())
+    write_atomic(folder / "compare.json", found.to_json() + "\n")
+    write_atomic(folder / "model.qdq.onnx", qdq.SerializeToString())
+
+
+def _print(found: Comparison, as_json: bool) -> None:
+    from rich.console import Console
+
+    if as_json:
+        print(found.to_json())
+        return
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
+    console.print(found.table())
+
+
+def _progress() -> Any:
+    """Says what is being done where somebody is watching: not into files, pipes or JSON."""
+    from rich.console import Console
+
+    console = Console(file=sys.stderr, highlight=False)
+    return (lambda text: console.print(f"{text} ...", style="dim")) if console.is_terminal else None
+
+
+def _count(text: str) -> int:
+    number = int(text)  # argparse tells of a ValueError itself
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
+    return number

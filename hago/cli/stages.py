@@ -1,0 +1,128 @@
+"""``hago quantize``, ``hago compile`` and ``hago run``: the stages of `tune`, one at a time."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..files import write_atomic
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Adds ``quantize``, ``compile`` and ``run``."""
+    _register_quantize(subparsers)
+    _register_compile(subparsers)
+    _register_run(subparsers)
+
+
+def _register_quantize(subparsers: argparse._SubParsersAction[Any]) -> None:
+    text = "Writes the model under a strategy as a standard QDQ ONNX file. Without --strategy: int8 wherever it can be."
+    parser = subparsers.add_parser("quantize", help="strategy in, QDQ ONNX out", description=text)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="an ONNX file")
+    add("--calibration", metavar="PATH", required=True, help="samples, no labels needed: npz or a folder of images")
+    add("--strategy", metavar="FILE", help="YAML or JSON")
+    add("--hw", default="auto", help="hardware spec: a name, a YAML file, or auto (default: this machine)")
+    add("--cache", metavar="DIR", help="folder of the kernel cache (default: the user's cache)")
+    add("--out", metavar="FILE", required=True, help="the QDQ file to write")
+    parser.set_defaults(run=_quantize)
+
+
+def _quantize(arguments: argparse.Namespace) -> int:
+    from ..api import quantize
+    from ..model import load_model
+    from ..spec import resolve_hw
+    from ..strategy import Strategy, uniform
+
+    spec = resolve_hw(arguments.hw)
+    model = load_model(arguments.model)
+    strategy = Strategy.load(arguments.strategy) if arguments.strategy else uniform(model, spec)
+    qdq = quantize(model, strategy, arguments.calibration, hw=spec, cache=arguments.cache)
+    write_atomic(arguments.out, qdq.SerializeToString())
+    layers = sum(choice.precision != "float32" for choice in strategy.choices.values())
+    print(f"{arguments.out}: {layers} of {len(model.layers)} layers quantized")
+    return 0
+
+
+def _register_compile(subparsers: argparse._SubParsersAction[Any]) -> None:
+    text = "Compiles a float or QDQ ONNX file into one shared object that needs TVM's runtime alone."
+    parser = subparsers.add_parser("compile", help="ONNX in (float or QDQ), model.so out", description=text)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="an ONNX file, float or QDQ")
+    add("--hw", default="auto", help="hardware spec: a name, a YAML file, or auto (default: this machine)")
+    add("--batch", type=int, default=1, metavar="N", help="samples per call (default: %(default)s)")
+    add("--threads", type=int, metavar="N", help="default: physical cores")
+    add("--cache", metavar="DIR", help="folder of the kernel cache (default: the user's cache)")
+    add("--out", metavar="FILE", required=True, help="the file to write, such as model.so")
+    parser.set_defaults(run=_compile)
+
+
+def _compile(arguments: argparse.Namespace) -> int:
+    from .. import api
+
+    started = time.perf_counter()
+    net = api.compile(
+        arguments.model,
+        hw=arguments.hw,
+        batch=arguments.batch,
+        threads=arguments.threads,
+        cache=arguments.cache,
+    )
+    net.save(arguments.out)
+    kib = Path(arguments.out).stat().st_size / 1024
+    print(f"{arguments.out}: {kib:,.0f} KiB, {net.threads} thread(s), built in {time.perf_counter() - started:.1f} s")
+    return 0
+
+
+def _register_run(subparsers: argparse._SubParsersAction[Any]) -> None:
+    text = "Runs a compiled network on samples: its latency, its top-1 where there are labels, and its outputs."
+    parser = subparsers.add_parser("run", help="run a model.so on samples", description=text)
+    add = parser.add_argument
+    add("model", metavar="MODEL.so", help="what `hago tune` or `hago compile` wrote")
+    add("--data", metavar="FILE.npz", required=True, help="samples: x (or an array for each input), maybe labels y")
+    add("--out", metavar="FILE.npz", help="write the outputs there")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from ..data import make_samples
+    from ..runtime.artifact import load
+
+    net = load(arguments.model)
+    samples = make_samples(arguments.data, net.input_info)
+    collected: list[list[np.ndarray]] = []
+    times: list[float] = []
+    for start in range(0, len(samples), net.batch):
+        count = min(net.batch, len(samples) - start)
+        feeds = samples.batch(start, start + count)
+        if count < net.batch:  # the last batch is filled up, and its surplus cut off again
+            rows = np.arange(net.batch) % count
+            feeds = {name: values[rows] for name, values in feeds.items()}
+        begun = time.perf_counter()
+        outputs = net.run(feeds)
+        times.append(time.perf_counter() - begun)
+        collected.append([output[:count] for output in outputs])
+    outputs = [np.concatenate(parts) for parts in zip(*collected, strict=True)]
+    print(f"{len(samples)} samples, {net.batch} per call, {net.threads} thread(s)")
+    print(f"latency  {np.median(times) * 1e3:.3f} ms per call (median)")
+    if samples.labels is not None and outputs[0].ndim == 2 and np.asarray(samples.labels).ndim == 1:
+        print(f"top-1    {(outputs[0].argmax(1) == samples.labels).mean():.2%}")
+    if arguments.out is not None:
+        _write(Path(arguments.out), {info.name: array for info, array in zip(net.output_info, outputs, strict=True)})
+        print(f"outputs  {arguments.out}")
+    return 0
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    import io
+
+    if path.suffix != ".npz":
+        raise DataError("outputs are written as npz", where=str(path), hint="end the name in .npz")
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    write_atomic(path, buffer.getvalue())

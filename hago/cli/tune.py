@@ -1,0 +1,73 @@
+"""``hago tune``: the main job, a model and samples in, a deployable model and a report out."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+_DESCRIPTION = """
+Searches which layers should run at which precision and granularity on this hardware, so that the network is
+as fast as can be while its metric drops by at most --max-drop. Every candidate is compiled and measured.
+The folder --out then holds the model (model.so, model.qdq.onnx), the strategy, all records and a report.
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Adds ``tune``."""
+    parser = subparsers.add_parser("tune", help="search, measure, report: the main job", description=_DESCRIPTION)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="an ONNX file")
+    add("--data", metavar="PATH", required=True, help="samples: an npz file (x, y) or a folder of images")
+    add("--calibration", metavar="PATH", help="samples to calibrate on, no labels needed (default: part of --data)")
+    add("--test", metavar="PATH", help="samples that only the final accuracy is told from (default: part of --data)")
+    add("--hw", default="auto", help="hardware spec: a name, a YAML file, or auto (default: this machine)")
+    add("--metric", default="top1", help="top1, top5, cosine, sqnr or mse (default: %(default)s)")
+    add("--max-drop", type=float, default=0.01, metavar="D",
+        help="allowed drop of the metric, in its unit (default: %(default)s, one point of top-1)")  # fmt: skip
+    add("--margin", type=float, default=0.0, metavar="D", help="part of --max-drop kept free when choosing")
+    add("--trials", type=int, default=40, metavar="N", help="candidates at most (default: %(default)s)")
+    add("--budget", metavar="TIME", help="time at most, such as 10m, 90s or 1h30m")
+    add("--patience", type=int, default=15, metavar="N",
+        help="stop when the front stood still for N trials; 0: never (default: %(default)s)")  # fmt: skip
+    add("--sampler", default="tpe", choices=("tpe", "nsga2", "gp", "random", "grid"), help="default: %(default)s")
+    add("--objectives", default="latency,accuracy", help="of latency, accuracy, size (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="of the split and the search (default: %(default)s)")
+    add("--threads", type=int, metavar="N", help="threads (default: one, or all cores where that is faster)")
+    add("--batch", type=int, default=1, metavar="N", help="samples per call (default: %(default)s)")
+    add("--storage", metavar="URL", help="where the study is kept (default: sqlite, study.db in --out)")
+    add("--cache", metavar="DIR", help="folder of the kernel cache (default: the user's cache)")
+    add("--out", metavar="DIR", default="hago-out", help="folder for the results (default: %(default)s)")
+    add("--resume", action="store_true", help="go on with the search in --out")
+    add("--progress", default="auto", choices=("auto", "live", "plain", "silent"), help="default: %(default)s")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from ..api import tune
+    from ..results import console_summary
+
+    result = tune(
+        arguments.model,
+        hw=arguments.hw,
+        data=arguments.data,
+        calibration=arguments.calibration,
+        test=arguments.test,
+        metric=arguments.metric,
+        max_drop=arguments.max_drop,
+        margin=arguments.margin,
+        trials=arguments.trials,
+        budget=arguments.budget,
+        patience=arguments.patience or None,
+        sampler=arguments.sampler,
+        objectives=tuple(part.strip() for part in arguments.objectives.split(",")),
+        seed=arguments.seed,
+        threads=arguments.threads,
+        batch=arguments.batch,
+        storage=arguments.storage,
+        cache=arguments.cache,
+        out=arguments.out,
+        resume=arguments.resume,
+        progress=arguments.progress,
+    )
+    print(console_summary(result))
+    return 0

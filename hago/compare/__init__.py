@@ -1,0 +1,5 @@
+"""One model in several engines, side by side: latency in turns, accuracy on the same samples, size."""
+
+from .comparison import Comparison, ComparisonRow, Contender, compare
+
+__all__ = ["Comparison", "ComparisonRow", "Contender", "compare"]

@@ -1,0 +1,259 @@
+"""One model in several engines, side by side: latency in turns, accuracy on the same samples, size.
+
+The first contender is what ratios and changes are told against. A contender that cannot be opened or run
+keeps its row, with the reason in place of the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import HagoError, MeasureError, MissingExtraError
+from ..measure.accuracy import Accuracy, measure_accuracy
+from ..measure.environment import Environment, read_environment
+from ..measure.latency import Clock, Latency, measure_latency
+from ..measure.running import batch_of, collect_outputs
+from .text import markdown_table, rich_table, row_cells
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..data import Samples
+    from ..measure.metrics import Metric
+    from ..runners import Runner
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A row to be: its label and how to open its runner, which may raise HagoError.
+
+    ``size_bytes`` is what its weights take as deployed; None asks the runner, where it knows.
+    """
+
+    label: str
+    open: Callable[[], Runner]
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """What was measured of one contender; ``note`` says why something is None."""
+
+    label: str
+    latency: Latency | None = None
+    accuracy: Accuracy | None = None
+    size_bytes: int | None = None
+    note: str | None = None
+
+    def to_dict(self, baseline_measured: bool) -> dict[str, Any]:
+        data: dict[str, Any] = {"label": self.label, "size_bytes": self.size_bytes, "note": self.note}
+        if self.latency is not None:
+            latency = self.latency
+            data["latency_s"] = latency.median_s
+            data["latency_interval"] = [latency.low_s, latency.high_s]
+            data["threads"], data["rounds"] = latency.threads, latency.samples
+            if baseline_measured:
+                data["latency_ratio"] = latency.ratio
+                data["latency_ratio_interval"] = [latency.ratio_low, latency.ratio_high]
+        if self.accuracy is not None:
+            accuracy = self.accuracy
+            data["accuracy"] = accuracy.value
+            data["accuracy_interval"] = [accuracy.low, accuracy.high]
+            data["n_samples"] = accuracy.n
+            if accuracy.change is not None:
+                data["accuracy_change"] = accuracy.change
+                data["accuracy_change_interval"] = [accuracy.change_low, accuracy.change_high]
+                data["p_value"] = accuracy.p_value
+        return {key: value if _is_json(value) else str(value) for key, value in data.items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows, in the order asked for, and how they came about."""
+
+    rows: tuple[ComparisonRow, ...]
+    model: str
+    metric: str
+    n_samples: int
+    batch: int
+    environment: Environment
+
+    @property
+    def baseline(self) -> str:
+        return self.rows[0].label
+
+    def row(self, label: str) -> ComparisonRow:
+        """The row of this label; KeyError where there is none."""
+        return {row.label: row for row in self.rows}[label]
+
+    def table(self) -> Table:
+        """The table for a terminal."""
+        return rich_table(self._header(), self._cells(), title=self.model, caption=self.provenance())
+
+    def to_markdown(self) -> str:
+        """The table for a page, with how it was measured below it."""
+        return markdown_table(self._header(), self._cells()) + f"\n\n{self.provenance()}\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        measured = self.rows[0].latency is not None
+        return {
+            "model": self.model,
+            "metric": self.metric,
+            "n_samples": self.n_samples,
+            "batch": self.batch,
+            "baseline": self.baseline,
+            "rows": [row.to_dict(measured) for row in self.rows],
+            "environment": self.environment.to_dict(),
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+
+    def provenance(self) -> str:
+        """How and on what it was measured, in sentences."""
+        rounds = max((row.latency.samples for row in self.rows if row.latency is not None), default=0)
+        timed = f"Latency: median of {rounds} rounds in turns, batch {self.batch}. " if rounds else ""
+        load, cores = self.environment.load, self.environment.cores
+        busy = f" The machine was busy: load {load} on {cores} cores." if load and load > cores else ""
+        return (
+            f"{timed}Accuracy: {self.metric} on {self.n_samples} samples. In brackets: 95 % intervals. "
+            f"Ratio and change are to {self.baseline}. {self.environment.sentence()}.{busy}"
+        )
+
+    def _header(self) -> list[str]:
+        return ["", "latency", "ratio", self.metric, "change", "size", ""]
+
+    def _cells(self) -> list[list[str]]:
+        measured = self.rows[0].latency is not None
+        return [row_cells(row, measured) for row in self.rows]
+
+
+def compare(
+    contenders: Sequence[Contender],
+    samples: Samples,
+    metric: Metric,
+    *,
+    model: str = "",
+    rounds: int = 30,
+    budget_s: float | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    clock: Clock = time.perf_counter_ns,
+) -> Comparison:
+    """Opens, scores and times all contenders; see :class:`Comparison`.
+
+    ``budget_s`` bounds the timing besides ``rounds``. ``progress`` hears what is being done. Raises
+    MeasureError when there is nothing to compare; what goes wrong with one contender is its row's note.
+    """
+    if not contenders or len({contender.label for contender in contenders}) != len(contenders):
+        raise MeasureError("a comparison needs contenders with labels of their own")
+    say = progress if progress is not None else lambda text: None
+    environment = read_environment(threads)  # now: the load must not be that of the comparison itself
+    notes: dict[str, str] = {}
+    sizes: dict[str, int | None] = {c.label: c.size_bytes for c in contenders if c.size_bytes is not None}
+    runners: dict[str, Runner] = {}
+    try:
+        for contender in contenders:
+            say(f"preparing {contender.label}")
+            try:
+                runner = runners[contender.label] = contender.open()
+                sizes.setdefault(contender.label, getattr(runner, "size_bytes", None))
+            except Exception as error:  # also a bug of one engine leaves the other rows
+                notes[contender.label] = _note(error)
+        accuracies = _accuracies(contenders[0].label, runners, samples, metric, notes, seed, say)
+        say("timing in turns")
+        batch = max((batch_of(runner) for runner in runners.values()), default=1)
+        latencies = _latencies(runners, samples, notes, rounds, budget_s, seed, clock)
+    finally:
+        for runner in runners.values():
+            runner.close()
+    rows = tuple(
+        ComparisonRow(c.label, latencies.get(c.label), accuracies.get(c.label), sizes.get(c.label), notes.get(c.label))
+        for c in contenders
+    )
+    return Comparison(rows, model, metric.name, len(samples), batch, environment)
+
+
+def _accuracies(
+    baseline: str,
+    runners: dict[str, Runner],
+    samples: Samples,
+    metric: Metric,
+    notes: dict[str, str],
+    seed: int,
+    say: Progress,
+) -> dict[str, Accuracy]:
+    """Accuracy of each runner by label; the runners that fail are noted and dropped."""
+    found: dict[str, Accuracy] = {}
+    float_outputs: list[np.ndarray] | None = None
+    for label in list(runners):
+        say(f"accuracy of {label}")
+        try:
+            if label == baseline and metric.needs_float:
+                float_outputs = collect_outputs(runners[label], samples)
+            reference = found[baseline].scores if baseline in found else None
+            found[label] = measure_accuracy(
+                runners[label],
+                samples,
+                metric,
+                float_scores=reference,
+                float_outputs=float_outputs,
+                seed=seed,
+            )
+        except Exception as error:
+            notes[label] = _note(error)
+            runners.pop(label).close()
+    return found
+
+
+def _latencies(
+    runners: dict[str, Runner],
+    samples: Samples,
+    notes: dict[str, str],
+    rounds: int,
+    budget_s: float | None,
+    seed: int,
+    clock: Clock,
+) -> dict[str, Latency]:
+    """Latency of each runner by label, all in turns; without those that fail, which are noted and dropped."""
+    while runners:
+        names = {runner.name: label for label, runner in runners.items()}
+        batch = batch_of(next(iter(runners.values())))
+        feeds = _first_batch(samples, batch)
+        try:
+            timed = measure_latency(
+                list(runners.values()), feeds, rounds=rounds, budget_s=budget_s, seed=seed, clock=clock
+            )
+        except MeasureError as error:
+            if error.where not in names:
+                raise
+            notes[names[error.where]] = _note(error)
+            runners.pop(names[error.where]).close()
+            continue
+        return {names[name]: latency for name, latency in timed.items()}
+    return {}
+
+
+def _first_batch(samples: Samples, batch: int) -> dict[str, np.ndarray]:
+    """The first samples, repeated from the start where there are fewer than a batch."""
+    feeds = samples.batch(0, min(batch, len(samples)))
+    return {name: np.ascontiguousarray(np.resize(x, (batch, *x.shape[1:]))) for name, x in feeds.items()}
+
+
+def _note(error: Exception) -> str:
+    if isinstance(error, MissingExtraError):
+        return f"not installed: {error.hint}"
+    return f"failed: {error.what}" if isinstance(error, HagoError) else f"failed: {error!r}"
+
+
+def _is_json(value: Any) -> bool:
+    return not (isinstance(value, float) and not np.isfinite(value))

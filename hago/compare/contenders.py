@@ -1,0 +1,49 @@
+"""The six usual rows of a comparison: TVM, ONNX Runtime and OpenVINO, each on the float and the QDQ model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+
+from ..runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
+from ..runners.onnx_io import ModelLike
+from .comparison import Contender
+
+# What hago.compile is, as far as a contender needs it.
+Compile = Callable[..., Any]
+
+
+def usual_contenders(
+    model: ModelLike,
+    qdq: onnx.ModelProto,
+    *,
+    compile: Compile,
+    hw: Any = "auto",
+    batch: int = 1,
+    threads: int = 1,
+) -> list[Contender]:
+    """TVM float32 and quantized, then ONNX Runtime and OpenVINO float32 and int8.
+
+    The three engines are given the same float model, as the user's file has it, and the same QDQ model.
+    ``compile`` is ``hago.compile``.
+    """
+
+    def tvm(label: str, graph: ModelLike) -> Contender:
+        def opened() -> Runner:
+            return TvmRunner(compile(graph, hw=hw, batch=batch, threads=threads), name=label)
+
+        return Contender(label, opened)
+
+    def peer(label: str, engine: Callable[..., Runner], graph: ModelLike) -> Contender:
+        return Contender(label, lambda: engine(graph, threads, batch=batch, name=label))
+
+    return [
+        tvm("TVM float32", model),
+        tvm("TVM quantized", qdq),
+        peer("ONNX Runtime float32", OnnxRuntimeRunner, model),
+        peer("ONNX Runtime int8", OnnxRuntimeRunner, qdq),
+        peer("OpenVINO float32", OpenVinoRunner, model),
+        peer("OpenVINO int8", OpenVinoRunner, qdq),
+    ]

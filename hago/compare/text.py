@@ -1,0 +1,102 @@
+"""The cells of a comparison, for terminals and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ..measure.accuracy import Accuracy
+    from ..measure.latency import Latency
+    from .comparison import ComparisonRow
+
+_NOTHING = "–"
+
+
+def row_cells(row: ComparisonRow, baseline_measured: bool) -> list[str]:
+    """Label, latency, ratio, accuracy, change, size and note, as text."""
+    latency, accuracy = row.latency, row.accuracy
+    return [
+        row.label,
+        _NOTHING if latency is None else latency_text(latency),
+        _NOTHING if latency is None or not baseline_measured else ratio_text(latency),
+        _NOTHING if accuracy is None else accuracy_text(accuracy),
+        _NOTHING if accuracy is None or accuracy.change is None else change_text(accuracy),
+        size_text(row.size_bytes),
+        row.note or "",
+    ]
+
+
+def latency_text(latency: Latency) -> str:
+    """``1.23 ms [1.20, 1.27]``, or in microseconds below one millisecond."""
+    unit, factor = ("ms", 1e3) if latency.median_s >= 1e-3 else ("µs", 1e6)
+    median, low, high = (value * factor for value in (latency.median_s, latency.low_s, latency.high_s))
+    digits = 2 if median < 10 else 1 if median < 100 else 0
+    return f"{median:.{digits}f} {unit} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def ratio_text(latency: Latency) -> str:
+    """``0.52 [0.50, 0.53]``; the baseline's own is 1."""
+    if latency.ratio_low == latency.ratio == latency.ratio_high == 1.0:
+        return "1"
+    return f"{latency.ratio:.2f} [{latency.ratio_low:.2f}, {latency.ratio_high:.2f}]"
+
+
+def accuracy_text(accuracy: Accuracy) -> str:
+    """``87.4 % [85.3, 89.3]`` for shares, else four digits."""
+    if is_share(accuracy):
+        return f"{accuracy.value * 100:.1f} % [{accuracy.low * 100:.1f}, {accuracy.high * 100:.1f}]"
+    return f"{accuracy.value:.4g} [{accuracy.low:.4g}, {accuracy.high:.4g}]"
+
+
+def change_text(accuracy: Accuracy) -> str:
+    """``-0.3 points [-1.1, +0.5], p = 0.45`` for shares, else four digits."""
+    change, low, high = accuracy.change, accuracy.change_low, accuracy.change_high
+    if change is None or low is None or high is None:
+        return _NOTHING
+    if not is_share(accuracy):
+        return f"{change:+.4g} [{low:+.4g}, {high:+.4g}]"
+    p_value = "" if accuracy.p_value is None else f", p = {accuracy.p_value:.2g}"
+    return f"{change * 100:+.1f} points [{low * 100:+.1f}, {high * 100:+.1f}]{p_value}"
+
+
+def size_text(size_bytes: int | None) -> str:
+    """``268 kB``, in powers of 1000."""
+    if size_bytes is None:
+        return _NOTHING
+    for unit, factor in (("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.3g} {unit}"
+    return f"{size_bytes} B"
+
+
+def is_share(accuracy: Accuracy) -> bool:
+    """Whether the value is a share of samples that were right."""
+    seen = accuracy.scores[~np.isnan(accuracy.scores)]
+    return bool(np.isin(seen, (0.0, 1.0)).all())
+
+
+def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str, caption: str) -> Table:
+    """The table for a terminal; empty columns are left out."""
+    table = Table(title=title or None, caption=caption, caption_justify="left", title_justify="left")
+    kept = _kept_columns(header, rows)
+    for i in kept:
+        table.add_column(header[i], justify="left" if i in (0, len(header) - 1) else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(row[i].replace("[", r"\[") for i in kept))
+    return table
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The table for a page; empty columns are left out."""
+    kept = _kept_columns(header, rows)
+    lines = [[header[i] for i in kept], ["---" if i == 0 else "---:" for i in kept]]
+    lines += [[row[i].replace("|", r"\|").replace("\n", " ") for i in kept] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _kept_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [i for i in range(len(header)) if i == 0 or any(row[i] not in ("", _NOTHING) for row in rows)]

@@ -1,0 +1,212 @@
+"""Lowered graph -> artifact: a small VM executable that calls kernels from the cache.
+
+Every kernel is compiled by itself, once; a candidate of a search is then only a new list of calls, and
+building it takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tvm
+from tvm.target import Target
+
+from .. import kernels  # noqa: F401 - registers the emitters
+from ..errors import BuildError, HagoError
+from ..files import hash_bytes
+from ..kernels.base import EMITTERS, ISAS, Isa, KernelCall, NodeView, TensorType
+from ..kernels.fallback import emit_fallback
+from ..kernels.fusion import fuse_elementwise
+from ..lower.graph import LoweredGraph, Node
+from ..runtime.artifact import FORMAT, Artifact
+from ..runtime.threads import default_threads
+from .built import Built
+from .cache import KernelCache
+from .executable import executable, symbol
+
+if TYPE_CHECKING:
+    from ..spec import HardwareSpec
+
+_ALIASES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a program: a kernel call, or a tensor seen in another shape."""
+
+    output: tuple[str, ...]
+    inputs: tuple[str | np.ndarray, ...]
+    key: str | None = None  # None: an alias of the only input
+    call: KernelCall | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """What an artifact executes: steps over named tensors with static types."""
+
+    steps: tuple[Step, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    types: Mapping[str, TensorType]
+    constants: Mapping[str, np.ndarray]
+
+
+def build(
+    lowered: LoweredGraph,
+    spec: HardwareSpec,
+    *,
+    threads: int = 1,
+    cache: KernelCache | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Artifact:
+    """Compiles what is not in the cache yet, and puts the calls together.
+
+    ``progress`` hears how many of the missing kernels are compiled. Raises BuildError, and
+    UnsupportedOpError for an operator that neither Hago nor TVM knows.
+    """
+    started = time.perf_counter()
+    cache = cache if cache is not None else KernelCache()
+    isa, target = isa_of(spec), Target(dict(spec.target))
+    program = emit(lowered, isa, threads, spec)
+    modules = compile_missing(program, isa, target, threads, cache, progress)
+    linked = executable(program)
+    for kernel in modules.values():
+        linked.mod.import_module(kernel)
+    built = Built(program, modules, target, isa, cache, threads, time.perf_counter() - started)
+    return Artifact(linked.mod, _describe(program, spec, threads), built)
+
+
+def _describe(program: Program, spec: HardwareSpec, threads: int) -> dict[str, Any]:
+    """What the artifact says of itself: as JSON in the saved file."""
+
+    def infos(names: tuple[str, ...]) -> list[dict[str, Any]]:
+        types = ((name, program.types[name]) for name in names)
+        return [{"name": name, "dtype": t.dtype, "shape": list(t.shape)} for name, t in types]
+
+    arrays = {id(i): i for step in program.steps for i in step.inputs if isinstance(i, np.ndarray)}
+    return {
+        "format": FORMAT,
+        "inputs": infos(program.inputs),
+        "outputs": infos(program.outputs),
+        "threads": threads,
+        "hw": spec.name,
+        "cpu_features": list(getattr(spec, "cpu_features", ())),
+        "size_bytes": sum(array.nbytes for array in arrays.values()),
+    }
+
+
+def isa_of(spec: HardwareSpec) -> Isa:
+    """The instruction set that the kernels of this spec are written for. Raises BuildError."""
+    name = spec.kernels
+    if name is None or name not in ISAS:
+        raise BuildError(
+            f"there are no kernels for this hardware yet (have: {', '.join(ISAS)})",
+            where=f"hardware {spec.name!r}",
+            hint="`hago hw list` shows for which hardware code can be made",
+        )
+    return ISAS[name]
+
+
+def emit(lowered: LoweredGraph, isa: Isa, threads: int, spec: HardwareSpec) -> Program:
+    """Turns every node into kernel calls."""
+    lowered = fuse_elementwise(lowered)
+    types = {name: TensorType(_physical(t.dtype), tuple(t.shape)) for name, t in lowered.types.items()}
+    constants = {name: _as_physical(array) for name, array in lowered.constants.items()}
+    steps: list[Step] = []
+    target_key = json.dumps(dict(spec.target), sort_keys=True)
+    for node in lowered.nodes:
+        if node.is_onnx(*_ALIASES):
+            steps.append(Step(node.outputs[:1], node.inputs[:1]))
+            continue
+        for call in _emit_node(node, isa, types, constants):
+            types.update({k: TensorType(_physical(t.dtype), t.shape) for k, t in call.temporaries.items()})
+            inputs = tuple(constants.get(i, i) if isinstance(i, str) else i for i in call.inputs)
+            key = _key(call, inputs, types, f"{isa!r} {target_key} {threads}")
+            steps.append(Step(call.outputs, inputs, key, call))
+    return Program(tuple(steps), lowered.inputs, lowered.outputs, types, constants)
+
+
+def _key(call: KernelCall, inputs: Sequence[str | np.ndarray], types: Mapping[str, TensorType], where: str) -> str:
+    """What the code depends on: template, parameters, instruction set, target, and the types it is called with."""
+    template = f"{call.template.__module__}.{call.template.__qualname__}"
+    kinds = [
+        (types[i].dtype, types[i].shape) if isinstance(i, str) else (i.dtype.str, i.shape)
+        for i in (*inputs, *call.outputs)
+    ]
+    return hash_bytes(template, repr(call.params), repr(kinds), where)[:32]
+
+
+def _emit_node(
+    node: Node, isa: Isa, types: Mapping[str, TensorType], constants: Mapping[str, np.ndarray]
+) -> list[KernelCall]:
+    view = NodeView(
+        node.name, node.op, node.domain, node.inputs, node.outputs, node.attrs, types, constants, node.layer
+    )
+    emitter = EMITTERS.get((node.domain, node.op), emit_fallback)
+    try:
+        return list(emitter(view, isa))
+    except HagoError:
+        raise
+    except Exception as error:
+        raise BuildError(
+            f"no kernel could be made: {type(error).__name__}: {error}",
+            where=f"node {node.name!r} ({node.op})",
+        ) from error
+
+
+def compile_missing(
+    program: Program,
+    isa: Isa,
+    target: Target,
+    threads: int,
+    cache: KernelCache,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Key -> loaded module, for all kernels of the program; those missing are compiled side by side."""
+    calls = {step.key: step.call for step in program.steps if step.key is not None and step.call is not None}
+    found = {key: cache.get(key) for key in calls}
+    missing = [key for key, module in found.items() if module is None]
+    if not missing:
+        return found
+
+    def compiled(key: str) -> Any:
+        return _compiled(key, calls[key], isa, target, threads, cache)
+
+    with ThreadPoolExecutor(min(len(missing), default_threads())) as pool:
+        try:
+            for done, (key, module) in enumerate(zip(missing, pool.map(compiled, missing), strict=True)):
+                found[key] = module
+                if progress is not None:
+                    progress(done + 1, len(missing))
+        except BaseException:  # one failed, or Ctrl-C: what was not begun need not be
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return found
+
+
+def _compiled(key: str, call: KernelCall, isa: Isa, target: Target, threads: int, cache: KernelCache) -> Any:
+    """The kernel's module, compiled and kept."""
+    try:
+        function = call.template(call.params, isa, threads).with_attr("global_symbol", symbol(key))
+        compiled = tvm.compile(tvm.IRModule({symbol(key): function}), target=target)
+    except HagoError:
+        raise
+    except Exception as error:
+        raise BuildError(f"kernel {call.family} does not compile: {error}", where=f"layer {call.layer!r}") from error
+    about = {"family": call.family, "params": repr(call.params), "isa": isa.name, "threads": threads}
+    return cache.put(key, compiled.mod, about)
+
+
+def _physical(dtype: str) -> str:
+    """bfloat16 is carried as its bits: TVM's own code generation does not keep it."""
+    return "uint16" if dtype == "bfloat16" else dtype
+
+
+def _as_physical(array: np.ndarray) -> np.ndarray:
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array

@@ -1,0 +1,137 @@
+"""What only the machine that compiled a network can do with it: save it, and time its kernels."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tvm
+
+from ..errors import BuildError, StorageError
+from ..files import require_space
+from ..kernels.base import Isa, TensorType
+from ..measure.environment import read_environment
+from ..runtime.seal import seal
+from .cache import KernelCache
+from .executable import executable, symbol
+from .linker import link, linker
+
+if TYPE_CHECKING:
+    from .build import Program
+
+
+@dataclass(frozen=True)
+class Built:
+    """The program behind an artifact and where its kernels are."""
+
+    program: Program
+    modules: Mapping[str, Any]
+    target: Any
+    isa: Isa
+    cache: KernelCache
+    threads: int
+    build_s: float
+
+    def export(self, path: Path, meta: Mapping[str, Any]) -> None:
+        """Links kernels, constants and program into one shared object."""
+        command = linker()
+        if command is None:
+            raise BuildError(
+                "a linker is needed to save a network, and none was found",
+                where=str(path),
+                hint="install one (Debian: apt install binutils; anywhere: pip install ziglang)",
+            )
+        linked = executable(self.program, json.dumps(dict(meta)).encode())
+        objects = self._objects()
+        for key, path_of_object in objects.items():
+            library = tvm.runtime.load_static_library(str(path_of_object), [symbol(key)])
+            linked.mod.import_module(library)
+        # Weights and kernels, once in what LLVM writes on the way and once in the result.
+        size = int(meta["size_bytes"]) + sum(item.stat().st_size for item in objects.values())
+        temporary = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="hago-") as place:
+                require_space(place, 2 * size + (1 << 20))
+                require_space(path.parent, size + (1 << 18))
+                handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".so")
+                os.close(handle)
+                linked.export_library(temporary, fcompile=_Linker(_triple(self.target)), workspace_dir=place)
+            seal(temporary)
+            os.chmod(temporary, 0o755)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise StorageError(
+                f"cannot be written: {error.strerror}", where=str(path), hint="free some space or choose another folder"
+            ) from error
+        finally:
+            if temporary is not None and os.path.exists(temporary):
+                os.unlink(temporary)
+
+    def _objects(self) -> dict[str, Path]:
+        """Key -> object file of every kernel; what the cache has lost since is compiled again."""
+        from .build import compile_missing
+
+        lost = [key for key in self.modules if self.cache.object_file(key) is None]
+        for key in lost:
+            self.cache.forget(key)
+        if lost:
+            compile_missing(self.program, self.isa, self.target, self.threads, self.cache)
+        found = {key: self.cache.object_file(key) for key in self.modules}
+        if None in found.values():
+            raise StorageError(
+                "the kernel cache loses what is written to it",
+                where=str(self.cache.folder),
+                hint="is somebody clearing it?",
+            )
+        return {key: path for key, path in found.items() if path is not None}
+
+    def kernel_times(self, repeats: int) -> list[tuple[str | None, str, float]]:
+        """Times every kernel by itself on zeros; what the cache remembers is not measured again."""
+        processor, measured = read_environment().cpu, dict[str, float]()
+        found: list[tuple[str | None, str, float]] = []
+        for step in self.program.steps:
+            if step.key is None or step.call is None:
+                continue
+            seconds = measured.get(step.key) or self.cache.time_s(step.key, processor)
+            if seconds is None:
+                seconds = self._time(symbol(step.key), step, repeats)
+                self.cache.remember_time(step.key, processor, seconds)
+            measured[step.key] = seconds
+            found.append((step.call.layer, step.call.family, seconds))
+        return found
+
+    def _time(self, name: str, step: Any, repeats: int) -> float:
+        types = self.program.types
+        kinds = [_type(item, types) for item in (*step.inputs, *step.output)]
+        tensors = [tvm.runtime.tensor(np.zeros(kind.shape, kind.dtype)) for kind in kinds]
+        evaluator = self.modules[step.key].time_evaluator(name, tvm.cpu(), repeat=repeats, min_repeat_ms=1)
+        # The least of several: what else runs on the machine only ever adds to it.
+        return float(np.min(evaluator(*tensors).results))
+
+
+def _type(item: str | np.ndarray, types: Mapping[str, TensorType]) -> TensorType:
+    return types[item] if isinstance(item, str) else TensorType(item.dtype.name, item.shape)
+
+
+def _triple(target: Any) -> str:
+    return str(target.attrs.get("mtriple", "x86_64-linux-gnu"))
+
+
+class _Linker:
+    """How TVM's export is told to link: it wants a callable that also knows the target."""
+
+    def __init__(self, triple: str) -> None:
+        self._triple = triple
+
+    def get_target_triple(self) -> str:
+        return self._triple
+
+    def __call__(self, target: str, objects: list[str], **_: Any) -> None:
+        link([Path(name) for name in objects], Path(target))

@@ -1,0 +1,241 @@
+"""Compiled kernels, kept on disk across runs.
+
+    folder/VERSION/KEY.o      the object, for linking into an exported model
+    folder/VERSION/KEY.so     the same, ready to load
+    folder/VERSION/KEY.json   what it is, and its measured time on each processor
+
+KEY is a hash of everything the code depends on; VERSION of the TVM version and the templates' source.
+Files appear whole, by renaming: any number of processes may share a folder. Whoever can write to it can
+run code, as with any compiler cache, so a folder that others can write to is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from ..errors import StorageError
+from ..files import hash_bytes, write_atomic
+from ..runtime.seal import is_sealed, seal
+from .linker import link, linker, object_code
+
+_BUILDING = ".building-"
+_HARDLY_ANY_SPACE = 1 << 20  # bytes
+
+
+def default_folder() -> Path:
+    """``$XDG_CACHE_HOME/hago``, or ``~/.cache/hago``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "hago"
+
+
+@cache
+def template_version() -> str:
+    """TVM's version and a hash of the templates' source: what compiled code is only good for."""
+    sources = sorted((Path(__file__).parent.parent / "kernels").glob("*.py"))
+    digest = hash_bytes(*(path.read_bytes() for path in sources))
+    return f"tvm-{version('apache-tvm')}-{digest[:12]}"
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """What `hago cache info` tells."""
+
+    folder: Path
+    version: str
+    kernels: int
+    bytes: int
+    stale_kernels: int
+    stale_bytes: int
+
+
+class KernelCache:
+    """Kernels in a folder (made when first written to), and those this process has loaded."""
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        self.root = Path(folder) if folder is not None else default_folder()
+        self.folder = self.root / template_version()
+        self._loaded: dict[str, Any] = {}
+        self._times: dict[str, dict[str, float]] = {}
+        self._lock = Lock()
+        self._checked = False
+
+    def get(self, key: str) -> Any | None:
+        """The loaded module of a kernel, or None where it has to be compiled first."""
+        with self._lock:
+            if key in self._loaded:
+                return self._loaded[key]
+        path = self.folder / f"{key}.so"
+        if not path.is_file():
+            return None
+        self._check_owner()
+        if not _whole(path):  # damaged: compiled again
+            return None
+        import tvm  # only here: reading the cache's size must not load a compiler
+
+        try:
+            module = tvm.runtime.load_module(str(path))
+        except Exception as error:
+            # A file that does not load is compiled again rather than reported.
+            del error
+            path.unlink(missing_ok=True)
+            return None
+        with self._lock:
+            return self._loaded.setdefault(key, module)
+
+    def put(self, key: str, module: Any, about: dict[str, Any]) -> Any:
+        """Keeps a compiled LLVM module; returns what is to be run.
+
+        Where the machine has no linker, the module itself is kept, in memory, for this process. Raises
+        StorageError where the folder cannot be written to.
+        """
+        runnable = module
+        if linker() is not None:
+            try:
+                self._write(key, module, about)
+            except FileNotFoundError:  # somebody cleared the cache meanwhile
+                self._write(key, module, about)
+            import tvm
+
+            runnable = tvm.runtime.load_module(str(self.folder / f"{key}.so"))
+        with self._lock:
+            return self._loaded.setdefault(key, runnable)
+
+    def _write(self, key: str, module: Any, about: dict[str, Any]) -> None:
+        self._make_folder()
+        try:
+            with tempfile.TemporaryDirectory(prefix=_BUILDING, dir=self.folder) as place:
+                objects, shared = Path(place) / "kernel.o", Path(place) / "kernel.so"
+                objects.write_bytes(object_code(module))
+                link([objects], shared)
+                seal(objects)
+                seal(shared)
+                write_atomic(self.folder / f"{key}.json", json.dumps(about, sort_keys=True))
+                os.replace(objects, self.folder / f"{key}.o")
+                os.replace(shared, self.folder / f"{key}.so")
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            # LLVM and the linker have words of their own for a full disk.
+            full = not isinstance(error, OSError) and _is_full(self.folder)
+            if not full and not isinstance(error, (OSError, StorageError)):
+                raise
+            reason = os.strerror(errno.ENOSPC) if full else getattr(error, "strerror", None) or error
+            raise StorageError(
+                f"the kernel cache cannot be written: {reason}",
+                where=str(self.folder),
+                hint="free some space, or name another folder with cache=... (--cache)",
+            ) from error
+
+    def object_file(self, key: str) -> Path | None:
+        """The object of a kernel, for linking it into a model; None where it is not there, or damaged."""
+        path = self.folder / f"{key}.o"
+        return path if path.is_file() and _whole(path) else None
+
+    def forget(self, key: str) -> None:
+        """Takes a kernel out, on disk and in memory, so that it is compiled again."""
+        with self._lock:
+            self._loaded.pop(key, None)
+        for suffix in (".so", ".o"):
+            (self.folder / f"{key}{suffix}").unlink(missing_ok=True)
+
+    def time_s(self, key: str, processor: str) -> float | None:
+        """The kernel's remembered time on this processor, in seconds."""
+        if key not in self._times:
+            try:
+                about = json.loads((self.folder / f"{key}.json").read_text())
+                self._times[key] = {str(k): float(v) for k, v in about.get("times_s", {}).items()}
+            except (OSError, ValueError, AttributeError):
+                self._times[key] = {}
+        return self._times[key].get(processor)
+
+    def remember_time(self, key: str, processor: str, seconds: float) -> None:
+        """Keeps a measured time beside the kernel; where that cannot be written, in memory alone."""
+        self.time_s(key, processor)
+        self._times[key][processor] = seconds
+        path = self.folder / f"{key}.json"
+        try:
+            about = json.loads(path.read_text())
+            write_atomic(path, json.dumps({**about, "times_s": self._times[key]}, sort_keys=True))
+        except (OSError, ValueError, TypeError, StorageError):
+            return
+
+    def info(self) -> CacheInfo:
+        """Counts kernels and bytes, those of other versions apart."""
+        here = others = here_bytes = other_bytes = 0
+        for path in self.root.glob("tvm-*/*"):
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:  # another process has just moved it to its place
+                continue
+            if path.parent == self.folder:
+                here, here_bytes = here + (path.suffix == ".so"), here_bytes + size
+            else:
+                others, other_bytes = others + (path.suffix == ".so"), other_bytes + size
+        return CacheInfo(self.root, self.folder.name, here, here_bytes, others, other_bytes)
+
+    def clear(self, stale_only: bool = False) -> CacheInfo:
+        """Deletes all kernels (or those of other versions); returns what there was."""
+        before = self.info()
+        for folder in self.root.glob("tvm-*"):
+            if folder.is_dir() and not (stale_only and folder == self.folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        return before
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StorageError(
+                f"the kernel cache cannot be made: {error.strerror}",
+                where=str(self.folder),
+                hint="name another folder with cache=... (--cache)",
+            ) from error
+        if not self._checked:
+            self._check_owner()
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Removes what processes that were killed left half built, an hour ago or earlier."""
+        for path in self.folder.glob(f"{_BUILDING}*"):
+            with suppress(OSError):
+                if path.stat().st_mtime < time.time() - 3600:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def _check_owner(self) -> None:
+        if self._checked:
+            return
+        about = self.folder.stat()
+        if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or about.st_uid not in (os.getuid(), 0):
+            raise StorageError(
+                "the kernel cache holds code that will be run, and others can write to it",
+                where=str(self.folder),
+                hint="chmod go-w the folder, or name another with cache=... (--cache)",
+            )
+        self._checked = True
+
+
+def _whole(path: Path) -> bool:
+    try:
+        return is_sealed(path)
+    except OSError:  # cleared by another process meanwhile
+        return False
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < _HARDLY_ANY_SPACE
+    except OSError:
+        return False

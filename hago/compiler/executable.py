@@ -1,0 +1,247 @@
+"""Program -> VM executable: the instructions that allocate, and call one kernel after another.
+
+The instructions are emitted as they are. Relax's passes would arrive at the same list, but take tens of
+milliseconds for what is known already: every type is static, every call is a kernel's.
+
+Tensors between the kernels share a few blocks of memory, whose plan is made here; outputs have memory of
+their own, since they outlive the call.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tvm
+import tvm_ffi
+from tvm.relax.exec_builder import ExecBuilder
+from tvm_ffi import Shape
+
+from ..kernels.base import TensorType
+
+if TYPE_CHECKING:
+    from .build import Program
+
+_ALIGN = 64  # bytes: a cache line, and the widest vector
+
+
+def symbol(key: str) -> str:
+    """The name that a kernel has inside its module."""
+    return f"hago_{key}"
+
+
+def executable(program: Program, meta: bytes = b"") -> Any:
+    """An executable whose ``main`` runs the program; with ``meta``, ``hago_meta`` returns those bytes."""
+    builder = ExecBuilder()
+    writer = _Writer(builder, program)
+    with builder.function("main", len(program.inputs), [_identifier(name) for name in program.inputs]):
+        writer.main()
+    if meta:
+        with builder.function("hago_meta", 0, []):
+            builder.emit_call("vm.builtin.copy", [tvm.runtime.tensor(np.frombuffer(meta, np.uint8))], builder.r(0))
+            builder.emit_ret(builder.r(0))
+    return builder.get()
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Which blocks of memory there are (``sizes``, bytes), and which tensor lies in which.
+
+    ``roots`` tells of every tensor that a step makes whose memory it is: its own, but for aliases.
+    """
+
+    sizes: tuple[int, ...]
+    blocks: Mapping[str, int]
+    roots: Mapping[str, str]
+
+
+def plan_memory(program: Program) -> MemoryPlan:
+    """Gives every tensor between the kernels a block that nothing else needs at the time.
+
+    A kernel takes tensors that start where their block starts, so a block holds one tensor at a time. Outputs,
+    inputs and constants lie elsewhere.
+    """
+    roots: dict[str, str] = {}
+    last: dict[str, int] = {}  # what a kernel makes -> the last step that needs it
+    for i, step in enumerate(program.steps):
+        used = [roots.get(item, item) for item in step.inputs if isinstance(item, str)]
+        last.update({root: i for root in used if root in last})
+        for name in step.output:
+            if step.key is None and used:
+                roots[name] = used[0]
+            else:
+                roots[name], last[name] = name, i
+    outputs = {roots.get(name, name) for name in program.outputs}
+    sizes: list[int] = []
+    blocks: dict[str, int] = {}
+    free: list[int] = []
+    for i, step in enumerate(program.steps):
+        made = [name for name in step.output if roots[name] == name and name not in outputs]
+        for name in made:
+            size = _nbytes(program.types[name])
+            if free:  # the least that is large enough, or else the largest, which then grows
+                block = min(free, key=lambda b: (sizes[b] < size, abs(sizes[b] - size)))
+                free.remove(block)
+                sizes[block] = max(sizes[block], size)
+            else:
+                block = len(sizes)
+                sizes.append(size)
+            blocks[name] = block
+        needed = {roots.get(item, item) for item in step.inputs if isinstance(item, str)} | set(made)
+        free += [blocks[name] for name in sorted(needed) if name in blocks and last[name] == i]
+    return MemoryPlan(tuple(sizes), blocks, roots)
+
+
+class _Writer:
+    """Emits ``main``."""
+
+    def __init__(self, builder: ExecBuilder, program: Program) -> None:
+        self.builder, self.program = builder, program
+        self.plan = plan_memory(program)
+        self.blocks: list[int] = []
+        self.at: dict[str, int] = {name: builder.r(i) for i, name in enumerate(program.inputs)}
+        self._registers = len(program.inputs)
+        self._constants: dict[Any, int] = {}
+
+    def main(self) -> None:
+        program, builder = self.program, self.builder
+        self.device, self.scope = builder.imm(0), self._object("global")
+        self.bytes = self._object(tvm.DataType("uint8"))
+        for name in program.inputs:
+            self._check(name)
+        self.blocks = [self._storage(size) for size in self.plan.sizes]
+        for step in program.steps:
+            if step.key is None:
+                self._alias(step.output[0], step.inputs[0])
+                continue
+            for name in step.output:
+                self._allocate(name)
+            arguments = [self._value(item) for item in step.inputs] + [self.at[name] for name in step.output]
+            builder.emit_call(symbol(step.key), arguments)
+        outputs = [self._output(name) for name in program.outputs]
+        result = self._register()
+        builder.emit_call("vm.builtin.make_tuple", outputs, result)
+        builder.emit_ret(result)
+
+    def _check(self, name: str) -> None:
+        """Kernels trust shapes and types: what a caller passes is checked once, here."""
+        kind = self.program.types[name]
+        about = self._object(f"input {name!r} must be {kind.dtype} of shape {list(kind.shape)}")
+        rank = self.builder.imm(len(kind.shape))
+        self.builder.emit_call("vm.builtin.check_tensor_info", [self.at[name], rank, self._dtype(kind), about])
+        equals = [code for size in kind.shape for code in (self.builder.imm(0), self.builder.imm(size))]
+        arguments = [self.at[name], self.builder.void_arg(), rank, *equals, about]
+        self.builder.emit_call("vm.builtin.match_shape", arguments)
+
+    def _allocate(self, name: str) -> None:
+        block = self.plan.blocks.get(name)
+        storage = self._storage(_nbytes(self.program.types[name])) if block is None else self.blocks[block]
+        self._tensor(name, storage)
+
+    def _alias(self, name: str, source: str | np.ndarray) -> None:
+        block = self.plan.blocks.get(self.plan.roots[name])
+        if block is not None:
+            self._tensor(name, self.blocks[block])
+            return
+        register, shape = self._register(), self._object(Shape(self.program.types[name].shape))
+        self.builder.emit_call("vm.builtin.reshape", [self._value(source), shape], register)
+        self.at[name] = register
+
+    def _tensor(self, name: str, storage: int) -> None:
+        kind = self.program.types[name]
+        self.at[name] = self._register()
+        start = self.builder.imm(0)
+        arguments = [storage, start, self._object(Shape(kind.shape)), self._dtype(kind)]
+        self.builder.emit_call("vm.builtin.alloc_tensor", arguments, self.at[name])
+
+    def _storage(self, nbytes: int) -> int:
+        register = self._register()
+        arguments = [
+            self.builder.vm_state(),
+            self._object(Shape((max(nbytes, 1),))),
+            self.device,
+            self.bytes,
+            self.scope,
+        ]
+        self.builder.emit_call("vm.builtin.alloc_storage", arguments, register)
+        return register
+
+    def _output(self, name: str) -> int:
+        if name in self.at and name not in self.program.inputs:
+            return self.at[name]
+        register = self._register()  # of an input or a constant, a copy
+        self.builder.emit_call("vm.builtin.copy", [self._value(name)], register)
+        return register
+
+    def _value(self, item: str | np.ndarray) -> int:
+        if isinstance(item, str) and item in self.at:
+            return self.at[item]
+        array = self.program.constants[item] if isinstance(item, str) else item
+        if id(array) not in self._constants:
+            self._constants[id(array)] = self.builder.convert_constant(_SHARED.tensor(array))
+        return self._constants[id(array)]
+
+    def _dtype(self, kind: TensorType) -> int:
+        return self._object(tvm.DataType(kind.dtype))
+
+    def _object(self, value: Any) -> int:
+        """A shape, type or text in the constant pool, once."""
+        key = (type(value).__name__, tuple(value) if isinstance(value, Shape) else str(value))
+        if key not in self._constants:
+            self._constants[key] = self.builder.convert_constant(value)
+        return self._constants[key]
+
+    def _register(self) -> int:
+        self._registers += 1
+        return self.builder.r(self._registers - 1)
+
+
+def _nbytes(kind: TensorType) -> int:
+    """Bytes in memory, whole cache lines."""
+    size = kind.size * (1 if kind.dtype == "bool" else np.dtype(kind.dtype).itemsize)
+    return -(-size // _ALIGN) * _ALIGN
+
+
+_SHARED_BYTES = 1 << 29
+
+
+class _Shared:
+    """Read-only arrays (packed weights, scales) as TVM tensors, copied once for all candidates."""
+
+    def __init__(self) -> None:
+        # The array is kept beside its tensor: its id is its own only while it lives.
+        self._kept: OrderedDict[int, tuple[np.ndarray, Any]] = OrderedDict()
+        self._nbytes = 0
+
+    def tensor(self, array: np.ndarray) -> Any:
+        if array.flags.writeable:
+            return _copied(array)
+        if id(array) not in self._kept:
+            self._kept[id(array)] = (array, _copied(array))
+            self._nbytes += array.nbytes
+            while self._nbytes > _SHARED_BYTES and len(self._kept) > 1:
+                _, (oldest, _) = self._kept.popitem(last=False)
+                self._nbytes -= oldest.nbytes
+        self._kept.move_to_end(id(array))
+        return self._kept[id(array)][1]
+
+
+def _copied(array: np.ndarray) -> Any:
+    """A TVM tensor of its own: `tvm.runtime.tensor`, seven times faster for small arrays."""
+    if array.dtype == bool or not array.size:
+        return tvm.runtime.tensor(np.asarray(array, order="C"))
+    memory = np.empty(array.nbytes + _ALIGN, np.uint8)
+    start = -memory.ctypes.data % _ALIGN
+    place = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    place[...] = array
+    return tvm_ffi.from_dlpack(place)
+
+
+_SHARED = _Shared()
+
+
+def _identifier(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name) or "x"

@@ -1,0 +1,152 @@
+"""Reading npz and npy files of any size, and never running code: object arrays (pickle) are refused."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ..errors import DataError, StorageError
+from .sources import MEMORY_BYTES, Array
+
+_LOCAL_HEADER = struct.Struct("<26xHH")
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    NotImplementedError,
+    struct.error,
+)
+
+
+class NpzFile(Mapping[str, Array]):
+    """The arrays of an npz file, by name, each read when first asked for.
+
+    Stored members are mapped into memory; compressed ones are unpacked into memory, or into a nameless
+    temporary file where they are large. Raises DataError where the file is broken, cut off, or holds
+    Python objects.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                members = archive.infolist()
+        except (*_BROKEN, OSError) as error:
+            raise _broken(str(self.path), error) from error
+        self._members = {m.filename[:-4]: m for m in members if m.filename.endswith(".npy")}
+        self._arrays: dict[str, Array] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._members
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._arrays:
+            member, where = self._members[name], f"{self.path}[{name}]"
+            try:
+                self._arrays[name] = self._load(member, where)
+            except (*_BROKEN, OSError) as error:
+                raise _broken(where, error) from error
+        return self._arrays[name]
+
+    def _load(self, member: zipfile.ZipInfo, where: str) -> Array:
+        with zipfile.ZipFile(self.path) as archive, archive.open(member) as stream:
+            shape, fortran, dtype = _read_header(stream, where)
+            header_bytes = stream.tell()
+            data_bytes = math.prod(shape) * dtype.itemsize
+            if member.file_size - header_bytes < data_bytes:
+                raise EOFError(f"{data_bytes} bytes announced, {member.file_size - header_bytes} there")
+            if member.compress_type == zipfile.ZIP_STORED and data_bytes:
+                offset = self._data_offset(member) + header_bytes
+                return _map(self.path, offset, shape, fortran, dtype)
+            if data_bytes <= MEMORY_BYTES:
+                flat: Array = np.frombuffer(stream.read(data_bytes), dtype)
+                return flat.reshape(shape, order="F" if fortran else "C")
+            return _unpack(stream, shape, fortran, dtype, where)
+
+    def _data_offset(self, member: zipfile.ZipInfo) -> int:
+        """Where a stored member's bytes begin; its local header may differ in length from the central one."""
+        with self.path.open("rb") as file:
+            file.seek(member.header_offset)
+            name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        return member.header_offset + _LOCAL_HEADER.size + int(name_bytes) + int(extra_bytes)
+
+
+def open_npy(path: str | os.PathLike[str]) -> Array:
+    """The array of a .npy file, mapped into memory. Raises DataError as NpzFile does."""
+    where = str(path)
+    try:
+        with Path(path).open("rb") as file:
+            shape, fortran, dtype = _read_header(file, where)
+            offset = file.tell()
+        if math.prod(shape) == 0:
+            return np.empty(shape, dtype)
+        return _map(Path(path), offset, shape, fortran, dtype)
+    except (*_BROKEN, OSError) as error:
+        raise _broken(where, error) from error
+
+
+def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"npy format {version} is not one of plain arrays")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    if dtype.hasobject:
+        raise DataError(
+            "holds Python objects, which only pickle can read, and pickle can run any code",
+            where=where,
+            hint="store plain numeric arrays; samples of different shapes cannot share one array",
+        )
+    return shape, fortran, dtype
+
+
+def _map(path: Path, offset: int, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> Array:
+    if path.stat().st_size < offset + math.prod(shape) * dtype.itemsize:
+        raise EOFError("the file ends before its array does")
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C")
+
+
+def _unpack(stream: IO[bytes], shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any], where: str) -> Array:
+    needed = math.prod(shape) * dtype.itemsize
+    file = tempfile.TemporaryFile(prefix="hago-samples-")  # noqa: SIM115 - the memory map keeps it
+    try:
+        if needed > shutil.disk_usage(tempfile.gettempdir()).free:
+            raise OSError(f"{needed >> 20} MiB needed")
+        shutil.copyfileobj(stream, file, 1 << 22)
+        file.flush()
+    except OSError as error:
+        raise StorageError(
+            f"cannot be unpacked into the temporary folder {tempfile.gettempdir()}: {error}",
+            where=where,
+            hint="store it with numpy.savez (not compressed), or set TMPDIR to a larger disk",
+        ) from error
+    if file.tell() < needed:
+        raise EOFError("the data end before the array does")
+    return np.memmap(file, dtype=dtype, mode="r", shape=shape, order="F" if fortran else "C")
+
+
+def _broken(where: str, error: BaseException) -> DataError:
+    reason = str(error) or type(error).__name__
+    return DataError(
+        f"is not a whole npz or npy file: {reason}",
+        where=where,
+        hint="it may be cut off: copy or write it again (numpy.savez)",
+    )

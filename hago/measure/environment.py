@@ -1,0 +1,158 @@
+"""Where and with what something was measured. No host name, user name or path is in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..files import hash_bytes
+
+# The features that decide which kernels run, of x86 (as /proc/cpuinfo names them) and of AArch64.
+FEATURES = (
+    "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
+    "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
+    "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2",
+)  # fmt: skip
+PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnxruntime", "openvino", "nncf", "optuna")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Machine and software. ``caches`` maps "L1d", "L2", "L3" to bytes of one instance of each.
+
+    ``cpus`` are the CPUs this process may run on; ``load`` is the 1-minute load average when it was read, of
+    ``cores`` in all. ``governor``, ``llvm`` and ``load`` are None where the system does not tell.
+    """
+
+    cpu: str
+    architecture: str
+    cores: int
+    cpus: tuple[int, ...]
+    features: tuple[str, ...]
+    caches: Mapping[str, int]
+    governor: str | None
+    load: float | None
+    system: str
+    python: str
+    llvm: str | None
+    packages: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "caches": dict(self.caches), "packages": dict(self.packages)}
+
+    def key(self) -> str:
+        """A short hash of what stays: measurements of one key can be laid side by side.
+
+        The load is left out, and LLVM, which TVM's version implies and which only a loaded compiler tells.
+        """
+        stable = replace(self, load=None, llvm=None).to_dict()
+        return hash_bytes(json.dumps(stable, sort_keys=True))[:16]
+
+    def sentence(self) -> str:
+        """One line for a report: CPU, cores, threads, versions."""
+        threads = "" if self.threads is None else f", {self.threads} thread{'s' if self.threads != 1 else ''} used"
+        tvm = self.packages.get("apache-tvm", "absent")
+        return (
+            f"{self.cpu} ({len(self.cpus)} of {self.cores} cores{threads}), {self.system}, "
+            f"Python {self.python}, TVM {tvm}, LLVM {self.llvm or 'absent'}"
+        )
+
+
+def read_environment(threads: int | None = None) -> Environment:
+    """What this process runs on, now; ``threads`` is how many the measurements were given."""
+    names = _cpuinfo()
+    flags = set(names.get("flags", names.get("Features", "")).split())
+    return Environment(
+        cpu=_cpu_name(names),
+        architecture=platform.machine(),
+        cores=os.cpu_count() or 1,
+        cpus=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (),
+        features=tuple(name for name in FEATURES if name in flags),
+        caches=_caches(),
+        governor=_read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        load=_load(),
+        system=f"{platform.system()} {_release()}".strip(),
+        python=platform.python_version(),
+        llvm=_llvm(),
+        packages=_versions(),
+        threads=threads,
+    )
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The fields of the first CPU in /proc/cpuinfo; empty where there is none."""
+    fields: dict[str, str] = {}
+    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+        name, found, value = line.partition(":")
+        if found:
+            fields.setdefault(name.strip(), value.strip())
+    return fields
+
+
+def _cpu_name(names: Mapping[str, str]) -> str:
+    """The model's name with family and model number, since virtual machines shorten it to "AMD EPYC"."""
+    name = names.get("model name") or platform.processor() or platform.machine()
+    numbers = [f"{k} {names[key]}" for k, key in (("family", "cpu family"), ("model", "model")) if key in names]
+    return f"{name} ({', '.join(numbers)})" if numbers else name
+
+
+def _release() -> str:
+    """The kernel's version numbers alone: what follows them is often the name of somebody's build."""
+    found = re.match(r"\d+(\.\d+)*", platform.release())
+    return found.group() if found else ""
+
+
+def _caches() -> dict[str, int]:
+    caches: dict[str, int] = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        kind, level, size = (_read(index / name) for name in ("type", "level", "size"))
+        if kind in ("Data", "Unified") and level and size and size[:-1].isdigit():
+            unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(size[-1], 0)
+            caches[f"L{level}d" if kind == "Data" else f"L{level}"] = int(size[:-1]) * unit
+    return caches
+
+
+def _load() -> float | None:
+    try:
+        return round(os.getloadavg()[0], 2)
+    except OSError:
+        return None
+
+
+def _llvm() -> str | None:
+    """The version of the LLVM inside TVM, where the compiler is loaded (the runtime alone has none)."""
+    tvm = sys.modules.get("tvm")
+    if tvm is None:
+        return None
+    try:
+        major = tvm.target.codegen.llvm_version_major(allow_none=True)
+    except Exception:  # not worth a failed measurement, whatever the wheel lacks
+        return None
+    return None if major is None else str(major)
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,83 @@
+"""Running a runner so that whatever goes wrong on the device is a MeasureError with its reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import HagoError, MeasureError
+
+if TYPE_CHECKING:
+    from ..data import Samples
+    from ..runners import Runner
+
+
+@contextmanager
+def kept_affinity() -> Iterator[None]:
+    """Gives the calling thread back the CPUs it may run on.
+
+    TVM binds the thread that first runs something on several threads to one CPU, for good; all threads that
+    another engine then starts would inherit that and share this CPU.
+    """
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.sched_setaffinity(0, before)
+
+
+def call(runner: Runner, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """``runner.run``, with any failure as a MeasureError whose ``where`` is the runner's name."""
+    try:
+        return runner.run(feeds)
+    except HagoError as error:
+        if isinstance(error, MeasureError) and error.where == runner.name:
+            raise
+        raise MeasureError(error.what, where=runner.name, hint=error.hint) from error
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+        raise MeasureError(f"the run failed: {type(error).__name__}: {reason}", where=runner.name) from error
+
+
+def run_batch(runner: Runner, feeds: Mapping[str, NDArray[Any]], n: int) -> list[NDArray[Any]]:
+    """Outputs for ``n`` samples, at most the runner's batch; what is missing is padded with the last sample.
+
+    Raises MeasureError when the run fails or the outputs are not ``n`` samples of numbers.
+    """
+    batch = batch_of(runner)
+    if n < batch:
+        feeds = {name: np.concatenate([x, np.repeat(x[-1:], batch - n, axis=0)]) for name, x in feeds.items()}
+    outputs = []
+    for i, output in enumerate(call(runner, feeds)):
+        if output.ndim == 0 or output.shape[0] != batch:
+            raise MeasureError(
+                f"output {i} must hold {batch} samples along its first axis, its shape is {output.shape}",
+                where=runner.name,
+            )
+        kept = output[:n]
+        if kept.dtype.kind == "f" and np.isnan(kept).any():
+            raise MeasureError(f"output {i} holds NaN", where=runner.name)
+        outputs.append(kept)
+    return outputs
+
+
+def batch_of(runner: Runner) -> int:
+    """How many samples one call of the runner takes."""
+    shape = runner.inputs[0].shape if runner.inputs else ()
+    return int(shape[0]) if shape else 1
+
+
+def collect_outputs(runner: Runner, samples: Samples) -> list[NDArray[Any]]:
+    """Every output of ``runner`` on all samples, each ``[n, ...]``, in the order of the samples."""
+    batch = batch_of(runner)
+    parts: list[list[NDArray[Any]]] = []
+    for start in range(0, len(samples), batch):
+        end = min(start + batch, len(samples))
+        parts.append(run_batch(runner, samples.batch(start, end), end - start))
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]

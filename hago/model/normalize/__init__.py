@@ -1,0 +1,123 @@
+"""From any ONNX model to one written in one way: ``normalize``.
+
+read      bytes -> ModelProto
+check     the ONNX standard, operators, finite weights
+prepare   static inputs, standard operators, opset 21, named nodes
+shapes    shape inference
+half      float16 read as float32
+constants folding, decided branches
+simplify  operators that do nothing; clamps; arithmetic with constants
+canonical explicit padding, Gemm as x @ W.T + b, one output per node
+affine    BatchNormalization and other per-channel scales into the weights
+patterns  GELU, hard-swish, layer normalization
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx
+import onnx_ir as ir
+
+from ...errors import ModelError
+from .affine import fold_affine
+from .canonical import canonicalize
+from .check import check_numbers
+from .constants import check_inference_mode, fold_all
+from .edit import QUANTIZE_OPS, Editor, constant, dims
+from .half import widen
+from .patterns import recognise
+from .prepare import InputShapes, prepare
+from .read import content_hash, read_proto
+from .shapes import infer, require_static
+from .simplify import simplify
+
+_MAX_ROUNDS = 100
+
+
+def normalize(
+    source: onnx.ModelProto, where: str, batch: int, input_shapes: InputShapes | None = None
+) -> tuple[onnx.ModelProto, int]:
+    """The normalized form of a checked model, and its batch. Raises ModelError.
+
+    It computes the same function (to float32 rounding), has the same inputs and outputs by name, static
+    shapes throughout, and nodes with unique names that are those of the source.
+    """
+    proto, actual = prepare(source, where, batch, input_shapes)
+    model = ir.from_proto(proto)
+    graph = model.graph
+    infer(graph, where)
+    if widen(graph):
+        for value in [v for n in graph.all_nodes() for v in n.outputs]:
+            value.type = None
+    fold_all(graph, where)
+    require_static(graph, where)
+    check_inference_mode(graph, where)
+    for _ in range(_MAX_ROUNDS):
+        editor = Editor(graph)
+        simplify(editor)
+        canonicalize(editor)
+        fold_affine(editor)
+        recognise(editor)
+        editor.drop_unused_initializers()
+        if not editor.changed:
+            break
+        fold_all(graph, where)
+    _unshare_weights(Editor(graph))
+    _drop_dead(Editor(graph))
+    infer(graph, where)
+    require_static(graph, where)
+    return _finish(model, where), actual
+
+
+def is_quantized(proto: onnx.ModelProto) -> bool:
+    """Whether the model holds quantized (QDQ) or bfloat16 tensors already."""
+    bfloat16 = onnx.TensorProto.BFLOAT16
+    return any(
+        n.op_type in QUANTIZE_OPS
+        or (n.op_type == "Cast" and any(a.name == "to" and a.i == bfloat16 for a in n.attribute))
+        for n in proto.graph.node
+    )
+
+
+def _unshare_weights(editor: Editor) -> None:
+    """Gives every layer weights of its own, so that each can be quantized in its own way."""
+    taken: Counter[str] = Counter()
+    for node in editor.nodes("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        for index, value in enumerate(node.inputs[1:], start=1):
+            array = constant(value)
+            if array is None or value is None or value.name is None:
+                continue
+            taken[value.name] += 1
+            if taken[value.name] > 1:
+                editor.set_input(node, index, editor.initializer(array, f"{node.name}_{value.name}"))
+
+
+def _drop_dead(editor: Editor) -> None:
+    for node in reversed(editor.nodes()):
+        editor.discard(node)
+    editor.drop_unused_initializers()
+
+
+def _finish(model: ir.Model, where: str) -> onnx.ModelProto:
+    for node in model.graph:
+        kept = {k: v for k, v in node.metadata_props.items() if k == "hago.layer"}
+        node.metadata_props.clear()
+        node.metadata_props.update(kept)
+        node.doc_string = None
+    proto = ir.to_proto(model)
+    for field in ("metadata_props", "doc_string", "producer_version"):
+        proto.ClearField(field)
+    proto.producer_name = "hago"
+    try:
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(
+            f"normalizing it made an invalid graph, which is a fault of Hago's: {str(error)[:300]}",
+            where=where,
+        ) from error
+    check_numbers(proto, where)
+    return proto
+
+
+__all__ = ["InputShapes", "content_hash", "dims", "is_quantized", "normalize", "read_proto"]

@@ -1,0 +1,240 @@
+"""From a checked model to one with static inputs, the standard operators alone, and opset 21."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx
+from onnx import inliner, version_converter
+
+from ...errors import ModelError
+from .check import default_opset, light, walk
+
+OPSET = 21
+IR_VERSION = 10
+BATCH = -1  # in a given input shape: the batch asked for
+
+InputShapes = Mapping[str, Sequence[int | None]]
+
+
+def prepare(
+    source: onnx.ModelProto, where: str, batch: int, input_shapes: InputShapes | None
+) -> tuple[onnx.ModelProto, int]:
+    """A model at opset 21 with static inputs and named nodes, and its batch. Raises ModelError."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(source)
+    _drop_hidden_inputs(proto)
+    if proto.functions:
+        proto = inliner.inline_local_functions(proto)
+    _standard_domain(proto)
+    name_nodes(proto.graph)
+    actual = fix_inputs(proto, where, batch, input_shapes)
+    return to_opset(proto, where), actual
+
+
+def _drop_hidden_inputs(proto: onnx.ModelProto) -> None:
+    # Before IR 4 every initializer was listed as an input too (one a user could override).
+    held = {t.name for t in proto.graph.initializer}
+    inputs = [i for i in proto.graph.input if i.name not in held]
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+    proto.ir_version = IR_VERSION
+
+
+def _standard_domain(proto: onnx.ModelProto) -> None:
+    """Moves ONNX Runtime's own Quantize/DequantizeLinear, the same operators, into the standard domain."""
+    for node in walk(proto.graph.node):
+        if node.domain in ("ai.onnx", "com.microsoft"):
+            node.domain = ""
+    version = default_opset(proto, proto.graph.name)
+    del proto.opset_import[:]
+    proto.opset_import.append(onnx.helper.make_opsetid("", version))
+
+
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Gives every node a unique name: its own, or that of its first output."""
+    taken: set[str] = set()
+    nodes = list(walk(graph.node))
+    for node in nodes:
+        if not node.name or node.name in taken:
+            node.name = ""
+        taken.add(node.name)
+    for node in nodes:
+        if not node.name:
+            hint = next((o for o in node.output if o), node.op_type)
+            name, i = hint, 0
+            while name in taken:
+                i += 1
+                name = f"{hint}_{i}"
+            node.name = name
+            taken.add(name)
+
+
+def fix_inputs(proto: onnx.ModelProto, where: str, batch: int, input_shapes: InputShapes | None) -> int:
+    """Makes every input static and forgets all other shapes; returns the batch that the model now has.
+
+    The first dimension of an input is its batch when it is dynamic, and so is every other dimension with
+    the same symbol. A model whose inputs are static keeps them; asking it for another batch than 1 or its
+    own is an error. ``input_shapes`` gives whole shapes, -1 or None standing for the batch.
+    """
+    graph = proto.graph
+    if batch < 1:
+        raise ModelError(f"batch must be at least 1, not {batch}", where=where)
+    unknown = set(input_shapes or {}) - {i.name for i in graph.input}
+    if unknown:
+        raise ModelError(
+            f"input_shapes names {sorted(unknown)}, which the model does not have",
+            where=where,
+            hint=f"its inputs are {[i.name for i in graph.input]}",
+        )
+    symbols = set()
+    for info in graph.input:
+        if not info.type.HasField("tensor_type"):
+            raise ModelError("is not a tensor", where=f"{where}, input {info.name!r}")
+        shape = info.type.tensor_type.shape.dim
+        if shape and shape[0].dim_value <= 0 and shape[0].dim_param:
+            symbols.add(shape[0].dim_param)
+    for info in graph.input:
+        given = None if input_shapes is None else input_shapes.get(info.name)
+        _fix_one(info, where, batch, symbols, given)
+    first = graph.input[0].type.tensor_type.shape.dim if graph.input else []
+    actual = int(first[0].dim_value) if first else 1
+    if batch not in (1, actual):
+        raise ModelError(
+            f"the batch is fixed at {actual} inside the model, {batch} was asked for",
+            where=f"{where}, input {graph.input[0].name if graph.input else '(none)'!r}",
+            hint=f"ask for batch={actual}, or export the model with a dynamic batch",
+        )
+    for value in [*graph.value_info, *graph.output]:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    return actual
+
+
+def _fix_one(
+    info: onnx.ValueInfoProto, where: str, batch: int, symbols: set[str], given: Sequence[int | None] | None
+) -> None:
+    at = f"{where}, input {info.name!r}"
+    tensor = info.type.tensor_type
+    if given is not None:
+        wanted = [batch if d in (None, BATCH) else int(d) for d in given]  # type: ignore[arg-type]
+        if not tensor.HasField("shape"):
+            tensor.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in wanted)
+        declared = [d.dim_param or (d.dim_value if d.dim_value > 0 else "?") for d in tensor.shape.dim]
+        fits = len(wanted) == len(declared) and all(w > 0 for w in wanted)
+        if not fits or any(isinstance(d, int) and d != w for d, w in zip(declared, wanted, strict=True)):
+            raise ModelError(
+                f"the given shape {tuple(given)} does not fit the declared ({', '.join(map(str, declared))})",
+                where=at,
+                hint="give one positive number per dimension, -1 for the batch",
+            )
+        for dim, size in zip(tensor.shape.dim, wanted, strict=True):
+            dim.dim_value = size
+        return
+    if not tensor.HasField("shape"):
+        raise ModelError(
+            "its shape is unknown",
+            where=at,
+            hint=f'pass input_shapes={{"{info.name}": (-1, ...)}}, -1 for the batch',
+        )
+    for index, dim in enumerate(tensor.shape.dim):
+        if dim.dim_value > 0:
+            continue
+        if index == 0 or (dim.dim_param and dim.dim_param in symbols):
+            dim.dim_value = batch
+            continue
+        shown = [d.dim_param or str(d.dim_value if d.dim_value > 0 else "?") for d in tensor.shape.dim]
+        example = ["-1", *(s if s.isdigit() else "SIZE" for s in shown[1:])]
+        raise ModelError(
+            f"dimension {index} ({dim.dim_param or 'unnamed'}) is dynamic; only the batch may be "
+            f"(its shape is {', '.join(shown)})",
+            where=at,
+            hint=f'pass input_shapes={{"{info.name}": ({", ".join(example)})}}, or --input-shape '
+            f"{info.name}={','.join(example)}",
+        )
+
+
+def to_opset(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    """The same model at opset 21, node names kept. Raises ModelError when it cannot be told there."""
+    version = default_opset(proto, where)
+    if version > OPSET:
+        _check_backward(proto, where, version)
+    elif any(
+        onnx.defs.get_schema(n.op_type, version, "").since_version
+        != onnx.defs.get_schema(n.op_type, OPSET, "").since_version
+        for n in walk(proto.graph.node)
+        if onnx.defs.has(n.op_type, OPSET, "")
+    ):
+        proto = _convert(proto, where, version)
+    for node in walk(proto.graph.node):
+        if not onnx.defs.has(node.op_type, OPSET, ""):
+            raise ModelError(
+                f"operator {node.op_type} is gone from opset {OPSET} and could not be converted",
+                where=f"{where}, node {node.name!r}",
+                hint="export the model again at opset 17 or newer",
+            )
+    del proto.opset_import[:]
+    proto.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    proto.ir_version = IR_VERSION
+    return proto
+
+
+def _convert(proto: onnx.ModelProto, where: str, version: int) -> onnx.ModelProto:
+    slim, heavy = light(proto)
+    kept = {i.name for i in proto.graph.input}
+    try:
+        new = version_converter.convert_version(slim, OPSET)
+    except Exception as error:  # the converter raises RuntimeError and several of its own
+        raise ModelError(
+            f"cannot be converted from opset {version} to {OPSET}: {' '.join(str(error).split())[:300]}",
+            where=where,
+            hint="export the model again at opset 17 or 21",
+        ) from None
+    names = {o: n.name for n in walk(proto.graph.node) for o in n.output if o}
+    for node in walk(new.graph.node):
+        known = next((names[o] for o in node.output if o in names), None)
+        if known is not None:
+            node.name = known
+    name_nodes(new.graph)
+    inputs = [i for i in new.graph.input if i.name in kept]
+    del new.graph.input[:]
+    new.graph.input.extend(inputs)
+    new.graph.initializer.extend(heavy)
+    for value in [*new.graph.value_info, *new.graph.output]:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    return new
+
+
+def _check_backward(proto: onnx.ModelProto, where: str, version: int) -> None:
+    """A newer model may be read at opset 21 where its operators changed in the types they take alone."""
+    for node in walk(proto.graph.node):
+        new = onnx.defs.get_schema(node.op_type, version, "")
+        if new.since_version <= OPSET:
+            continue
+        old = onnx.defs.get_schema(node.op_type, OPSET, "") if onnx.defs.has(node.op_type, OPSET, "") else None
+        why = None
+        if old is None:
+            why = f"opset {OPSET} does not have it"
+        elif len(node.input) > old.max_input or len(node.output) > old.max_output:
+            why = "it uses an input or output that came later"
+        else:
+            for attribute in node.attribute:
+                known = old.attributes.get(attribute.name)
+                if known is None and attribute != new.attributes[attribute.name].default_value:
+                    why = f"it uses attribute {attribute.name!r}, which came later"
+            for name, held in old.attributes.items():
+                now = new.attributes.get(name)
+                if now is not None and now.default_value != held.default_value:
+                    why = f"the default of its attribute {name!r} changed"
+        if why:
+            raise ModelError(
+                f"operator {node.op_type} of opset {version} cannot be told at opset {OPSET}: {why}",
+                where=f"{where}, node {node.name!r}",
+                hint="export the model at opset 21",
+            )
+        for attribute in [a for a in node.attribute if a.name not in old.attributes]:  # type: ignore[union-attr]
+            node.attribute.remove(attribute)
+
+
+__all__ = ["IR_VERSION", "OPSET", "InputShapes", "fix_inputs", "name_nodes", "prepare", "to_opset"]

@@ -1,0 +1,258 @@
+"""A compiled network: what `hago.compile` returns and `hago.load` reads back.
+
+Running one needs TVM's runtime and numpy alone; only saving and profiling, on the machine that compiled
+it, reach for the compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from collections.abc import Collection, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tvm_ffi
+from tvm.runtime import cpu, tensor
+from tvm.runtime.vm import VirtualMachine
+
+from ..errors import BuildError, DataError, MeasureError
+from ..tensor import TensorInfo
+from .amx import allow_tiles
+from .seal import is_sealed
+from .threads import use_threads
+
+if TYPE_CHECKING:
+    from ..compiler.built import Built
+
+FORMAT = 1
+
+
+class Artifact:
+    """A compiled network with static shapes; call it with numpy arrays.
+
+    Not safe for use by several threads at once: its input buffers are its own.
+    """
+
+    def __init__(self, module: Any, meta: Mapping[str, Any], built: Built | None = None) -> None:
+        self._machine = VirtualMachine(module, cpu())
+        self._main = self._machine["main"]
+        self.meta = dict(meta)
+        self.input_info = tuple(TensorInfo(i["name"], i["dtype"], tuple(i["shape"])) for i in meta["inputs"])
+        self.output_info = tuple(TensorInfo(o["name"], o["dtype"], tuple(o["shape"])) for o in meta["outputs"])
+        self.threads = int(meta["threads"])
+        self._built = built
+        self._missing = missing_features(meta.get("cpu_features", ()))
+        self._buffers = [tensor(np.zeros(i.shape, i.dtype)) for i in self.input_info]
+        self._views = [_view(buffer, i) for buffer, i in zip(self._buffers, self.input_info, strict=True)]
+
+    @property
+    def batch(self) -> int:
+        """Samples that one call takes (the first dimension of the first input)."""
+        shape = self.input_info[0].shape if self.input_info else ()
+        return shape[0] if shape else 1
+
+    @property
+    def build_s(self) -> float:
+        """Seconds that building took: 0 for a loaded network."""
+        return self._built.build_s if self._built else 0.0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the constants (packed weights, biases, scales) that are deployed."""
+        return int(self.meta["size_bytes"])
+
+    def __call__(self, *arrays: Any, **named: Any) -> list[np.ndarray]:
+        """The outputs, in the model's order, for inputs given in order or by name.
+
+        Raises DataError where an input is missing or does not fit.
+        """
+        if len(arrays) == 1 and isinstance(arrays[0], Mapping):
+            named, arrays = {**arrays[0], **named}, ()
+        if len(arrays) > len(self.input_info):
+            raise DataError(f"the network takes {len(self.input_info)} inputs, {len(arrays)} were given")
+        feeds = {info.name: array for info, array in zip(self.input_info, arrays, strict=False)}
+        for name in feeds:
+            if name in named:
+                raise DataError(f"input {name!r} is given twice: by its place and by its name")
+        return self.run({**feeds, **named})
+
+    def run(self, feeds: Mapping[str, Any]) -> list[np.ndarray]:
+        """The outputs for inputs by name: float32 copies (or the model's own types).
+
+        Raises DataError for inputs that do not fit, MeasureError where this processor cannot run it.
+        """
+        if self._missing:
+            self._refuse()
+        if len(feeds) != len(self.input_info):
+            self._explain(feeds)
+        for info, view in zip(self.input_info, self._views, strict=True):
+            value = feeds.get(info.name)
+            if value is None or np.shape(value) != info.shape:
+                self._explain(feeds)
+            try:
+                np.copyto(view, np.asarray(value), casting="same_kind")
+            except TypeError as error:
+                found = np.asarray(value).dtype
+                raise DataError(f"must be {info.dtype}, not {found}", where=f"input {info.name!r}") from error
+        use_threads(self.threads)
+        try:
+            results = self._main(*self._buffers)
+        except Exception as error:
+            raise MeasureError(f"the network failed while running: {error}") from error
+        # Not result.numpy(): its copy takes longer than a small network. The memory is the caller's alone.
+        return [np.from_dlpack(result) for result in results]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one self-contained shared object, weights included, for `hago.load`.
+
+        Raises BuildError for a network that was itself loaded, or where no linker is found.
+        """
+        if self._built is None:
+            raise BuildError("this network was loaded from a file; copy that file instead")
+        self._built.export(Path(path), self.meta)
+
+    def kernel_times(self, repeats: int = 10) -> list[tuple[str | None, str, float]]:
+        """(layer, kernel family, seconds) of every kernel call in order, each measured by itself.
+
+        Times are remembered in the kernel cache. Raises BuildError for a loaded network.
+        """
+        if self._built is None:
+            raise BuildError("a loaded network does not know its kernels")
+        if self._missing:
+            self._refuse()
+        return self._built.kernel_times(repeats)
+
+    def layer_times(self) -> dict[str, float]:
+        """Seconds by layer; what belongs to no layer (layout changes, conversions) stands under ``""``."""
+        times: dict[str, float] = {}
+        for layer, _, seconds in self.kernel_times():
+            times[layer or ""] = times.get(layer or "", 0.0) + seconds
+        return times
+
+    def _refuse(self) -> None:
+        """An instruction that the processor does not have would end the whole process."""
+        raise MeasureError(
+            f"this processor lacks {', '.join(self._missing)}: the network is for another",
+            where=f"hardware {self.meta.get('hw')!r}",
+            hint="it can be saved and run there; `hago hw detect` names what fits here",
+        )
+
+    def _explain(self, feeds: Mapping[str, Any]) -> None:
+        wanted = {info.name: info for info in self.input_info}
+        for name in feeds:
+            if name not in wanted:
+                raise DataError(f"the network has no input {name!r}", hint=f"its inputs: {', '.join(wanted)}")
+        for name, info in wanted.items():
+            if name not in feeds:
+                raise DataError(f"input {name!r} is missing", hint=f"its inputs: {', '.join(wanted)}")
+            if np.shape(feeds[name]) != info.shape:
+                raise DataError(
+                    f"must have shape {list(info.shape)}, not {list(np.shape(feeds[name]))}",
+                    where=f"input {name!r}",
+                    hint="a compiled network has a fixed batch: compile with batch=... for another",
+                )
+
+
+def load(path: str | os.PathLike[str]) -> Artifact:
+    """Reads a network that `Artifact.save` wrote. Needs no compiler.
+
+    The file is machine code: load only what you trust. Raises BuildError where it is not such a file, or
+    was made for another processor.
+    """
+    where = str(path)
+    if not Path(path).is_file():
+        raise BuildError("no such file", where=where, hint="`hago tune` and `hago compile` write them (model.so)")
+    if not is_sealed(path):
+        raise BuildError(
+            "this is no compiled network of Hago's, or it was cut short or changed",
+            where=where,
+            hint="copy it again; `hago tune` and `hago compile` write them (model.so)",
+        )
+    try:
+        module = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")(_name_for_loader(path), "so")
+        machine = VirtualMachine(module, cpu())
+        meta = json.loads(machine["hago_meta"]().numpy().tobytes())
+    except Exception as error:
+        raise BuildError(
+            f"this is no compiled network, or none for this processor: {error}",
+            where=where,
+            hint="`hago tune` and `hago compile` write them (model.so)",
+        ) from error
+    if meta.get("format") != FORMAT:
+        raise BuildError(f"format {meta.get('format')} is not format {FORMAT}", where=where)
+    missing = missing_features(meta.get("cpu_features", ()))
+    if missing:
+        raise BuildError(
+            f"this processor lacks {', '.join(missing)}: the network was compiled for {meta.get('hw')}",
+            where=where,
+            hint="compile it for this one; `hago hw detect` names what fits here",
+        )
+    return Artifact(module, meta)
+
+
+_files_seen: dict[str, list[tuple[int, int, int]]] = {}
+
+
+def _name_for_loader(path: str | os.PathLike[str]) -> str:
+    """The path, spelled differently when the file was replaced since it was last loaded.
+
+    The system's loader compares names: it hands out the library it has, whatever the file holds by now.
+    """
+    absolute = os.path.abspath(path)
+    about = os.stat(absolute)
+    seen = _files_seen.setdefault(absolute, [])
+    file = (about.st_dev, about.st_ino, about.st_mtime_ns)
+    if file not in seen:
+        seen.append(file)
+    folder, name = os.path.split(absolute)
+    return os.path.join(folder, *["."] * seen.index(file), name)
+
+
+def missing_features(wanted: Collection[str]) -> list[str]:
+    """Those of the features (LLVM's names) that this process cannot use; none where it cannot be told.
+
+    AMX tiles are asked for on the way.
+    """
+    host = _host_features()
+    missing = [name for name in wanted if host and _linux_name(name) not in host]
+    tiles = [name for name in wanted if name.startswith("amx-") and name not in missing]
+    return missing if not tiles or allow_tiles() else missing + tiles
+
+
+@cache
+def _host_features() -> frozenset[str]:
+    """The processor's flags, as `_plain` spells them; empty where they cannot be read."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return frozenset(_plain(flag) for flag in line.partition(":")[2].split())
+
+
+_OTHER_NAMES = {"bmi": "bmi1", "lzcnt": "abm", "sha": "shani", "prfchw": "3dnowprefetch"}
+
+
+def _linux_name(feature: str) -> str:
+    """Linux's name of a feature that LLVM names, as `_plain` spells it."""
+    return _plain(_OTHER_NAMES.get(feature, feature))
+
+
+def _plain(feature: str) -> str:
+    """One spelling for LLVM's avx512vnni and Linux's avx512_vnni."""
+    return feature.replace("_", "").replace(".", "").replace("-", "")
+
+
+def _view(buffer: Any, info: TensorInfo) -> np.ndarray:
+    """The memory of a tensor as a numpy array, to copy into without going through a new tensor."""
+    dtype = np.dtype(info.dtype)
+    count = int(np.prod(info.shape, dtype=np.int64))
+    pointer = buffer.data_ptr() if hasattr(buffer, "data_ptr") else None
+    if pointer is None:
+        return np.from_dlpack(buffer)
+    memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(pointer)
+    return np.frombuffer(memory, dtype).reshape(info.shape)  # type: ignore[call-overload]

@@ -1,0 +1,33 @@
+"""When sums of integer products fit the type that holds them.
+
+Notation: a, w activation and weight as integers; z the activation's zero point; K the number of products
+that are summed; A, W the largest |a - z| and |w| that can occur.
+
+An accumulator of n bits is safe where K * A * W <= 2**(n-1) - 1. With z free in [qmin, qmax], A is
+qmax - qmin (255 for 8 asymmetric bits), while a symmetric type has z = 0 and A = qmax. The bias is
+added on top: shipped specs keep ``max_reduction`` at half of the bound, so that it has the other half.
+"""
+
+from __future__ import annotations
+
+from ..scheme import TensorScheme
+
+
+def largest(scheme: TensorScheme) -> int:
+    """A or W: the largest |q - zero_point| that the scheme can hold."""
+    return scheme.qmax if scheme.symmetric else scheme.qmax - scheme.qmin
+
+
+def accumulator_limit(activation: TensorScheme, weight: TensorScheme | None, bits: int) -> int:
+    """The largest K whose sum of products surely fits a signed accumulator of that many bits.
+
+    Without a weight (pooling) the terms are the activations themselves.
+    """
+    term = largest(activation) * (1 if weight is None else largest(weight))
+    return (2 ** (bits - 1) - 1) // term
+
+
+def partial_sum_range(activation: TensorScheme, weight: TensorScheme, terms: int) -> tuple[int, int]:
+    """Smallest and largest sum of ``terms`` products of the integers as stored (zero point still in)."""
+    corners = [a * w for a in (activation.qmin, activation.qmax) for w in (weight.qmin, weight.qmax)]
+    return terms * min(corners), terms * max(corners)

@@ -1,0 +1,117 @@
+"""What a hardware spec says, as frozen values. `hago.spec` loads and checks them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import SpecError
+from ..scheme import Granularity, TensorScheme
+
+OP_KINDS = (
+    "conv",
+    "depthwise_conv",
+    "fully_connected",
+    "matmul",  # two activations, as in attention
+    "add",
+    "mul",
+    "concat",
+    "max_pool",
+    "avg_pool",
+    "global_avg_pool",
+    "lookup",  # an activation function by table
+    "scale_shift",  # per-channel affine: a BatchNormalization that could not be folded
+    "resize",
+    "data_movement",
+)
+
+
+@dataclass(frozen=True)
+class OpChoice:
+    """One way in which the hardware can compute one kind of operation.
+
+    ``activation`` and ``weight`` are None where that operand is a float of type ``precision`` or does
+    not exist; ``weight`` is also None for the second activation of a matmul, which then has the scheme
+    of the first. ``accumulator`` is None where nothing is accumulated (copies, tables, maxima).
+    ``granularities`` are those of the weight's scales. ``saturates`` names the type in which partial
+    sums may saturate, or None where every sum is exact. ``requantize`` is the arithmetic that brings
+    an accumulator back to 8 bits: ``"float32"`` (one rounded multiplication) or ``"fixed_point"``
+    (integer multiplier and shift, Jacob et al. 2018). ``dot_width`` products are summed in one lane by
+    one ``instruction``, and up to ``max_reduction`` products are sure to fit the accumulator.
+    """
+
+    precision: str
+    activation: TensorScheme | None
+    weight: TensorScheme | None
+    accumulator: str | None
+    outputs: tuple[str, ...]
+    granularities: tuple[Granularity, ...]
+    saturates: str | None
+    requantize: str | None
+    instruction: str
+    dot_width: int = 1
+    max_reduction: int | None = None
+
+
+@dataclass(frozen=True)
+class HardwareSpec:
+    """One piece of hardware: its arithmetic per kind of operation, and the sizes that tiling wants.
+
+    ``target`` is the JSON form of the TVM target. ``kernels`` names the kernel family that code is
+    generated with, or is None where compiling comes later. ``cpu_features`` (LLVM's names) must all
+    be present on a host. Caches are those of ``device``: ``l1_bytes`` of one core's data (a GPU:
+    one multiprocessor's), ``l2_bytes`` as one core sees it, ``l3_bytes`` as shared, 0 where absent.
+    ``registers`` are vector registers of ``vector_bits`` each (a GPU: 32-bit registers of one
+    multiprocessor, and the width of a warp).
+    """
+
+    name: str
+    description: str
+    family: str
+    extends: str | None
+    device: str
+    target: dict[str, Any]
+    kernels: str | None
+    cpu_features: tuple[str, ...]
+    float_unit: bool
+    vector_bits: int
+    registers: int
+    cores: int
+    l1_bytes: int
+    l2_bytes: int
+    l3_bytes: int
+    ops: Mapping[str, tuple[OpChoice, ...]]
+    path: str = field(default="", compare=False)
+
+    @property
+    def kernels_available(self) -> bool:
+        """Whether a model can be compiled for it now; False: compiling for it comes later."""
+        return self.kernels is not None
+
+    @property
+    def isa(self) -> str:
+        """The kernel family, or the spec's own name where there is none yet."""
+        return self.kernels or self.name
+
+    def choices(self, kind: str) -> tuple[OpChoice, ...]:
+        """The ways to compute that kind of operation, fastest first.
+
+        float32 is the last wherever the hardware has floats. Empty where the hardware cannot do it
+        at all. Raises SpecError for a kind that is none of `OP_KINDS`.
+        """
+        if kind not in OP_KINDS:
+            raise SpecError(f"{kind!r} is no kind of operation", where=self.name, hint=f"known: {', '.join(OP_KINDS)}")
+        return self.ops.get(kind, ())
+
+    def find(self, kind: str, precision: str) -> OpChoice:
+        """The way to compute ``kind`` in that precision. Raises SpecError where it is not offered."""
+        offered = self.choices(kind)
+        for choice in offered:
+            if choice.precision == precision:
+                return choice
+        raise SpecError(
+            f"this hardware does not offer {kind} in {precision}",
+            where=self.name,
+            hint=f"it offers {', '.join(choice.precision for choice in offered) or 'nothing'}",
+        )
