@@ -17,7 +17,7 @@ from peaks import copy_bandwidth, dot_peak
 
 from hago.kernels.base import ISAS, Isa
 from hago.kernels.dense import DenseParams, dense, pack_channels, pack_weights
-from hago.kernels.depthwise import DepthwiseParams, depthwise, pack_depthwise_weights
+from hago.kernels.depthwise import DepthwiseParams, depthwise, pack_depthwise_channels, pack_depthwise_weights
 from hago.kernels.dot import DOTS
 from hago.kernels.epilogue import bounds, zeros
 from hago.kernels.jit import jit
@@ -78,10 +78,14 @@ def measure(name: str, params: Any, dot: str, isa: Isa) -> dict[str, Any]:
     p = replace(params, dot=dot, out="uint8" if kind.integer else "float32")
     thin = isinstance(p, DepthwiseParams)
     o = p.c if thin else p.o
+
+    def per_channel(values: np.ndarray) -> np.ndarray:
+        return pack_depthwise_channels(values, p, isa) if thin else pack_channels(values, 1, isa)
+
     if kind.integer:
         x = rng.integers(0, 256, (p.n, p.h, p.w, p.c)).astype(np.uint8)
         w = rng.integers(-63, 64, (o, *p.kernel, 1 if thin else p.c)).astype(np.int8)
-        numbers = [pack_channels(np.full(o, 1e-4, np.float32), 1, isa), zeros(7, 100), bounds(-100, 155)]
+        numbers = [per_channel(np.full(o, 1e-4, np.float32)), zeros(7, 100), bounds(-100, 155)]
         bias = np.zeros(o, np.int32)
     else:
         x = rng.standard_normal((p.n, p.h, p.w, p.c)).astype(np.float32)
@@ -92,7 +96,7 @@ def measure(name: str, params: Any, dot: str, isa: Isa) -> dict[str, Any]:
     packed = pack_depthwise_weights(w[..., 0], p, isa) if thin else pack_weights(w, p, isa)
     y = np.zeros((p.n, p.oh, p.ow, o), p.out)
     kernel = jit(depthwise if thin else tiled if kind.tiles else dense, p, isa)
-    seconds = kernel.time_s(x, packed, pack_channels(bias, 1, isa), *numbers, y)
+    seconds = kernel.time_s(x, packed, per_channel(bias), *numbers, y)
     moved = x.nbytes + packed.nbytes + y.nbytes
     best = moved / copy_bandwidth(moved // 2, isa) if thin else p.macs / dot_peak(dot, isa)
     return {

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hago.kernels import tiles
 from hago.kernels.base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa
 from hago.kernels.dense import DenseParams, Tile, choose_tile, dense, pack_channels, pack_weights
-from hago.kernels.depthwise import DepthwiseParams, depthwise, pack_depthwise_weights
+from hago.kernels.depthwise import DepthwiseParams, depthwise, pack_depthwise_channels, pack_depthwise_weights
 from hago.kernels.dot import DOTS, pairs_fit_int16
 from hago.kernels.epilogue import bounds, zeros
 from hago.kernels.jit import jit
@@ -242,7 +242,7 @@ def test_a_row_per_thread_gives_the_same_integers(isa: Isa, dot: str) -> None:
 @_quick
 @given(
     geometry=geometries(),
-    c=st.sampled_from([4, 5, 8, 16, 21, 40]),
+    c=st.sampled_from([4, 5, 8, 16, 21, 40, 64, 72, 131]),
     seed=st.integers(0, 99),
     extreme=st.booleans(),
 )
@@ -260,9 +260,10 @@ def test_integer_depthwise_is_bit_exact(
     as_dense = DenseParams(dot, "uint8", c=c, o=c, groups=c, **geometry)
     sums = zx * w.astype(np.int64).sum((1, 2))
     acc = convolve(x, w[..., None], as_dense, zx) + bias - sums
-    want = requantized(acc, scale, zy, 0, 255)
-    args = [x, pack_depthwise_weights(w, p, isa), pack_channels((bias - sums).astype(np.int32), 1, isa)]
-    args += [pack_channels(scale, 1, isa), zeros(zx, zy), bounds(-zy, 255 - zy)]
+    lo, hi = (0, 255) if seed % 2 else (5, 201)
+    want = requantized(acc, scale, zy, lo, hi)
+    args = [x, pack_depthwise_weights(w, p, isa), pack_depthwise_channels((bias - sums).astype(np.int32), p, isa)]
+    args += [pack_depthwise_channels(scale, p, isa), zeros(zx, zy), bounds(lo - zy, hi - zy)]
     got = np.zeros(want.shape, np.uint8)
     jit(depthwise, p, isa)(*args, got)
     np.testing.assert_array_equal(got, want)
@@ -295,7 +296,7 @@ def test_float_convolution_is_close(isa: Isa, geometry: dict[str, Any], c: int, 
     w = rng.standard_normal((thin.c, *p.kernel)).astype(np.float32)
     as_dense = replace(p, c=thin.c, o=thin.c, groups=thin.c)
     want = np.clip(convolve(x, w[..., None], as_dense, 0), 0, 6)
-    none = pack_channels(np.zeros(thin.c, np.float32), 1, isa)
+    none = pack_depthwise_channels(np.zeros(thin.c, np.float32), thin, isa)
     got = np.zeros(want.shape, np.float32)
     jit(depthwise, thin, isa)(x, pack_depthwise_weights(w, thin, isa), none, bounds(0, 6), got)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)

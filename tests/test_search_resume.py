@@ -78,7 +78,7 @@ class Interrupted(FakeEvaluator):
     def evaluate(self, strategy, *, stop_below=None, time_left_s=None):
         if len(self.evaluated) == 2:
             self.evaluated.append(strategy)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return super().evaluate(strategy)
 
 
@@ -96,7 +96,7 @@ def test_ctrl_c_gives_what_is_there_and_says_how_to_go_on(tmp_path, uninterrupte
 def test_a_second_ctrl_c_leaves_the_test_out(tmp_path):
     class Twice(Interrupted):
         def test(self, strategy):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             raise AssertionError("not reached")
 
     result = search(tmp_path, Twice(residual_space(), LOSSES))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 from dataclasses import replace
 
@@ -56,11 +55,11 @@ def test_standing_still_is_counted_from_the_last_gain():
 def test_ctrl_c_waits_while_something_is_written_down():
     interrupts = Interrupts()
     with interrupts.installed():
-        os.kill(os.getpid(), signal.SIGINT)  # kept
+        signal.raise_signal(signal.SIGINT)  # kept
         with pytest.raises(KeyboardInterrupt), interrupts.allowed():
             pytest.fail("the interrupt was waiting")
         with pytest.raises(KeyboardInterrupt), interrupts.allowed():
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         with interrupts.allowed():
             pass
 

@@ -12,7 +12,13 @@ import numpy as np
 from ..errors import BuildError
 from .base import EMITTERS, Isa, KernelCall, NodeView, TensorType, emits
 from .dense import DenseParams, dense, pack_channels, pack_weights, plan
-from .depthwise import MIN_CHANNELS, DepthwiseParams, depthwise, pack_depthwise_weights
+from .depthwise import (
+    MIN_CHANNELS,
+    DepthwiseParams,
+    depthwise,
+    pack_depthwise_channels,
+    pack_depthwise_weights,
+)
 from .dot import DOTS, pairs_fit_int16
 from .epilogue import bounds, zeros
 from .group_scales import spread_groups
@@ -85,7 +91,6 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
     fused = residual is not None and isinstance(p, DenseParams)
     if isinstance(p, DenseParams):
         p = replace(p, residual=fused)
-    groups = p.groups if isinstance(p, DenseParams) else 1
     channels = len(weights)
     zero_x, zero_y = int(attrs["x_zero_point"]), int(attrs.get("y_zero_point", 0))
     per_channel = sums.sum(-1)
@@ -107,8 +112,8 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
         limits = bounds(limits[0], limits[1], r_low, r_high, attrs["r_scale"])
         muls = int(attrs["y_mul"]), int(attrs["r_mul"])
         zero = zeros(zero_x, zero_y, int(attrs["r_zero_point"]), *muls, total)
-    inputs: list[Any] = [node.inputs[0], packed, pack_channels(bias.astype(np.int32), groups, isa)]
-    inputs += [pack_channels(scale, groups, isa), zero, limits]
+    inputs: list[Any] = [node.inputs[0], packed, _per_channel(bias.astype(np.int32), p, isa)]
+    inputs += [_per_channel(scale, p, isa), zero, limits]
     if multiplier is not None:
         inputs.append(_pack_multiplier(multiplier, p, isa))
     if fused:
@@ -167,15 +172,13 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
     residual = node.inputs[3] if len(node.inputs) > 3 and node.inputs[3] else None
     if weights.dtype == ml_dtypes.bfloat16:
         weights = weights.view(np.uint16)
-    groups = 1
     if isinstance(p, DenseParams):
         p = replace(p, residual=residual is not None)
         p = replace(p, dot=best_dot(p, isa))
-        groups = p.groups
     (packed,) = remembered(weights, (p, isa), lambda w: (_pack(w, p, isa),))
     bias = _bias(node, len(weights), np.float32)
     limits = bounds(node.attrs.get("act_lo", -np.inf), node.attrs.get("act_hi", np.inf))
-    inputs: list[Any] = [node.inputs[0], packed, pack_channels(bias, groups, isa), limits]
+    inputs: list[Any] = [node.inputs[0], packed, _per_channel(bias, p, isa), limits]
     if residual is not None:
         inputs.append(residual)
     activation = node.attrs.get("activation", "")
@@ -193,6 +196,13 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
 def _call(p: Params, node: NodeView, inputs: list[Any], output: str, temporaries: dict[str, TensorType]) -> KernelCall:
     template = depthwise if isinstance(p, DepthwiseParams) else tiled if DOTS[p.dot].tiles else dense
     return KernelCall(template.__name__, p, template, tuple(inputs), (output,), node.layer, temporaries)
+
+
+def _per_channel(values: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
+    """Values [O], such as the bias, in the order of the kernel's lanes."""
+    if isinstance(p, DenseParams):
+        return pack_channels(values, p.groups, isa)
+    return pack_depthwise_channels(values, p, isa)
 
 
 def _pack(weights: np.ndarray, p: Params, isa: Isa) -> np.ndarray:

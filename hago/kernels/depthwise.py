@@ -1,16 +1,21 @@
 """Depthwise convolution (one filter per channel), in integers and in floats.
 
-    x [N, H, W, C]   y [N, OH, OW, C]   L lanes = channels of one vector, CV = ceil(C / L) vectors,
-    KP kernel rows packed into one lane, KG = ceil(KH / KP), P pixels of a tile
+    x [N, H, W, C]   y [N, OH, OW, C]   L 32-bit lanes of one vector, KP kernel rows packed into one lane,
+    KG = ceil(KH / KP), S vectors of sums for one stretch of channels, CS = ceil(C / (S*L)) stretches
 
 Integers: the dot-product instructions add up KP neighbours within a lane, so KP *rows* of the image are
-interleaved, channel by channel, into one vector per image column; that vector serves all kernel columns
-it falls under. Floats: one fused multiply-add per tap.
+interleaved, channel by channel, and serve all kernel columns that they fall under. Where the result is bytes,
+a stretch of channels is a whole vector of bytes: two rounds of unpacking interleave four rows into S = 4
+vectors, and two rounds of packing undo the order of channels that this leaves behind (`channel_order`).
+Floats: one fused multiply-add per tap.
+
+Tiles inside the image are read from where they lie, and only those at its border are copied first, with padding;
+small images, which are mostly border, are copied whole.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,15 +23,17 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from .base import Isa
-from .dense import channel_starts, pack_channels
+from .dense import channel_starts
 from .dot import DOTS
 from .emit import argument, channel_start, flat, maybe_parallel, moved_back, vector_index
-from .epilogue import dequantize, requantize
+from .epilogue import dequantize, pack_bytes, requantize, round_to_int
 from .padding import padded_copy
 from .window import Window
 
 MIN_CHANNELS = 4  # the narrowest vector; thinner images take the dense template, group by group
 _MACS_WORTH_A_THREAD = 60_000
+_MOSTLY = 0.5  # share of tiles inside the image below which the whole image is copied, once
+_UNPACKED = 4  # vectors of sums that one vector of bytes becomes
 
 
 @dataclass(frozen=True)
@@ -49,97 +56,238 @@ class DepthwiseParams(Window):
         return self.n * self.oh * self.ow * self.c * self.kernel[0] * self.kernel[1]
 
 
+def fitted(p: DepthwiseParams, isa: Isa) -> tuple[Isa, int]:
+    """The instructions at the vector width that the channels fill, and S."""
+    if DOTS[p.dot].pack == _UNPACKED and p.out == "uint8" and p.c >= 16:
+        bits = isa.bits
+        while bits // 8 > p.c:
+            bits //= 2
+        return replace(isa, bits=bits), _UNPACKED
+    return isa.fit(p.c), 1
+
+
+def channel_order(p: DepthwiseParams, isa: Isa) -> np.ndarray:
+    """Channel of every lane [CS*S, L]; the last stretch is moved back to end with the channels."""
+    isa, stretch = fitted(p, isa)
+    lanes = isa.lanes
+    if stretch == 1:
+        return channel_starts(p.c, lanes)[:, None] + np.arange(lanes)
+    # Unpacking works within 128 bits: there, vector k of four holds channels 4k to 4k + 3 of 16.
+    part, lane = np.arange(_UNPACKED)[:, None], np.arange(lanes)
+    order = lane // 4 * 16 + part * 4 + lane % 4
+    return (channel_starts(p.c, stretch * lanes)[:, None, None] + order).reshape(-1, lanes)
+
+
+def pack_depthwise_channels(values: np.ndarray, p: DepthwiseParams, isa: Isa) -> np.ndarray:
+    """Per-channel values [C] -> [CS*S*L]."""
+    return np.ascontiguousarray(values[channel_order(p, isa)].reshape(-1))
+
+
 def pack_depthwise_weights(w: np.ndarray, p: DepthwiseParams, isa: Isa) -> np.ndarray:
-    """Weights [C, KH, KW] -> [CV, KG*KW, L*KP]; rows that are not there have zero weights."""
-    dot, isa = DOTS[p.dot], isa.fit(p.c)
+    """Weights [C, KH, KW] -> [CS*S, KG*KW, L*KP]; rows that are not there have zero weights."""
+    dot = DOTS[p.dot]
     kh, kw = p.kernel
     groups = -(-kh // dot.pack)
     w = np.pad(w.astype(dot.weight_numpy), [(0, 0), (0, groups * dot.pack - kh), (0, 0)])
-    index = channel_starts(p.c, isa.lanes)[:, None] + np.arange(isa.lanes)
-    packed = w.reshape(p.c, groups, dot.pack, kw)[index]  # [CV, L, KG, KP, KW]
+    index = channel_order(p, isa)
+    packed = w.reshape(p.c, groups, dot.pack, kw)[index]  # [CS*S, L, KG, KP, KW]
     packed = packed.transpose(0, 2, 4, 1, 3).reshape(len(index), groups * kw, -1)
     return np.ascontiguousarray(packed)
 
 
 def depthwise(p: DepthwiseParams, isa: Isa, threads: int) -> Any:
-    """The PrimFunc. Buffers: x, weights, bias [CV*L]; integers: scale [CV*L], zero; bounds; y (see dense.py)."""
-    dot, isa = DOTS[p.dot], isa.fit(p.c)
-    lanes, (kh, kw), (sh, sw), (dh, dw) = isa.lanes, p.kernel, p.strides, p.dilations
-    integer, groups = dot.integer, -(-kh // dot.pack)
-    vectors = -(-p.c // lanes)
-    line = (p.w + p.pads[1] + p.pads[3]) * p.c
-    height = p.h + p.pads[0] + p.pads[2]
-    pixels = min(p.ow, 8)
-    tiles = -(-p.ow // pixels)
-    chunks = threads if p.macs >= _MACS_WORTH_A_THREAD * threads else 1
-    acc_type = f"{'int32' if integer else 'float32'}x{lanes}"
+    """The PrimFunc. Buffers: x, weights, bias [CS*S*L]; integers: scale [CS*S*L], zero; bounds; y (see dense.py)."""
+    return _Depthwise(p, isa, threads).build()
 
-    def column(x: Any, at: Any, group: int) -> Any:
-        """KP rows of one column, interleaved; rows past the kernel have zero weights, so any row will do."""
-        rows = [min(group * dot.pack + k, kh - 1) for k in range(dot.pack)]
-        vectors = [x.vload([at + row * (dh * line)], f"{dot.x_type}x{lanes}") for row in rows]
-        if dot.pack == 1:
-            return vectors[0]
-        order = [k * lanes + i for i in range(lanes) for k in range(dot.pack)]
-        mixed = T.Shuffle(vectors, order)
-        if dot.widens:
-            return T.Cast(f"{dot.read_type}x{lanes * dot.pack}", mixed)
-        return T.reinterpret(f"int8x{lanes * dot.pack}", mixed)
 
-    def tile(x: Any, y: Any, buffers: Any, row: Any, t: Any, vector: Any) -> None:
-        weights, bias, scale, zero, bounds = buffers
-        pixel = moved_back(t, pixels, p.ow)
-        channel = channel_start(vector, p.c, lanes)
-        source = (row // p.oh * height + row % p.oh * sh) * line + pixel * (sw * p.c) + channel
-        source = T.bind(source + T.int32(0))
-        target = T.bind((row * p.ow + pixel) * p.c + channel + T.int32(0))
-        acc = T.alloc_buffer((pixels,), acc_type, scope="local")
-        for q in range(pixels):
-            T.buffer_store(acc, bias.vload([vector * lanes], acc_type), [q])
-        for group in range(groups):
-            taps = [T.bind(weights.vload([vector, group * kw + j, 0], dot.weight_type(lanes))) for j in range(kw)]
-            first_row = group * dot.pack * dh * line
-            for x_column in sorted({q * sw + j * dw for q in range(pixels) for j in range(kw)}):
-                base = source + x_column * p.c
-                value = T.bind(column(x, base, group) if dot.pack > 1 else x.vload([base + first_row], acc_type))
-                for q in range(pixels):
-                    j, rest = divmod(x_column - q * sw, dw)
-                    if rest == 0 and 0 <= j < kw:
-                        T.buffer_store(acc, dot.step(isa, acc[q], value, taps[j]), [q])
-        for q in range(pixels):
-            at = vector_index(target + q * p.c, lanes)
-            if not integer:
-                value = T.max(T.min(acc[q], T.broadcast(bounds[1], lanes)), T.broadcast(bounds[0], lanes))
-            elif p.out == "float32":
-                value = dequantize(isa, acc[q], scale.vload([vector * lanes], f"float32x{lanes}"), bounds[0], bounds[1])
+class _Depthwise:
+    """Emits one kernel."""
+
+    def __init__(self, p: DepthwiseParams, isa: Isa, threads: int) -> None:
+        self.p, self.dot = p, DOTS[p.dot]
+        self.isa, self.S = fitted(p, isa)
+        self.lanes = self.isa.lanes
+        self.stretches = -(-p.c // (self.S * self.lanes))
+        self.groups = -(-p.kernel[0] // self.dot.pack)
+        registers = 4 if self.isa.registers > 16 else 2
+        self.P = min(p.ow, 8 if self.S == 1 else registers)
+        self.tiles = -(-p.ow // self.P)
+        self.span = (self.P - 1) * p.strides[1] + (p.kernel[1] - 1) * p.dilations[1] + 1  # columns under a tile
+        self.chunks = threads if p.macs >= _MACS_WORTH_A_THREAD * threads else 1
+        self.acc_type = f"{'int32' if self.dot.integer else 'float32'}x{self.lanes}"
+
+        self.whole = any(p.pads) and self._inside() < _MOSTLY
+        # What a tile reads: the image, or the copy of it with padding around.
+        self.pads = (0, 0) if self.whole else p.pads[:2]
+        self.height = p.h + (p.pads[0] + p.pads[2] if self.whole else 0)
+        self.width = p.w + (p.pads[1] + p.pads[3] if self.whole else 0)
+
+    def _inside(self) -> float:
+        """Share of the tiles that lie inside the image."""
+        p = self.p
+        pixels = np.minimum(np.arange(self.tiles) * self.P, p.ow - self.P)
+        x = pixels * p.strides[1] - p.pads[1]
+        y = np.arange(p.oh) * p.strides[0] - p.pads[0]
+        reach = (p.kernel[0] - 1) * p.dilations[0]
+        return float(((x >= 0) & (x + self.span <= p.w)).mean() * ((y >= 0) & (y + reach < p.h)).mean())
+
+    def build(self) -> Any:
+        p, dot = self.p, self.dot
+        vectors = self.stretches * self.S
+        with IRBuilder() as builder, T.prim_func(s_tir=True):
+            T.func_name("kernel")
+            T.func_attr({"tirx.noalias": True})
+            source = argument("x", (p.n, p.h, p.w, p.c), dot.x_type)
+            weights = (vectors, self.groups * p.kernel[1], self.lanes * dot.pack)
+            self.weights = argument("w", weights, dot.weight_numpy.name)
+            channels = (vectors * self.lanes,)
+            self.bias = argument("bias", channels, "int32" if dot.integer else "float32")
+            if dot.integer:
+                self.scale = argument("scale", channels, "float32")
+                self.zero = argument("zero", (6,), "int32")
+            self.bounds = argument("bounds", (6,), "float32")
+            target = argument("y", (p.n, p.oh, p.ow, p.c), p.out)
+            self.x, self.y = flat(source), flat(target)
+            if self.whole:
+                pad = self.zero[0] if dot.integer else T.float32(0)
+                image, slack = (p.n, p.h, p.w, p.c), self.lanes * dot.pack
+                self.x = padded_copy(self.x, image, p.pads, dot.x_type, pad, slack, self.chunks)
+            with maybe_parallel(p.n * p.oh, self.chunks) as (at, end):
+                self.rows(at, end)
+        return builder.get()
+
+    def rows(self, at: Any, end: Any) -> None:
+        """All tiles of some rows: from the image itself, or from a copy with padding where they reach beyond it."""
+        p = self.p
+        (top, left), (kh, _), (sh, sw), (dh, _) = self.pads, p.kernel, p.strides, p.dilations
+        line = dh * self.width * p.c
+        padded = any(p.pads) and not self.whole
+        if padded:
+            self.copy = T.alloc_buffer((kh * self.span * p.c + self.lanes * self.dot.pack,), self.dot.x_type)
+        with T.serial(at, end) as row, T.serial(0, self.tiles) as t:
+            pixel = T.bind(moved_back(t, self.P, p.ow) + T.int32(0))
+            target = T.bind((row * p.ow + pixel) * p.c)
+            y, x = T.bind(row % p.oh * sh - top), T.bind(pixel * sw - left)
+            source = T.bind((row // p.oh * self.height + y) * (self.width * p.c) + x * p.c)
+            if not padded:
+                self.channels(self.x, source, line, target)
             else:
-                wide = requantize(isa, acc[q], scale.vload([vector * lanes], f"float32x{lanes}"), bounds[0], bounds[1])
-                value = T.Cast(f"uint8x{lanes}", wide + T.broadcast(zero[1], lanes))
-            T.buffer_store(y, value, [at])
+                inside = T.And(T.And(y >= 0, y + (kh - 1) * dh < p.h), T.And(x >= 0, x + self.span <= p.w))
+                with T.If(inside):
+                    with T.Then():
+                        self.channels(self.x, source, line, target)
+                    with T.Else():
+                        self.copy_tile(row // p.oh * (p.h * p.w * p.c), y, x)
+                        self.channels(self.copy, 0, self.span * p.c, target)
 
-    with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name("kernel")
-        T.func_attr({"tirx.noalias": True})
-        source = argument("x", (p.n, p.h, p.w, p.c), dot.x_type)
-        weights = argument("w", (vectors, groups * kw, lanes * dot.pack), dot.weight_numpy.name)
-        bias = argument("bias", (vectors * lanes,), "int32" if integer else "float32")
-        scale: Any = argument("scale", (vectors * lanes,), "float32") if integer else None
-        zero: Any = argument("zero", (6,), "int32") if integer else None
-        bounds = argument("bounds", (6,), "float32")
-        target = argument("y", (p.n, p.oh, p.ow, p.c), p.out)
-        x, y = flat(source), flat(target)
-        if any(p.pads):
-            pad = zero[0] if integer else T.float32(0)
-            x = padded_copy(x, (p.n, p.h, p.w, p.c), p.pads, dot.x_type, pad, lanes, chunks)
-        buffers = (weights, bias, scale, zero, bounds)
-        with (
-            maybe_parallel(p.n * p.oh, chunks) as (at, end),
-            T.serial(at, end) as row,
-            T.serial(0, vectors) as vector,
-            T.serial(0, tiles) as t,
-        ):
-            tile(x, y, buffers, row, t, vector)
-    return builder.get()
+    def copy_tile(self, image: Any, y: Any, x: Any) -> None:
+        """The pixels under one tile, row by row of the kernel, those outside the image filled with padding."""
+        p, dot = self.p, self.dot
+        value = T.bind(T.Cast(dot.x_type, self.zero[0] if dot.integer else T.float32(0)))
+        with T.serial(0, p.kernel[0]) as i, T.serial(0, self.span) as j:
+            at = T.bind((i * self.span + j) * p.c)
+            line, column = T.bind(y + i * p.dilations[0]), T.bind(x + j)
+            valid = T.And(T.And(line >= 0, line < p.h), T.And(column >= 0, column < p.w))
+            with T.If(valid):
+                with T.Then():
+                    source = T.bind(image + (line * p.w + column) * p.c)
+                    with T.serial(0, p.c) as k:
+                        T.buffer_store(self.copy, self.x[source + k], [at + k])
+                with T.Else(), T.serial(0, p.c) as k:
+                    T.buffer_store(self.copy, value, [at + k])
+
+    def channels(self, x: Any, source: Any, row: int, target: Any) -> None:
+        """All channels of one tile. ``row``: elements from one row of the kernel to the next."""
+        with T.serial(0, self.stretches) as stretch:
+            channel = channel_start(stretch, self.p.c, self.S * self.lanes)
+            self.tile(x, T.bind(source + channel), row, T.bind(target + channel), T.bind(stretch * self.S))
+
+    def tile(self, x: Any, source: Any, row: int, target: Any, first: Any) -> None:
+        p, dot, lanes = self.p, self.dot, self.lanes
+        (_, kw), (_, sw), (_, dw) = p.kernel, p.strides, p.dilations
+        acc = T.alloc_buffer((self.P * self.S,), self.acc_type, scope="local")
+        for s in range(self.S):
+            start = T.bind(self.bias.vload([(first + s) * lanes], self.acc_type))
+            for q in range(self.P):
+                T.buffer_store(acc, start, [q * self.S + s])
+        for group in range(self.groups):
+            for column in sorted({q * sw + j * dw for q in range(self.P) for j in range(kw)}):
+                parts = self.column(x, source + column * p.c, row, group)
+                for q in range(self.P):
+                    j, rest = divmod(column - q * sw, dw)
+                    if rest or not 0 <= j < kw:
+                        continue
+                    for s, part in enumerate(parts):
+                        tap = self.weights.vload([first + s, group * kw + j, 0], dot.weight_type(lanes))
+                        k = q * self.S + s
+                        T.buffer_store(acc, dot.step(self.isa, acc[k], part, tap), [k])
+        for q in range(self.P):
+            self.finish([acc[q * self.S + s] for s in range(self.S)], target + q * p.c, first)
+
+    def column(self, x: Any, at: Any, row: int, group: int) -> list[Any]:
+        """KP rows of one column, interleaved channel by channel: S vectors.
+
+        Rows past the kernel have zero weights, so any row will do.
+        """
+        dot, lanes, kh = self.dot, self.lanes, self.p.kernel[0]
+        wanted = [min(group * dot.pack + k, kh - 1) for k in range(dot.pack)]
+        count = lanes * self.S
+        loaded = {k: T.bind(x.vload([at + k * row], f"{dot.x_type}x{count}")) for k in sorted(set(wanted))}
+        rows = [loaded[k] for k in wanted]
+        if dot.pack == 1:
+            return rows
+        if self.S == _UNPACKED:
+            return [T.bind(T.reinterpret(f"int8x{count}", part)) for part in unpack_rows(rows, count)]
+        order = [k * lanes + i for i in range(lanes) for k in range(dot.pack)]
+        mixed = T.Shuffle(rows, order)
+        if dot.widens:
+            return [T.bind(T.Cast(f"{dot.read_type}x{lanes * dot.pack}", mixed))]
+        return [T.bind(T.reinterpret(f"int8x{lanes * dot.pack}", mixed))]
+
+    def finish(self, sums: list[Any], at: Any, first: Any) -> None:
+        """Epilogue and store of one pixel."""
+        p, isa, lanes, bounds = self.p, self.isa, self.lanes, self.bounds
+        place = [vector_index(at, lanes * self.S)]
+        if not self.dot.integer:
+            value = T.max(T.min(sums[0], T.broadcast(bounds[1], lanes)), T.broadcast(bounds[0], lanes))
+            T.buffer_store(self.y, value, place)
+            return
+        scales = [self.scale.vload([(first + s) * lanes], f"float32x{lanes}") for s in range(self.S)]
+        if self.S == _UNPACKED:
+            high = T.broadcast(bounds[1], lanes)
+            reals = [T.Cast(f"float32x{lanes}", acc) * scale for acc, scale in zip(sums, scales, strict=True)]
+            whole = [round_to_int(isa, T.min(real, high)) for real in reals]
+            T.buffer_store(self.y, pack_bytes(isa, whole, self.zero[1], bounds[0]), place)
+        elif p.out == "float32":
+            T.buffer_store(self.y, dequantize(isa, sums[0], scales[0], bounds[0], bounds[1]), place)
+        else:
+            wide = requantize(isa, sums[0], scales[0], bounds[0], bounds[1])
+            T.buffer_store(self.y, T.Cast(f"uint8x{lanes}", wide + T.broadcast(self.zero[1], lanes)), place)
 
 
-__all__ = ["MIN_CHANNELS", "DepthwiseParams", "depthwise", "pack_channels", "pack_depthwise_weights"]
+def unpack_rows(rows: list[Any], count: int) -> list[Any]:
+    """Four vectors of ``count`` bytes -> four, in which the rows' bytes of each channel are neighbours."""
+
+    def unpacked(a: Any, b: Any, width: int) -> tuple[Any, Any]:
+        """Low and high halves of every 128 bits, ``width`` bytes of ``a`` and ``b`` in turns."""
+        found = []
+        for half in (0, 8):
+            order = [
+                source * count + block + half + i + k
+                for block in range(0, count, 16)
+                for i in range(0, 8, width)
+                for source in (0, 1)
+                for k in range(width)
+            ]
+            found.append(T.bind(T.Shuffle([a, b], order)))
+        return found[0], found[1]
+
+    low, high = unpacked(rows[0], rows[1], 1)
+    low2, high2 = unpacked(rows[2], rows[3], 1)
+    return [*unpacked(low, low2, 2), *unpacked(high, high2, 2)]
+
+
+__all__ = [
+    "MIN_CHANNELS", "DepthwiseParams", "channel_order", "depthwise", "pack_depthwise_channels",
+    "pack_depthwise_weights",
+]  # fmt: skip

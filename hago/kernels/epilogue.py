@@ -49,6 +49,34 @@ def requantize(isa: Isa, acc: Any, scale: Any, low: Any, high: Any) -> Any:
     return round_to_int(isa, real)
 
 
+def pack_bytes(isa: Isa, whole: list[Any], zero: Any, low: Any) -> Any:
+    """Four vectors of int32 results less the zero point, none too high -> one vector of bytes of at least ``low``.
+
+    Within 128 bits, 4 lanes of each vector become neighbours. Packing saturates, which clamps at 0; ``zero`` and
+    ``low`` are scalars as in the buffers, ``low`` less the zero point.
+    """
+    words, count = isa.bits // 16, isa.bits // 8
+    first, second = (
+        T.call_llvm_pure_intrin(f"int16x{words}", _PACK_WORDS[isa.bits], whole[i], whole[i + 1])
+        + T.broadcast(T.Cast("int16", zero), words)
+        for i in (0, 2)
+    )
+    packed = T.call_llvm_pure_intrin(f"uint8x{count}", _PACK_BYTES[isa.bits], first, second)
+    return T.max(packed, T.broadcast(T.Cast("uint8", T.Cast("int32", low) + zero), count))
+
+
+_PACK_WORDS = {
+    512: "llvm.x86.avx512.packssdw.512",
+    256: "llvm.x86.avx2.packssdw",
+    128: "llvm.x86.sse2.packssdw.128",
+}
+_PACK_BYTES = {
+    512: "llvm.x86.avx512.packuswb.512",
+    256: "llvm.x86.avx2.packuswb",
+    128: "llvm.x86.sse2.packuswb.128",
+}
+
+
 def dequantize(isa: Isa, acc: Any, scale: Any, low: Any, high: Any) -> Any:
     """int32 lanes -> float32 lanes: float32(acc) * scale, clamped to [low, high]."""
     real = T.Cast(f"float32x{isa.lanes}", acc) * scale
