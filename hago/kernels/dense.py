@@ -29,7 +29,7 @@ from tvm.script.ir_builder import tirx as T
 
 from .base import Isa
 from .dot import DOTS
-from .emit import argument, channel_start, flat, maybe_parallel, moved_back, prefetch, vector_index
+from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, prefetch, vector_index
 from .epilogue import dequantize, requantize
 from .padding import padded_copy
 from .window import Window
@@ -139,8 +139,9 @@ def estimate(p: DenseParams, isa: Isa, tile: Tile) -> float:
     shape, per_dot = plan(p, isa), DOTS[p.dot].cost
     blocks = -(-shape.cols // tile.pixels) * -(-shape.vectors // tile.vectors)
     dots = tile.pixels * tile.vectors * per_dot
-    # Loads run beside dot products; a dot product has a latency of about five, hence the floor.
-    inner = max(dots, 0.5 * tile.pixels + tile.vectors, 5 * per_dot) + 0.5
+    # Two loads start in a cycle, as two dot products do where that is the unit; a dot product has a latency of
+    # about five, hence the floor.
+    inner = max(dots, tile.pixels + tile.vectors, 5 * per_dot) + 0.5
     depth = p.kernel[0] * shape.taps * shape.steps
     per_block = inner * depth + 6 * tile.pixels * tile.vectors + 20
     return blocks * per_block * shape.rows * p.groups
@@ -301,11 +302,11 @@ class Dense:
         ``vector`` counts the vectors of the group, ``first`` those of all groups.
         """
         p = self.p
-        acc = T.alloc_buffer((self.P * self.V,), self.acc_type, scope="local")
+        acc = Registers(self.P * self.V, self.acc_type)
         for v in range(self.V):
             start = T.bind(self.bias.vload([(first + v) * self.lanes], self.acc_type))
             for q in range(self.P):
-                T.buffer_store(acc, start, [q * self.V + v])
+                acc[q * self.V + v] = start
         if p.group_steps:
             self.reduce_groups(acc, x_at, first)
         else:
@@ -325,11 +326,11 @@ class Dense:
     def reduce_groups(self, acc: Any, x_at: Any, first: Any) -> None:
         """Two-level scales: each group of steps has its own sum, times a small integer per channel."""
         p, plan_ = self.p, self.plan
-        part = T.alloc_buffer((self.P * self.V,), self.acc_type, scope="local")
+        part = Registers(self.P * self.V, self.acc_type)
         per_tap = plan_.steps // p.group_steps
         with T.serial(0, p.kernel[0]) as i, T.serial(0, plan_.taps) as j, T.serial(0, per_tap) as g:
             for k in range(self.P * self.V):
-                T.buffer_store(part, T.broadcast(T.int32(0), self.lanes), [k])
+                part[k] = T.broadcast(T.int32(0), self.lanes)
             base = (i * plan_.taps + j) * plan_.steps + g * p.group_steps
             with T.serial(0, p.group_steps) as s:
                 at = (
@@ -342,7 +343,7 @@ class Dense:
                 factor = T.bind(self.multiplier.vload([first + v, group, 0], self.acc_type))
                 for q in range(self.P):
                     k = q * self.V + v
-                    T.buffer_store(acc, acc[k] + part[k] * factor, [k])
+                    acc[k] = acc[k] + part[k] * factor
 
     def step(self, acc: Any, x_at: Any, first: Any, depth: Any) -> None:
         """One packed reduction step of the whole tile."""
@@ -353,7 +354,7 @@ class Dense:
             a = T.bind(self.dot.load(self.x, x_at + q * (self.p.strides[1] * self.p.c), self.lanes))
             for v in range(self.V):
                 k = q * self.V + v
-                T.buffer_store(acc, self.dot.step(self.isa, acc[k], a, weights[v]), [k])
+                acc[k] = self.dot.step(self.isa, acc[k], a, weights[v])
 
     def prefetch(self, first: Any, depth: Any) -> None:
         """Asks for weights some steps before they are needed: the processor's own guesses end at every page."""
@@ -368,7 +369,7 @@ class Dense:
             r = self.r.vload([at], f"{p.out}x{self.lanes}") if p.residual else None
             T.buffer_store(self.y, self.result(value, r, lane), [vector_index(at, self.lanes)])
             return
-        whole = T.alloc_buffer((self.lanes,), p.out, scope="local")
+        whole = T.alloc_buffer((self.lanes,), p.out)
         r = None
         if p.residual:
             with T.serial(0, self.o) as k:

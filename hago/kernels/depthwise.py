@@ -25,7 +25,7 @@ from tvm.script.ir_builder import tirx as T
 from .base import Isa
 from .dense import channel_starts
 from .dot import DOTS
-from .emit import argument, channel_start, flat, maybe_parallel, moved_back, vector_index
+from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .epilogue import dequantize, pack_bytes, requantize, round_to_int
 from .padding import padded_copy
 from .window import Window
@@ -205,11 +205,11 @@ class _Depthwise:
     def tile(self, x: Any, source: Any, row: int, target: Any, first: Any) -> None:
         p, dot, lanes = self.p, self.dot, self.lanes
         (_, kw), (_, sw), (_, dw) = p.kernel, p.strides, p.dilations
-        acc = T.alloc_buffer((self.P * self.S,), self.acc_type, scope="local")
+        acc = Registers(self.P * self.S, self.acc_type)
         for s in range(self.S):
             start = T.bind(self.bias.vload([(first + s) * lanes], self.acc_type))
             for q in range(self.P):
-                T.buffer_store(acc, start, [q * self.S + s])
+                acc[q * self.S + s] = start
         for group in range(self.groups):
             for column in sorted({q * sw + j * dw for q in range(self.P) for j in range(kw)}):
                 parts = self.column(x, source + column * p.c, row, group)
@@ -220,7 +220,7 @@ class _Depthwise:
                     for s, part in enumerate(parts):
                         tap = self.weights.vload([first + s, group * kw + j, 0], dot.weight_type(lanes))
                         k = q * self.S + s
-                        T.buffer_store(acc, dot.step(self.isa, acc[k], part, tap), [k])
+                        acc[k] = dot.step(self.isa, acc[k], part, tap)
         for q in range(self.P):
             self.finish([acc[q * self.S + s] for s in range(self.S)], target + q * p.c, first)
 

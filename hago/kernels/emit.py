@@ -21,6 +21,23 @@ def flat(buffer: Any) -> Any:
     return T.decl_buffer((size,), buffer.dtype, data=buffer.data)
 
 
+class Registers:
+    """Vectors that LLVM is to keep in registers: each in a variable of its own on the stack.
+
+    As one array of more than 1 KiB, or in scope "local", they would lie in memory that TVM allocates, and in a
+    parallel loop every sum would be stored each time that it changes.
+    """
+
+    def __init__(self, count: int, dtype: str) -> None:
+        self._places = [T.alloc_buffer((1,), dtype) for _ in range(count)]
+
+    def __getitem__(self, index: int) -> Any:
+        return self._places[index][0]
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        T.buffer_store(self._places[index], value, [0])
+
+
 def vector_index(at: Any, lanes: int) -> Any:
     """The index of ``lanes`` neighbouring elements from ``at`` on."""
     return T.ramp(at, 1, lanes)

@@ -23,7 +23,7 @@ from ..errors import BuildError
 from .base import Isa, KernelCall, NodeView, emits
 from .dense import DenseParams, Tile, choose_tile
 from .dot import DOTS
-from .emit import argument, channel_start, flat, maybe_parallel, moved_back, vector_index
+from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .epilogue import bounds, dequantize, requantize, zeros
 
 _MACS_WORTH_A_THREAD = 200_000
@@ -101,7 +101,7 @@ class _MatMul:
         """Packs one vector of columns, and sums it up where the zero point of a has to be taken out."""
         p, dot, lanes = self.p, self.dot, self.lanes
         column = channel_start(v, p.n, lanes)
-        sums = T.alloc_buffer((1,), self.acc_type, scope="local")
+        sums = T.alloc_buffer((1,), self.acc_type)
         T.buffer_store(sums, self.constant(0), [0])
         full, rest = divmod(p.k, dot.pack)
         with T.serial(0, full) as s:
@@ -141,7 +141,7 @@ class _MatMul:
 
     def load_narrow(self, at: Any) -> Any:
         """N values in the first lanes of a vector: there is nothing behind them to read."""
-        whole = T.alloc_buffer((self.lanes,), self.dot.x_type, scope="local")
+        whole = T.alloc_buffer((self.lanes,), self.dot.x_type)
         for i in range(self.lanes):
             T.buffer_store(whole, self.b[at + i] if i < self.p.n else T.Cast(self.dot.x_type, T.int32(0)), [i])
         return whole.vload([0], f"{self.dot.x_type}x{self.lanes}")
@@ -159,7 +159,7 @@ class _MatMul:
         """zb' times the sum of each row of a."""
         p = self.p
         rows = T.alloc_buffer((p.m,), "int32")
-        total = T.alloc_buffer((1,), "int32", scope="local")
+        total = T.alloc_buffer((1,), "int32")
         with T.serial(0, p.m) as m:
             T.buffer_store(total, T.int32(0), [0])
             with T.serial(0, p.k) as k:
@@ -171,19 +171,19 @@ class _MatMul:
         p, dot, lanes = self.p, self.dot, self.lanes
         P, V = self.tile.pixels, self.tile.vectors
         row, vector = T.bind(row + T.int32(0)), T.bind(vector + T.int32(0))
-        acc = T.alloc_buffer((P * V,), self.acc_type, scope="local")
+        acc = Registers(P * V, self.acc_type)
         for v in range(V):
             first = T.bind(start.vload([(vector + v) * lanes], self.acc_type))
             for q in range(P):
                 value = first if rows is None else first - T.broadcast(rows[row + q], lanes)
-                T.buffer_store(acc, value, [q * V + v])
+                acc[q * V + v] = value
         with T.serial(0, self.steps) as s:
             kind = dot.weight_type(lanes)
             weights = [T.bind(packed.vload([vector + v, s, 0], kind)) for v in range(V)]
             for q in range(P):
                 value = T.bind(dot.load(a, a_at + (row + q) * p.k + s * dot.pack, lanes))
                 for v in range(V):
-                    T.buffer_store(acc, dot.step(self.isa, acc[q * V + v], value, weights[v]), [q * V + v])
+                    acc[q * V + v] = dot.step(self.isa, acc[q * V + v], value, weights[v])
         for q in range(P):
             for v in range(V):
                 at = (batch * p.m + row + q) * p.n + channel_start(vector + v, p.n, lanes)
@@ -203,7 +203,7 @@ class _MatMul:
         if not self.narrow:
             T.buffer_store(self.y, value, [vector_index(at, self.lanes)])
             return
-        whole = T.alloc_buffer((self.lanes,), self.p.out, scope="local")
+        whole = T.alloc_buffer((self.lanes,), self.p.out)
         T.buffer_store(whole, value, [vector_index(0, self.lanes)])
         for i in range(self.p.n):
             T.buffer_store(self.y, whole[i], [at + i])

@@ -161,8 +161,8 @@ class _Tiled(Dense):
     @contextmanager
     def prepared(self) -> Iterator[None]:
         """Sets the tiles' shapes, and gives back those of whoever computed before on this thread."""
-        shapes = T.alloc_buffer((16,), "int32", scope="local")
-        before = T.alloc_buffer((16,), "int32", scope="local")
+        shapes = T.alloc_buffer((16,), "int32")
+        before = T.alloc_buffer((16,), "int32")
         for i, word in enumerate(self._shapes().view(np.int32)):
             T.buffer_store(shapes, T.int32(int(word)), [i])
         _emit("llvm.x86.sttilecfg", before.access_ptr("w"))
