@@ -369,7 +369,7 @@ class Dense:
             r = self.r.vload([at], f"{p.out}x{self.lanes}") if p.residual else None
             T.buffer_store(self.y, self.result(value, r, lane), [vector_index(at, self.lanes)])
             return
-        whole = T.alloc_buffer((self.lanes,), p.out)
+        whole = T.alloc_buffer((self.lanes,), p.out, scope="local")
         r = None
         if p.residual:
             with T.serial(0, self.o) as k:

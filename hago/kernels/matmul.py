@@ -141,7 +141,7 @@ class _MatMul:
 
     def load_narrow(self, at: Any) -> Any:
         """N values in the first lanes of a vector: there is nothing behind them to read."""
-        whole = T.alloc_buffer((self.lanes,), self.dot.x_type)
+        whole = T.alloc_buffer((self.lanes,), self.dot.x_type, scope="local")
         for i in range(self.lanes):
             T.buffer_store(whole, self.b[at + i] if i < self.p.n else T.Cast(self.dot.x_type, T.int32(0)), [i])
         return whole.vload([0], f"{self.dot.x_type}x{self.lanes}")
@@ -203,7 +203,7 @@ class _MatMul:
         if not self.narrow:
             T.buffer_store(self.y, value, [vector_index(at, self.lanes)])
             return
-        whole = T.alloc_buffer((self.lanes,), self.p.out)
+        whole = T.alloc_buffer((self.lanes,), self.p.out, scope="local")
         T.buffer_store(whole, value, [vector_index(0, self.lanes)])
         for i in range(self.p.n):
             T.buffer_store(self.y, whole[i], [at + i])
