@@ -163,7 +163,8 @@ class _Depthwise:
         line = dh * self.width * p.c
         padded = any(p.pads) and not self.whole
         if padded:
-            self.copy = T.alloc_buffer((kh * self.span * p.c + self.lanes * self.dot.pack,), self.dot.x_type)
+            size = kh * self.span * p.c + self.lanes * self.dot.pack
+            self.copy = T.alloc_buffer((size,), self.dot.x_type, scope="local")
         with T.serial(at, end) as row, T.serial(0, self.tiles) as t:
             pixel = T.bind(moved_back(t, self.P, p.ow) + T.int32(0))
             target = T.bind((row * p.ow + pixel) * p.c)

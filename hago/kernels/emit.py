@@ -25,7 +25,8 @@ class Registers:
     """Vectors that LLVM is to keep in registers: each in a variable of its own on the stack.
 
     As one array of more than 1 KiB, or in scope "local", they would lie in memory that TVM allocates, and in a
-    parallel loop every sum would be stored each time that it changes.
+    parallel loop every sum would be stored each time that it changes. Buffers of scalars that are needed at other
+    times than these belong into scope "local": TVM would let both share memory, and then refuses the two types.
     """
 
     def __init__(self, count: int, dtype: str) -> None:

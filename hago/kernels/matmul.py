@@ -85,7 +85,7 @@ class _MatMul:
         a_at = T.bind(batch * (p.m * p.k if p.a_batch else 0) + T.int32(0))
         b_at = T.bind(batch * (p.k * p.n if p.b_batch else 0) + T.int32(0))
         packed = T.alloc_buffer((self.vectors, self.steps, self.lanes * self.dot.pack), self.dot.weight_numpy.name)
-        start = T.alloc_buffer((self.vectors * self.lanes,), "int32" if self.dot.integer else "float32")
+        start = T.alloc_buffer((self.vectors,), self.acc_type)
         with T.serial(0, self.vectors) as v:
             self.pack(b_at, packed, start, v)
         a, rows = self.a, None
@@ -112,7 +112,7 @@ class _MatMul:
         if dot.integer:
             za, zb = self.zero[0], self.zero[2] - 128
             value = T.broadcast(za * zb * p.k, lanes) - value * T.broadcast(za, lanes)
-        T.buffer_store(start, value, [vector_index(v * lanes, lanes)])
+        T.buffer_store(start, value, [v])
 
     def pack_step(self, b_at: Any, packed: Any, sums: Any, v: Any, column: Any, s: Any, rows: int) -> None:
         dot, lanes, n = self.dot, self.lanes, self.p.n
@@ -148,7 +148,7 @@ class _MatMul:
 
     def copy_rows(self, a_at: Any) -> Any:
         size = self.p.m * self.p.k
-        copy = T.alloc_buffer((size + self.dot.pack,), self.dot.read_type)
+        copy = T.alloc_buffer((size + self.dot.pack,), self.dot.read_type, scope="local")
         with T.serial(0, size) as i:
             T.buffer_store(copy, T.Cast(self.dot.read_type, self.a[a_at + i]), [i])
         with T.serial(0, self.dot.pack) as i:
@@ -158,7 +158,7 @@ class _MatMul:
     def row_sums(self, a: Any, a_at: Any) -> Any:
         """zb' times the sum of each row of a."""
         p = self.p
-        rows = T.alloc_buffer((p.m,), "int32")
+        rows = T.alloc_buffer((p.m,), "int32", scope="local")
         total = T.alloc_buffer((1,), "int32")
         with T.serial(0, p.m) as m:
             T.buffer_store(total, T.int32(0), [0])
@@ -173,7 +173,7 @@ class _MatMul:
         row, vector = T.bind(row + T.int32(0)), T.bind(vector + T.int32(0))
         acc = Registers(P * V, self.acc_type)
         for v in range(V):
-            first = T.bind(start.vload([(vector + v) * lanes], self.acc_type))
+            first = T.bind(start[vector + v])
             for q in range(P):
                 value = first if rows is None else first - T.broadcast(rows[row + q], lanes)
                 acc[q * V + v] = value
