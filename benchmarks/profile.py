@@ -18,6 +18,7 @@ from runtimes import quantized
 import hago
 from hago.compiler.build import isa_of
 from hago.kernels.base import Isa, TensorType
+from hago.kernels.vector import item_bytes
 from hago.spec import resolve_hw
 
 
@@ -110,7 +111,7 @@ def profile(net: Any, peaks: Peaks) -> list[dict[str, Any]]:
 
 def _nbytes(item: Any, types: Any) -> int:
     kind = types[item] if isinstance(item, str) else TensorType(item.dtype.name, item.shape)
-    return kind.size * {"uint8": 1, "int8": 1, "bool": 1, "uint16": 2, "int16": 2}.get(kind.dtype, 4)
+    return kind.size * item_bytes(kind.dtype)
 
 
 def _shape(params: Any, step: Any, types: Any) -> str:

@@ -21,6 +21,7 @@ from tvm.relax.exec_builder import ExecBuilder
 from tvm_ffi import Shape
 
 from ..kernels.base import TensorType
+from ..kernels.vector import item_bytes
 
 if TYPE_CHECKING:
     from .build import Program
@@ -201,7 +202,7 @@ class _Writer:
 
 def _nbytes(kind: TensorType) -> int:
     """Bytes in memory, whole cache lines."""
-    size = kind.size * (1 if kind.dtype == "bool" else np.dtype(kind.dtype).itemsize)
+    size = kind.size * item_bytes(kind.dtype)
     return -(-size // _ALIGN) * _ALIGN
 
 
