@@ -278,16 +278,21 @@ class Dense:
         """What a thread needs around its tiles."""
         return nullcontext()
 
+    def channels_of(self, block: Any) -> tuple[Any, Any, Any]:
+        """Group, first vector within the group, and first vector of all, of a block of output channels."""
+        grouped, vectors = self.p.groups > 1, self.plan.vectors
+        group = block // self.blocks if grouped else 0
+        vector = moved_back(block % self.blocks if grouped else block, self.V, vectors)
+        return group, vector, T.bind(group * vectors + vector + T.int32(0))
+
     def tile(self, work: Any, block: Any) -> None:
         """One tile: where it lies, and what is computed there."""
         p, plan_ = self.p, self.plan
-        group = block // self.blocks if p.groups > 1 else 0
-        vector = moved_back(block % self.blocks if p.groups > 1 else block, self.V, plan_.vectors)
+        group, vector, first = self.channels_of(block)
         out_row = work // self.tiles
         pixel = moved_back(work % self.tiles, self.P, plan_.cols)
         if plan_.rows == 1:
             out_row, pixel = 0, moved_back(work, self.P, plan_.cols)
-        first = T.bind(group * plan_.vectors + vector + T.int32(0))
         y_at = T.bind((out_row * plan_.cols + pixel) * p.o + group * self.o + T.int32(0))
         if (plan_.rows == 1 and p.oh * p.n > 1) or (p.oh * p.n == 1 and p.kernel[0] == 1 and not any(p.pads)):
             x_at = T.bind(pixel * (p.strides[1] * p.c) + group * self.c + T.int32(0))

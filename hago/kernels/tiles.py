@@ -190,11 +190,9 @@ class _Tiled(Dense):
             super().tile(work, block)
             return
         p = self.p
-        group = block // self.blocks if p.groups > 1 else 0
-        vector = moved_back(block % self.blocks if p.groups > 1 else block, self.V, self.plan.vectors)
+        group, vector, first = self.channels_of(block)
         image = work // self.tiles
         self.pixel = T.bind(moved_back(work % self.tiles, self.P, _columns_across(p)) + T.int32(0))
-        first = T.bind(group * self.plan.vectors + vector + T.int32(0))
         height = p.h + p.pads[0] + p.pads[2]
         x_at = T.bind(image * (height * self.row) + self.pixel * p.c + group * self.c + T.int32(0))
         y_at = T.bind(image * (p.oh * p.ow * p.o) + group * self.o + T.int32(0))
