@@ -18,7 +18,7 @@ from typing import Any
 from common import arguments, load_bundle, markdown, ort_static_int8, provenance, write_table
 
 import hago
-from hago.data import make_samples
+from hago.data import Samples, make_samples
 from hago.errors import HagoError
 from hago.measure.latency import Latency, measure_latency
 from hago.model import load_model
@@ -44,7 +44,7 @@ def main() -> None:
         print(" ".join(row(found[-1])), flush=True)
     head = [
         "model", "float top-1 %", "chosen top-1 %", "change (95 % CI)", "within", "ms chosen", "to TVM float32",
-        *(f"to {peer}" for peer in PEERS), "layers int8/bf16/float", "trials", "search s",
+        *(f"to {peer}" for peer in PEERS), "as ORT %", "layers int8/bf16/float", "trials", "search s",
         "s per trial", "first within s",
     ]  # fmt: skip
     text = "# Every classifier, tuned\n\n" + _INTRODUCTION.format(
@@ -60,7 +60,8 @@ _INTRODUCTION = """
 measured on the test part, which the search never saw, from the compiled artifact. Ratios are of median latencies,
 batch 1, {rounds} interleaved rounds of all engines in one process; below 1 the chosen strategy is faster. *ORT int8
 (own)* is the file that ONNX Runtime's `quantize_static` makes (QDQ, per channel, min-max); *same QDQ* is the chosen
-strategy's own QDQ file in that engine.
+strategy's own QDQ file in that engine. *as ORT*: share of all samples to which the chosen artifact and ONNX Runtime,
+given its QDQ file, give the same class.
 
 """
 
@@ -82,7 +83,7 @@ def one(name: str, options: Any, folder: Path) -> dict[str, Any]:
         progress="plain",
     )
     seconds = time.perf_counter() - started
-    times, notes_ = timed(bundle, folder, options)
+    times, agreement, notes_ = timed(bundle, folder, options)
     best, base = result.best, result.float
     search = result.search
     measured = [r for r in search.records if r.trial_s is not None]
@@ -103,6 +104,7 @@ def one(name: str, options: Any, folder: Path) -> dict[str, Any]:
         "within": search.test_within,
         "outcome": search.outcome,
         "ms": times[CHOSEN].median_s * 1e3,
+        "as_ort": agreement,
         "ratios": {n: (times[CHOSEN].median_s / t.median_s) for n, t in times.items() if n != CHOSEN},
         "ms_all": {n: [t.median_s * 1e3, t.low_s * 1e3, t.high_s * 1e3] for n, t in times.items()},
         "precisions": {p: precisions.count(p) for p in sorted(set(precisions))},
@@ -117,8 +119,10 @@ def one(name: str, options: Any, folder: Path) -> dict[str, Any]:
     }
 
 
-def timed(bundle: dict[str, Any], folder: Path, options: Any) -> tuple[dict[str, Latency], list[str]]:
-    """All engines on the same input, in turns."""
+def timed(
+    bundle: dict[str, Any], folder: Path, options: Any
+) -> tuple[dict[str, Latency], float | None, list[str]]:
+    """All engines on the same input, in turns; and how often ONNX Runtime has the chosen network's class."""
     source, qdq = bundle["model"], folder / "out" / "model.qdq.onnx"
     threads, notes_ = options.threads, []
     net = hago.load(folder / "out" / "model.so")
@@ -139,7 +143,22 @@ def timed(bundle: dict[str, Any], folder: Path, options: Any) -> tuple[dict[str,
             notes_.append(f"{label}: {error.what}")
     inputs = load_model(source).inputs
     feeds = make_samples(bundle["x"][0:8], inputs).batch(0, 1)
-    return measure_latency(runners, feeds, rounds=options.rounds), notes_
+    times = measure_latency(runners, feeds, rounds=options.rounds)
+    by_name = {runner.name: runner for runner in runners}
+    agreement = None
+    if PEERS[2] in by_name:
+        samples = make_samples(bundle["x"], inputs)
+        agreement = same_classes(by_name[CHOSEN], by_name[PEERS[2]], samples)
+    return times, agreement, notes_
+
+
+def same_classes(a: Runner, b: Runner, samples: Samples) -> float:
+    """The share of the samples for which two runners give the same class."""
+    same = 0
+    for i in range(len(samples)):
+        feeds = samples.batch(i, i + 1)
+        same += int(a.run(feeds)[0].argmax() == b.run(feeds)[0].argmax())
+    return same / len(samples)
 
 
 def row(item: dict[str, Any]) -> list[str]:
@@ -156,6 +175,7 @@ def row(item: dict[str, Any]) -> list[str]:
         within,
         f"{item['ms']:.3f}",
         *(f"{item['ratios'][n]:.2f}" if n in item["ratios"] else "-" for n in (FLOAT, *PEERS)),
+        "-" if item["as_ort"] is None else f"{100 * item['as_ort']:.1f}",
         split,
         str(item["trials"]),
         f"{item['seconds']:.0f}",

@@ -21,6 +21,7 @@ from hago.kernels.epilogue import bounds, zeros
 from hago.kernels.jit import jit
 from hago.kernels.matmul import MatMulParams, matmul
 from hago.kernels.tiles import best_dot, tiled
+from hago.lower.arithmetic import weighted_sum
 from hago.runtime.amx import allow_tiles
 
 
@@ -112,9 +113,9 @@ def check_integers(isa: Isa, p: DenseParams, seed: int, extreme: bool) -> None:
         args += [zeros(zx), bounds(-np.inf, np.inf)]
     elif p.residual:
         r = rng.integers(0, 256, acc.shape).astype(np.uint8)
-        total = (y1.astype(np.int64) - zy) * 60000 + (r.astype(np.int64) - 99) * 31111
-        want = requantized(total, np.full(1, 2.0**-16, np.float32), 7, 0, 255)
-        args += [zeros(zx, zy, 99, 60000, 31111, 7), bounds(lo - zy, hi - zy, -7, 248, 2.0**-16), r]
+        numbers = 0.91550, 0.47472, -40.03, 0, 255  # a_scale, b_scale, offset, lo, hi
+        want = weighted_sum(*((r, y1) if p.residual == "first" else (y1, r)), *numbers)
+        args += [zeros(zx, zy), bounds(lo - zy, hi - zy, (*numbers[3:], *numbers[:3])), r]
     else:
         want = y1
         args += [zeros(zx, zy), bounds(lo - zy, hi - zy)]
@@ -130,7 +131,7 @@ def check_integers(isa: Isa, p: DenseParams, seed: int, extreme: bool) -> None:
     groups=st.sampled_from([1, 1, 2, 3]),
     c=st.integers(1, 9),
     o=st.sampled_from([1, 3, 5, 8, 16, 19]),
-    kind=st.sampled_from(["uint8", "float32", "residual"]),
+    kind=st.sampled_from(["uint8", "float32", "first", "second"]),
     seed=st.integers(0, 99),
     extreme=st.booleans(),
 )
@@ -146,7 +147,7 @@ def test_integer_convolution_is_bit_exact(
     extreme: bool,
 ) -> None:
     out = "float32" if kind == "float32" else "uint8"
-    p = DenseParams(dot, out, c=c * groups, o=o * groups, groups=groups, residual=kind == "residual", **geometry)
+    p = DenseParams(dot, out, c=c * groups, o=o * groups, groups=groups, residual=kind if kind in ("first", "second") else "", **geometry)
     check_integers(isa, p, seed, extreme)
 
 
@@ -157,7 +158,7 @@ def test_integer_convolution_is_bit_exact(
     groups=st.sampled_from([1, 1, 1, 2]),
     c=st.sampled_from([1, 3, 4, 16, 17, 36, 64, 65, 72, 130]),
     o=st.sampled_from([16, 19, 32, 40, 64, 70]),
-    kind=st.sampled_from(["uint8", "float32", "residual"]),
+    kind=st.sampled_from(["uint8", "float32", "first", "second"]),
     sums=st.sampled_from(tiles.SUMS),
     rows=st.integers(1, 16),
     across=st.booleans(),
@@ -179,7 +180,7 @@ def test_tiles_of_every_shape_are_bit_exact(
     extreme: bool,
 ) -> None:
     out = "float32" if kind == "float32" else "uint8"
-    shape = {"c": c * groups, "o": o * groups, "groups": groups, "residual": kind == "residual", **geometry}
+    shape = {"c": c * groups, "o": o * groups, "groups": groups, "residual": kind if kind in ("first", "second") else "", **geometry}
     p = DenseParams("tile-u8s8", out, **shape)
     legal = [block for block, _ in tiles.candidates(p, AMX)]
     wanted = [block for block in legal if (block.pixel_tiles, block.channel_tiles) == sums and block.across == across]
@@ -278,7 +279,7 @@ def test_integer_depthwise_is_bit_exact(
     residual=st.booleans(),
 )
 def test_float_convolution_is_close(isa: Isa, geometry: dict[str, Any], c: int, o: int, residual: bool) -> None:
-    p = DenseParams("fma", "float32", c=c, o=o, residual=residual, **geometry)
+    p = DenseParams("fma", "float32", c=c, o=o, residual="second" if residual else "", **geometry)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((p.n, p.h, p.w, c)).astype(np.float32)
     w = rng.standard_normal((o, *p.kernel, c)).astype(np.float32)

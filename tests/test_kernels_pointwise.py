@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from hago.kernels.base import AVX2, AVX512_VNNI, EMITTERS, Isa, TensorType
 from hago.kernels.broadcast import nest
 from hago.kernels.transpose import order
 from hago.kernels.vector import widths
+from hago.lower import arithmetic
 
 FEW = settings(max_examples=50, deadline=None)
 isas = st.sampled_from(ISAS)
 seeds = st.integers(0, 2**32 - 1)
 bytes_ = st.integers(0, 255)
+real_scales = st.floats(-4, 4, width=32)
 scales = st.sampled_from([1e-3, 0.0312, 0.5, 1.0, 3.7, 1e-30, 1e20]).map(np.float32)
 
 
@@ -44,20 +47,49 @@ def extreme_bytes(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
 shapes = mutually_broadcastable_shapes(num_shapes=2, min_dims=1, max_dims=4, max_side=21)
 
 
+def clamps(epilogue: dict[str, int]) -> dict[str, int]:
+    return {name: epilogue[name] for name in ("lo", "hi")}
+
+
 @FEW
-@given(shapes, seeds, isas, bytes_, bytes_, epilogues(), st.integers(1, 2**20), st.integers(0, 2**20))
-def test_add_equals_numpy(
-    pair: Any, seed: int, isa: Isa, za: int, zb: int, epilogue: dict[str, int], a_mul: int, b_mul: int
+@given(shapes, seeds, isas, epilogues(), real_scales, real_scales, st.floats(-300, 300, width=32))
+def test_add_equals_the_reference(
+    pair: Any, seed: int, isa: Isa, epilogue: dict[str, int], a_scale: float, b_scale: float, offset: float
 ) -> None:
     rng = np.random.default_rng(seed)
     feeds = {"a": extreme_bytes(rng, pair.input_shapes[0]), "b": extreme_bytes(rng, pair.input_shapes[1])}
-    scale = 2.0 ** -int(rng.integers(0, 24))
-    numbers = {"a_zero_point": za, "b_zero_point": zb, "a_mul": a_mul, "b_mul": b_mul}
-    attrs = {**numbers, "scale": scale, **epilogue}
+    attrs = {"a_scale": a_scale, "b_scale": b_scale, "offset": offset, **clamps(epilogue)}
     node = view("QAdd", feeds, {"y": TensorType("uint8", pair.result_shape)}, attrs)
-    acc = (feeds["a"].astype(np.int64) - za) * a_mul + (feeds["b"].astype(np.int64) - zb) * b_mul
-    expected = requantize(acc, scale, epilogue["y_zero_point"], epilogue["lo"], epilogue["hi"])
+    expected = arithmetic.weighted_sum(feeds["a"], feeds["b"], a_scale, b_scale, offset, *clamps(epilogue).values())
     np.testing.assert_array_equal(run(node, feeds, isa)[0], expected)
+
+
+def exact_fma(a: np.ndarray, b: float, c: Any) -> np.ndarray:
+    """float32(a * b + c) by way of exact fractions: slow, and right by construction."""
+    a, c = np.broadcast_arrays(a, np.asarray(c, np.float32))
+    found = np.empty(a.shape, np.float32)
+    for at in np.ndindex(a.shape):
+        value = Fraction(float(a[at])) * Fraction(b) + Fraction(float(c[at]))
+        found[at] = nearest_float32(value)
+    return found
+
+
+def nearest_float32(value: Fraction) -> np.float32:
+    """Ties to even."""
+    guess = np.float32(float(value))
+    around = [np.nextafter(guess, np.float32(-np.inf)), guess, np.nextafter(guess, np.float32(np.inf))]
+    best = min(abs(Fraction(float(v)) - value) for v in around)
+    nearest = [v for v in around if abs(Fraction(float(v)) - value) == best]
+    return next((v for v in nearest if v.view(np.int32) % 2 == 0), nearest[0])
+
+
+@given(
+    st.lists(st.floats(-300, 300, width=32), min_size=1, max_size=20), st.floats(-4, 4, width=32),
+    st.floats(-300, 300, width=32),
+)  # fmt: skip
+def test_the_reference_has_the_fused_multiply_add_of_hardware(a: list[float], b: float, c: float) -> None:
+    values = np.array(a, np.float32)
+    np.testing.assert_array_equal(arithmetic.fma(values, np.float32(b), np.float32(c)), exact_fma(values, b, c))
 
 
 @FEW
@@ -78,51 +110,35 @@ def test_mul_equals_numpy(
 def test_add_in_two_threads_equals_one(isa: Isa) -> None:
     rng = np.random.default_rng(0)
     feeds = {"a": extreme_bytes(rng, (1, 57, 43, 67)), "b": extreme_bytes(rng, (1, 57, 43, 67))}
-    attrs = {
-        "a_zero_point": 3, "b_zero_point": 200, "a_mul": 70000, "b_mul": 90000, "scale": 2.0**-17,
-        "y_zero_point": 100, "lo": 100, "hi": 255,
-    }  # fmt: skip
+    attrs = {"a_scale": 0.53, "b_scale": 0.69, "offset": -40.0, "lo": 100, "hi": 255}
     node = view("QAdd", feeds, {"y": TensorType("uint8", (1, 57, 43, 67))}, attrs)
     np.testing.assert_array_equal(run(node, feeds, isa, threads=2)[0], run(node, feeds, isa)[0])
 
 
 def test_halves_are_rounded_to_even() -> None:
     x = np.arange(256, dtype=np.uint8)
-    attrs = {"a_zero_point": 0, "b_zero_point": 0, "a_mul": 1, "b_mul": 0, "scale": 0.5, "y_zero_point": 1,
-             "lo": 0, "hi": 255}  # fmt: skip
+    attrs = {"a_scale": 0.5, "b_scale": 0.0, "offset": 2.0, "lo": 0, "hi": 255}
     node = view("QAdd", {"a": x, "b": x}, {"y": TensorType("uint8", (256,))}, attrs)
-    expected = (np.rint(x / 2) + 1).astype(np.uint8)
-    assert expected[1] == 1 and expected[3] == 3  # 0.5 -> 0, 1.5 -> 2
+    expected = (np.rint(x / 2) + 2).astype(np.uint8)
+    assert expected[1] == 2 and expected[3] == 4  # 2.5 -> 2, 3.5 -> 4
     np.testing.assert_array_equal(run(node, {"a": x, "b": x})[0], expected)
 
 
 @FEW
-@given(st.integers(1, 12), st.integers(1, 70), seeds, isas, bytes_, epilogues(), st.booleans(), st.booleans())
-def test_scale_shift_equals_numpy(
-    pixels: int,
-    channels: int,
-    seed: int,
-    isa: Isa,
-    zero: int,
-    epilogue: dict[str, int],
-    known: bool,
-    real: bool,
+@given(st.integers(1, 12), st.integers(1, 70), seeds, isas, epilogues(), st.booleans())
+def test_scale_shift_equals_the_reference(
+    pixels: int, channels: int, seed: int, isa: Isa, epilogue: dict[str, int], known: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     feeds = {
         "x": extreme_bytes(rng, (1, pixels, 2, channels)),
-        "mul": rng.integers(-(2**20), 2**20, channels).astype(np.int32),
-        "add": rng.integers(-(2**28), 2**28, channels).astype(np.int32),
+        "mul": rng.uniform(-3, 3, channels).astype(np.float32),
+        "add": rng.uniform(-400, 400, channels).astype(np.float32),
     }
-    scale = 2.0 ** -int(rng.integers(0, 24))
-    attrs: dict[str, Any] = {"x_zero_point": zero, "scale": scale, **epilogue}
-    acc = (feeds["x"].astype(np.int64) - zero) * feeds["mul"] + feeds["add"]
-    expected = requantize(acc, scale, epilogue["y_zero_point"], epilogue["lo"], epilogue["hi"])
-    if real:
-        attrs |= {"out": "float32", "act_lo": 0.0}
-        expected = np.maximum(acc.astype(np.float32) * np.float32(scale), np.float32(0))
-    y = {"y": TensorType(expected.dtype.name, feeds["x"].shape)}
-    node = view("QScaleShift", feeds, y, attrs, constants=("mul", "add") if known else ())
+    real = arithmetic.fma(feeds["x"].astype(np.float32), feeds["mul"], feeds["add"])
+    expected = np.rint(np.clip(real, epilogue["lo"], epilogue["hi"])).astype(np.uint8)
+    y = {"y": TensorType("uint8", feeds["x"].shape)}
+    node = view("QScaleShift", feeds, y, clamps(epilogue), constants=("mul", "add") if known else ())
     np.testing.assert_array_equal(run(node, feeds, isa)[0], expected)
 
 

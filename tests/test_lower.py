@@ -13,14 +13,19 @@ import onnx
 import pytest
 from graphs import Network, float_networks, networks, qdq_networks
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from qdq_graphs import Style, quantized, run_onnx, to_bfloat16
 
 from hago.errors import ModelError, UnsupportedOpError
 from hago.lower import LoweredGraph, lower, reference
+from hago.lower.arithmetic import fma
+from hago.lower.elementwise import affine_of_codes
 from hago.lower.ops import check_node
+from hago.lower.values import Params
 from hago.lower.weights import two_level
+from hago.spec.host import read_host
 
 SLOW = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 
@@ -132,6 +137,60 @@ def test_files_by_quantize_static(per_channel: bool, kind: QuantType, tmp_path: 
         close(Network(qdq, net.feeds, "quantize_static"), most=0.15, share=0.1)
 
     check()
+
+
+def bottlenecks(seed: int, blocks: int = 4) -> onnx.ModelProto:
+    """Residual blocks with their normalization *behind* the sum, where it cannot be folded."""
+    rng = np.random.default_rng(seed)
+    nodes, constants, x = [], [], "x"
+
+    def constant(name: str, array: np.ndarray) -> str:
+        constants.append(numpy_helper.from_array(np.asarray(array, np.float32), name))
+        return name
+
+    for i in range(blocks):
+        numbers = [rng.uniform(0.2, 2, 16), rng.normal(0, 0.5, 16), rng.normal(0, 1, 16), rng.uniform(0.2, 4, 16)]
+        statistics = [constant(f"{label}{i}", a) for label, a in zip("gbmv", numbers, strict=True)]
+        nodes.append(helper.make_node("BatchNormalization", [x, *statistics], [f"n{i}"], f"norm{i}"))
+        nodes.append(helper.make_node("Relu", [f"n{i}"], [f"a{i}"], f"relu{i}"))
+        w = constant(f"w{i}", rng.normal(0, 0.1, (16, 16, 3, 3)))
+        nodes.append(helper.make_node("Conv", [f"a{i}", w], [f"c{i}"], f"conv{i}", pads=[1, 1, 1, 1]))
+        summands = [f"c{i}", x] if rng.random() < 0.5 else [x, f"c{i}"]
+        x = f"s{i}"
+        nodes.append(helper.make_node("Add", summands, [x], f"add{i}"))
+    image = (1, 16, 24, 24)
+    inputs, outputs = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, image)] for name in ("x", x))
+    graph = helper.make_graph(nodes, "bottlenecks", inputs, outputs, constants)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return onnx.shape_inference.infer_shapes(proto)
+
+
+@pytest.mark.skipif(not read_host().features & {"avx512vnni", "avxvnni"}, reason="ONNX Runtime saturates without VNNI")
+@pytest.mark.parametrize("seed", range(6))
+def test_integers_are_those_of_onnx_runtime(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(100 + seed)
+    feeds = {"x": rng.standard_normal((1, 16, 24, 24), np.float32)}
+    qdq = by_onnx_runtime(bottlenecks(seed), [feeds], tmp_path, bool(seed % 2), QuantType.QUInt8)
+    (theirs,) = run_onnx(qdq, feeds, optimized=True)
+    assert np.array_equal(outputs_of(checked(qdq), feeds)[0], theirs)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.integers(0, 255), st.integers(0, 255), st.floats(2**-9, 2**4, width=32),
+    st.floats(2**-9, 2**4, width=32),
+)  # fmt: skip
+def test_a_scaled_and_shifted_code_is_what_floats_make_of_it(
+    seed: int, x_zero: int, y_zero: int, x_scale: float, y_scale: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = Params(np.float32(x_scale), x_zero), Params(np.float32(y_scale), y_zero)
+    factor = (rng.uniform(-3, 3, 40) * y_scale / x_scale).astype(np.float32)
+    offset = (rng.uniform(-300, 300, 40) * y_scale).astype(np.float32)
+    mul, add = affine_of_codes(x, factor, offset, y)
+    real = fma(np.arange(256, dtype=np.float32), mul[:, None], add[:, None])
+    wanted = y.quantize(x.reals() * factor[:, None] + offset[:, None])
+    assert np.array_equal(np.rint(np.clip(real, 0, 255)), wanted)
 
 
 @pytest.mark.shared_models

@@ -42,10 +42,7 @@ QCONV = {
     "strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "group": 1, "x_zero_point": 9,
     "out": "uint8", "y_zero_point": 100, "lo": 0, "hi": 255,
 }  # fmt: skip
-QADD = {
-    "a_zero_point": 100, "b_zero_point": 50, "a_mul": 1500, "b_mul": 700, "scale": 2.0**-11, "out": "uint8",
-    "y_zero_point": 20, "lo": 20, "hi": 255,
-}  # fmt: skip
+QADD = {"a_scale": 0.73, "b_scale": 0.34, "offset": -70.0, "lo": 20, "hi": 255}
 CONV = {
     "strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "group": 1, "act_lo": -math.inf,
     "act_hi": math.inf, "precision": "float32",
@@ -98,12 +95,12 @@ CONVOLUTION = q("QConv", "qx w b s", "qc", **QCONV)
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_residual_addition_goes_into_the_convolution(swapped: bool) -> None:
-    attrs = QADD | ({"a_zero_point": 50, "b_zero_point": 100} if swapped else {})
-    add = q("QAdd", "qr qc" if swapped else "qc qr", "qy", **attrs)
+    add = q("QAdd", "qr qc" if swapped else "qc qr", "qy", **QADD)
     before = graph([CONVOLUTION, add], ("qy",), ("qx", "qr"))
     assert fused(before) == ["QConv"]
     node = fuse(before).nodes[0]
     assert node.inputs[6] == "qr" and node.layer == "qc_layer" and node.attrs["r_lo"] == 20
+    assert node.attrs["r_first"] == swapped
 
 
 def test_a_residual_addition_stays_where_the_convolution_is_read_twice() -> None:
@@ -115,7 +112,7 @@ def test_a_residual_addition_stays_where_the_convolution_is_read_twice() -> None
 
 def test_of_two_convolutions_the_later_one_takes_the_addition() -> None:
     other = q("QConv", "qx w b s", "qd", **QCONV)
-    before = graph([CONVOLUTION, other, q("QAdd", "qc qd", "qy", **QADD | {"b_zero_point": 100})], ("qy",), ("qx",))
+    before = graph([CONVOLUTION, other, q("QAdd", "qc qd", "qy", **QADD)], ("qy",), ("qx",))
     assert fused(before) == ["QConv", "QConv"]
     assert fuse(before).nodes[1].inputs[6] == "qc"
 

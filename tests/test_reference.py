@@ -130,12 +130,12 @@ def test_qconv_table_and_residual_come_after_the_requantize() -> None:
     attrs = {**WINDOW, "group": 1, "x_zero_point": 100, **U8}
     plain = run("QConv", [x, w, bias, scale], attrs)
     assert np.array_equal(run("QConv", [x, w, bias, scale, None, table], attrs), table[plain])
-    residual = {
-        "r_zero_point": 5, "r_mul": 700, "y_mul": 300, "r_scale": 2.0**-10, "r_y_zero_point": 9, "r_lo": 9, "r_hi": 200,
-    }  # fmt: skip
-    acc = (plain.astype(np.int64) - 7) * 300 + (r.astype(np.int64) - 5) * 700
-    expected = requantized(acc, 2.0**-10, {"y_zero_point": 9, "lo": 9, "hi": 200})
-    assert np.array_equal(run("QConv", [x, w, bias, scale, None, None, r], attrs | residual), expected)
+    residual = {"a_scale": 0.3137, "b_scale": 0.6971, "r_offset": -2.6113, "r_lo": 9, "r_hi": 200}
+    first, second = 0.3137 * plain + 0.6971 * r, 0.3137 * r + 0.6971 * plain
+    for r_first, total in ((0, first), (1, second)):
+        expected = np.rint(np.clip(total - 2.6113, 9, 200)).astype(np.uint8)
+        got = run("QConv", [x, w, bias, scale, None, None, r], attrs | residual | {"r_first": r_first})
+        assert np.array_equal(got, expected)
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -164,15 +164,14 @@ def test_qadd_qmul_and_qscaleshift_keep_to_their_formulas() -> None:
     a, b = codes(rng, 2, 3, 3, 4), codes(rng, 2, 1, 1, 4)
     wide_a, wide_b = a.astype(np.int64) - 100, b.astype(np.int64) - 7
     zeros = {"a_zero_point": 100, "b_zero_point": 7}
-    acc = wide_a * 1234 - wide_b * 567
-    attrs = {**zeros, "a_mul": 1234, "b_mul": -567, "scale": 2.0**-11, **U8}
-    assert np.array_equal(run("QAdd", [a, b], attrs), requantized(acc, 2.0**-11, U8))
+    attrs = {"a_scale": 0.6137, "b_scale": -0.2791, "offset": 33.313, "lo": 7, "hi": 250}
+    expected = np.rint(np.clip(0.6137 * a.astype(float) - 0.2791 * b + 33.313, 7, 250)).astype(np.uint8)
+    assert np.array_equal(run("QAdd", [a, b], attrs), expected)
     attrs = {**zeros, "scale": 0.0123, **U8}
     assert np.array_equal(run("QMul", [a, b], attrs), requantized(wide_a * wide_b, 0.0123, U8))
-    mul, add = rng.integers(-9999, 9999, 4, dtype=np.int32), rng.integers(-9999, 9999, 4, dtype=np.int32)
-    attrs = {"x_zero_point": 100, "scale": 2.0**-12, **U8}
-    expected = requantized(wide_a * mul + add, 2.0**-12, U8)
-    assert np.array_equal(run("QScaleShift", [a, mul, add], attrs), expected)
+    mul, add = rng.uniform(-2, 2, 4).astype(np.float32), rng.uniform(-99, 99, 4).astype(np.float32)
+    expected = np.rint(np.clip(a * mul.astype(float) + add, 7, 250)).astype(np.uint8)
+    assert np.array_equal(run("QScaleShift", [a, mul, add], {"lo": 7, "hi": 250}), expected)
 
 
 def test_qlookup_and_qconcat_use_their_tables() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -90,7 +90,7 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
     residual = roles.get("r")
     fused = residual is not None and isinstance(p, DenseParams)
     if isinstance(p, DenseParams):
-        p = replace(p, residual=fused)
+        p = replace(p, residual=_place(attrs) if fused else "")
     channels = len(weights)
     zero_x, zero_y = int(attrs["x_zero_point"]), int(attrs.get("y_zero_point", 0))
     per_channel = sums.sum(-1)
@@ -107,11 +107,8 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
         limits = bounds(attrs["lo"] - zero_y, attrs["hi"] - zero_y)
     zero = zeros(zero_x, zero_y)
     if fused:
-        total = int(attrs["r_y_zero_point"])
-        r_low, r_high = attrs["r_lo"] - total, attrs["r_hi"] - total
-        limits = bounds(limits[0], limits[1], r_low, r_high, attrs["r_scale"])
-        muls = int(attrs["y_mul"]), int(attrs["r_mul"])
-        zero = zeros(zero_x, zero_y, int(attrs["r_zero_point"]), *muls, total)
+        numbers = [float(attrs[name]) for name in ("r_lo", "r_hi", "a_scale", "b_scale", "r_offset")]
+        limits = bounds(limits[0], limits[1], numbers)
     inputs: list[Any] = [node.inputs[0], packed, _per_channel(bias.astype(np.int32), p, isa)]
     inputs += [_per_channel(scale, p, isa), zero, limits]
     if multiplier is not None:
@@ -141,6 +138,11 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
     return calls
 
 
+def _place(attrs: Mapping[str, Any]) -> str:
+    """Which summand the residual is."""
+    return "first" if attrs["r_first"] else "second"
+
+
 def _with_constants(call: KernelCall, view: NodeView) -> KernelCall:
     """Its constants in place of their names, which the graph does not know."""
     inputs = tuple(view.constants.get(i, i) if isinstance(i, str) else i for i in call.inputs)
@@ -159,11 +161,9 @@ def _behind(node: NodeView, name: str, roles: dict[str, Any], source: str, targe
         view = NodeView(f"{node.name}:table", "QLookup", "hago", (source, table), (target,), {}, types, constants)
     else:
         attrs = {
-            "a_zero_point": a["y_zero_point"], "b_zero_point": a["r_zero_point"],
-            "a_mul": a["y_mul"], "b_mul": a["r_mul"], "scale": a["r_scale"],
-            "y_zero_point": a["r_y_zero_point"], "lo": a["r_lo"], "hi": a["r_hi"], "out": "uint8",
+            "a_scale": a["a_scale"], "b_scale": a["b_scale"], "offset": a["r_offset"], "lo": a["r_lo"], "hi": a["r_hi"],
         }  # fmt: skip
-        inputs = (source, roles["r"])
+        inputs = (roles["r"], source) if a["r_first"] else (source, roles["r"])
         view = NodeView(f"{node.name}:add", "QAdd", "hago", inputs, (target,), attrs, types, node.constants)
     return replace(view, layer=node.layer)
 
@@ -173,7 +173,7 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
     if weights.dtype == ml_dtypes.bfloat16:
         weights = weights.view(np.uint16)
     if isinstance(p, DenseParams):
-        p = replace(p, residual=residual is not None)
+        p = replace(p, residual="second" if residual is not None else "")
         p = replace(p, dot=best_dot(p, isa))
     (packed,) = remembered(weights, (p, isa), lambda w: (_pack(w, p, isa),))
     bias = _bias(node, len(weights), np.float32)

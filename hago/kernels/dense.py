@@ -30,7 +30,7 @@ from tvm.script.ir_builder import tirx as T
 from .base import Isa
 from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, prefetch, vector_index
-from .epilogue import dequantize, requantize
+from .epilogue import BOUNDS, ZEROS, add_residual, dequantize, requantize
 from .padding import padded_copy
 from .window import Window
 
@@ -64,7 +64,7 @@ class DenseParams(Window):
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilations: tuple[int, int] = (1, 1)
     groups: int = 1
-    residual: bool = False
+    residual: str = ""  # "first" or "second" summand; "": none
     group_steps: int = 0  # > 0: reduction steps that share one integer multiplier (two-level scales)
     tile: Tile | None = None
     x_shape: tuple[int, ...] | None = None  # as the graph has them, where not [N, H, W, C]
@@ -199,7 +199,7 @@ def dense(p: DenseParams, isa: Isa, threads: int) -> Any:
     """The PrimFunc. Its buffers, in order:
 
     x [N, H, W, C], weights [G*OV, steps, L*KP], bias [G*OV*L];
-    integers: scale f32 [G*OV*L], zero points i32 [6]; and always bounds f32 [6]: see epilogue.py;
+    integers: scale f32 [G*OV*L], zero points; and always bounds: see epilogue.py;
     two-level scales: multipliers i32 [G*OV, groups of steps, L]; residual: r like y; and the output y.
     """
     return Dense(p, isa, threads).build()
@@ -240,8 +240,8 @@ class Dense:
             self.bias = argument("bias", channels, "int32" if integer else "float32")
             if integer:
                 self.scale = argument("scale", channels, "float32")
-                self.zero = argument("zero", (6,), "int32")
-            self.bounds = argument("bounds", (6,), "float32")
+                self.zero = argument("zero", (ZEROS,), "int32")
+            self.bounds = argument("bounds", (BOUNDS,), "float32")
             if p.group_steps:
                 groups = (vectors, self.depth // p.group_steps, self.lanes)
                 self.multiplier = argument("multiplier", groups, "int32")
@@ -395,10 +395,9 @@ class Dense:
         if p.out == "float32":
             return dequantize(isa, value, scale, bounds[0], bounds[1])
         wide = requantize(isa, value, scale, bounds[0], bounds[1])
+        codes = wide + T.broadcast(self.zero[1], lanes)
         if r is None:
-            return T.Cast(f"uint8x{lanes}", wide + T.broadcast(self.zero[1], lanes))
-        # `wide` is the convolution's own 8-bit result less its zero point: just what the addition takes.
-        other = T.Cast(f"int32x{lanes}", r) - T.broadcast(self.zero[2], lanes)
-        total = wide * T.broadcast(self.zero[3], lanes) + other * T.broadcast(self.zero[4], lanes)
-        wide = requantize(isa, total, T.broadcast(bounds[4], lanes), bounds[2], bounds[3])
-        return T.Cast(f"uint8x{lanes}", wide + T.broadcast(self.zero[5], lanes))
+            return T.Cast(f"uint8x{lanes}", codes)
+        other = T.Cast(f"int32x{lanes}", r)
+        first, second = (other, codes) if p.residual == "first" else (codes, other)
+        return add_residual(isa, first, second, bounds)

@@ -26,7 +26,7 @@ from .base import Isa
 from .dense import channel_starts
 from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
-from .epilogue import dequantize, pack_bytes, requantize, round_to_int
+from .epilogue import BOUNDS, ZEROS, dequantize, pack_bytes, requantize, round_to_int
 from .padding import padded_copy
 from .window import Window
 
@@ -144,8 +144,8 @@ class _Depthwise:
             self.bias = argument("bias", channels, "int32" if dot.integer else "float32")
             if dot.integer:
                 self.scale = argument("scale", channels, "float32")
-                self.zero = argument("zero", (6,), "int32")
-            self.bounds = argument("bounds", (6,), "float32")
+                self.zero = argument("zero", (ZEROS,), "int32")
+            self.bounds = argument("bounds", (BOUNDS,), "float32")
             target = argument("y", (p.n, p.oh, p.ow, p.c), p.out)
             self.x, self.y = flat(source), flat(target)
             if self.whole:

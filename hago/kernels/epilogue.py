@@ -3,16 +3,20 @@
     y = clamp(rint(float32(acc) * scale), lo - zp, hi - zp) + zp
 
 The product is rounded once, to float32, and the zero point is added as an integer: nothing here can be
-contracted into a fused multiply-add, so the result is the same on every machine.
+contracted into a fused multiply-add, so the result is the same on every machine. A residual is added to the
+codes of that result, by two multiply-adds that *are* fused, everywhere:
+
+    y = clamp(rint(fma(a, a_scale, fma(b, b_scale, offset))), r_lo, r_hi)
 
 What depends on the calibration reaches a kernel as two small buffers, so that no code depends on it:
 
-    bounds f32 [6]   lo, hi (less the zero point where the result is an integer), r_lo, r_hi (likewise), r_scale, 0
-    zero   i32 [6]   zero points of x, y and the residual r, y_mul, r_mul, zero point of the sum
+    bounds f32 [7]   lo, hi (less the zero point where the result is an integer), r_lo, r_hi, a_scale, b_scale, offset
+    zero   i32 [3]   zero points of x, y and, of a product of two activations, the second one
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +53,16 @@ def requantize(isa: Isa, acc: Any, scale: Any, low: Any, high: Any) -> Any:
     return round_to_int(isa, real)
 
 
+def add_residual(isa: Isa, first: Any, second: Any, bounds: Any) -> Any:
+    """uint8 codes of the sum of two vectors of int32 codes."""
+    lanes = isa.lanes
+    kind = f"float32x{lanes}"
+    low, high, a_scale, b_scale, offset = (T.broadcast(bounds[i], lanes) for i in range(2, 7))
+    inner = T.call_llvm_pure_intrin(kind, "llvm.fma", T.Cast(kind, second), b_scale, offset)
+    total = T.call_llvm_pure_intrin(kind, "llvm.fma", T.Cast(kind, first), a_scale, inner)
+    return T.Cast(f"uint8x{lanes}", round_to_int(isa, T.max(T.min(total, high), low)))
+
+
 def pack_bytes(isa: Isa, whole: list[Any], zero: Any, low: Any) -> Any:
     """Four vectors of int32 results less the zero point, none too high -> one vector of bytes of at least ``low``.
 
@@ -83,11 +97,15 @@ def dequantize(isa: Isa, acc: Any, scale: Any, low: Any, high: Any) -> Any:
     return T.max(T.min(real, T.broadcast(high, isa.lanes)), T.broadcast(low, isa.lanes))
 
 
-def bounds(low: float, high: float, r_low: float = 0.0, r_high: float = 0.0, r_scale: float = 0.0) -> np.ndarray:
-    """The buffer ``bounds``, as the kernels take it."""
-    return np.array([low, high, r_low, r_high, r_scale, 0.0], np.float32)
+BOUNDS, ZEROS = 7, 3
+"""Elements of the two buffers."""
 
 
-def zeros(x: int, y: int = 0, r: int = 0, y_mul: int = 0, r_mul: int = 0, total: int = 0) -> np.ndarray:
+def bounds(low: float, high: float, residual: Sequence[float] = ()) -> np.ndarray:
+    """The buffer ``bounds``, as the kernels take it; ``residual``: its last five elements."""
+    return np.array([low, high, *(residual or (0.0,) * 5)], np.float32)
+
+
+def zeros(x: int, y: int = 0, second: int = 0) -> np.ndarray:
     """The buffer ``zero``, as the kernels take it."""
-    return np.array([x, y, r, y_mul, r_mul, total], np.int32)
+    return np.array([x, y, second], np.int32)

@@ -24,7 +24,7 @@ from .base import Isa, KernelCall, NodeView, emits
 from .dense import DenseParams, Tile, choose_tile
 from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
-from .epilogue import bounds, dequantize, requantize, zeros
+from .epilogue import BOUNDS, ZEROS, bounds, dequantize, requantize, zeros
 
 _MACS_WORTH_A_THREAD = 200_000
 
@@ -47,7 +47,7 @@ class MatMulParams:
 
 
 def matmul(p: MatMulParams, isa: Isa, threads: int) -> Any:
-    """The PrimFunc. Buffers: a, b; integers: scale f32 [1], zero i32 [6] (a, y, b); bounds f32 [6]; y."""
+    """The PrimFunc. Buffers: a, b; integers: scale f32 [1], zero (a, y, b); bounds; y."""
     return _MatMul(p, isa, threads).build()
 
 
@@ -71,8 +71,8 @@ class _MatMul:
             b = argument("b", p.b_shape, dot.x_type)
             if dot.integer:
                 self.scale = argument("scale", (1,), "float32")
-                self.zero = argument("zero", (6,), "int32")
-            self.bounds = argument("bounds", (6,), "float32")
+                self.zero = argument("zero", (ZEROS,), "int32")
+            self.bounds = argument("bounds", (BOUNDS,), "float32")
             y = argument("y", p.y_shape, p.out)
             self.a, self.b, self.y = flat(a), flat(b), flat(y)
             with maybe_parallel(p.batch, self.chunks) as (at, end), T.serial(at, end) as batch:

@@ -1,9 +1,9 @@
 """Quantized operators that look at one element at a time: QAdd, QMul, QScaleShift, QLookup, (De)Quantize.
 
 Scales, multipliers, zero points and clamps are inputs of the kernels (constants of the artifact), so that
-one compiled kernel serves every strategy. All results equal the formulas of the lowered graph bit for bit:
-products and sums are exact in int32, there is one float32 rounding, and a clamp stands between the product
-and the rounding, so that no fused multiply-add can form.
+one compiled kernel serves every strategy. All results equal the formulas of the lowered graph bit for bit: a
+multiply-add is fused where the formula says so, and elsewhere a clamp stands between a product and the rounding,
+so that none can form.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from tvm.script.ir_builder import tirx as T
 from ..errors import BuildError
 from .base import Isa, KernelCall, NodeView, TensorType, emits
 from .broadcast import nest, operand, walk
+from .elements import all_lanes
 from .lookup import Lookup, lookup
 from .transpose import order, permute
-from .vector import Epilogue, Expr, Flat, byte_lanes, cast, factors_of, numbers_of, primfunc, rows, spans
+from .vector import Epilogue, Expr, Flat, byte_lanes, cast, factors_of, numbers_of, primfunc, rows, spans, typed
 
 _INT = "int32"
 
@@ -37,43 +38,49 @@ class Binary:
 
 
 def binary(params: Binary, isa: Isa, threads: int) -> Any:
-    """(a, b, numbers int32 [4] or [2], factors float32 [1], epilogue constants) -> y.
+    """(a, b, factors float32 [3], epilogue constants) -> y.
 
-    QAdd: numbers a_zero_point, b_zero_point, a_mul, b_mul; acc = (a - za) * a_mul + (b - zb) * b_mul.
-    QMul: numbers a_zero_point, b_zero_point; acc = (a - za) * (b - zb).
+    QAdd: factors a_scale, b_scale, offset; fma(a, a_scale, fma(b, b_scale, offset)).
+    QMul: factors a_zero_point, b_zero_point, scale; (a - za) * (b - zb) * scale, of which the first product is exact.
     """
     loops = nest(params.y, [params.a, params.b])
 
-    def body(a: Flat, b: Flat, numbers: Flat, factors: Flat, constants: Flat, y: Flat) -> None:
-        a_zero, b_zero, scale = numbers.load(0), numbers.load(1), factors.load(0)
+    def body(a: Flat, b: Flat, factors: Flat, constants: Flat, y: Flat) -> None:
+        numbers = [factors.load(i) for i in range(3)]
         epilogue = Epilogue(params.out, constants, 0)
-        if params.op == "QAdd":
-            a_mul, b_mul = numbers.load(2), numbers.load(3)
-            shift = T.bind(a_zero * a_mul + b_zero * b_mul)
-
-        def total(left: Expr, right: Expr) -> Expr:
-            return left * a_mul + right * b_mul - shift
 
         def vector(to: Expr, at: list[Expr], lanes: int) -> None:
-            left = cast(operand(a, at[0], loops.strides[0], lanes), _INT, lanes)
-            right = cast(operand(b, at[1], loops.strides[1], lanes), _INT, lanes)
-            acc = total(left, right) if params.op == "QAdd" else (left - a_zero) * (right - b_zero)
-            y.store(to, epilogue(cast(acc, "float32", lanes) * scale, lanes), lanes)
+            left = codes(operand(a, at[0], loops.strides[0], lanes), lanes)
+            right = codes(operand(b, at[1], loops.strides[1], lanes), lanes)
+            if params.op == "QAdd":
+                a_scale, b_scale, offset = (all_lanes(number, lanes) for number in numbers)
+                real = fma(left, a_scale, fma(right, b_scale, offset, lanes), lanes)
+            else:
+                real = (left - numbers[0]) * (right - numbers[1]) * numbers[2]
+            y.store(to, epilogue(real, lanes), lanes)
 
         walk(loops, byte_lanes(isa), threads, 4, vector)
 
-    count = 4 if params.op == "QAdd" else 2
     return primfunc(
         [
             TensorType("uint8", params.a),
             TensorType("uint8", params.b),
-            TensorType(_INT, (count,)),
-            TensorType("float32", (1,)),
+            TensorType("float32", (3,)),
             constants_type(params.out),
         ],
         [TensorType(params.out, params.y)],
         body,
     )
+
+
+def codes(value: Expr, lanes: int) -> Expr:
+    """float32 lanes from uint8 lanes."""
+    return cast(cast(value, _INT, lanes), "float32", lanes)
+
+
+def fma(a: Expr, b: Expr, c: Expr, lanes: int) -> Expr:
+    """a * b + c with one rounding, of float32 vectors or scalars."""
+    return T.call_llvm_pure_intrin(typed("float32", lanes), "llvm.fma", a, b, c)
 
 
 def constants_type(out: str) -> TensorType:
@@ -86,7 +93,7 @@ def epilogue_constants(node: NodeView) -> tuple[str, np.ndarray]:
     attrs = node.attrs
     out = attrs.get("out", "uint8")
     if out == "uint8":
-        return out, numbers_of(attrs["y_zero_point"], attrs["lo"], attrs["hi"])
+        return out, numbers_of(attrs.get("y_zero_point", 0), attrs["lo"], attrs["hi"])
     if out == "float32":
         return out, factors_of(attrs.get("act_lo", -np.inf), attrs.get("act_hi", np.inf))
     raise BuildError(f"the output of {node.op} must be uint8 or float32, not {out!r}", where=node.name)
@@ -97,11 +104,9 @@ def emit_binary(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     a, b = node.inputs
     attrs = node.attrs
     out, constants = epilogue_constants(node)
-    numbers = [attrs["a_zero_point"], attrs["b_zero_point"]]
-    if node.op == "QAdd":
-        numbers += [attrs["a_mul"], attrs["b_mul"]]
+    names = ("a_scale", "b_scale", "offset") if node.op == "QAdd" else ("a_zero_point", "b_zero_point", "scale")
     params = Binary(node.op, node.type(a).shape, node.type(b).shape, node.type(node.outputs[0]).shape, out)
-    inputs = (a, b, numbers_of(*numbers), factors_of(attrs["scale"]), constants)
+    inputs = (a, b, factors_of(*(float(attrs[name]) for name in names)), constants)
     return [KernelCall("pointwise", params, binary, inputs, node.outputs, node.layer)]
 
 
@@ -112,42 +117,29 @@ class ScaleShift:
     shape: tuple[int, ...]
     rows: int
     channels: int
-    out: str
 
 
 def scale_shift(params: ScaleShift, isa: Isa, threads: int) -> Any:
-    """(x, mul int32 [C], add int32 [C], numbers int32 [1], factors float32 [1], epilogue constants) -> y.
-
-    acc = (x - x_zero_point) * mul[c] + add[c].
-    """
+    """(x, mul float32 [C], add float32 [C], epilogue constants) -> y = clamp(rint(fma(x, mul[c], add[c])))."""
     channels = params.channels
 
-    def body(x: Flat, mul: Flat, add: Flat, numbers: Flat, factors: Flat, constants: Flat, y: Flat) -> None:
-        zero, scale = numbers.load(0), factors.load(0)
-        epilogue = Epilogue(params.out, constants, 0)
+    def body(x: Flat, mul: Flat, add: Flat, constants: Flat, y: Flat) -> None:
+        epilogue = Epilogue("uint8", constants, 0)
 
         def row_body(row: Expr) -> None:
             def vector(c: Expr, lanes: int) -> None:
                 at = row * channels + c
-                value = cast(x.load(at, lanes), _INT, lanes) - zero
-                acc = value * mul.load(c, lanes) + add.load(c, lanes)
-                y.store(at, epilogue(cast(acc, "float32", lanes) * scale, lanes), lanes)
+                real = fma(codes(x.load(at, lanes), lanes), mul.load(c, lanes), add.load(c, lanes), lanes)
+                y.store(at, epilogue(real, lanes), lanes)
 
             spans(channels, byte_lanes(isa), vector)
 
         rows(params.rows, threads, 4 * x.size, row_body)
 
-    vector_type = TensorType(_INT, (channels,))
+    per_channel = TensorType("float32", (channels,))
     return primfunc(
-        [
-            TensorType("uint8", params.shape),
-            vector_type,
-            vector_type,
-            TensorType(_INT, (1,)),
-            TensorType("float32", (1,)),
-            constants_type(params.out),
-        ],
-        [TensorType(params.out, params.shape)],
+        [TensorType("uint8", params.shape), per_channel, per_channel, constants_type("uint8")],
+        [TensorType("uint8", params.shape)],
         body,
     )
 
@@ -163,7 +155,7 @@ def _repeats(count: int, channels: int, at_least: int) -> int:
 @emits("hago", "QScaleShift")
 def emit_scale_shift(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     x, mul, add = node.inputs
-    out, constants = epilogue_constants(node)
+    _, constants = epilogue_constants(node)
     shape = node.type(x).shape
     channels = shape[-1]
     count = node.type(x).size // channels
@@ -172,11 +164,9 @@ def emit_scale_shift(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     repeats = 1
     if all(value is not None for value in factors):
         repeats = _repeats(count, channels, byte_lanes(isa))
-        inputs = [np.tile(np.asarray(value, np.int32), repeats) for value in factors]
-    params = ScaleShift(shape, count // repeats, channels * repeats, out)
-    numbers, scale = numbers_of(node.attrs["x_zero_point"]), factors_of(node.attrs["scale"])
-    call = (x, *inputs, numbers, scale, constants)
-    return [KernelCall("pointwise", params, scale_shift, call, node.outputs, node.layer)]
+        inputs = [np.tile(np.asarray(value, np.float32), repeats) for value in factors]
+    params = ScaleShift(shape, count // repeats, channels * repeats)
+    return [KernelCall("pointwise", params, scale_shift, (x, *inputs, constants), node.outputs, node.layer)]
 
 
 @emits("hago", "QLookup")

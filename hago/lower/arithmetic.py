@@ -21,6 +21,28 @@ def requantize(acc: Array, scale: Array | np.float32, zero_point: int, lo: int, 
     return (np.clip(rounded, lo - zero_point, hi - zero_point).astype(np.int32) + zero_point).astype(np.uint8)
 
 
+def fma(a: Array, b: Array | np.float32, c: Array | np.float32) -> Array:
+    """float32(a * b + c) with one rounding, as the instruction has it.
+
+    The product of two float32 is exact in float64. Their sum is rounded to odd there (Boldo and Melquiond 2008),
+    so that rounding it once more, to float32, gives what one rounding would.
+    """
+    product, addend = a.astype(np.float64) * np.float64(b), np.asarray(c, np.float64)
+    total = product + addend
+    back = total - product
+    error = (product - (total - back)) + (addend - back)
+    even = (total.view(np.int64) & 1) == 0
+    odd = np.nextafter(total, np.where(error > 0, np.inf, -np.inf))
+    return np.where((error != 0) & even, odd, total).astype(np.float32)
+
+
+def weighted_sum(a: Array, b: Array, a_scale: float, b_scale: float, offset: float, lo: int, hi: int) -> Array:
+    """uint8: clamp(rint(fma(a, a_scale, fma(b, b_scale, offset))), lo, hi) of two arrays of codes."""
+    inner = fma(b.astype(np.float32), np.float32(b_scale), np.float32(offset))
+    total = fma(a.astype(np.float32), np.float32(a_scale), inner)
+    return np.rint(np.clip(total, lo, hi)).astype(np.uint8)
+
+
 def epilogue(acc: Array, scale: Array | np.float32, attrs: Mapping[str, Any]) -> Array:
     """The result of an operator from its int32 sums; ``scale`` broadcasts along the last axis."""
     if attrs["out"] == "uint8":
@@ -35,10 +57,9 @@ def finish(acc: Array, scale: Array, table: Array | None, r: Array | None, attrs
     if table is not None:
         y = table[y]
     if r is not None:
-        acc = (y.astype(np.int32) - attrs["y_zero_point"]) * np.int32(attrs["y_mul"])
-        acc = acc + (r.astype(np.int32) - attrs["r_zero_point"]) * np.int32(attrs["r_mul"])
-        bounds = attrs["r_y_zero_point"], attrs["r_lo"], attrs["r_hi"]
-        y = requantize(acc, np.float32(attrs["r_scale"]), *bounds)
+        first, second = (r, y) if attrs["r_first"] else (y, r)
+        numbers = attrs["a_scale"], attrs["b_scale"], attrs["r_offset"], attrs["r_lo"], attrs["r_hi"]
+        y = weighted_sum(first, second, *numbers)
     return y
 
 

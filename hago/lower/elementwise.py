@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from .arithmetic import fma
 from .graph import TensorType
 from .lookahead import Tail, along_axis
 from .source import SourceNode
 from .translate import Translator
-from .values import Params, Quant, Value, power_of_two_scale
+from .values import Params, Quant, Value
 
 
 def add(tr: Translator, node: SourceNode) -> bool:
@@ -20,15 +21,21 @@ def add(tr: Translator, node: SourceNode) -> bool:
     a, b = tr.quant(node.inputs[0]), tr.quant(node.inputs[1])
     if params is None or a is None or b is None or not tr.offers("add", "int8"):
         return False
-    ratios = [np.float64(q.params.scale) / np.float64(params.scale) for q in (a, b)]
-    shift = power_of_two_scale(255.0 * (ratios[0] + ratios[1]) + 1)
-    a_mul, b_mul = (int(np.rint(ratio * 2.0**shift)) for ratio in ratios)
-    attrs = {
-        "a_zero_point": a.params.zero_point, "b_zero_point": b.params.zero_point,
-        "a_mul": a_mul, "b_mul": -b_mul if node.op == "Sub" else b_mul,
-    }  # fmt: skip
-    _integer_follower(tr, "QAdd", node, tail, params, [a.tensor, b.tensor], attrs, 2.0**-shift)
+    sign = -1 if node.op == "Sub" else 1
+    attrs = sum_of_codes(a.params, b.params, params, sign)
+    _quantized(tr, "QAdd", node, tail, params, [a.tensor, b.tensor], attrs)
     return True
+
+
+def sum_of_codes(a: Params, b: Params, y: Params, sign: int = 1) -> dict[str, float]:
+    """The numbers of QAdd: y's code is rint(a_scale * code of a + b_scale * code of b + offset), clamped.
+
+    float32 throughout, with these roundings: so the codes are those of ONNX Runtime's QLinearAdd on x86.
+    """
+    a_scale, b_scale = a.scale / y.scale, np.float32(sign) * b.scale / y.scale
+    zero = fma(np.array(a_scale), np.float32(a.zero_point), b_scale * np.float32(b.zero_point))
+    offset = np.float32(y.zero_point) - zero
+    return {"a_scale": float(a_scale), "b_scale": float(b_scale), "offset": float(offset)}
 
 
 def mul(tr: Translator, node: SourceNode) -> bool:
@@ -39,18 +46,19 @@ def mul(tr: Translator, node: SourceNode) -> bool:
     if params is None or a is None or b is None or not tr.offers("mul", "int8"):
         return False
     scale = np.float64(a.params.scale) * np.float64(b.params.scale) / np.float64(params.scale)
-    attrs = {"a_zero_point": a.params.zero_point, "b_zero_point": b.params.zero_point}
-    _integer_follower(tr, "QMul", node, tail, params, [a.tensor, b.tensor], attrs, float(np.float32(scale)))
+    attrs = {
+        "a_zero_point": a.params.zero_point, "b_zero_point": b.params.zero_point,
+        "scale": float(np.float32(scale)), "out": "uint8", "y_zero_point": params.zero_point,
+    }  # fmt: skip
+    _quantized(tr, "QMul", node, tail, params, [a.tensor, b.tensor], attrs)
     return True
 
 
-def _integer_follower(
-    tr: Translator, op: str, node: SourceNode, tail: Tail, params: Params, inputs: list[str],
-    attrs: dict[str, Any], scale: float,
-) -> None:  # fmt: skip
-    """Emits an op whose scale is an attribute and whose result is uint8."""
-    low, high = params.clamp_code(tail.low), params.clamp_code(tail.high)
-    attrs |= {"scale": scale, "out": "uint8", "y_zero_point": params.zero_point, "lo": low, "hi": high}
+def _quantized(
+    tr: Translator, op: str, node: SourceNode, tail: Tail, params: Params, inputs: list[str], attrs: dict[str, Any]
+) -> None:
+    """Emits an op whose result is uint8, clamped as the tail asks."""
+    attrs |= {"lo": params.clamp_code(tail.low), "hi": params.clamp_code(tail.high)}
     type_ = TensorType("uint8", tr.source.shape(tail.out))
     output = tr.hago(op, node, inputs, type_, f"{tail.out}_u8", attrs)
     tr.finish(tail, Value(quant=Quant(output, params)))
@@ -68,15 +76,11 @@ def affine(tr: Translator, node: SourceNode) -> bool:
     tail = tr.ahead.tail(node)
     params, x = tr.ahead.target(tail.out), tr.quant(name)
     if params is not None and x is not None and tr.offers("scale_shift", "int8"):
-        a = factor * np.float64(x.params.scale) / np.float64(params.scale)
-        b = offset / np.float64(params.scale)
-        shift = power_of_two_scale(float((np.abs(a) * 255.0 + np.abs(b)).max(initial=0.0)) + 1)
-        scaled = [np.rint(part * 2.0**shift).astype(np.int32) for part in (a, b)]
+        numbers = affine_of_codes(x.params, factor, offset, params)
         inputs = [x.tensor] + [
-            tr.build.constant(part, f"{node.name}_{label}") for part, label in zip(scaled, ("mul", "add"), strict=True)
+            tr.build.constant(part, f"{node.name}_{label}") for part, label in zip(numbers, ("mul", "add"), strict=True)
         ]
-        attrs = {"x_zero_point": x.params.zero_point}
-        _integer_follower(tr, "QScaleShift", node, tail, params, inputs, attrs, 2.0**-shift)
+        _quantized(tr, "QScaleShift", node, tail, params, inputs, {})
         return True
     if node.op != "BatchNormalization":
         return False
@@ -91,8 +95,30 @@ def affine(tr: Translator, node: SourceNode) -> bool:
     return True
 
 
+def affine_of_codes(x: Params, factor: np.ndarray, offset: np.ndarray, y: Params) -> tuple[np.ndarray, np.ndarray]:
+    """(mul, add) of QScaleShift, float32 [C], for y = x * factor + offset (float32 [C]) between quantized tensors.
+
+    There are 256 codes of x: `add` is moved, where need be, so that each gives the code that the float32 operators
+    of the source give it (dequantize, multiply, add, divide by y's scale, round), ties and all.
+    """
+    codes = np.arange(256, dtype=np.float32)
+    real = x.reals() * factor[:, None] + offset[:, None]  # two roundings
+    wanted = y.quantize(real).astype(np.float64)
+    mul = (factor.astype(np.float64) * float(x.scale) / float(y.scale)).astype(np.float32)
+    add = offset.astype(np.float64) / float(y.scale) + y.zero_point - mul.astype(np.float64) * x.zero_point
+    # wanted - 1/2 <= mul * code + add <= wanted + 1/2, but for saturated codes, which have one bound.
+    slack = wanted - (mul[:, None].astype(np.float64) * codes + add[:, None])
+    least = np.where(wanted > 0, slack - 0.5, -np.inf).max(axis=1)
+    most = np.where(wanted < 255, slack + 0.5, np.inf).min(axis=1)
+    with np.errstate(invalid="ignore"):
+        middle = np.where(np.isfinite(least + most), (least + most) / 2, np.clip(0.0, least, most))
+    margin = 2.0**-14  # of one code: what fma may lose where it rounds to float32
+    shift = np.where((least + margin <= 0) & (0 <= most - margin), 0.0, middle)
+    return mul, (add + shift).astype(np.float32)
+
+
 def _affine_of(tr: Translator, node: SourceNode) -> tuple[str, np.ndarray, np.ndarray] | None:
-    """(x, factor float64 [C], offset float64 [C]) along the channel axis 1, else None."""
+    """(x, factor float32 [C], offset float32 [C]) along the channel axis 1, else None."""
     shape = tr.source.shape(node.outputs[0])
     if not 2 <= len(shape) <= 4:
         return None
@@ -100,8 +126,8 @@ def _affine_of(tr: Translator, node: SourceNode) -> tuple[str, np.ndarray, np.nd
         arrays = [tr.source.array(name) for name in node.inputs[1:5]]
         if any(a is None for a in arrays) or any(node.outputs[1:]):
             return None
-        gamma, beta, mean, variance = (np.asarray(a, np.float64) for a in arrays)
-        factor = gamma / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
+        gamma, beta, mean, variance = (np.asarray(a, np.float32) for a in arrays)
+        factor = gamma * (np.float32(1) / np.sqrt(variance + np.float32(node.attrs.get("epsilon", 1e-5))))
         return node.inputs[0], factor, beta - mean * factor
     position = next((i for i, name in enumerate(node.inputs) if tr.source.constant(name) is not None), None)
     if position is None or node.op not in ("Add", "Mul"):
@@ -113,6 +139,6 @@ def _affine_of(tr: Translator, node: SourceNode) -> tuple[str, np.ndarray, np.nd
     vector = None if array is None else along_axis(array, shape, 1)
     if vector is None:
         return None
-    ones, zeros = np.ones(shape[1]), np.zeros(shape[1])
-    vector = vector.astype(np.float64)
+    ones, zeros = np.ones(shape[1], np.float32), np.zeros(shape[1], np.float32)
+    vector = vector.astype(np.float32)
     return (x, ones, vector) if node.op == "Add" else (x, vector, zeros)

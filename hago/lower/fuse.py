@@ -67,7 +67,7 @@ def lookups_into_sums(graph: LoweredGraph) -> Step:
         reader = graph.sole_consumer(node.outputs[0]) if node.is_hago() else None
         if reader is None or not reader.is_hago("QLookup"):
             continue
-        if node.op != "Quantize" and node.attrs.get("out") != "uint8":
+        if node.op not in ("Quantize", "QAdd", "QScaleShift") and node.attrs.get("out") != "uint8":
             continue
         table = graph.constants.get(reader.inputs[1])
         if table is None or table.dtype != np.uint8:
@@ -170,16 +170,12 @@ def _integer_residual(node: Node, add: Node, position: int, r: str) -> Node | No
     """The QConv or QGemm that also does the QAdd which reads it at ``position``, or None."""
     if not add.is_hago("QAdd") or node.attrs["out"] != "uint8" or len(node.inputs) > 5:
         return None
-    own, other = ("a", "b") if position == 0 else ("b", "a")
-    if add.attrs[f"{own}_zero_point"] != node.attrs["y_zero_point"]:
-        return None
     attrs = {
         **node.attrs,
-        "r_zero_point": add.attrs[f"{other}_zero_point"],
-        "r_mul": add.attrs[f"{other}_mul"],
-        "y_mul": add.attrs[f"{own}_mul"],
-        "r_scale": add.attrs["scale"],
-        "r_y_zero_point": add.attrs["y_zero_point"],
+        "r_first": int(position == 1),
+        "a_scale": add.attrs["a_scale"],
+        "b_scale": add.attrs["b_scale"],
+        "r_offset": add.attrs["offset"],
         "r_lo": add.attrs["lo"],
         "r_hi": add.attrs["hi"],
     }

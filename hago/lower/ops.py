@@ -33,7 +33,7 @@ class OpSchema:
     optional: frozenset[str] = frozenset()
 
 
-_RESIDUAL = ("r_zero_point", "r_mul", "y_mul", "r_scale", "r_y_zero_point", "r_lo", "r_hi")
+_RESIDUAL = ("r_first", "a_scale", "b_scale", "r_offset", "r_lo", "r_hi")
 _EPILOGUE = ("y_zero_point", "lo", "hi", "act_lo", "act_hi")
 
 
@@ -44,8 +44,7 @@ def _schema(inputs: str, attrs: str, optional: tuple[str, ...] = ()) -> OpSchema
 SCHEMAS: Mapping[str, OpSchema] = {
     # acc = bias + sum (x - x_zero_point) * w; padding counts as x_zero_point. With mult [O, G]:
     # acc = bias + sum_g mult[o, g] * (the sum over the group_size input channels of group g).
-    # table: y = table[y]. r, a residual: y = requantize((y - y_zero_point) * y_mul + (r - r_zero_point) *
-    # r_mul, r_scale, r_y_zero_point, r_lo, r_hi).
+    # table: y = table[y]. r, a residual: what QAdd makes of y and r (of r and y with r_first).
     "QConv": _schema(
         "x w bias scale mult? table? r?",
         "strides pads dilations group x_zero_point out",
@@ -53,10 +52,11 @@ SCHEMAS: Mapping[str, OpSchema] = {
     ),
     "QGemm": _schema("x w bias scale mult? table? r?", "x_zero_point out", (*_EPILOGUE, *_RESIDUAL, "group_size")),
     "QMatMul": _schema("a b scale", "a_zero_point b_zero_point out", _EPILOGUE),
-    # acc = (a - a_zero_point) * a_mul + (b - b_zero_point) * b_mul; scale is a power of two.
-    "QAdd": _schema("a b", "a_zero_point b_zero_point a_mul b_mul scale out y_zero_point lo hi"),
+    # y = clamp(rint(fma(a, a_scale, fma(b, b_scale, offset))), lo, hi); offset holds all zero points.
+    "QAdd": _schema("a b", "a_scale b_scale offset lo hi"),
     "QMul": _schema("a b", "a_zero_point b_zero_point scale out y_zero_point lo hi"),
-    "QScaleShift": _schema("x mul add", "x_zero_point scale out y_zero_point lo hi"),
+    # y = clamp(rint(fma(x, mul, add)), lo, hi) per channel.
+    "QScaleShift": _schema("x mul add", "lo hi"),
     # table uint8 [256], or float32 [256]: then y is float32.
     "QLookup": _schema("x table", ""),
     # `tables`: the indices of the inputs that pass through a table; the tables follow the tensors.

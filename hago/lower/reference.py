@@ -45,9 +45,8 @@ class QMatMul(_HagoOp):
 
 class QAdd(_HagoOp):
     def _run(self, a, b, **attrs):  # type: ignore[no-untyped-def]
-        left = (a.astype(np.int32) - attrs["a_zero_point"]) * np.int32(attrs["a_mul"])
-        right = (b.astype(np.int32) - attrs["b_zero_point"]) * np.int32(attrs["b_mul"])
-        return (ar.epilogue(left + right, np.float32(attrs["scale"]), attrs),)
+        numbers = attrs["a_scale"], attrs["b_scale"], attrs["offset"], attrs["lo"], attrs["hi"]
+        return (ar.weighted_sum(a, b, *numbers),)
 
 
 class QMul(_HagoOp):
@@ -59,8 +58,8 @@ class QMul(_HagoOp):
 
 class QScaleShift(_HagoOp):
     def _run(self, x, mul, add, **attrs):  # type: ignore[no-untyped-def]
-        acc = (x.astype(np.int32) - attrs["x_zero_point"]) * mul + add
-        return (ar.epilogue(acc, np.float32(attrs["scale"]), attrs),)
+        real = np.clip(ar.fma(x.astype(np.float32), mul, add), attrs["lo"], attrs["hi"])
+        return (np.rint(real).astype(np.uint8),)
 
 
 class QLookup(_HagoOp):

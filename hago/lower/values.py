@@ -75,13 +75,3 @@ class Value:
     codes: str | None = None
     signed: bool = False
     bfloat16: str | None = None
-
-
-def power_of_two_scale(magnitude: float, limit: float = 2.0**30, most: int = 24) -> int:
-    """The largest shift <= ``most`` with magnitude * 2**shift < limit."""
-    if magnitude <= 0 or not math.isfinite(magnitude):
-        return 0
-    shift = min(most, math.floor(math.log2(limit / magnitude)))
-    while magnitude * 2.0**shift >= limit:
-        shift -= 1
-    return shift
