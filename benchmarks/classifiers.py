@@ -119,9 +119,7 @@ def one(name: str, options: Any, folder: Path) -> dict[str, Any]:
     }
 
 
-def timed(
-    bundle: dict[str, Any], folder: Path, options: Any
-) -> tuple[dict[str, Latency], float | None, list[str]]:
+def timed(bundle: dict[str, Any], folder: Path, options: Any) -> tuple[dict[str, Latency], float | None, list[str]]:
     """All engines on the same input, in turns; and how often ONNX Runtime has the chosen network's class."""
     source, qdq = bundle["model"], folder / "out" / "model.qdq.onnx"
     threads, notes_ = options.threads, []

@@ -94,6 +94,10 @@ def values(rng: np.random.Generator, shape: tuple[int, ...], low: int, high: int
     return rng.choice([low, high], shape) if extreme else rng.integers(low, high + 1, shape)
 
 
+def _summand(kind: str) -> str:
+    return kind if kind in ("first", "second") else ""
+
+
 def check_integers(isa: Isa, p: DenseParams, seed: int, extreme: bool) -> None:
     rng = np.random.default_rng(seed)
     limit = 64 if p.dot == "maddubs" else 127
@@ -147,7 +151,7 @@ def test_integer_convolution_is_bit_exact(
     extreme: bool,
 ) -> None:
     out = "float32" if kind == "float32" else "uint8"
-    p = DenseParams(dot, out, c=c * groups, o=o * groups, groups=groups, residual=kind if kind in ("first", "second") else "", **geometry)
+    p = DenseParams(dot, out, c=c * groups, o=o * groups, groups=groups, residual=_summand(kind), **geometry)
     check_integers(isa, p, seed, extreme)
 
 
@@ -180,7 +184,7 @@ def test_tiles_of_every_shape_are_bit_exact(
     extreme: bool,
 ) -> None:
     out = "float32" if kind == "float32" else "uint8"
-    shape = {"c": c * groups, "o": o * groups, "groups": groups, "residual": kind if kind in ("first", "second") else "", **geometry}
+    shape = {"c": c * groups, "o": o * groups, "groups": groups, "residual": _summand(kind), **geometry}
     p = DenseParams("tile-u8s8", out, **shape)
     legal = [block for block, _ in tiles.candidates(p, AMX)]
     wanted = [block for block in legal if (block.pixel_tiles, block.channel_tiles) == sums and block.across == across]

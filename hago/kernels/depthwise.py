@@ -6,8 +6,9 @@
 Integers: the dot-product instructions add up KP neighbours within a lane, so KP *rows* of the image are
 interleaved, channel by channel, and serve all kernel columns that they fall under. Where the result is bytes,
 a stretch of channels is a whole vector of bytes: two rounds of unpacking interleave four rows into S = 4
-vectors, and two rounds of packing undo the order of channels that this leaves behind (`channel_order`).
-Floats: one fused multiply-add per tap.
+vectors, and two rounds of packing undo the order of channels that this leaves behind (`channel_order`). Where a
+kernel leaves some of the four unused, the same vectors serve R = 2 rows of the result, with weights shifted by one
+row. Floats: one fused multiply-add per tap.
 
 Tiles inside the image are read from where they lie, and only those at its border are copied first, with padding;
 small images, which are mostly border, are copied whole.
@@ -66,6 +67,14 @@ def fitted(p: DepthwiseParams, isa: Isa) -> tuple[Isa, int]:
     return isa.fit(p.c), 1
 
 
+def result_rows(p: DepthwiseParams, isa: Isa) -> int:
+    """R: how many neighbouring rows of the result one tile computes."""
+    _, stretch = fitted(p, isa)
+    reach = p.kernel[0] + p.strides[0]  # rows of the image under two rows of the result
+    enough = stretch == _UNPACKED and isa.registers > 16 and p.dilations[0] == 1 and reach <= DOTS[p.dot].pack
+    return 2 if enough and p.oh > 1 else 1
+
+
 def channel_order(p: DepthwiseParams, isa: Isa) -> np.ndarray:
     """Channel of every lane [CS*S, L]; the last stretch is moved back to end with the channels."""
     isa, stretch = fitted(p, isa)
@@ -84,15 +93,18 @@ def pack_depthwise_channels(values: np.ndarray, p: DepthwiseParams, isa: Isa) ->
 
 
 def pack_depthwise_weights(w: np.ndarray, p: DepthwiseParams, isa: Isa) -> np.ndarray:
-    """Weights [C, KH, KW] -> [CS*S, KG*KW, L*KP]; rows that are not there have zero weights."""
+    """Weights [C, KH, KW] -> [CS*S, R*KG*KW, L*KP]; rows that are not there have zero weights."""
     dot = DOTS[p.dot]
     kh, kw = p.kernel
-    groups = -(-kh // dot.pack)
-    w = np.pad(w.astype(dot.weight_numpy), [(0, 0), (0, groups * dot.pack - kh), (0, 0)])
+    height = -(-kh // dot.pack) * dot.pack
     index = channel_order(p, isa)
-    packed = w.reshape(p.c, groups, dot.pack, kw)[index]  # [CS*S, L, KG, KP, KW]
-    packed = packed.transpose(0, 2, 4, 1, 3).reshape(len(index), groups * kw, -1)
-    return np.ascontiguousarray(packed)
+    parts = []
+    for r in range(result_rows(p, isa)):
+        top = r * p.strides[0]
+        padded = np.pad(w.astype(dot.weight_numpy), [(0, 0), (top, height - kh - top), (0, 0)])
+        packed = padded.reshape(p.c, -1, dot.pack, kw)[index]  # [CS*S, L, KG, KP, KW]
+        parts.append(packed.transpose(0, 2, 4, 1, 3).reshape(len(index), -1, index.shape[1] * dot.pack))
+    return np.ascontiguousarray(np.concatenate(parts, axis=1))
 
 
 def depthwise(p: DepthwiseParams, isa: Isa, threads: int) -> Any:
@@ -109,8 +121,11 @@ class _Depthwise:
         self.lanes = self.isa.lanes
         self.stretches = -(-p.c // (self.S * self.lanes))
         self.groups = -(-p.kernel[0] // self.dot.pack)
-        registers = 4 if self.isa.registers > 16 else 2
-        self.P = min(p.ow, 8 if self.S == 1 else registers)
+        self.R = result_rows(p, isa)
+        self.strips = -(-p.oh // self.R)
+        self.under = p.kernel[0] + (self.R - 1) * p.strides[0]  # rows under a tile, a dilation apart
+        wide = 4 if self.isa.registers > 16 and self.R == 1 else 2
+        self.P = min(p.ow, 8 if self.S == 1 else wide)
         self.tiles = -(-p.ow // self.P)
         self.span = (self.P - 1) * p.strides[1] + (p.kernel[1] - 1) * p.dilations[1] + 1  # columns under a tile
         self.chunks = threads if p.macs >= _MACS_WORTH_A_THREAD * threads else 1
@@ -127,8 +142,8 @@ class _Depthwise:
         p = self.p
         pixels = np.minimum(np.arange(self.tiles) * self.P, p.ow - self.P)
         x = pixels * p.strides[1] - p.pads[1]
-        y = np.arange(p.oh) * p.strides[0] - p.pads[0]
-        reach = (p.kernel[0] - 1) * p.dilations[0]
+        y = np.minimum(np.arange(self.strips) * self.R, p.oh - self.R) * p.strides[0] - p.pads[0]
+        reach = (self.under - 1) * p.dilations[0]
         return float(((x >= 0) & (x + self.span <= p.w)).mean() * ((y >= 0) & (y + reach < p.h)).mean())
 
     def build(self) -> Any:
@@ -138,7 +153,7 @@ class _Depthwise:
             T.func_name("kernel")
             T.func_attr({"tirx.noalias": True})
             source = argument("x", (p.n, p.h, p.w, p.c), dot.x_type)
-            weights = (vectors, self.groups * p.kernel[1], self.lanes * dot.pack)
+            weights = (vectors, self.R * self.groups * p.kernel[1], self.lanes * dot.pack)
             self.weights = argument("w", weights, dot.weight_numpy.name)
             channels = (vectors * self.lanes,)
             self.bias = argument("bias", channels, "int32" if dot.integer else "float32")
@@ -152,40 +167,43 @@ class _Depthwise:
                 pad = self.zero[0] if dot.integer else T.float32(0)
                 image, slack = (p.n, p.h, p.w, p.c), self.lanes * dot.pack
                 self.x = padded_copy(self.x, image, p.pads, dot.x_type, pad, slack, self.chunks)
-            with maybe_parallel(p.n * p.oh, self.chunks) as (at, end):
+            with maybe_parallel(p.n * self.strips, self.chunks) as (at, end):
                 self.rows(at, end)
         return builder.get()
 
     def rows(self, at: Any, end: Any) -> None:
-        """All tiles of some rows: from the image itself, or from a copy with padding where they reach beyond it."""
+        """All tiles of some strips of R rows: from the image, or, where they reach beyond it, from a padded copy."""
         p = self.p
-        (top, left), (kh, _), (sh, sw), (dh, _) = self.pads, p.kernel, p.strides, p.dilations
+        (top, left), (sh, sw), (dh, _) = self.pads, p.strides, p.dilations
         line = dh * self.width * p.c
         padded = any(p.pads) and not self.whole
         if padded:
-            size = kh * self.span * p.c + self.lanes * self.dot.pack
+            size = self.under * self.span * p.c + self.lanes * self.dot.pack
             self.copy = T.alloc_buffer((size,), self.dot.x_type, scope="local")
-        with T.serial(at, end) as row, T.serial(0, self.tiles) as t:
+        with T.serial(at, end) as strip, T.serial(0, self.tiles) as t:
+            image = T.bind(strip // self.strips)
+            row = T.bind(moved_back(strip % self.strips, self.R, p.oh) + T.int32(0))
             pixel = T.bind(moved_back(t, self.P, p.ow) + T.int32(0))
-            target = T.bind((row * p.ow + pixel) * p.c)
-            y, x = T.bind(row % p.oh * sh - top), T.bind(pixel * sw - left)
-            source = T.bind((row // p.oh * self.height + y) * (self.width * p.c) + x * p.c)
+            target = T.bind(((image * p.oh + row) * p.ow + pixel) * p.c)
+            y, x = T.bind(row * sh - top), T.bind(pixel * sw - left)
+            source = T.bind((image * self.height + y) * (self.width * p.c) + x * p.c)
             if not padded:
                 self.channels(self.x, source, line, target)
             else:
-                inside = T.And(T.And(y >= 0, y + (kh - 1) * dh < p.h), T.And(x >= 0, x + self.span <= p.w))
+                below = y + (self.under - 1) * dh < p.h
+                inside = T.And(T.And(y >= 0, below), T.And(x >= 0, x + self.span <= p.w))
                 with T.If(inside):
                     with T.Then():
                         self.channels(self.x, source, line, target)
                     with T.Else():
-                        self.copy_tile(row // p.oh * (p.h * p.w * p.c), y, x)
+                        self.copy_tile(image * (p.h * p.w * p.c), y, x)
                         self.channels(self.copy, 0, self.span * p.c, target)
 
     def copy_tile(self, image: Any, y: Any, x: Any) -> None:
         """The pixels under one tile, row by row of the kernel, those outside the image filled with padding."""
         p, dot = self.p, self.dot
         value = T.bind(T.Cast(dot.x_type, self.zero[0] if dot.integer else T.float32(0)))
-        with T.serial(0, p.kernel[0]) as i, T.serial(0, self.span) as j:
+        with T.serial(0, self.under) as i, T.serial(0, self.span) as j:
             at = T.bind((i * self.span + j) * p.c)
             line, column = T.bind(y + i * p.dilations[0]), T.bind(x + j)
             valid = T.And(T.And(line >= 0, line < p.h), T.And(column >= 0, column < p.w))
@@ -204,34 +222,35 @@ class _Depthwise:
             self.tile(x, T.bind(source + channel), row, T.bind(target + channel), T.bind(stretch * self.S))
 
     def tile(self, x: Any, source: Any, row: int, target: Any, first: Any) -> None:
+        """P pixels of R rows, column by column of the image; a pixel is finished when its last column is done."""
         p, dot, lanes = self.p, self.dot, self.lanes
         (_, kw), (_, sw), (_, dw) = p.kernel, p.strides, p.dilations
-        acc = Registers(self.P * self.S, self.acc_type)
-        for s in range(self.S):
-            start = T.bind(self.bias.vload([(first + s) * lanes], self.acc_type))
+        acc = Registers(self.R * self.P * self.S, self.acc_type)
+        starts = [T.bind(self.bias.vload([(first + s) * lanes], self.acc_type)) for s in range(self.S)]
+        taps = self.groups * kw
+        columns = sorted({q * sw + j * dw for q in range(self.P) for j in range(kw)})
+        for group, column in ((group, column) for group in range(self.groups) for column in columns):
+            parts = self.column(x, source + column * p.c, row, group)
             for q in range(self.P):
-                acc[q * self.S + s] = start
-        for group in range(self.groups):
-            for column in sorted({q * sw + j * dw for q in range(self.P) for j in range(kw)}):
-                parts = self.column(x, source + column * p.c, row, group)
-                for q in range(self.P):
-                    j, rest = divmod(column - q * sw, dw)
-                    if rest or not 0 <= j < kw:
-                        continue
-                    for s, part in enumerate(parts):
-                        tap = self.weights.vload([first + s, group * kw + j, 0], dot.weight_type(lanes))
-                        k = q * self.S + s
-                        acc[k] = dot.step(self.isa, acc[k], part, tap)
-        for q in range(self.P):
-            self.finish([acc[q * self.S + s] for s in range(self.S)], target + q * p.c, first)
+                j, rest = divmod(column - q * sw, dw)
+                if rest or not 0 <= j < kw:
+                    continue
+                for r, (s, part) in ((r, both) for r in range(self.R) for both in enumerate(parts)):
+                    tap = self.weights.vload([first + s, r * taps + group * kw + j, 0], dot.weight_type(lanes))
+                    k = (r * self.P + q) * self.S + s
+                    acc[k] = dot.step(self.isa, starts[s] if (group, j) == (0, 0) else acc[k], part, tap)
+                if (group, j) == (self.groups - 1, kw - 1):
+                    for r in range(self.R):
+                        k = (r * self.P + q) * self.S
+                        self.finish([acc[k + s] for s in range(self.S)], target + (r * p.ow + q) * p.c, first)
 
     def column(self, x: Any, at: Any, row: int, group: int) -> list[Any]:
         """KP rows of one column, interleaved channel by channel: S vectors.
 
         Rows past the kernel have zero weights, so any row will do.
         """
-        dot, lanes, kh = self.dot, self.lanes, self.p.kernel[0]
-        wanted = [min(group * dot.pack + k, kh - 1) for k in range(dot.pack)]
+        dot, lanes = self.dot, self.lanes
+        wanted = [min(group * dot.pack + k, self.under - 1) for k in range(dot.pack)]
         count = lanes * self.S
         loaded = {k: T.bind(x.vload([at + k * row], f"{dot.x_type}x{count}")) for k in sorted(set(wanted))}
         rows = [loaded[k] for k in wanted]

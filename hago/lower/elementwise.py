@@ -113,7 +113,7 @@ def affine_of_codes(x: Params, factor: np.ndarray, offset: np.ndarray, y: Params
     with np.errstate(invalid="ignore"):
         middle = np.where(np.isfinite(least + most), (least + most) / 2, np.clip(0.0, least, most))
     margin = 2.0**-14  # of one code: what fma may lose where it rounds to float32
-    shift = np.where((least + margin <= 0) & (0 <= most - margin), 0.0, middle)
+    shift = np.where((least + margin <= 0) & (most - margin >= 0), 0.0, middle)
     return mul, (add + shift).astype(np.float32)
 
 
