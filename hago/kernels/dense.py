@@ -37,7 +37,7 @@ from .window import Window
 _WEIGHTS_IN_CACHE = 512 * 1024
 TILE_STEPS = 16  # rows of a tile of weights: the steps that one tile instruction takes at most
 _STEPS_AHEAD = 32  # to prefetch: some hundred cycles
-_MACS_WORTH_A_THREAD = 200_000  # less than about two microseconds of work does not pay for waking a thread
+_MACS_WORTH_A_THREAD = 300_000  # less than some two to five microseconds of work do not pay for waking a thread
 
 
 @dataclass(frozen=True)
