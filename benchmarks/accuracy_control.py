@@ -25,6 +25,7 @@ from hago.measure.latency import measure_latency
 from hago.measure.metrics import get_metric
 from hago.model import load_model
 from hago.runners import Runner, TvmRunner
+from hago.search import PlainProgress, Status
 from hago.tensor import TensorInfo
 
 MODELS = ("cifar10_resnet20", "vww_mobilenetv1_025", "kws_kwt1", "tin200_mobilenetv2")
@@ -56,8 +57,9 @@ def main() -> None:
 _INTRODUCTION = """
 `nncf.quantize_with_accuracy_control` (OpenVINO) and `hago.tune`, the same calibration and search samples, a bound of
 {drop:g} points. Top-1 on the test samples, which neither saw; latency at batch 1, both results interleaved in one
-process, medians. Hago starts from an empty kernel cache; *first within* is when it first had measured a strategy
-within the bound, compilation included.
+process, medians. Hago starts from an empty kernel cache; *first within* is when it first had measured a strategy that
+is faster than float32 and within the bound on the search samples, NNCF's own criterion, compilation included. (Hago
+goes on until the drop to be *expected* on other samples keeps the bound too.)
 
 """
 
@@ -71,6 +73,7 @@ def one(name: str, options: Any, folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     theirs = controlled(bundle["model"], parts.calibration, parts.search, options)
     nncf_s = time.perf_counter() - started
+    first = FirstWithin(options.max_drop)
     result = hago.tune(
         bundle["model"],
         data=(bundle["x"], bundle["y"]),
@@ -81,7 +84,7 @@ def one(name: str, options: Any, folder: Path) -> dict[str, Any]:
         threads=options.threads,
         out=folder / "out",
         cache=folder / "cache",
-        progress="plain",
+        progress=first,
     )
     runners: list[Runner] = [
         CompiledOpenVino(theirs, model.inputs, options.threads),
@@ -97,11 +100,29 @@ def one(name: str, options: Any, folder: Path) -> dict[str, Any]:
         "nncf_ms": times["NNCF"].median_s * 1e3,
         "hago_ms": times["Hago"].median_s * 1e3,
         "nncf_s": nncf_s,
-        "first_within_s": result.search.first_within_s,
+        "first_within_s": first.elapsed_s,
+        "first_likely_within_s": result.search.first_within_s,
         "search_s": result.search.seconds,
         "trials": result.search.trials,
         "summary": result.summary(),
     }
+
+
+class FirstWithin(PlainProgress):
+    """Notes when a strategy faster than float32 kept the bound on the validation samples: NNCF's own criterion."""
+
+    def __init__(self, max_drop: float) -> None:
+        super().__init__()
+        self._max_drop = max_drop
+        self.elapsed_s: float | None = None
+
+    def trial(self, status: Status) -> None:
+        last = status.last
+        if self.elapsed_s is None and last is not None and last.state == "ok" and last.accuracy_change is not None:
+            faster = last.latency_ratio is not None and last.latency_ratio < 1
+            if faster and last.accuracy_change >= -self._max_drop - 1e-9:
+                self.elapsed_s = status.elapsed_s
+        super().trial(status)
 
 
 class CompiledOpenVino:

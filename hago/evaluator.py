@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -29,12 +31,12 @@ from .measure.expected import ExpectedChange, is_classifier
 from .measure.latency import Latency, measure_latency
 from .measure.metrics import Metric
 from .model import Model
-from .qdq import Quantizer
+from .qdq import Quantizer, observed_tensors
 from .record import Record
 from .runners import TvmRunner
 from .runtime.artifact import Artifact
 from .spec import HardwareSpec
-from .strategy import Strategy
+from .strategy import Strategy, uniform
 
 FLOAT = "float32"
 Say = Callable[[str], None]
@@ -162,7 +164,7 @@ class TvmEvaluator:
         artifact = self.artifact(strategy)
         runner = TvmRunner(artifact, name="probe")
         found = self._outputs(runner, self.parts.calibration, count)
-        floats = [array[:count] for array in self._float_outputs("calibration")]
+        floats = self._float_probe(count)
         noise = sum(float(np.square(f.astype(np.float64) - a).sum()) for f, a in zip(floats, found, strict=True))
         signal = sum(float(np.square(f.astype(np.float64)).sum()) for f in floats)
         return noise / signal if signal else float(noise > 0)
@@ -188,14 +190,29 @@ class TvmEvaluator:
     def calibration(self) -> Calibration:
         """Ranges of all activations, from one pass over the calibration part."""
         self.say(f"calibrating on {len(self.parts.calibration)} samples")
-        return calibrate_model(
-            self.model,
-            self.parts.calibration,
-            self.spec,
-            threads=self.threads,
-            cache=self.cache,
-            store=None if self.folder is None else self.folder / "calibration.npz",
-        )
+        ahead = Thread(target=self._compile_ahead, daemon=True)
+        ahead.start()
+        try:
+            return calibrate_model(
+                self.model,
+                self.parts.calibration,
+                self.spec,
+                threads=self.threads,
+                cache=self.cache,
+                store=None if self.folder is None else self.folder / "calibration.npz",
+            )
+        finally:
+            ahead.join()  # nothing may run beside what is timed later
+
+    def _compile_ahead(self) -> None:
+        """Compiles the kernels of the first candidate: they know no numbers of the calibration, so any will do.
+
+        What goes wrong here is told where the candidate itself is built.
+        """
+        with suppress(Exception):
+            quantizer = Quantizer(self.model, Calibration.placeholder(observed_tensors(self.model)), self.spec)
+            favourite = next(choice.precision for choice in self.spec.choices("conv"))
+            self.build(quantizer.qdq(uniform(self.model, self.spec, favourite)))
 
     @cached_property
     def quantizer(self) -> Quantizer:
@@ -270,6 +287,13 @@ class TvmEvaluator:
             samples = self._part(part)
             kept[part] = self._outputs(self._float_runner, samples, len(samples))
         return kept[part]
+
+    def _float_probe(self, count: int) -> list[np.ndarray]:
+        """float32's outputs on the first calibration samples; kept."""
+        kept = self.__dict__.setdefault("_kept_probe", {})
+        if count not in kept:
+            kept[count] = self._outputs(self._float_runner, self.parts.calibration, count)
+        return kept[count]
 
     def _float_accuracy(self, part: str) -> Accuracy:
         kept = self.__dict__.setdefault("_kept_accuracy", {})

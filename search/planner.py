@@ -102,9 +102,13 @@ class Planner:
 
     def _uniform(self, by_key: dict[str, Finished]) -> Proposal | None:
         self._probe(iter(uniform_probes(self._space)))
+        within = any(self._goal.within(past.record) for past in by_key.values())
+        main = f"{main_scheme(self._space)} everywhere"
         for i, candidate in enumerate(uniform_candidates(self._space, self.sensitivities)):
-            if i > 0 and any(self._goal.within(past.record) for past in by_key.values()):
-                return None
+            # More precision is for having something early; another calibrator, for the favourite scheme itself.
+            needed = not within or (candidate.label.startswith(main) and self._at_stake(by_key))
+            if i > 0 and not needed:
+                continue
             if self._key(candidate) not in by_key:
                 return Proposal(candidate.params, UNIFORM, candidate.label)
         return None

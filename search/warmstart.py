@@ -37,7 +37,7 @@ class Candidate:
 
 
 def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candidate]:
-    """Everything at the hardware's favourite scheme, the best calibrators first; then other precisions.
+    """Everything at the hardware's favourite scheme and best calibrator; more precise; at the next calibrator.
 
     The second best calibrator only where its loss is within twice the best's.
     """
@@ -57,7 +57,8 @@ def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candida
         for scheme in group.schemes:
             if scheme.precision not in ("float32", main.precision):
                 others.setdefault(scheme.precision, scheme)
-    return found + [Candidate(space.uniform(scheme, by_rank[0]), f"{scheme} everywhere") for scheme in others.values()]
+    precise = [Candidate(space.uniform(scheme, by_rank[0]), f"{scheme} everywhere") for scheme in others.values()]
+    return [*found[:1], *precise, *found[1:]]
 
 
 def fastest(space: SearchSpace, times: TimeTable, known: Sensitivities) -> Candidate | None:

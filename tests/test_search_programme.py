@@ -205,13 +205,13 @@ def test_the_front_goes_from_fast_to_exact():
     assert front[7] == Programme(evaluator.space, times, known).candidate(7)
 
 
-def test_uniform_candidates_start_with_the_best_calibrators():
+def test_uniform_candidates_start_with_the_best_calibrator_and_then_more_precision():
     evaluator = FakeEvaluator(residual_space(), LOSSES)
     labels = [c.label for c in uniform_candidates(evaluator.space, all_probes(evaluator))]
     assert labels == [
         "int8/per_channel everywhere, mse",
-        "int8/per_channel everywhere, percentile",
         "bfloat16 everywhere",
+        "int8/per_channel everywhere, percentile",
     ]
     assert main_scheme(evaluator.space) == INT8
 

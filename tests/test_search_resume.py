@@ -86,7 +86,7 @@ def test_ctrl_c_gives_what_is_there_and_says_how_to_go_on(tmp_path, uninterrupte
     result = search(tmp_path, Interrupted(residual_space(), LOSSES))
     assert result.stopped == "Ctrl-C; nothing is lost: resume with --resume (resume=True)"
     assert keys(result) == uninterrupted[:2] and result.error is None
-    assert result.test is not None and result.met is False
+    assert result.test is not None and result.met is True  # bfloat16 everywhere
     assert [t.state for t in load(tmp_path).trials] == [TrialState.COMPLETE] * 2 + [TrialState.FAIL]
     result = search(tmp_path)
     assert keys(result) == uninterrupted

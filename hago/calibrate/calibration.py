@@ -47,6 +47,12 @@ class Calibration:
         self.samples, self.fingerprint = samples, fingerprint
         self._ranges: dict[tuple[str, str, TensorScheme], Range] = {}
 
+    @classmethod
+    def placeholder(cls, tensors: Iterable[str]) -> Calibration:
+        """Values from -1 to 1 for every tensor: where only the shape of a quantized model matters."""
+        stats = TensorStats(-1.0, 1.0, -1.0, 1.0, 0, -1, np.ones(2, np.int64), 0, 0)
+        return cls(dict.fromkeys(tensors, stats))
+
     @property
     def tensors(self) -> tuple[str, ...]:
         return tuple(self._stats)

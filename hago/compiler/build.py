@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tvm
 from tvm.target import Target
 
 from .. import kernels  # noqa: F401 - registers the emitters
 from ..errors import BuildError, HagoError
 from ..files import hash_bytes
 from ..kernels.base import EMITTERS, ISAS, Isa, KernelCall, NodeView, TensorType
-from ..kernels.fallback import emit_fallback
+from ..kernels.fallback import emit_fallback, fallback
 from ..kernels.fusion import fuse_elementwise
+from ..kernels.pipeline import compile_template
 from ..lower.graph import LoweredGraph, Node
 from ..runtime.artifact import FORMAT, Artifact
 from ..runtime.threads import default_threads
@@ -193,8 +193,8 @@ def compile_missing(
 def _compiled(key: str, call: KernelCall, isa: Isa, target: Target, threads: int, cache: KernelCache) -> Any:
     """The kernel's module, compiled and kept."""
     try:
-        function = call.template(call.params, isa, threads).with_attr("global_symbol", symbol(key))
-        compiled = tvm.compile(tvm.IRModule({symbol(key): function}), target=target)
+        function = call.template(call.params, isa, threads)
+        compiled = compile_template(function, symbol(key), target, general=call.template is fallback)
     except HagoError:
         raise
     except Exception as error:

@@ -15,6 +15,7 @@ from tvm.target import Target
 from ..errors import BuildError
 from ..runtime.amx import allow_tiles
 from .base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa, Template
+from .pipeline import compile_template
 
 MCPU = {
     AVX2.name: "haswell",
@@ -36,12 +37,12 @@ def target_of(isa: Isa) -> Target:
 class Jitted:
     """A compiled kernel: call it with its input arrays, then its output arrays, which it fills."""
 
-    def __init__(self, function: Any, isa: Isa) -> None:
+    def __init__(self, function: Any, isa: Isa, *, general: bool = False) -> None:
         if isa.amx:
             allow_tiles()
-        self.primfunc = function.with_attr("global_symbol", "kernel")
+        self.primfunc = function
         try:
-            self.executable = tvm.compile(tvm.IRModule({"kernel": self.primfunc}), target=target_of(isa))
+            self.executable = compile_template(function, "kernel", target_of(isa), general=general)
         except Exception as error:
             raise BuildError(f"the kernel does not compile: {error}", where=isa.name) from error
         self._call = self.executable["kernel"]
@@ -77,4 +78,6 @@ def jit(template: Template | Callable[..., Any], params: Any, isa: Isa, threads:
 
     Raises BuildError where TVM or LLVM refuses it.
     """
-    return Jitted(template(params, isa, threads), isa)
+    from .fallback import fallback
+
+    return Jitted(template(params, isa, threads), isa, general=template is fallback)
