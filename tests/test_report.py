@@ -314,7 +314,7 @@ def test_no_layer_slower_is_said() -> None:
         replace(row, chosen_s=row.float_s, quantized_s=row.float_s) if row.name in ("pool", "fc") else row
         for row in samples.resnet_layers()
     )
-    assert findings(samples.report(layers=rows))[0] == "No quantized layer is slower than it was in float32."
+    assert findings(samples.report(layers=rows))[0].startswith("No quantized layer is slower than it was")
 
 
 def test_findings_without_times_and_probes_say_nothing_of_them() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from .data import NOISE, LayerRow, ReportData
+from .data import NOISE, NOISE_S, LayerRow, ReportData
 from .text import duration, listing, percent, plural
 
 _NAMED = 4  # layers that a sentence names before it counts the rest
@@ -86,7 +86,8 @@ def _slower(report: ReportData) -> list[str]:
         )
         found.append(f"Left in float32, and slower when quantized: {names}.")
     if not found and any(row.is_quantized and row.chosen_s for row in report.layers):
-        found.append("No quantized layer is slower than it was in float32.")
+        noise = f"{100 * NOISE:.0f} % and {duration(NOISE_S, 2)}"
+        found.append(f"No quantized layer is slower than it was in float32 by more than the noise ({noise}).")
     return found
 
 
