@@ -7,10 +7,12 @@ building it takes milliseconds.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,9 +28,10 @@ from ..kernels.pipeline import compile_template
 from ..lower.graph import LoweredGraph, Node
 from ..runtime.artifact import FORMAT, Artifact
 from ..runtime.threads import default_threads
-from .built import Built
+from .built import Built, triple_of
 from .cache import KernelCache
 from .executable import executable, symbol
+from .linker import is_foreign
 
 if TYPE_CHECKING:
     from ..spec import HardwareSpec
@@ -80,6 +83,36 @@ def build(
         linked.mod.import_module(kernel)
     built = Built(program, modules, target, isa, cache, threads, time.perf_counter() - started)
     return Artifact(linked.mod, _describe(program, spec, threads), built)
+
+
+@dataclass(frozen=True)
+class CrossBuilt:
+    """A network compiled for another machine: it can be saved, and run there."""
+
+    meta: Mapping[str, Any]
+    built: Built
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one self-contained shared object for `hago.load` there. Raises BuildError without a linker."""
+        self.built.export(Path(path), self.meta)
+
+
+def cross_build(
+    lowered: LoweredGraph,
+    spec: HardwareSpec,
+    *,
+    threads: int = 1,
+    cache: KernelCache | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CrossBuilt:
+    """Like `build`, for a machine other than this one; ``threads`` are those of that machine."""
+    started = time.perf_counter()
+    cache = cache if cache is not None else KernelCache()
+    isa, target = isa_of(spec), Target(dict(spec.target))
+    program = emit(lowered, isa, threads, spec)
+    modules = compile_missing(program, isa, target, threads, cache, progress)
+    built = Built(program, modules, target, isa, cache, threads, time.perf_counter() - started)
+    return CrossBuilt(_describe(program, spec, threads), built)
 
 
 def _describe(program: Program, spec: HardwareSpec, threads: int) -> dict[str, Any]:
@@ -168,10 +201,14 @@ def compile_missing(
     cache: KernelCache,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Key -> loaded module, for all kernels of the program; those missing are compiled side by side."""
+    """Key -> loaded module, for all kernels of the program; those missing are compiled side by side.
+
+    Of kernels for another machine only the objects are kept, and None stands in place of the module.
+    """
+    foreign = is_foreign(triple_of(target))
     calls = {step.key: step.call for step in program.steps if step.key is not None and step.call is not None}
-    found = {key: cache.get(key) for key in calls}
-    missing = [key for key, module in found.items() if module is None]
+    found = {key: None if foreign else cache.get(key) for key in calls}
+    missing = [key for key, module in found.items() if (cache.object_file(key) if foreign else module) is None]
     if not missing:
         return found
 
@@ -200,6 +237,9 @@ def _compiled(key: str, call: KernelCall, isa: Isa, target: Target, threads: int
     except Exception as error:
         raise BuildError(f"kernel {call.family} does not compile: {error}", where=f"layer {call.layer!r}") from error
     about = {"family": call.family, "params": repr(call.params), "isa": isa.name, "threads": threads}
+    if is_foreign(triple_of(target)):
+        cache.put_object(key, compiled.mod, about)
+        return None
     return cache.put(key, compiled.mod, about)
 
 

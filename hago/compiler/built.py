@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tvm
 
-from ..errors import BuildError, StorageError
+from ..errors import StorageError
 from ..files import require_space
 from ..kernels.base import Isa, TensorType
 from ..measure.environment import read_environment
 from ..runtime.seal import seal
 from .cache import KernelCache
 from .executable import executable, symbol
-from .linker import link, linker
+from .linker import link, linker, missing_linker
 
 if TYPE_CHECKING:
     from .build import Program
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Built:
-    """The program behind an artifact and where its kernels are."""
+    """The program behind an artifact and where its kernels are.
+
+    ``modules`` are the loaded kernels; of a network for another machine, None for each.
+    """
 
     program: Program
     modules: Mapping[str, Any]
@@ -40,13 +43,9 @@ class Built:
 
     def export(self, path: Path, meta: Mapping[str, Any]) -> None:
         """Links kernels, constants and program into one shared object."""
-        command = linker()
-        if command is None:
-            raise BuildError(
-                "a linker is needed to save a network, and none was found",
-                where=str(path),
-                hint="install one (Debian: apt install binutils; anywhere: pip install ziglang)",
-            )
+        triple = triple_of(self.target)
+        if linker(triple) is None:
+            raise missing_linker(str(path), triple)
         linked = executable(self.program, json.dumps(dict(meta)).encode())
         objects = self._objects()
         for key, path_of_object in objects.items():
@@ -62,7 +61,7 @@ class Built:
                 require_space(path.parent, size + (1 << 18))
                 handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".so")
                 os.close(handle)
-                linked.export_library(temporary, fcompile=_Linker(_triple(self.target)), workspace_dir=place)
+                linked.export_library(temporary, fcompile=_Linker(triple), workspace_dir=place)
             seal(temporary)
             os.chmod(temporary, 0o755)
             os.replace(temporary, path)
@@ -120,7 +119,8 @@ def _type(item: str | np.ndarray, types: Mapping[str, TensorType]) -> TensorType
     return types[item] if isinstance(item, str) else TensorType(item.dtype.name, item.shape)
 
 
-def _triple(target: Any) -> str:
+def triple_of(target: Any) -> str:
+    """The machine that the target compiles for, as LLVM names it."""
     return str(target.attrs.get("mtriple", "x86_64-linux-gnu"))
 
 
@@ -134,4 +134,4 @@ class _Linker:
         return self._triple
 
     def __call__(self, target: str, objects: list[str], **_: Any) -> None:
-        link([Path(name) for name in objects], Path(target))
+        link([Path(name) for name in objects], Path(target), self._triple)

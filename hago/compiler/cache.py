@@ -96,7 +96,7 @@ class KernelCache:
             return self._loaded.setdefault(key, module)
 
     def put(self, key: str, module: Any, about: dict[str, Any]) -> Any:
-        """Keeps a compiled LLVM module; returns what is to be run.
+        """Keeps a compiled LLVM module for this machine; returns what is to be run.
 
         Where the machine has no linker, the module itself is kept, in memory, for this process. Raises
         StorageError where the folder cannot be written to.
@@ -113,18 +113,27 @@ class KernelCache:
         with self._lock:
             return self._loaded.setdefault(key, runnable)
 
-    def _write(self, key: str, module: Any, about: dict[str, Any]) -> None:
+    def put_object(self, key: str, module: Any, about: dict[str, Any]) -> None:
+        """Keeps a compiled LLVM module for another machine: its object, which is all that can be used here."""
+        try:
+            self._write(key, module, about, shared=False)
+        except FileNotFoundError:  # somebody cleared the cache meanwhile
+            self._write(key, module, about, shared=False)
+
+    def _write(self, key: str, module: Any, about: dict[str, Any], *, shared: bool = True) -> None:
         self._make_folder()
         try:
             with tempfile.TemporaryDirectory(prefix=_BUILDING, dir=self.folder) as place:
-                objects, shared = Path(place) / "kernel.o", Path(place) / "kernel.so"
-                objects.write_bytes(object_code(module))
-                link([objects], shared)
-                seal(objects)
-                seal(shared)
+                made = {".o": Path(place) / "kernel.o"}
+                made[".o"].write_bytes(object_code(module))
+                if shared:
+                    made[".so"] = Path(place) / "kernel.so"
+                    link([made[".o"]], made[".so"])
+                for path in made.values():
+                    seal(path)
                 write_atomic(self.folder / f"{key}.json", json.dumps(about, sort_keys=True))
-                os.replace(objects, self.folder / f"{key}.o")
-                os.replace(shared, self.folder / f"{key}.so")
+                for suffix, path in made.items():
+                    os.replace(path, self.folder / f"{key}{suffix}")
         except FileNotFoundError:
             raise
         except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -17,19 +18,49 @@ from ..errors import BuildError
 from ..files import require_space
 
 
+_GLIBC = "2.28"  # the oldest that TVM's own wheels run with
+
+
 @cache
-def linker() -> tuple[str, ...] | None:
+def linker(triple: str = "") -> tuple[str, ...] | None:
     """The command that links objects into a shared object, or None where the machine has none.
 
-    A system compiler or linker first; the package ``ziglang`` from PyPI can stand in for it.
+    A system compiler or linker first; the package ``ziglang`` from PyPI can stand in for it. ``triple`` names another
+    machine to link for, as LLVM does ("aarch64-linux-gnu"); without it, or with this machine's own, it is this one.
     """
-    for name in ("ld.lld", "ld", "cc", "gcc", "clang"):
+    foreign = is_foreign(triple)
+    names = (f"{triple}-ld", f"{triple}-gcc", "ld.lld") if foreign else ("ld.lld", "ld", "cc", "gcc", "clang")
+    for name in names:
         path = shutil.which(name)
         if path:
             return (path,)
     if find_spec("ziglang") is not None:
-        return (sys.executable, "-m", "ziglang", "cc")
+        return (sys.executable, "-m", "ziglang", "cc", *(("-target", f"{triple}.{_GLIBC}") if foreign else ()))
     return None
+
+
+def is_foreign(triple: str) -> bool:
+    """Whether code for this target cannot run here."""
+    machine = platform.machine().lower()
+    here = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+    return bool(triple) and triple.partition("-")[0] != here
+
+
+def missing_linker(where: str, triple: str = "") -> BuildError:
+    """The error for a machine without a linker that links for ``triple``."""
+    if not is_foreign(triple):
+        return BuildError(
+            "a linker is needed to write a shared object, and none was found",
+            where=where,
+            hint="install one (Debian: apt install binutils; anywhere: pip install ziglang)",
+        )
+    machine = triple.partition("-")[0]
+    return BuildError(
+        f"a linker for {triple} is needed to write a shared object, and none was found",
+        where=where,
+        hint=f"install one (Debian: apt install binutils-{triple}, or lld; anywhere: pip install ziglang); the system's "
+        f"own linker does not know {machine}",
+    )
 
 
 def object_code(module: Any) -> bytes:
@@ -48,15 +79,11 @@ def object_code(module: Any) -> bytes:
         return path.read_bytes()
 
 
-def link(objects: list[Path], target: Path) -> None:
+def link(objects: list[Path], target: Path, triple: str = "") -> None:
     """Links ``objects`` into the shared object ``target``. Raises BuildError."""
-    command = linker()
+    command = linker(triple)
     if command is None:
-        raise BuildError(
-            "a linker is needed to write a shared object, and none was found",
-            where=str(target),
-            hint="install one (Debian: apt install binutils; anywhere: pip install ziglang)",
-        )
+        raise missing_linker(str(target), triple)
     run = [*command, "-shared", "-o", str(target), *map(str, objects)]
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     if done.returncode:

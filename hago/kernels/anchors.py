@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -19,7 +20,7 @@ from .depthwise import (
     pack_depthwise_channels,
     pack_depthwise_weights,
 )
-from .dot import DOTS, pairs_fit_int16
+from .dot import DOTS, exact_dot, pairs_fit_int16, sums_fit_int16
 from .epilogue import bounds, zeros
 from .group_scales import spread_groups
 from .packing import remembered
@@ -97,7 +98,7 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
     if multiplier is not None:
         size = int(attrs["group_size"])
         per_channel = (np.add.reduceat(sums, range(0, sums.shape[1], size), axis=1) * multiplier).sum(1)
-    bias = _bias(node, channels, np.int64) - zero_x * per_channel
+    bias = _bias(node, channels, np.int64) - (zero_x - DOTS[dot].shift) * per_channel
     if np.abs(bias).max(initial=0) > 2**31 - 1:
         raise BuildError("the bias less the zero point's share leaves int32", where=f"node {node.name!r}")
     scale = np.broadcast_to(_constant(node, 3).astype(np.float32), (channels,))
@@ -216,8 +217,8 @@ def _pack_integers(
 ) -> tuple[str, np.ndarray, np.ndarray]:
     """The dot product to use, the weights packed for it, and their sums over the taps [O, C/G].
 
-    Without VNNI it depends on the weights themselves: pairs of products that may leave int16 need
-    the slower instruction, others (all 7-bit weights) the faster.
+    Without dot-product instructions it depends on the weights themselves: sums of products that may leave int16
+    need a slower way, others (all 7-bit weights) take a faster one.
     """
 
     def packed(dot: str) -> tuple[np.ndarray, ...]:
@@ -226,11 +227,22 @@ def _pack_integers(
             q = replace(q, group_steps=int(attrs["group_size"]) // DOTS[dot].pack)
         return remembered(weights, (q, isa), lambda w: (_pack(w, q, isa), _tap_sums(w)))
 
-    if isa.vnni:
-        dot = best_dot(replace(p, dot="vnni"), isa) if isinstance(p, DenseParams) and multiplier is None else "vnni"
+    fitting: dict[str, Callable[[np.ndarray], bool]] = {}
+    if isa.vnni or isa.dotprod:
+        dot = exact_dot(isa)
+        if isinstance(p, DenseParams) and multiplier is None:
+            dot = best_dot(replace(p, dot=dot), isa)
         return (dot, *packed(dot))  # type: ignore[return-value]
-    fast = packed("maddubs")
-    return ("maddubs", *fast) if pairs_fit_int16(fast[0]) else ("maddwd", *packed("maddwd"))  # type: ignore[return-value]
+    if not isa.arm:
+        fitting = {"maddubs": pairs_fit_int16}
+    elif isinstance(p, DenseParams):
+        names = ("smull",) if multiplier is not None else ("smull7", "smull")
+        fitting = {name: partial(sums_fit_int16, dot=name) for name in names}
+    for dot, fits in fitting.items():
+        found = packed(dot)
+        if fits(found[0]):
+            return (dot, *found)  # type: ignore[return-value]
+    return (exact_dot(isa), *packed(exact_dot(isa)))  # type: ignore[return-value]
 
 
 def _tap_sums(weights: np.ndarray) -> np.ndarray:

@@ -19,7 +19,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Isa:
-    """What a template must know of an instruction set; ``bits`` is the vector width."""
+    """What a template must know of an instruction set; ``bits`` is the vector width.
+
+    x86: vnni, bf16, vbmi, amx. Arm: dotprod (sdot), i8mm (usdot).
+    """
 
     name: str
     bits: int
@@ -28,6 +31,9 @@ class Isa:
     bf16: bool = False
     vbmi: bool = False
     amx: bool = False
+    arm: bool = False
+    dotprod: bool = False
+    i8mm: bool = False
 
     @property
     def lanes(self) -> int:
@@ -47,7 +53,12 @@ AVX_VNNI = Isa("x86-avx-vnni", 256, 16, vnni=True)
 AVX512_VNNI = Isa("x86-avx512-vnni", 512, 32, vnni=True)
 AVX512_BF16 = Isa("x86-avx512-bf16", 512, 32, vnni=True, bf16=True, vbmi=True)
 AMX = Isa("x86-amx", 512, 32, vnni=True, bf16=True, vbmi=True, amx=True)
-ISAS: Mapping[str, Isa] = {isa.name: isa for isa in (AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, AMX)}
+NEON = Isa("arm-neon", 128, 32, arm=True)
+DOTPROD = Isa("arm-dotprod", 128, 32, arm=True, dotprod=True)
+I8MM = Isa("arm-i8mm", 128, 32, arm=True, dotprod=True, i8mm=True)
+ISAS: Mapping[str, Isa] = {
+    isa.name: isa for isa in (AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, AMX, NEON, DOTPROD, I8MM)
+}
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from tvm.script.ir_builder import tirx as T
 from .base import Isa
 from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, prefetch, vector_index
-from .epilogue import BOUNDS, ZEROS, add_residual, dequantize, requantize
+from .epilogue import BOUNDS, ZEROS, add_residual, clamp, dequantize, requantize
 from .padding import padded_copy
 from .window import Window
 
@@ -118,6 +118,12 @@ def plan(p: DenseParams, isa: Isa) -> Plan:
     return Plan(isa.lanes, vectors, taps, steps, chunk, needed, tap_stride, scratch, rows, cols)
 
 
+def row_steps(p: DenseParams, isa: Isa) -> int:
+    """How many steps one load of a pixel's elements serves: Arm's products take one lane of a vector."""
+    whole = isa.arm and p.dot in ("sdot", "usdot", "fma") and not p.group_steps
+    return isa.bits // 32 if whole and plan(p, isa).steps >= isa.bits // 32 else 1
+
+
 @lru_cache(maxsize=4096)
 def choose_tile(p: DenseParams, isa: Isa) -> Tile:
     """The tile that fits the registers with the fewest estimated cycles."""
@@ -126,7 +132,9 @@ def choose_tile(p: DenseParams, isa: Isa) -> Tile:
     best, best_cost = Tile(1, 1), float("inf")
     for vectors in range(1, min(shape.vectors, 8 if isa.registers > 16 else 4) + 1):
         for pixels in range(1, min(shape.cols, 28) + 1):
-            if pixels * vectors * extra + min(vectors, 4) + 1 + (per_dot > 1) > isa.registers:
+            rows = pixels - 1 if row_steps(p, isa) > 1 else 0
+            sums = pixels * vectors * (extra + DOTS[p.dot].narrow)
+            if sums + min(vectors, 4) + 1 + rows + (per_dot > 1) > isa.registers:
                 continue
             cost = estimate(p, isa, Tile(pixels, vectors))
             if cost < best_cost * 0.999:
@@ -141,7 +149,9 @@ def estimate(p: DenseParams, isa: Isa, tile: Tile) -> float:
     dots = tile.pixels * tile.vectors * per_dot
     # Two loads start in a cycle, as two dot products do where that is the unit; a dot product has a latency of
     # about five, hence the floor.
-    inner = max(dots, tile.pixels + tile.vectors, 5 * per_dot) + 0.5
+    loads = tile.pixels / row_steps(p, isa) + tile.vectors
+    # Small cores start two instructions in a cycle, of any kind.
+    inner = max(dots + loads if isa.arm else max(dots, loads), 5 * per_dot) + 0.5
     depth = p.kernel[0] * shape.taps * shape.steps
     per_block = inner * depth + 6 * tile.pixels * tile.vectors + 20
     return blocks * per_block * shape.rows * p.groups
@@ -181,7 +191,7 @@ def pack_weights(w: np.ndarray, p: DenseParams, isa: Isa) -> np.ndarray:
     rows = np.pad(rows, [(0, 0), (0, max(0, isa.lanes - per_group)), (0, 0), (0, 0)])
     packed = rows[:, index]  # [G, OV, L, steps, KP]
     packed = packed.transpose(0, 1, 3, 2, 4).reshape(p.groups * shape.vectors, -1, isa.lanes * dot.pack)
-    return np.ascontiguousarray(packed)
+    return dot.laid_out(np.ascontiguousarray(packed))
 
 
 def _in_chunks(rows: np.ndarray, shape: Plan) -> np.ndarray:
@@ -216,6 +226,7 @@ class Dense:
         self.lanes = isa.lanes
         self.o, self.c = p.o // p.groups, p.c // p.groups  # of one group
         self.depth = p.kernel[0] * self.plan.taps * self.plan.steps
+        self.row_steps = row_steps(p, isa)
         self.tiles = -(-self.plan.cols // self.P)
         self.work = self.plan.rows * self.tiles
         self.blocks = -(-self.plan.vectors // self.V)
@@ -252,9 +263,9 @@ class Dense:
             self.y = flat(y)
             self.x = flat(x)
             if self.plan.scratch:
-                pad = self.zero[0] if integer else T.uint16(0) if dot.x_type == "uint16" else T.float32(0)
+                pad = T.Cast(dot.x_type, self.zero[0] if integer else T.int32(0))
                 image, slack = (p.n, p.h, p.w, p.c), dot.pack * max(1, p.group_steps)
-                self.x = padded_copy(self.x, image, p.pads, dot.read_type, pad, slack, self.chunks)
+                self.x = padded_copy(self.x, image, p.pads, dot.read_type, pad, slack, self.chunks, dot.read)
             with dot.scope(self.isa):
                 self.loops()
         return builder.get()
@@ -323,10 +334,18 @@ class Dense:
 
     def reduce(self, acc: Any, x_at: Any, first: Any, start: Any, count: Any) -> None:
         """Adds the products of all taps and steps."""
-        p, plan_ = self.p, self.plan
-        with T.serial(0, p.kernel[0]) as i, T.serial(0, plan_.taps) as j, T.serial(0, plan_.steps) as s:
-            at = x_at + i * (p.dilations[0] * self.row) + j * plan_.tap_stride + s * self.dot.pack
-            self.step(acc, at, first, (i * plan_.taps + j) * plan_.steps + s)
+        p, plan_, pack = self.p, self.plan, self.dot.pack
+        in_rows = plan_.steps // self.row_steps * self.row_steps
+        with T.serial(0, p.kernel[0]) as i, T.serial(0, plan_.taps) as j:
+            at = x_at + i * (p.dilations[0] * self.row) + j * plan_.tap_stride
+            depth = (i * plan_.taps + j) * plan_.steps
+            if self.row_steps > 1 and in_rows:
+                with T.serial(0, in_rows // self.row_steps) as s:
+                    self.row_of_steps(acc, at + s * (self.row_steps * pack), first, depth + s * self.row_steps)
+            else:
+                in_rows = 0
+            with T.serial(in_rows, plan_.steps) as s:
+                self.step(acc, at + s * pack, first, depth + s)
 
     def reduce_groups(self, acc: Any, x_at: Any, first: Any) -> None:
         """Two-level scales: each group of steps has its own sum, times a small integer per channel."""
@@ -349,6 +368,19 @@ class Dense:
                 for q in range(self.P):
                     k = q * self.V + v
                     acc[k] = acc[k] + part[k] * factor
+
+    def row_of_steps(self, acc: Any, x_at: Any, first: Any, depth: Any) -> None:
+        """Several steps of the whole tile, for which each pixel's elements are loaded at once."""
+        kind = self.dot.weight_type(self.lanes)
+        at = [x_at + q * (self.p.strides[1] * self.p.c) for q in range(self.P)]
+        rows = [T.bind(self.dot.load_row(self.x, where, self.row_steps)) for where in at]
+        for s in range(self.row_steps):
+            weights = [T.bind(self.w.vload([first + v, depth + s, 0], kind)) for v in range(self.V)]
+            for q, row in enumerate(rows):
+                a = T.bind(self.dot.spread(row, s, self.lanes))
+                for v in range(self.V):
+                    k = q * self.V + v
+                    acc[k] = self.dot.step(self.isa, acc[k], a, weights[v])
 
     def step(self, acc: Any, x_at: Any, first: Any, depth: Any) -> None:
         """One packed reduction step of the whole tile."""
@@ -389,7 +421,7 @@ class Dense:
         isa, lanes, bounds, p = self.isa, self.lanes, self.bounds, self.p
         if not self.dot.integer:
             total = value if r is None else value + T.Cast(f"float32x{lanes}", r)
-            total = T.max(T.min(total, T.broadcast(bounds[1], lanes)), T.broadcast(bounds[0], lanes))
+            total = clamp(isa, total, bounds[0], bounds[1])
             return total if p.out == "float32" else T.Cast(f"{p.out}x{lanes}", total)
         scale = self.scale.vload([lane], f"float32x{lanes}")
         if p.out == "float32":

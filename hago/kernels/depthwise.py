@@ -27,7 +27,7 @@ from .base import Isa
 from .dense import channel_starts
 from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
-from .epilogue import BOUNDS, ZEROS, dequantize, pack_bytes, requantize, round_to_int
+from .epilogue import BOUNDS, ZEROS, at_most, clamp, dequantize, pack_bytes, requantize, round_to_int
 from .padding import padded_copy
 from .window import Window
 
@@ -59,7 +59,7 @@ class DepthwiseParams(Window):
 
 def fitted(p: DepthwiseParams, isa: Isa) -> tuple[Isa, int]:
     """The instructions at the vector width that the channels fill, and S."""
-    if DOTS[p.dot].pack == _UNPACKED and p.out == "uint8" and p.c >= 16:
+    if DOTS[p.dot].pack in (1, _UNPACKED) and DOTS[p.dot].integer and p.out == "uint8" and p.c >= 16:
         bits = isa.bits
         while bits // 8 > p.c:
             bits //= 2
@@ -81,7 +81,7 @@ def channel_order(p: DepthwiseParams, isa: Isa) -> np.ndarray:
     lanes = isa.lanes
     if stretch == 1:
         return channel_starts(p.c, lanes)[:, None] + np.arange(lanes)
-    # Unpacking works within 128 bits: there, vector k of four holds channels 4k to 4k + 3 of 16.
+    # Unpacking (and widening) works within 128 bits: there, vector k of four holds channels 4k to 4k + 3 of 16.
     part, lane = np.arange(_UNPACKED)[:, None], np.arange(lanes)
     order = lane // 4 * 16 + part * 4 + lane % 4
     return (channel_starts(p.c, stretch * lanes)[:, None, None] + order).reshape(-1, lanes)
@@ -253,14 +253,16 @@ class _Depthwise:
         wanted = [min(group * dot.pack + k, self.under - 1) for k in range(dot.pack)]
         count = lanes * self.S
         loaded = {k: T.bind(x.vload([at + k * row], f"{dot.x_type}x{count}")) for k in sorted(set(wanted))}
+        if dot.widens and (dot.shift or dot.pack == 1):
+            loaded = {k: T.bind(dot.read(value, count)) for k, value in loaded.items()}
         rows = [loaded[k] for k in wanted]
         if dot.pack == 1:
-            return rows
+            return rows if self.S == 1 else [T.Shuffle(rows, list(range(4 * s, 4 * s + 4))) for s in range(self.S)]
         if self.S == _UNPACKED:
             return [T.bind(T.reinterpret(f"int8x{count}", part)) for part in unpack_rows(rows, count)]
         order = [k * lanes + i for i in range(lanes) for k in range(dot.pack)]
         mixed = T.Shuffle(rows, order)
-        if dot.widens:
+        if dot.widens and not dot.shift:
             return [T.bind(T.Cast(f"{dot.read_type}x{lanes * dot.pack}", mixed))]
         return [T.bind(T.reinterpret(f"int8x{lanes * dot.pack}", mixed))]
 
@@ -269,14 +271,12 @@ class _Depthwise:
         p, isa, lanes, bounds = self.p, self.isa, self.lanes, self.bounds
         place = [vector_index(at, lanes * self.S)]
         if not self.dot.integer:
-            value = T.max(T.min(sums[0], T.broadcast(bounds[1], lanes)), T.broadcast(bounds[0], lanes))
-            T.buffer_store(self.y, value, place)
+            T.buffer_store(self.y, clamp(isa, sums[0], bounds[0], bounds[1]), place)
             return
         scales = [self.scale.vload([(first + s) * lanes], f"float32x{lanes}") for s in range(self.S)]
         if self.S == _UNPACKED:
-            high = T.broadcast(bounds[1], lanes)
             reals = [T.Cast(f"float32x{lanes}", acc) * scale for acc, scale in zip(sums, scales, strict=True)]
-            whole = [round_to_int(isa, T.min(real, high)) for real in reals]
+            whole = [round_to_int(isa, at_most(isa, real, bounds[1])) for real in reals]
             T.buffer_store(self.y, pack_bytes(isa, whole, self.zero[1], bounds[0]), place)
         elif p.out == "float32":
             T.buffer_store(self.y, dequantize(isa, sums[0], scales[0], bounds[0], bounds[1]), place)

@@ -25,9 +25,24 @@ from tvm.script.ir_builder import tirx as T
 from .base import Isa
 
 
+def clamp(isa: Isa, value: Any, low: Any, high: Any) -> Any:
+    """float32 lanes, not NaN, within the scalars ``low`` and ``high``."""
+    low = T.broadcast(low, isa.lanes)
+    value = at_most(isa, value, high)
+    return T.call_llvm_pure_intrin(f"float32x{isa.lanes}", "llvm.maxnum", value, low) if isa.arm else T.max(value, low)
+
+
+def at_most(isa: Isa, value: Any, high: Any) -> Any:
+    """The smaller of float32 lanes, not NaN, and a scalar: by one instruction."""
+    high = T.broadcast(high, isa.lanes)
+    return T.call_llvm_pure_intrin(f"float32x{isa.lanes}", "llvm.minnum", value, high) if isa.arm else T.min(value, high)
+
+
 def round_to_int(isa: Isa, value: Any) -> Any:
     """float32 lanes -> int32 lanes, ties to even (the rounding mode that MXCSR starts with)."""
     lanes = isa.lanes
+    if isa.arm:
+        return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.fcvtns.v4i32.v4f32", value)
     if isa.bits == 512:
         return T.call_llvm_pure_intrin(
             f"int32x{lanes}",
@@ -49,18 +64,17 @@ def requantize(isa: Isa, acc: Any, scale: Any, low: Any, high: Any) -> Any:
     """
     lanes = isa.lanes
     real = T.Cast(f"float32x{lanes}", acc) * scale
-    real = T.max(T.min(real, T.broadcast(high, lanes)), T.broadcast(low, lanes))
-    return round_to_int(isa, real)
+    return round_to_int(isa, clamp(isa, real, low, high))
 
 
 def add_residual(isa: Isa, first: Any, second: Any, bounds: Any) -> Any:
     """uint8 codes of the sum of two vectors of int32 codes."""
     lanes = isa.lanes
     kind = f"float32x{lanes}"
-    low, high, a_scale, b_scale, offset = (T.broadcast(bounds[i], lanes) for i in range(2, 7))
+    a_scale, b_scale, offset = (T.broadcast(bounds[i], lanes) for i in range(4, 7))
     inner = T.call_llvm_pure_intrin(kind, "llvm.fma", T.Cast(kind, second), b_scale, offset)
     total = T.call_llvm_pure_intrin(kind, "llvm.fma", T.Cast(kind, first), a_scale, inner)
-    return T.Cast(f"uint8x{lanes}", round_to_int(isa, T.max(T.min(total, high), low)))
+    return T.Cast(f"uint8x{lanes}", round_to_int(isa, clamp(isa, total, bounds[2], bounds[3])))
 
 
 def pack_bytes(isa: Isa, whole: list[Any], zero: Any, low: Any) -> Any:
@@ -69,6 +83,8 @@ def pack_bytes(isa: Isa, whole: list[Any], zero: Any, low: Any) -> Any:
     Within 128 bits, 4 lanes of each vector become neighbours. Packing saturates, which clamps at 0; ``zero`` and
     ``low`` are scalars as in the buffers, ``low`` less the zero point.
     """
+    if isa.arm:
+        return _pack_bytes_arm(whole, zero, low)
     words, count = isa.bits // 16, isa.bits // 8
     first, second = (
         T.call_llvm_pure_intrin(f"int16x{words}", _PACK_WORDS[isa.bits], whole[i], whole[i + 1])
@@ -77,6 +93,16 @@ def pack_bytes(isa: Isa, whole: list[Any], zero: Any, low: Any) -> Any:
     )
     packed = T.call_llvm_pure_intrin(f"uint8x{count}", _PACK_BYTES[isa.bits], first, second)
     return T.max(packed, T.broadcast(T.Cast("uint8", T.Cast("int32", low) + zero), count))
+
+
+def _pack_bytes_arm(whole: list[Any], zero: Any, low: Any) -> Any:
+    narrow = [T.call_llvm_pure_intrin("int16x4", "llvm.aarch64.neon.sqxtn.v4i16", part) for part in whole]
+    words = [
+        T.Shuffle(narrow[i : i + 2], list(range(8))) + T.broadcast(T.Cast("int16", zero), 8) for i in (0, 2)
+    ]
+    halves = [T.call_llvm_pure_intrin("uint8x8", "llvm.aarch64.neon.sqxtun.v8i8", part) for part in words]
+    least = T.Cast("uint8", T.Cast("int32", low) + zero)
+    return T.max(T.Shuffle(halves, list(range(16))), T.broadcast(least, 16))
 
 
 _PACK_WORDS = {
@@ -93,8 +119,7 @@ _PACK_BYTES = {
 
 def dequantize(isa: Isa, acc: Any, scale: Any, low: Any, high: Any) -> Any:
     """int32 lanes -> float32 lanes: float32(acc) * scale, clamped to [low, high]."""
-    real = T.Cast(f"float32x{isa.lanes}", acc) * scale
-    return T.max(T.min(real, T.broadcast(high, isa.lanes)), T.broadcast(low, isa.lanes))
+    return clamp(isa, T.Cast(f"float32x{isa.lanes}", acc) * scale, low, high)
 
 
 BOUNDS, ZEROS = 7, 3

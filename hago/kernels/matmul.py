@@ -22,9 +22,9 @@ from tvm.script.ir_builder import tirx as T
 from ..errors import BuildError
 from .base import Isa, KernelCall, NodeView, emits
 from .dense import DenseParams, Tile, choose_tile
-from .dot import DOTS
+from .dot import DOTS, exact_dot
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
-from .epilogue import BOUNDS, ZEROS, bounds, dequantize, requantize, zeros
+from .epilogue import BOUNDS, ZEROS, bounds, clamp, dequantize, requantize, zeros
 
 _MACS_WORTH_A_THREAD = 200_000
 
@@ -110,7 +110,7 @@ class _MatMul:
             self.pack_step(b_at, packed, sums, v, column, T.int32(full), rest)
         value = sums[0]
         if dot.integer:
-            za, zb = self.zero[0], self.zero[2] - 128
+            za, zb = self.zero[0] - dot.shift, self.zero[2] - 128
             value = T.broadcast(za * zb * p.k, lanes) - value * T.broadcast(za, lanes)
         T.buffer_store(start, value, [v])
 
@@ -128,7 +128,7 @@ class _MatMul:
         if dot.pack > 1:
             mixed = T.Shuffle(lines, [k * lanes + i for i in range(lanes) for k in range(dot.pack)])
         wide = lanes * dot.pack
-        if dot.name == "maddwd":
+        if dot.widens and not dot.shift:
             mixed = T.Cast(f"int16x{wide}", mixed) - T.broadcast(T.int16(128), wide)
         elif dot.integer:
             shift = T.broadcast(T.Cast("uint8", T.int32(128)), wide)
@@ -136,7 +136,7 @@ class _MatMul:
         value = T.bind(mixed)
         T.buffer_store(packed, value, [v, s, T.ramp(0, 1, wide)])
         if dot.integer:
-            ones = T.broadcast(T.Cast("int16" if dot.widens else "int8", T.int32(1)), wide)
+            ones = T.broadcast(T.Cast("int16" if dot.read_type == "int16" else "int8", T.int32(1)), wide)
             T.buffer_store(sums, dot.step(self.isa, sums[0], ones, value), [0])
 
     def load_narrow(self, at: Any) -> Any:
@@ -150,7 +150,7 @@ class _MatMul:
         size = self.p.m * self.p.k
         copy = T.alloc_buffer((size + self.dot.pack,), self.dot.read_type, scope="local")
         with T.serial(0, size) as i:
-            T.buffer_store(copy, T.Cast(self.dot.read_type, self.a[a_at + i]), [i])
+            T.buffer_store(copy, self.dot.read(self.a[a_at + i]), [i])
         with T.serial(0, self.dot.pack) as i:
             T.buffer_store(copy, T.Cast(self.dot.read_type, T.int32(0)), [size + i])
         return copy
@@ -161,7 +161,7 @@ class _MatMul:
         rows = T.alloc_buffer((p.m,), "int32", scope="local")
         total = T.alloc_buffer((1,), "int32")
         with T.serial(0, p.m) as m:
-            T.buffer_store(total, T.int32(0), [0])
+            T.buffer_store(total, T.int32(-self.dot.shift * p.k), [0])
             with T.serial(0, p.k) as k:
                 T.buffer_store(total, total[0] + T.Cast("int32", a[a_at + m * p.k + k]), [0])
             T.buffer_store(rows, total[0] * (self.zero[2] - 128), [m])
@@ -192,7 +192,7 @@ class _MatMul:
     def result(self, value: Any) -> Any:
         isa, lanes, limits = self.isa, self.lanes, self.bounds
         if not self.dot.integer:
-            return T.max(T.min(value, T.broadcast(limits[1], lanes)), T.broadcast(limits[0], lanes))
+            return clamp(isa, value, limits[0], limits[1])
         scale = T.broadcast(self.scale[0], lanes)
         if self.p.out == "float32":
             return dequantize(isa, value, scale, limits[0], limits[1])
@@ -223,7 +223,7 @@ def emit_qmatmul(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
         limits = bounds(attrs["lo"] - zero_y, attrs["hi"] - zero_y)
     zero = zeros(int(attrs["a_zero_point"]), zero_y, int(attrs["b_zero_point"]))
     scale = np.asarray(node.constant(node.inputs[2]), np.float32).reshape(1)
-    p = _params(node, "vnni" if isa.vnni else "maddwd", out)
+    p = _params(node, exact_dot(isa), out)
     if p is None:
         shapes = [list(node.type(name).shape) for name in node.inputs[:2]]
         raise BuildError(f"no integer kernel for matrices of shapes {shapes}", where=f"node {node.name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
@@ -17,8 +18,9 @@ def padded_copy(
     pad: Any,
     slack: int,
     chunks: int,
+    read: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Copies flat ``x`` [N, H, W, C] to [N, top+H+bottom, left+W+right, C] of type ``kind``.
+    """Copies flat ``x`` [N, H, W, C] to [N, top+H+bottom, left+W+right, C] of type ``kind``, each element by ``read``.
 
     ``pads`` is (top, left, bottom, right), ``pad`` the value of the padding; ``slack`` more elements
     of it stand at the end, for reads that pass the last pixel. Returns the flat buffer.
@@ -28,7 +30,8 @@ def padded_copy(
     height, line, inner = top + h + bottom, (left + w + right) * c, w * c
     size = n * height * line + slack
     copy = T.alloc_buffer((size,), kind)
-    value = T.bind(T.Cast(kind, pad))
+    read = read or (lambda element: T.Cast(kind, element))
+    value = T.bind(read(pad))
 
     def fill(start: Any, count: int) -> None:
         if count:
@@ -38,7 +41,7 @@ def padded_copy(
     def copy_line(source: Any, target: Any) -> None:
         fill(target * line, left * c)
         with T.serial(0, inner) as i:
-            T.buffer_store(copy, T.Cast(kind, x[source * inner + i]), [target * line + left * c + i])
+            T.buffer_store(copy, read(x[source * inner + i]), [target * line + left * c + i])
         fill(target * line + left * c + inner, right * c)
 
     with maybe_parallel(n * height, chunks) as (at, end), T.serial(at, end) as target:
