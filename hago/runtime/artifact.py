@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import platform
 from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
@@ -225,13 +226,33 @@ def missing_features(wanted: Collection[str]) -> list[str]:
 
 @cache
 def _host_features() -> frozenset[str]:
-    """The processor's flags, as `_plain` spells them; empty where they cannot be read."""
+    """The processor's features, as `_plain` spells them; empty where they cannot be read."""
+    if platform.machine() in ("aarch64", "arm64"):
+        return _arm_features()
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return frozenset()
     line = next((line for line in text.splitlines() if line.startswith("flags")), "")
     return frozenset(_plain(flag) for flag in line.partition(":")[2].split())
+
+
+# Bits of Linux's auxiliary vector (uapi/asm/hwcap.h of arm64) by LLVM's name of the feature.
+_HWCAP, _HWCAP2 = 16, 26
+_ARM_BITS = {
+    "neon": (_HWCAP, 1), "fullfp16": (_HWCAP, 10), "dotprod": (_HWCAP, 20), "sve": (_HWCAP, 22),
+    "i8mm": (_HWCAP2, 13), "bf16": (_HWCAP2, 14),
+}  # fmt: skip
+
+
+def _arm_features() -> frozenset[str]:
+    """What the kernel tells every process; an emulator tells it of the processor that it emulates."""
+    try:
+        getauxval = ctypes.CDLL(None).getauxval
+    except (OSError, AttributeError):  # not Linux
+        return frozenset()
+    getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    return frozenset(name for name, (word, bit) in _ARM_BITS.items() if getauxval(word) >> bit & 1)
 
 
 _OTHER_NAMES = {"bmi": "bmi1", "lzcnt": "abm", "sha": "shani", "prfchw": "3dnowprefetch"}
