@@ -10,6 +10,7 @@ Every error a user can cause says what must hold, what was found, where, and wha
     +-- StrategyError      a strategy does not fit its model or its hardware
     +-- BuildError         compiling or linking failed; kernel cache trouble
     +-- MeasureError       an artifact failed on the device
+    +-- DeviceError        a device is not described rightly, cannot be reached, or does not answer
     +-- SearchError        a search cannot start, go on, or be resumed
     +-- StorageError       a folder or file cannot be written (disk full, no permission)
     +-- MissingExtraError  an optional package is needed (says the pip command)
@@ -57,6 +58,10 @@ class BuildError(HagoError):
 
 class MeasureError(HagoError):
     """An artifact could not be run or timed."""
+
+
+class DeviceError(HagoError):
+    """A device is not described rightly, cannot be reached, or does not answer."""
 
 
 class SearchError(HagoError):

@@ -1,0 +1,128 @@
+"""``devices.yaml``: the machines that networks may run on.
+
+    devices:
+      desk:  {spec: auto, local: true}
+      pi5:   {spec: arm-cortex-a76, rpc: "192.168.1.7:9090"}
+      farm:  {spec: arm-cortex-a72, tracker: "farm.example:9190", key: pi4, timeout_s: 120}
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import DeviceError
+
+DEFAULT_FILE = "devices.yaml"
+
+
+@dataclass(frozen=True)
+class Device:
+    """One machine. ``rpc`` and ``tracker`` are (host, port); with neither, it is this machine."""
+
+    name: str
+    spec: str = "auto"
+    rpc: tuple[str, int] | None = None
+    tracker: tuple[str, int] | None = None
+    key: str = ""
+    timeout_s: float = 60.0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is the machine that this runs on."""
+        return self.rpc is None and self.tracker is None
+
+    @property
+    def address(self) -> str:
+        """Where it is, for people."""
+        if self.rpc is not None:
+            return f"rpc {self.rpc[0]}:{self.rpc[1]}"
+        if self.tracker is not None:
+            return f"tracker {self.tracker[0]}:{self.tracker[1]}, key {self.key}"
+        return "this machine"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    spec: str = "auto"
+    local: bool = False
+    rpc: str | None = None
+    tracker: str | None = None
+    key: str = ""
+    timeout_s: float = Field(60.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> _Entry:
+        ways = [name for name, given in (("local", self.local), ("rpc", self.rpc), ("tracker", self.tracker)) if given]
+        if len(ways) != 1:
+            raise ValueError(f"needs exactly one of local: true, rpc, tracker (has: {', '.join(ways) or 'none'})")
+        if (self.tracker is not None) != bool(self.key):
+            raise ValueError("a tracker needs a key, and only a tracker does")
+        if self.spec == "auto" and not self.local:
+            raise ValueError("spec: auto is for this machine alone; name the device's spec (`hago hw list`)")
+        return self
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    devices: dict[str, _Entry]
+
+
+def load_devices(path: str | os.PathLike[str]) -> dict[str, Device]:
+    """The devices of a file, by name. Raises DeviceError, which names the file and the key."""
+    where = str(path)
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DeviceError(
+            f"cannot be read: {error.strerror}", where=where, hint="see docs/devices.md for what it holds"
+        ) from error
+    except yaml.YAMLError as error:
+        raise DeviceError(f"is no YAML: {error}", where=where) from error
+    try:
+        file = _File.model_validate(data if isinstance(data, Mapping) else {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "devices"
+        raise DeviceError(first["msg"].removeprefix("Value error, "), where=f"{where}: {key}") from None
+    return {name: _device(name, entry, where) for name, entry in file.devices.items()}
+
+
+def find_device(name: str, path: str | os.PathLike[str] | None = None) -> Device:
+    """A device by its name in ``path`` (default: devices.yaml here); "local" is always this machine."""
+    file = Path(path or DEFAULT_FILE)
+    known = load_devices(file) if path is not None or file.is_file() else {}
+    if name in known:
+        return known[name]
+    if name == "local":
+        return Device("local")
+    names = ", ".join(["local", *known])
+    raise DeviceError(f"there is no device {name!r}", where=str(file), hint=f"devices: {names}")
+
+
+def _device(name: str, entry: _Entry, where: str) -> Device:
+    def address(text: str | None, key: str) -> tuple[str, int] | None:
+        if text is None:
+            return None
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise DeviceError(f"must be host:port, not {text!r}", where=f"{where}: devices.{name}.{key}")
+        return host, int(port)
+
+    rpc, tracker = address(entry.rpc, "rpc"), address(entry.tracker, "tracker")
+    return Device(name, entry.spec, rpc, tracker, entry.key, entry.timeout_s)
+
+
+def describe(devices: Mapping[str, Device]) -> list[tuple[str, str, str]]:
+    """(name, spec, address) of each, for a table."""
+    return [(device.name, device.spec, device.address) for device in devices.values()]
+
+

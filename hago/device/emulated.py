@@ -1,0 +1,90 @@
+"""AArch64 without a board: TVM's RPC server in QEMU's user emulation, on this machine.
+
+`scripts/aarch64_sysroot.py` makes the folder that holds the emulated machine's Python and TVM. What runs there is the
+code that a board would run, instruction by instruction; the time that it takes says nothing about a board's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import DeviceError
+
+_START_S = 120.0
+
+# QEMU's processors, each with what its spec asks for and, where QEMU has such a one, nothing more: an instruction that
+# the spec does not have ends the program. QEMU 7.2 knows no Cortex-A76 but the Neoverse N1, its sibling for servers,
+# and nothing with i8mm but "max".
+_PROCESSORS = {"arm-cortex-a72": "cortex-a72", "arm-cortex-a76": "neoverse-n1", "arm-neoverse-v1": "max"}
+
+
+def sysroot() -> Path | None:
+    """The emulated machine's folder: $HAGO_AARCH64 or in the user's cache; None where it is not complete."""
+    named = os.environ.get("HAGO_AARCH64")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(named) if named else base / "hago" / "aarch64"
+    return folder if (folder / "complete").is_file() else None
+
+
+def processor_of(spec: str) -> str:
+    """QEMU's name of the processor that has just what the spec asks for. Raises DeviceError."""
+    if spec not in _PROCESSORS:
+        raise DeviceError(
+            f"no processor of the emulator fits {spec!r}", hint=f"it can stand for {', '.join(_PROCESSORS)}"
+        )
+    return _PROCESSORS[spec]
+
+
+@contextmanager
+def emulated_server(spec: str, *, key: str = "", tracker: tuple[str, int] | None = None) -> Iterator[tuple[str, int]]:
+    """An RPC server on an emulated machine of ``spec``: (host, port), until the block ends.
+
+    With ``tracker`` and ``key`` it also reports there. Raises DeviceError where it does not start.
+    """
+    folder = sysroot()
+    if folder is None:
+        raise DeviceError("there is no emulated AArch64 machine", hint="make it with scripts/aarch64_sysroot.py")
+    port = _free_port()
+    command = [str(folder / "python"), "-m", "tvm.exec.rpc_server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--port-end", str(port + 1)]
+    if tracker is not None:
+        command += ["--tracker", f"{tracker[0]}:{tracker[1]}", "--key", key]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment |= {"QEMU_CPU": processor_of(spec), "TVM_USE_RUNTIME_LIB": "1", "TVM_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as place, open(Path(place) / "log", "w+b") as log:
+        server = subprocess.Popen(
+            command, env=environment, cwd=place, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            _wait(server, port, Path(place) / "log")
+            yield "127.0.0.1", port
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def _wait(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Until the server listens."""
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end and server.poll() is None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.2)
+    tail = log.read_bytes()[-1500:].decode(errors="replace").strip()
+    state = "ended" if server.poll() is not None else f"did not answer within {_START_S:.0f} s"
+    raise DeviceError(f"the emulated RPC server {state}: {tail or 'it said nothing'}", where=f"port {port}")
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

@@ -1,0 +1,158 @@
+"""A session with a device over TVM's RPC: a compiled network is sent there, run there, timed there.
+
+A device may die, hang or be taken away at any moment. So every exchange has a limit in time, after which the session
+is given up, and what went wrong is a DeviceError that says at which step, where.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, DeviceError
+from ..tensor import TensorInfo
+from .config import Device
+
+Result = TypeVar("Result")
+
+
+class Session:
+    """A connection to one device; `connect` opens it."""
+
+    def __init__(self, device: Device, remote: Any) -> None:
+        self.device, self._remote = device, remote
+
+    def call(self, what: str, function: Callable[[], Result], timeout_s: float | None = None) -> Result:
+        """``function()``, in a thread of its own; given up after ``timeout_s`` (default: the device's)."""
+        limit = self.device.timeout_s if timeout_s is None else timeout_s
+        return limited(self.device, what, function, limit)
+
+    def function(self, name: str) -> Any:
+        """A global function of the device's runtime."""
+        return self.call(f"asking for {name}", lambda: self._remote.get_function(name))
+
+    def load(self, path: Path, meta: Mapping[str, Any]) -> RemoteNet:
+        """Sends a saved network and opens it there; ``meta`` is what its Artifact says of itself."""
+        return RemoteNet(self, path, meta)
+
+    def close(self) -> None:
+        """Ends the session; the server takes the next one."""
+        self._remote = None
+
+
+def limited(device: Device, what: str, function: Callable[[], Result], limit_s: float) -> Result:
+    """``function()``, waited for no longer than ``limit_s``. Raises DeviceError for whatever goes wrong."""
+    answers: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put((True, function()))
+        except BaseException as error:
+            answers.put((False, error))
+
+    Thread(target=work, daemon=True).start()
+    try:
+        good, answer = answers.get(timeout=limit_s)
+    except Empty:
+        raise DeviceError(
+            f"no answer within {limit_s:g} s while {what}",
+            where=f"device {device.name!r} ({device.address})",
+            hint="is it overloaded, or hanging? timeout_s in devices.yaml allows more",
+        ) from None
+    if good:
+        return answer  # type: ignore[no-any-return]
+    if not isinstance(answer, Exception):
+        raise answer
+    raise DeviceError(
+        f"failed while {what}: {str(answer).strip().splitlines()[-1] if str(answer).strip() else type(answer).__name__}",
+        where=f"device {device.name!r} ({device.address})",
+        hint="`hago device check` tells what is there",
+    ) from answer
+
+
+@contextmanager
+def connect(device: Device) -> Iterator[Session]:
+    """A session with a remote device. Raises DeviceError where it cannot be reached."""
+    from tvm import rpc
+
+    if device.is_local:
+        raise DeviceError("is this machine: there is nothing to connect to", where=f"device {device.name!r}")
+
+    def reach() -> Any:
+        if device.rpc is not None:
+            return rpc.connect(*device.rpc)
+        tracker = rpc.connect_tracker(*device.tracker)
+        return tracker.request(device.key, session_timeout=int(device.timeout_s) * 10)
+
+    session = Session(device, limited(device, "connecting", reach, device.timeout_s))
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+class RemoteNet:
+    """A network on a device; runs like an Artifact here, one call at a time."""
+
+    def __init__(self, session: Session, path: Path, meta: Mapping[str, Any]) -> None:
+        self._session, self.meta = session, dict(meta)
+        self.input_info = tuple(TensorInfo(i["name"], i["dtype"], tuple(i["shape"])) for i in meta["inputs"])
+        self.threads, self.size_bytes = int(meta["threads"]), int(meta["size_bytes"])
+        remote = session._remote
+
+        def send() -> Any:
+            from tvm.runtime.vm import VirtualMachine
+
+            remote.upload(str(path), target=path.name)
+            return VirtualMachine(remote.load_module(path.name), remote.cpu())
+
+        self._machine = session.call("sending the network", send)
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs for inputs by name."""
+
+        def compute() -> list[NDArray[Any]]:
+            self._set(feeds)
+            self._machine.invoke_stateful("main")
+            found = self._machine.get_outputs("main")
+            outputs = found if isinstance(found, (list, tuple)) else [found]
+            return [output.numpy() for output in outputs]
+
+        return self._session.call("running", compute)
+
+    def times_s(self, feeds: Mapping[str, NDArray[Any]], repeat: int = 20, min_repeat_ms: int = 20) -> Sequence[float]:
+        """Seconds of one call, measured by the device itself, ``repeat`` times."""
+
+        def measure() -> Sequence[float]:
+            self._set(feeds)
+            evaluator = self._machine.time_evaluator(
+                "invoke_stateful", self._device(), number=1, repeat=repeat, min_repeat_ms=min_repeat_ms
+            )
+            return [float(value) for value in evaluator("main").results]
+
+        begin = time.monotonic()
+        self.run(feeds)
+        once = time.monotonic() - begin
+        limit = self._session.device.timeout_s + repeat * (once + min_repeat_ms * 5e-3)
+        return self._session.call("timing", measure, limit)
+
+    def _device(self) -> Any:
+        return self._session._remote.cpu()
+
+    def _set(self, feeds: Mapping[str, NDArray[Any]]) -> None:
+        from tvm.runtime import tensor
+
+        values = []
+        for info in self.input_info:
+            if info.name not in feeds or np.shape(feeds[info.name]) != info.shape:
+                raise DataError(f"must be given as {info.dtype} of shape {list(info.shape)}", where=f"input {info.name!r}")
+            values.append(tensor(np.ascontiguousarray(feeds[info.name], info.dtype), self._device()))
+        self._machine.set_input("main", *values)
