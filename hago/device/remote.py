@@ -29,6 +29,7 @@ class Session:
 
     def __init__(self, device: Device, remote: Any) -> None:
         self.device, self._remote = device, remote
+        self._nets: list[RemoteNet] = []
 
     def call(self, what: str, function: Callable[[], Result], timeout_s: float | None = None) -> Result:
         """``function()``, in a thread of its own; given up after ``timeout_s`` (default: the device's)."""
@@ -41,10 +42,14 @@ class Session:
 
     def load(self, path: Path, meta: Mapping[str, Any]) -> RemoteNet:
         """Sends a saved network and opens it there; ``meta`` is what its Artifact says of itself."""
-        return RemoteNet(self, path, meta)
+        self._nets.append(RemoteNet(self, path, meta))
+        return self._nets[-1]
 
     def close(self) -> None:
-        """Ends the session; the server takes the next one."""
+        """Ends the session and what was loaded in it: a server takes the next session only when nothing is left."""
+        for net in self._nets:
+            net.close()
+        self._nets.clear()
         self._remote = None
 
 
@@ -114,7 +119,7 @@ class RemoteNet:
             remote.upload(str(path), target=path.name)
             return VirtualMachine(remote.load_module(path.name), remote.cpu())
 
-        self._machine = session.call("sending the network", send)
+        self._machine: Any = session.call("sending the network", send)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs for inputs by name."""
@@ -143,6 +148,10 @@ class RemoteNet:
         once = time.monotonic() - begin
         limit = self._session.device.timeout_s + repeat * (once + min_repeat_ms * 5e-3)
         return self._session.call("timing", measure, limit)
+
+    def close(self) -> None:
+        """Lets go of the network; it cannot be run after this."""
+        self._machine = None
 
     def _device(self) -> Any:
         return self._session._remote.cpu()
