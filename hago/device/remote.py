@@ -31,6 +31,11 @@ class Session:
         self.device, self._remote = device, remote
         self._nets: list[RemoteNet] = []
 
+    @property
+    def remote(self) -> Any:
+        """TVM's own session; use it within `call`."""
+        return self._remote
+
     def call(self, what: str, function: Callable[[], Result], timeout_s: float | None = None) -> Result:
         """``function()``, in a thread of its own; given up after ``timeout_s`` (default: the device's)."""
         limit = self.device.timeout_s if timeout_s is None else timeout_s
@@ -111,7 +116,7 @@ class RemoteNet:
         self._session, self.meta = session, dict(meta)
         self.input_info = tuple(TensorInfo(i["name"], i["dtype"], tuple(i["shape"])) for i in meta["inputs"])
         self.threads, self.size_bytes = int(meta["threads"]), int(meta["size_bytes"])
-        remote = session._remote
+        remote = session.remote
 
         def send() -> Any:
             from tvm.runtime.vm import VirtualMachine
@@ -154,7 +159,7 @@ class RemoteNet:
         self._machine = None
 
     def _device(self) -> Any:
-        return self._session._remote.cpu()
+        return self._session.remote.cpu()
 
     def _set(self, feeds: Mapping[str, NDArray[Any]]) -> None:
         from tvm.runtime import tensor

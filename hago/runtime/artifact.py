@@ -239,7 +239,7 @@ def _host_features() -> frozenset[str]:
 
 # Bits of Linux's auxiliary vector (uapi/asm/hwcap.h of arm64) by LLVM's name of the feature.
 _HWCAP, _HWCAP2 = 16, 26
-_ARM_BITS = {
+ARM_FEATURE_BITS = {
     "neon": (_HWCAP, 1), "fullfp16": (_HWCAP, 10), "dotprod": (_HWCAP, 20), "sve": (_HWCAP, 22),
     "i8mm": (_HWCAP2, 13), "bf16": (_HWCAP2, 14),
 }  # fmt: skip
@@ -252,7 +252,7 @@ def _arm_features() -> frozenset[str]:
     except (OSError, AttributeError):  # not Linux
         return frozenset()
     getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
-    return frozenset(name for name, (word, bit) in _ARM_BITS.items() if getauxval(word) >> bit & 1)
+    return frozenset(name for name, (word, bit) in ARM_FEATURE_BITS.items() if getauxval(word) >> bit & 1)
 
 
 _OTHER_NAMES = {"bmi": "bmi1", "lzcnt": "abm", "sha": "shani", "prfchw": "3dnowprefetch"}

@@ -1,0 +1,115 @@
+"""What a device is, held against what its spec says."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..compiler.linker import link, object_code
+from ..errors import BuildError, DeviceError
+from ..runtime.artifact import ARM_FEATURE_BITS, missing_features
+from ..spec import HardwareSpec, resolve_hw
+from .config import Device
+from .remote import Session, connect
+
+_AUXILIARY = (16, 26)  # AT_HWCAP, AT_HWCAP2 of Linux's auxiliary vector
+_GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of a device: ``facts`` as (name, value), and what is wrong."""
+
+    device: Device
+    spec: HardwareSpec
+    facts: tuple[tuple[str, str], ...]
+    problems: tuple[str, ...] = field(default=())
+
+    @property
+    def good(self) -> bool:
+        return not self.problems
+
+
+def check_device(device: Device) -> Finding:
+    """Connects to the device, and asks it what it is. Raises DeviceError where it cannot be reached."""
+    spec = resolve_hw(device.spec)
+    if device.is_local:
+        return _here(device, spec)
+    with connect(device) as session:
+        return _there(session, spec)
+
+
+def _here(device: Device, spec: HardwareSpec) -> Finding:
+    from ..measure.environment import read_environment
+
+    environment = read_environment()
+    facts = [("processor", environment.cpu), ("spec", spec.name), ("clock governor", _local_governor())]
+    facts.append(("TVM", environment.packages.get("apache-tvm", "?")))
+    return Finding(device, spec, tuple(facts), _lacking(missing_features(spec.cpu_features), spec))
+
+
+def _there(session: Session, spec: HardwareSpec) -> Finding:
+    facts = [("address", session.device.address), ("spec", spec.name)]
+    triple = str(spec.target.get("mtriple", "x86_64-linux-gnu"))
+    problems: list[str] = []
+    try:
+        words = session.call("running a probe", lambda: _probe(session, spec, triple))
+    except DeviceError as error:
+        return Finding(session.device, spec, tuple(facts), (f"code for {triple} does not run there: {error.what}",))
+    facts.append(("architecture", triple.partition("-")[0]))
+    if spec.family == "arm":
+        found = {name for name, (word, bit) in ARM_FEATURE_BITS.items() if words[_AUXILIARY.index(word)] >> bit & 1}
+        facts.append(("features", " ".join(sorted(found))))
+        problems += _lacking([name for name in spec.cpu_features if name not in found], spec)
+    facts.append(("clock governor", _read(session, _GOVERNOR)))
+    return Finding(session.device, spec, tuple(facts), tuple(problems))
+
+
+def _lacking(missing: list[str], spec: HardwareSpec) -> tuple[str, ...]:
+    return (f"the processor lacks {', '.join(missing)}, which {spec.name} asks for",) if missing else ()
+
+
+def _probe(session: Session, spec: HardwareSpec, triple: str) -> list[int]:
+    """The device's words of features, by code of the plainest kind for its architecture."""
+    import tvm
+    from tvm.script.ir_builder import IRBuilder
+    from tvm.script.ir_builder import tirx as T
+    from tvm.target import Target
+
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("probe")
+        words = T.arg("words", T.buffer((len(_AUXILIARY),), "int64"))
+        for i, word in enumerate(_AUXILIARY):
+            T.buffer_store(words, T.call_extern("int64", "getauxval", T.int64(word)), [i])
+    module = tvm.compile(tvm.IRModule({"probe": builder.get()}), target=Target({"kind": "llvm", "mtriple": triple}))
+    with tempfile.TemporaryDirectory() as place:
+        made, library = Path(place) / "probe.o", Path(place) / "hago_probe.so"
+        made.write_bytes(object_code(module.mod))
+        try:
+            link([made], library, triple)
+        except BuildError as error:
+            raise DeviceError(error.what, hint=error.hint) from error
+        remote = session.remote
+        remote.upload(str(library))
+        buffer = tvm.runtime.tensor(np.zeros(len(_AUXILIARY), np.int64), remote.cpu())
+        remote.load_module(library.name)["probe"](buffer)
+        return [int(value) for value in buffer.numpy()]
+
+
+def _read(session: Session, path: str) -> str:
+    try:
+        text: Any = session.call(f"reading {path}", lambda: bytes(session.remote.download(path)))
+    except DeviceError:
+        return "not readable"
+    return text.decode(errors="replace").strip() or "not readable"
+
+
+def _local_governor() -> str:
+    try:
+        return Path(_GOVERNOR).read_text().strip()
+    except OSError:
+        return "not readable"

@@ -1,0 +1,92 @@
+"""What is copied to a board: the compiled network and a script that runs it, with TVM's runtime and numpy alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ..compiler.build import build, cross_build
+from ..compiler.built import triple_of
+from ..compiler.cache import KernelCache
+from ..compiler.linker import is_foreign
+from ..errors import StorageError
+from ..files import write_atomic
+from ..lower import lower
+from ..model import Model
+from ..spec import HardwareSpec
+
+RUNNER = '''"""Runs model.so on samples: python run.py SAMPLES.npz (key x). Needs: pip install apache-tvm=={tvm} numpy.
+
+Prints the median time of one call and, where the file has labels y, the share of right classes.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import tvm
+from tvm.runtime.vm import VirtualMachine
+
+INPUT, SHAPE, DTYPE = {name!r}, {shape!r}, {dtype!r}
+
+
+def main() -> None:
+    samples = np.load(sys.argv[1])
+    machine = VirtualMachine(tvm.runtime.load_module(str(Path(__file__).with_name("model.so"))), tvm.cpu())
+    batch, times, classes = SHAPE[0], [], []
+    for start in range(0, len(samples["x"]) - batch + 1, batch):
+        x = np.ascontiguousarray(samples["x"][start : start + batch], DTYPE).reshape(SHAPE)
+        begin = time.perf_counter()
+        outputs = machine["main"](tvm.runtime.tensor(x))
+        times.append(time.perf_counter() - begin)
+        classes.extend(outputs[0].numpy().reshape(batch, -1).argmax(axis=1))
+    print(f"{{1e3 * np.median(times):.3f}} ms for one call ({{INPUT}} {{list(SHAPE)}}), {{len(times)}} calls")
+    if "y" in samples:
+        right = np.asarray(classes) == samples["y"][: len(classes)]
+        print(f"top-1: {{100 * right.mean():.2f}} % of {{len(right)}}")
+
+
+if __name__ == "__main__":
+    main()
+'''
+
+
+@dataclass(frozen=True)
+class Package:
+    """A folder for one board."""
+
+    folder: Path
+    library: Path
+    meta: dict[str, Any]
+
+
+def compile_for(proto: onnx.ModelProto, spec: HardwareSpec, *, threads: int, cache: KernelCache) -> Any:
+    """The model compiled for ``spec``, whichever machine that is: something to ``save``, with a ``meta``."""
+    from tvm.target import Target
+
+    foreign = is_foreign(triple_of(Target(dict(spec.target))))
+    return (cross_build if foreign else build)(lower(proto, spec), spec, threads=threads, cache=cache)
+
+
+def make_package(model: Model, proto: onnx.ModelProto, spec: HardwareSpec, folder: Path, *, threads: int,
+                 cache: KernelCache) -> Package:  # fmt: skip
+    """Compiles ``proto`` (the model, or its QDQ form) and writes model.so, run.py and, of a QDQ form, model.qdq.onnx."""
+    from importlib.metadata import version
+
+    net = compile_for(proto, spec, threads=threads, cache=cache)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"the folder cannot be made: {error.strerror}", where=str(folder)) from error
+    library = folder / "model.so"
+    net.save(library)
+    info = model.inputs[0]
+    text = RUNNER.format(tvm=version("apache-tvm"), name=info.name, shape=tuple(info.shape), dtype=info.dtype)
+    write_atomic(folder / "run.py", text)
+    if proto is not model.proto:
+        write_atomic(folder / "model.qdq.onnx", proto.SerializeToString())
+    return Package(folder, library, dict(net.meta))
