@@ -21,12 +21,39 @@ from importlib.metadata import version
 from pathlib import Path
 
 HOST_PACKAGES = {"qemu-aarch64-static": "qemu-user-static", "aarch64-linux-gnu-ld": "binutils-aarch64-linux-gnu"}
-PACKAGES = (
-    "libc6 libc-bin libgcc-s1 libstdc++6 libpython3.11-minimal libpython3.11-stdlib python3.11-minimal python3.11 "
-    "libexpat1 zlib1g libssl3 libffi8 libbz2-1.0 liblzma5 libsqlite3-0 libuuid1 libdb5.3 libncursesw6 libtinfo6 "
-    "libreadline8 libnsl2 libtirpc3 libcrypt1 libgssapi-krb5-2 libkrb5-3 libk5crypto3 libkrb5support0 libcom-err2 "
-    "libkeyutils1 libzstd1 media-types"
-).split()
+PACKAGES = [
+    "libc6",
+    "libc-bin",
+    "libgcc-s1",
+    "libstdc++6",
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "python3.11-minimal",
+    "python3.11",
+    "libexpat1",
+    "zlib1g",
+    "libssl3",
+    "libffi8",
+    "libbz2-1.0",
+    "liblzma5",
+    "libsqlite3-0",
+    "libuuid1",
+    "libdb5.3",
+    "libncursesw6",
+    "libtinfo6",
+    "libreadline8",
+    "libnsl2",
+    "libtirpc3",
+    "libcrypt1",
+    "libgssapi-krb5-2",
+    "libkrb5-3",
+    "libk5crypto3",
+    "libkrb5support0",
+    "libcom-err2",
+    "libkeyutils1",
+    "libzstd1",
+    "media-types",
+]
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 PYTHON = "3.11"  # Debian 12's
 DONE = "complete"
@@ -104,7 +131,16 @@ def unpack_packages(root: Path, apt: Path) -> None:
 def unpack_wheels(target: Path, downloads: Path) -> None:
     """TVM and what its runtime and RPC server import, in this environment's versions."""
     downloads.mkdir()
-    names = ("apache-tvm", "apache-tvm-ffi", "numpy", "ml_dtypes", "typing_extensions", "psutil", "tornado", "cloudpickle")
+    names = (
+        "apache-tvm",
+        "apache-tvm-ffi",
+        "numpy",
+        "ml_dtypes",
+        "typing_extensions",
+        "psutil",
+        "tornado",
+        "cloudpickle",
+    )
     wanted = [f"{name}=={version(name)}" if _installed(name) else name for name in names]
     platforms = [part for name in PLATFORMS for part in ("--platform", name)]
     run(

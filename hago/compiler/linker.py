@@ -17,7 +17,6 @@ from typing import Any
 from ..errors import BuildError
 from ..files import require_space
 
-
 _GLIBC = "2.28"  # the oldest that TVM's own wheels run with
 
 
@@ -58,8 +57,8 @@ def missing_linker(where: str, triple: str = "") -> BuildError:
     return BuildError(
         f"a linker for {triple} is needed to write a shared object, and none was found",
         where=where,
-        hint=f"install one (Debian: apt install binutils-{triple}, or lld; anywhere: pip install ziglang); the system's "
-        f"own linker does not know {machine}",
+        hint=f"install one (Debian: apt install binutils-{triple}, or lld; anywhere: pip install ziglang); the "
+        f"system's own linker does not know {machine}",
     )
 
 

@@ -1,9 +1,9 @@
 """``devices.yaml``: the machines that networks may run on.
 
-    devices:
-      desk:  {spec: auto, local: true}
-      pi5:   {spec: arm-cortex-a76, rpc: "192.168.1.7:9090"}
-      farm:  {spec: arm-cortex-a72, tracker: "farm.example:9190", key: pi4, timeout_s: 120}
+devices:
+  desk:  {spec: auto, local: true}
+  pi5:   {spec: arm-cortex-a76, rpc: "192.168.1.7:9090"}
+  farm:  {spec: arm-cortex-a72, tracker: "farm.example:9190", key: pi4, timeout_s: 120}
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -124,5 +123,3 @@ def _device(name: str, entry: _Entry, where: str) -> Device:
 def describe(devices: Mapping[str, Device]) -> list[tuple[str, str, str]]:
     """(name, spec, address) of each, for a table."""
     return [(device.name, device.spec, device.address) for device in devices.values()]
-
-

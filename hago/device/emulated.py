@@ -61,7 +61,13 @@ def emulated_server(spec: str, *, key: str = "", tracker: tuple[str, int] | None
     environment |= {"QEMU_CPU": processor_of(spec), "TVM_USE_RUNTIME_LIB": "1", "TVM_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as place, open(Path(place) / "log", "w+b") as log:
         server = subprocess.Popen(
-            command, env=environment, cwd=place, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            env=environment,
+            cwd=place,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             _wait(server, port, Path(place) / "log")

@@ -167,6 +167,8 @@ class RemoteNet:
         values = []
         for info in self.input_info:
             if info.name not in feeds or np.shape(feeds[info.name]) != info.shape:
-                raise DataError(f"must be given as {info.dtype} of shape {list(info.shape)}", where=f"input {info.name!r}")
+                raise DataError(
+                    f"must be given as {info.dtype} of shape {list(info.shape)}", where=f"input {info.name!r}"
+                )
             values.append(tensor(np.ascontiguousarray(feeds[info.name], info.dtype), self._device()))
         self._machine.set_input("main", *values)

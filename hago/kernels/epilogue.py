@@ -35,7 +35,9 @@ def clamp(isa: Isa, value: Any, low: Any, high: Any) -> Any:
 def at_most(isa: Isa, value: Any, high: Any) -> Any:
     """The smaller of float32 lanes, not NaN, and a scalar: by one instruction."""
     high = T.broadcast(high, isa.lanes)
-    return T.call_llvm_pure_intrin(f"float32x{isa.lanes}", "llvm.minnum", value, high) if isa.arm else T.min(value, high)
+    return (
+        T.call_llvm_pure_intrin(f"float32x{isa.lanes}", "llvm.minnum", value, high) if isa.arm else T.min(value, high)
+    )
 
 
 def round_to_int(isa: Isa, value: Any) -> Any:
@@ -97,9 +99,7 @@ def pack_bytes(isa: Isa, whole: list[Any], zero: Any, low: Any) -> Any:
 
 def _pack_bytes_arm(whole: list[Any], zero: Any, low: Any) -> Any:
     narrow = [T.call_llvm_pure_intrin("int16x4", "llvm.aarch64.neon.sqxtn.v4i16", part) for part in whole]
-    words = [
-        T.Shuffle(narrow[i : i + 2], list(range(8))) + T.broadcast(T.Cast("int16", zero), 8) for i in (0, 2)
-    ]
+    words = [T.Shuffle(narrow[i : i + 2], list(range(8))) + T.broadcast(T.Cast("int16", zero), 8) for i in (0, 2)]
     halves = [T.call_llvm_pure_intrin("uint8x8", "llvm.aarch64.neon.sqxtun.v8i8", part) for part in words]
     least = T.Cast("uint8", T.Cast("int32", low) + zero)
     return T.max(T.Shuffle(halves, list(range(16))), T.broadcast(least, 16))

@@ -1,0 +1,96 @@
+"""AArch64 code, for real, under QEMU: the same integers as here. Needs scripts/aarch64_sysroot.py."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hago.calibrating import calibrate_model
+from hago.compiler.build import build, cross_build
+from hago.compiler.cache import KernelCache
+from hago.compiler.linker import linker
+from hago.data import make_samples
+from hago.device.check import check_device
+from hago.device.config import Device
+from hago.device.counting import count_instructions
+from hago.device.emulated import emulated_server, sysroot
+from hago.device.remote import connect
+from hago.lower import lower
+from hago.model import load_model
+from hago.qdq import Quantizer
+from hago.spec import load_spec, resolve_hw
+from hago.strategy import uniform
+
+pytestmark = pytest.mark.aarch64
+SPECS = ("arm-cortex-a72", "arm-cortex-a76", "arm-neoverse-v1")
+DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine() -> Path:
+    """The emulated machine; skips, loudly, where it is absent."""
+    folder = sysroot()
+    if folder is None:
+        warnings.warn("no emulated AArch64 machine: tests marked aarch64 are skipped", stacklevel=1)
+        pytest.skip("no emulated AArch64 machine (scripts/aarch64_sysroot.py makes it)")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> KernelCache:
+    return KernelCache(tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture(scope="module", params=SPECS)
+def device(request: pytest.FixtureRequest, machine: Path) -> Iterator[Device]:
+    """An emulated processor of each spec, behind an RPC server."""
+    with emulated_server(request.param) as address:
+        yield Device(request.param, request.param, rpc=address, timeout_s=120)
+
+
+def test_the_device_is_what_its_spec_says(device: Device) -> None:
+    finding = check_device(device)
+    assert finding.good, finding.problems
+    assert ("architecture", "aarch64") in finding.facts
+
+
+def test_the_example_gives_the_same_integers(device: Device, cache: KernelCache, tmp_path: Path) -> None:
+    model, host, spec = load_model(DIGITS / "model.onnx"), resolve_hw("auto"), load_spec(device.spec)
+    with np.load(DIGITS / "samples.npz") as file:
+        x = file["x"].astype(np.float32)
+    samples = make_samples(x[:64], model.inputs)
+    quantizer = Quantizer(model, calibrate_model(model, samples, host, cache=cache), spec)
+    name = model.inputs[0].name
+    with connect(device) as session:
+        for precision in dict.fromkeys(c.precision for c in spec.choices("conv") if c.precision.startswith("int")):
+            qdq = quantizer.qdq(uniform(model, spec, precision))
+            here = build(lower(qdq, host), host, cache=cache)
+            there = cross_build(lower(qdq, spec), spec, cache=cache)
+            library = tmp_path / f"digits-{precision}.so"
+            there.save(library)
+            net = session.load(library, there.meta)
+            for row in x[100:110]:
+                feeds = {name: row[None]}
+                np.testing.assert_array_equal(net.run(feeds)[0], here.run(feeds)[0])
+
+
+def test_counts_are_the_same_every_time_and_fewer_in_int8(cache: KernelCache, tmp_path: Path) -> None:
+    model, host, spec = load_model(DIGITS / "model.onnx"), resolve_hw("auto"), load_spec("arm-cortex-a76")
+    with np.load(DIGITS / "samples.npz") as file:
+        samples = make_samples(file["x"].astype(np.float32)[:16], model.inputs)
+    qdq = Quantizer(model, calibrate_model(model, samples, host, cache=cache), spec).qdq(uniform(model, spec))
+    counts = []
+    for proto in (qdq, qdq, model.proto):
+        cross_build(lower(proto, spec), spec, cache=cache).save(tmp_path / "net.so")
+        counts.append(count_instructions(tmp_path / "net.so", spec.name))
+    assert counts[0].by_class["dot"] == counts[1].by_class["dot"] > 0 and counts[2].by_class["dot"] == 0
+    assert abs(counts[0].total - counts[1].total) < 0.01 * counts[0].total
+    assert counts[0].total < counts[2].total
+
+
+def test_the_linker_for_another_machine_is_not_this_ones() -> None:
+    assert linker("aarch64-linux-gnu") != linker()
