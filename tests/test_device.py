@@ -145,7 +145,10 @@ def test_devices_are_read_from_their_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("devices: {a: {spec: x, rpc: '1:2', local: true}}", "exactly one of local: true, rpc, tracker"),
+        (
+            "devices: {a: {spec: x, rpc: '1:2', local: true}}",
+            "exactly one of local: true, rpc, tracker",
+        ),
         ("devices: {a: {spec: x}}", "has: none"),
         ("devices: {a: {spec: x, rpc: nowhere}}", "devices.a.rpc: must be host:port"),
         ("devices: {a: {spec: x, tracker: 'h:1'}}", "a tracker needs a key"),

@@ -23,7 +23,7 @@ DEFAULT_FILE = "devices.yaml"
 
 @dataclass(frozen=True)
 class Device:
-    """One machine. ``rpc`` and ``tracker`` are (host, port); with neither, it is this machine."""
+    """One machine. ``rpc`` and ``tracker`` are (host, port); with neither, it is this machine, or emulated on it."""
 
     name: str
     spec: str = "auto"
@@ -31,11 +31,12 @@ class Device:
     tracker: tuple[str, int] | None = None
     key: str = ""
     timeout_s: float = 60.0
+    emulated: bool = False
 
     @property
     def is_local(self) -> bool:
         """Whether it is the machine that this runs on."""
-        return self.rpc is None and self.tracker is None
+        return self.rpc is None and self.tracker is None and not self.emulated
 
     @property
     def address(self) -> str:
@@ -44,7 +45,7 @@ class Device:
             return f"rpc {self.rpc[0]}:{self.rpc[1]}"
         if self.tracker is not None:
             return f"tracker {self.tracker[0]}:{self.tracker[1]}, key {self.key}"
-        return "this machine"
+        return "emulated here" if self.emulated else "this machine"
 
 
 class _Entry(BaseModel):
@@ -54,14 +55,16 @@ class _Entry(BaseModel):
     local: bool = False
     rpc: str | None = None
     tracker: str | None = None
+    emulated: bool = False
     key: str = ""
     timeout_s: float = Field(60.0, gt=0)
 
     @model_validator(mode="after")
     def _one_way(self) -> _Entry:
-        ways = [name for name, given in (("local", self.local), ("rpc", self.rpc), ("tracker", self.tracker)) if given]
+        ways = [name for name in ("local", "rpc", "tracker", "emulated") if getattr(self, name)]
         if len(ways) != 1:
-            raise ValueError(f"needs exactly one of local: true, rpc, tracker (has: {', '.join(ways) or 'none'})")
+            found = ", ".join(ways) or "none"
+            raise ValueError(f"needs exactly one of local: true, rpc, tracker, emulated: true (has: {found})")
         if (self.tracker is not None) != bool(self.key):
             raise ValueError("a tracker needs a key, and only a tracker does")
         if self.spec == "auto" and not self.local:
@@ -117,7 +120,7 @@ def _device(name: str, entry: _Entry, where: str) -> Device:
         return host, int(port)
 
     rpc, tracker = address(entry.rpc, "rpc"), address(entry.tracker, "tracker")
-    return Device(name, entry.spec, rpc, tracker, entry.key, entry.timeout_s)
+    return Device(name, entry.spec, rpc, tracker, entry.key, entry.timeout_s, entry.emulated)
 
 
 def describe(devices: Mapping[str, Device]) -> list[tuple[str, str, str]]:

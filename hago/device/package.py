@@ -72,9 +72,10 @@ def compile_for(proto: onnx.ModelProto, spec: HardwareSpec, *, threads: int, cac
     return (cross_build if foreign else build)(lower(proto, spec), spec, threads=threads, cache=cache)
 
 
-def make_package(model: Model, proto: onnx.ModelProto, spec: HardwareSpec, folder: Path, *, threads: int,
-                 cache: KernelCache) -> Package:  # fmt: skip
-    """Compiles ``proto`` (the model, or its QDQ form) and writes model.so, run.py and, of a QDQ form, model.qdq.onnx."""
+def make_package(
+    model: Model, proto: onnx.ModelProto, spec: HardwareSpec, folder: Path, *, threads: int, cache: KernelCache
+) -> Package:
+    """Compiles ``proto`` (the model, or its QDQ form) and writes model.so, run.py and, if quantized, the QDQ file."""
     from importlib.metadata import version
 
     net = compile_for(proto, spec, threads=threads, cache=cache)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from ..errors import DataError, DeviceError
 from ..tensor import TensorInfo
 from .config import Device
+from .emulated import emulated_server
 
 Result = TypeVar("Result")
 
@@ -82,7 +84,7 @@ def limited(device: Device, what: str, function: Callable[[], Result], limit_s: 
     if not isinstance(answer, Exception):
         raise answer
     raise DeviceError(
-        f"failed while {what}: {str(answer).strip().splitlines()[-1] if str(answer).strip() else type(answer).__name__}",
+        f"failed while {what}: {(str(answer).strip() or type(answer).__name__).splitlines()[-1]}",
         where=f"device {device.name!r} ({device.address})",
         hint="`hago device check` tells what is there",
     ) from answer
@@ -90,15 +92,20 @@ def limited(device: Device, what: str, function: Callable[[], Result], limit_s: 
 
 @contextmanager
 def connect(device: Device) -> Iterator[Session]:
-    """A session with a remote device. Raises DeviceError where it cannot be reached."""
+    """A session with a remote device (an emulated one is started for it). Raises DeviceError where it cannot be had."""
     from tvm import rpc
 
+    if device.emulated and device.rpc is None:
+        with emulated_server(device.spec) as address, connect(replace(device, rpc=address)) as session:
+            yield session
+        return
     if device.is_local:
         raise DeviceError("is this machine: there is nothing to connect to", where=f"device {device.name!r}")
 
     def reach() -> Any:
         if device.rpc is not None:
             return rpc.connect(*device.rpc)
+        assert device.tracker is not None
         tracker = rpc.connect_tracker(*device.tracker)
         return tracker.request(device.key, session_timeout=int(device.timeout_s) * 10)
 

@@ -221,7 +221,7 @@ def pairs_fit_int16(packed: np.ndarray) -> bool:
 
 
 def sums_fit_int16(laid_out: np.ndarray, dot: str) -> bool:
-    """Whether no sum that `smull` or `smull7` forms in int16 can leave it; ``laid_out`` are the weights as they take them.
+    """Whether no sum that `smull` or `smull7` forms in int16 can leave it, for weights as `Dot.laid_out` has them.
 
     The other factor is a code less 128, so each product is at most 128 |w|.
     """

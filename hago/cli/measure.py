@@ -1,0 +1,70 @@
+"""``hago measure``: one strategy on several devices."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+_DESCRIPTION = """
+Quantizes the model as the strategy says, compiles it and the float model for every device, and runs both there: the
+ratio to float32, top-1 on some samples, and whether the integers are those of this machine. On emulated devices the
+ratio is estimated from executed instructions. A device that fails has a row with the reason; the others go on.
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Adds ``measure``."""
+    parser = subparsers.add_parser("measure", help="one strategy on several devices", description=_DESCRIPTION)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="an ONNX file")
+    add("--strategy", metavar="FILE", required=True, help="YAML or JSON")
+    add("--data", metavar="PATH", required=True, help="samples: an npz file (x, y) or a folder of images")
+    add("--calibration", metavar="PATH", help="samples to calibrate on (default: the first 200 of --data)")
+    add("--devices", metavar="A,B", required=True, help="names in the devices file, or local")
+    add("--file", metavar="FILE", help="the devices file (default: devices.yaml in this folder)")
+    add("--samples", type=int, default=20, metavar="N", help="samples to run on each (default: %(default)s)")
+    add("--cache", metavar="DIR", help="folder of the kernel cache (default: the user's cache)")
+    add("--out", metavar="FILE", help="also write the results as JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..api import quantize
+    from ..compiler.cache import KernelCache
+    from ..data import make_samples
+    from ..device.config import find_device
+    from ..device.measure import measure_on
+    from ..files import write_atomic
+    from ..model import load_model
+    from ..strategy import Strategy
+
+    devices = [find_device(name.strip(), arguments.file) for name in arguments.devices.split(",")]
+    model, cache = load_model(arguments.model), KernelCache(arguments.cache)
+    strategy = Strategy.load(arguments.strategy)
+    samples = make_samples(arguments.data, model.inputs)
+    ranges = arguments.calibration or samples.subset(range(min(200, len(samples))))
+    qdq = quantize(model, strategy, ranges, hw=strategy.hw, cache=cache)
+    table = Table(
+        "device", "spec", "to float32", "how", "top-1 %", "samples", "differing", box=None, header_style="bold"
+    )
+    found = []
+    for device in devices:
+        result = measure_on(device, model, qdq, samples, count=arguments.samples, cache=cache)
+        found.append(result)
+        ratio = "-" if result.ratio is None else f"{result.ratio:.2f}"
+        right = "-" if result.accuracy is None else f"{100 * result.accuracy:.1f}"
+        differing = "-" if result.differing is None else str(result.differing)
+        table.add_row(device.name, result.spec, ratio, result.kind, right, str(result.samples), differing)
+    console = Console()
+    console.print(table)
+    for result in found:
+        if result.reason:
+            console.print(f"{result.device}: {result.reason}", markup=False)
+    if arguments.out:
+        write_atomic(Path(arguments.out), json.dumps([result.to_dict() for result in found], indent=1) + "\n")
+    return 1 if all(result.kind == "failed" for result in found) else 0
