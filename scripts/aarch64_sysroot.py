@@ -20,7 +20,11 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
-HOST_PACKAGES = {"qemu-aarch64-static": "qemu-user-static", "aarch64-linux-gnu-ld": "binutils-aarch64-linux-gnu"}
+HOST_PACKAGES = {
+    "qemu-aarch64-static": "qemu-user-static",
+    "qemu-aarch64": "qemu-user",  # the one that takes plugins: hago.device.counting
+    "aarch64-linux-gnu-ld": "binutils-aarch64-linux-gnu",
+}
 PACKAGES = [
     "libc6",
     "libc-bin",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,10 @@ def test_the_example_gives_the_same_integers(device: Device, cache: KernelCache,
                 np.testing.assert_array_equal(net.run(feeds)[0], here.run(feeds)[0])
 
 
+@pytest.mark.skipif(
+    not shutil.which("qemu-aarch64") or not (shutil.which("cc") or shutil.which("gcc")),
+    reason="counting needs qemu-aarch64 (Debian: qemu-user) and a C compiler",
+)
 def test_counts_are_the_same_every_time_and_fewer_in_int8(cache: KernelCache, tmp_path: Path) -> None:
     model, host, spec = load_model(DIGITS / "model.onnx"), resolve_hw("auto"), load_spec("arm-cortex-a76")
     with np.load(DIGITS / "samples.npz") as file:
