@@ -3,8 +3,8 @@
     python scripts/aarch64_sysroot.py --install     # once
     python benchmarks/aarch64.py
 
-Every real model in int8 (and, where the spec has it, 7 bits), compiled for each Arm spec, sent to an RPC server that
-runs under QEMU, and for this machine; the same samples through both.
+Every real model in int8 (and, where the spec has it, 7 bits), compiled for each Arm spec and sent to an RPC server that
+runs under QEMU: every node against the numpy reference, and whole networks against those compiled for this machine.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,15 @@ from common import CLASSIFIERS, arguments, load_bundle, markdown, provenance, wr
 from hago.calibrating import calibrate_model
 from hago.compiler.build import build, cross_build
 from hago.compiler.cache import KernelCache
+from hago.compiler.conformance import Conformance
 from hago.data import make_samples
 from hago.device.config import Device
 from hago.device.emulated import emulated_server, processor_of
-from hago.device.remote import connect
-from hago.lower import lower
+from hago.device.remote import RemoteNet, Session, connect
+from hago.lower import LoweredGraph, lower
 from hago.model import load_model
 from hago.qdq import Quantizer
-from hago.spec import load_spec, resolve_hw
+from hago.spec import HardwareSpec, load_spec, resolve_hw
 from hago.strategy import uniform
 
 SPECS = ("arm-cortex-a72", "arm-cortex-a76", "arm-neoverse-v1")
@@ -43,9 +45,14 @@ class Row:
     model: str
     spec: str
     precision: str
-    samples: int
+    nodes: int
     values: int
     differing: int
+    float_nodes: int
+    samples: int
+    outputs: int
+    outputs_differing: int
+    error: float
     same_class: float | None
     seconds: float
 
@@ -84,40 +91,67 @@ def compare(name: str, device: Device, cache: KernelCache, place: Path, options:
         started = time.perf_counter()
         qdq = quantizer.qdq(uniform(model, spec, precision))
         here = build(lower(qdq, host), host, threads=1, cache=cache)
-        there = cross_build(lower(qdq, spec), spec, threads=1, cache=cache)
-        path = place / f"{name}-{precision}-{device.spec}.so"
-        there.save(path)
         count = min(options.samples, len(bundle["x"]))
         feeds = [{entry: bundle["x"][i : i + 1]} for i in range(count)]
+        graph = lower(qdq, spec)
         with connect(device) as session:
-            net = session.load(path, there.meta)
+            send = partial(_send, spec, session, cache, place / f"{name}-{precision}-{device.spec}")
+            checks = Conformance(graph, spec, make=partial(send, "nodes")).check(feeds[0]).nodes
+            net = send("net", graph)
             theirs = np.concatenate([net.run(feed)[0] for feed in feeds])
         ours = np.concatenate([here.run(feed)[0] for feed in feeds])
         classes = float((ours.argmax(-1) == theirs.argmax(-1)).mean()) if name in CLASSIFIERS else None
         seconds = time.perf_counter() - started
         differing = int((ours != theirs).sum())
-        found.append(Row(name, device.spec, precision, count, ours.size, differing, classes, seconds))
+        error = float(np.abs(ours - theirs).max() / np.abs(ours).max())
+        exact = [check for check in checks if check.exact]
+        values, wrong = sum(check.elements for check in exact), sum(check.differing for check in exact)
+        nodes = len(exact), values, wrong, len(checks) - len(exact)
+        found.append(Row(name, device.spec, precision, *nodes, count, ours.size, differing, error, classes, seconds))
     return found
+
+
+def _send(
+    spec: HardwareSpec, session: Session, cache: KernelCache, path: Path, kind: str, graph: LoweredGraph
+) -> RemoteNet:
+    """The graph, compiled for ``spec`` and opened on the device."""
+    made = cross_build(graph, spec, threads=1, cache=cache)
+    library = path.with_name(f"{path.name}-{kind}.so")
+    made.save(library)
+    return session.load(library, made.meta)
 
 
 def cells(row: Row) -> list[str]:
     same = "-" if row.same_class is None else f"{100 * row.same_class:.1f}"
-    return [row.model, row.spec, row.precision, str(row.samples), f"{row.values:,}", str(row.differing), same]
+    nodes = [str(row.nodes), f"{row.values:,}", str(row.differing), str(row.float_nodes)]
+    outputs = [str(row.samples), f"{row.outputs:,}", str(row.outputs_differing), f"{row.error:.0e}", same]
+    return [row.model, row.spec, row.precision, *nodes, *outputs]
 
 
-_HEAD = ["model", "compiled for", "precision", "samples", "outputs", "differing", "same class %"]
+_HEAD = ["model", "compiled for", "precision", "exact nodes", "values", "differing", "float nodes"]
+_HEAD += ["samples", "outputs", "differing", "error", "same class %"]
 
 
 def _text(rows: list[Row]) -> str:
     wrong = [row for row in rows if row.differing]
+    whole = [row for row in rows if not row.float_nodes]
+    same = sum(not row.outputs_differing for row in whole)
+    values, differing = sum(row.values for row in rows), sum(row.differing for row in rows)
     machines = ", ".join(f"{spec} on QEMU's {processor_of(spec)}" for spec in dict.fromkeys(row.spec for row in rows))
     text = f"""# AArch64 against this machine
 
-Each network compiled for an Arm spec and run under QEMU's user emulation ({machines}), reached over TVM's RPC, and
-compiled for this machine: *differing* counts output values that are not equal, bit for bit. The emulated processor
-ends the program at an instruction that it does not have.
+Each network compiled for an Arm spec and run under QEMU's user emulation ({machines}),
+reached over TVM's RPC. The emulated processor ends the program at an instruction that it does not have.
 
-- {len(rows) - len(wrong)} of {len(rows)} networks give exactly this machine's outputs.
+- *exact nodes* have one right answer (integer operators, conversions, what moves elements): each is given the inputs
+  that the network on the device gave it, and the numpy reference of the node must give the same *values*, bit for bit;
+  *differing* counts those that are not. One sample.
+- *outputs*: of the whole network, beside the same network compiled for this machine, on all *samples*. Where *float
+  nodes* lie between (softmax, layer normalization), the last bits may differ, and with them codes after them; *error*
+  is then the largest difference relative to the largest output.
+
+- Nodes: {differing} of {values:,} values differ, in {len(wrong)} of {len(rows)} networks.
+- Outputs: of the {len(whole)} networks without float nodes, {same} give exactly this machine's.
 
 """
     return text + markdown(_HEAD, [cells(row) for row in rows]) + "\n" + provenance(1) + "\n"

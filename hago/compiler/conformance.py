@@ -8,9 +8,9 @@ all integer operators, conversions, and what only moves elements.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from .build import build
 from .cache import KernelCache
 
 if TYPE_CHECKING:
-    from ..runtime.artifact import Artifact
     from ..spec import HardwareSpec
 
 # Of these, every IEEE implementation has the same result: one rounding, or none.
@@ -86,16 +85,31 @@ class Conformity:
         return Conformity(nodes, tuple(a + b for a, b in zip(self.outputs, other.outputs, strict=True)))
 
 
+class Runs(Protocol):
+    """A compiled network, here or on a device."""
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]: ...
+
+
 class Conformance:
-    """Checks one lowered graph, compiled for ``spec``; the kernels are those of the network itself."""
+    """Checks one lowered graph, compiled for ``spec``; the kernels are those of the network itself.
+
+    ``make`` compiles the graph with all its tensors as outputs (default: for this machine).
+    """
 
     def __init__(
-        self, lowered: LoweredGraph, spec: HardwareSpec, *, threads: int = 1, cache: KernelCache | None = None
+        self,
+        lowered: LoweredGraph,
+        spec: HardwareSpec,
+        *,
+        threads: int = 1,
+        cache: KernelCache | None = None,
+        make: Callable[[LoweredGraph], Runs] | None = None,
     ) -> None:
         self.fused = fuse_elementwise(lowered)
         made = [name for node in self.fused.nodes for name in node.outputs if name]
         exposed = replace(self.fused, outputs=tuple(dict.fromkeys([*self.fused.outputs, *made])))
-        self.artifact: Artifact = build(exposed, spec, threads=threads, cache=cache)
+        self.artifact: Runs = make(exposed) if make else build(exposed, spec, threads=threads, cache=cache)
         self._names = exposed.outputs
         self._alone = {node.name: _alone(self.fused, node) for node in self.fused.nodes}
 
