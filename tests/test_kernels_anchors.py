@@ -9,11 +9,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from emulated_kernels import can_emulate, kernel_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hago.kernels import tiles
-from hago.kernels.base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa
+from hago.kernels.base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, DOTPROD, I8MM, NEON, Isa
 from hago.kernels.dense import DenseParams, Tile, choose_tile, dense, pack_channels, pack_weights
 from hago.kernels.depthwise import DepthwiseParams, depthwise, pack_depthwise_channels, pack_depthwise_weights
 from hago.kernels.dot import DOTS, pairs_fit_int16
@@ -36,6 +37,19 @@ def _flags() -> set[str]:
 _NEEDS = {AVX2: "avx2", AVX_VNNI: "avx_vnni", AVX512_VNNI: "avx512_vnni", AVX512_BF16: "avx512_bf16"}
 _HERE = [isa for isa, flag in _NEEDS.items() if flag in _flags()]
 _INTEGER = [(isa, dot) for isa in _HERE for dot in (("vnni",) if isa.vnni else ("maddubs", "maddwd"))]
+_ARM = {NEON: ("smull", "smull7", "mlal16"), DOTPROD: ("sdot",), I8MM: ("usdot",)}
+_emulated = [
+    pytest.mark.aarch64,
+    pytest.mark.skipif(not can_emulate(), reason="no emulated AArch64 machine (scripts/aarch64_sysroot.py makes it)"),
+]
+_ARM_INTEGER = [pytest.param(isa, dot, marks=_emulated) for isa, dots in _ARM.items() for dot in dots]
+_ARM_MATMUL = [
+    pytest.param(isa, dot, marks=_emulated)
+    for isa, dot in ((NEON, "mlal16"), (DOTPROD, "sdot"), (I8MM, "sdot"), (NEON, "fma"))
+]
+_ARM_DEPTHWISE = [
+    pytest.param(isa, dot, marks=_emulated) for isa, dot in ((NEON, "mlal16"), (DOTPROD, "sdot"), (I8MM, "sdot"))
+]
 _MATMUL = [(isa, dot) for isa, dot in _INTEGER if dot != "maddubs"] + [(isa, "fma") for isa in _HERE]
 _TILES = pytest.mark.skipif(
     not ({"amx_tile", "amx_int8", "amx_bf16"} <= _flags() and allow_tiles()), reason="needs AMX tiles"
@@ -100,7 +114,7 @@ def _summand(kind: str) -> str:
 
 def check_integers(isa: Isa, p: DenseParams, seed: int, extreme: bool) -> None:
     rng = np.random.default_rng(seed)
-    limit = 64 if p.dot == "maddubs" else 127
+    limit = 64 if p.dot in ("maddubs", "smull7") else 127
     x = values(rng, (p.n, p.h, p.w, p.c), 0, 255, extreme).astype(np.uint8)
     w = values(rng, (p.o, *p.kernel, p.c // p.groups), -limit, limit, extreme).astype(np.int8)
     zx, zy, lo, hi = (int(v) for v in (rng.integers(256), 11, 3, 250))
@@ -110,7 +124,8 @@ def check_integers(isa: Isa, p: DenseParams, seed: int, extreme: bool) -> None:
     y1 = requantized(acc, scale, zy, lo, hi)
     packed = pack_weights(w, p, isa)
     assert p.dot != "maddubs" or pairs_fit_int16(packed)
-    corrected = (bias - zx * w.astype(np.int64).sum((1, 2, 3))).astype(np.int32)
+    # The kernel's dot product reads codes less the shift, and the bias makes up for it.
+    corrected = (bias - (zx - DOTS[p.dot].shift) * w.astype(np.int64).sum((1, 2, 3))).astype(np.int32)
     args = [x, packed, pack_channels(corrected, p.groups, isa), pack_channels(scale, p.groups, isa)]
     if p.out == "float32":
         want = acc.astype(np.int32).astype(np.float32) * scale
@@ -124,11 +139,11 @@ def check_integers(isa: Isa, p: DenseParams, seed: int, extreme: bool) -> None:
         want = y1
         args += [zeros(zx, zy), bounds(lo - zy, hi - zy)]
     got = np.zeros(want.shape, want.dtype)
-    jit(tiled if DOTS[p.dot].tiles else dense, p, isa)(*args, got)
+    kernel_of(tiled if DOTS[p.dot].tiles else dense, p, isa)(*args, got)
     np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize(("isa", "dot"), _INTEGER, ids=lambda v: getattr(v, "name", v))
+@pytest.mark.parametrize(("isa", "dot"), [*_INTEGER, *_ARM_INTEGER], ids=lambda v: getattr(v, "name", v))
 @_quick
 @given(
     geometry=geometries(),
@@ -243,7 +258,7 @@ def test_a_row_per_thread_gives_the_same_integers(isa: Isa, dot: str) -> None:
     np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize(("isa", "dot"), _INTEGER, ids=lambda v: getattr(v, "name", v))
+@pytest.mark.parametrize(("isa", "dot"), [*_INTEGER, *_ARM_DEPTHWISE], ids=lambda v: getattr(v, "name", v))
 @_quick
 @given(
     geometry=geometries(),
@@ -263,14 +278,15 @@ def test_integer_depthwise_is_bit_exact(
     bias = rng.integers(-3000, 3000, c)
     scale = (rng.uniform(0.5, 2, c) / (90 * np.sqrt(w[0].size * 5000))).astype(np.float32)
     as_dense = DenseParams(dot, "uint8", c=c, o=c, groups=c, **geometry)
-    sums = zx * w.astype(np.int64).sum((1, 2))
-    acc = convolve(x, w[..., None], as_dense, zx) + bias - sums
+    per_channel = w.astype(np.int64).sum((1, 2))
+    acc = convolve(x, w[..., None], as_dense, zx) + bias - zx * per_channel
+    corrected = (bias - (zx - DOTS[dot].shift) * per_channel).astype(np.int32)
     lo, hi = (0, 255) if seed % 2 else (5, 201)
     want = requantized(acc, scale, zy, lo, hi)
-    args = [x, pack_depthwise_weights(w, p, isa), pack_depthwise_channels((bias - sums).astype(np.int32), p, isa)]
+    args = [x, pack_depthwise_weights(w, p, isa), pack_depthwise_channels(corrected, p, isa)]
     args += [pack_depthwise_channels(scale, p, isa), zeros(zx, zy), bounds(lo - zy, hi - zy)]
     got = np.zeros(want.shape, np.uint8)
-    jit(depthwise, p, isa)(*args, got)
+    kernel_of(depthwise, p, isa)(*args, got)
     np.testing.assert_array_equal(got, want)
 
 
@@ -325,7 +341,7 @@ def check_bfloat16(p: DenseParams, isa: Isa) -> None:
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.sqrt(p.c))
 
 
-@pytest.mark.parametrize(("isa", "dot"), _MATMUL, ids=lambda v: getattr(v, "name", v))
+@pytest.mark.parametrize(("isa", "dot"), [*_MATMUL, *_ARM_MATMUL], ids=lambda v: getattr(v, "name", v))
 @_quick
 @given(
     batch=st.integers(1, 3),
@@ -346,7 +362,7 @@ def test_matmul_of_activations(
     if not integer:
         a, b = (rng.standard_normal(s).astype(np.float32) for s in (a_shape, b_shape))
         got = np.zeros((batch, m, n), np.float32)
-        jit(matmul, p, isa)(a, b, bounds(-np.inf, np.inf), got)
+        kernel_of(matmul, p, isa)(a, b, bounds(-np.inf, np.inf), got)
         np.testing.assert_allclose(got, a.astype(np.float64) @ b, rtol=1e-4, atol=1e-4)
         return
     a, b = (rng.integers(0, 256, s).astype(np.uint8) for s in (a_shape, b_shape))
@@ -355,7 +371,7 @@ def test_matmul_of_activations(
     acc = (a.astype(np.int64) - za) @ (b.astype(np.int64) - zb)
     want = requantized(acc, np.asarray(scale), zy, 0, 255)
     got = np.zeros(want.shape, np.uint8)
-    jit(matmul, p, isa)(a, b, np.array([scale]), zeros(za, zy, zb), bounds(-zy, 255 - zy), got)
+    kernel_of(matmul, p, isa)(a, b, np.array([scale]), zeros(za, zy, zb), bounds(-zy, 255 - zy), got)
     np.testing.assert_array_equal(got, want)
 
 
