@@ -30,8 +30,10 @@ from hago.device.remote import RemoteNet, Session, connect
 from hago.lower import LoweredGraph, lower
 from hago.model import load_model
 from hago.qdq import Quantizer
+from hago.search.groups import Scheme
+from hago.search.space import SearchSpace
 from hago.spec import HardwareSpec, load_spec, resolve_hw
-from hago.strategy import uniform
+from hago.strategy import PER_CHANNEL
 
 SPECS = ("arm-cortex-a72", "arm-cortex-a76", "arm-neoverse-v1")
 MODELS = (*CLASSIFIERS, "ad_toycar_ae")
@@ -83,13 +85,13 @@ def compare(name: str, device: Device, cache: KernelCache, place: Path, options:
     model, host, spec = load_model(bundle["model"]), resolve_hw("auto"), load_spec(device.spec)
     samples = make_samples(bundle["calib"][0:CALIBRATION], model.inputs)
     calibration = calibrate_model(model, samples, host, threads=options.threads, cache=cache)
-    quantizer = Quantizer(model, calibration, spec)
+    quantizer, space = Quantizer(model, calibration, spec), SearchSpace.from_model(model, spec)
     entry = model.inputs[0].name
     offered = dict.fromkeys(choice.precision for choice in spec.choices("conv"))
     found = []
     for precision in (kind for kind in offered if kind.startswith("int")):
         started = time.perf_counter()
-        qdq = quantizer.qdq(uniform(model, spec, precision))
+        qdq = quantizer.qdq(space.strategy(space.uniform(Scheme(precision, PER_CHANNEL), "minmax")))
         here = build(lower(qdq, host), host, threads=1, cache=cache)
         count = min(options.samples, len(bundle["x"]))
         feeds = [{entry: bundle["x"][i : i + 1]} for i in range(count)]

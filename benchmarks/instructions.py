@@ -22,8 +22,10 @@ from hago.device.counting import InstructionCount, count_instructions
 from hago.lower import lower
 from hago.model import load_model
 from hago.qdq import Quantizer
+from hago.search.groups import Scheme
+from hago.search.space import SearchSpace
 from hago.spec import load_spec, resolve_hw
-from hago.strategy import uniform
+from hago.strategy import PER_CHANNEL
 
 SPECS = ("arm-cortex-a72", "arm-cortex-a76", "arm-neoverse-v1")
 MODELS = (*CLASSIFIERS, "ad_toycar_ae")
@@ -56,10 +58,12 @@ def count_model(name: str, options: Any, cache: KernelCache, place: Path) -> lis
     for hw in options.specs:
         spec = load_spec(hw)
         quantizer, library = Quantizer(model, calibration, spec), place / "model.so"
+        space = SearchSpace.from_model(model, spec)
         protos = {"float32": model.proto}
         for precision in dict.fromkeys(choice.precision for choice in spec.choices("conv")):
             if precision.startswith("int"):
-                protos[precision] = quantizer.qdq(uniform(model, spec, precision))
+                params = space.uniform(Scheme(precision, PER_CHANNEL), "minmax")
+                protos[precision] = quantizer.qdq(space.strategy(params))
         counts: dict[str, InstructionCount] = {}
         for precision, proto in protos.items():
             cross_build(lower(proto, spec), spec, threads=1, cache=cache).save(library)
