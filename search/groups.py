@@ -57,11 +57,17 @@ class Group:
         return tuple(member.layer for member in self.members)
 
     def find(self, wanted: Scheme) -> Scheme:
-        """The scheme of this group nearest to ``wanted``: itself, the same precision, or the last."""
-        if wanted in self.schemes:
-            return wanted
-        same = [scheme for scheme in self.schemes if scheme.precision == wanted.precision]
-        return same[0] if same else self.schemes[-1]
+        """The scheme of this group nearest to ``wanted``: itself, the same precision, or the last.
+
+        Where 7 bits are not offered, 8 are the nearest: a layer in float between integers would cost conversions.
+        """
+        precisions = ("int7", "int8") if wanted.precision == "int7" else (wanted.precision,)
+        for precision in precisions:
+            same = [scheme for scheme in self.schemes if scheme.precision == precision]
+            exact = Scheme(precision, wanted.granularity)
+            if same:
+                return exact if exact in same else same[0]
+        return self.schemes[-1]
 
 
 def ways_of(layer: Layer, spec: HardwareSpec) -> tuple[OpChoice, ...]:

@@ -184,6 +184,7 @@ def test_nearest_schemes():
     group = next(g for g in residual_space().groups if g.name == "stem")
     assert group.find(Scheme("int8", PER_TENSOR)) == Scheme("int8", PER_TENSOR)
     assert group.find(Scheme("int8", Granularity("per_group", 32))) == Scheme("int8", PER_CHANNEL)
+    assert group.find(Scheme("int7", PER_TENSOR)) == Scheme("int8", PER_TENSOR)
     assert group.find(Scheme("float16")) == FLOAT32
 
 
