@@ -41,7 +41,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> KernelCache:
 
 def runnable() -> list[HardwareSpec]:
     """Every spec whose kernels this machine can run."""
-    specs = [load_spec(name) for name in ISAS if name != HOST.name]
+    specs = [load_spec(name) for name in ISAS if name.startswith("x86") and name != HOST.name]
     return [*(spec for spec in specs if not missing_features(spec.cpu_features)), HOST]
 
 
@@ -285,7 +285,7 @@ def test_hardware_without_kernels_is_refused() -> None:
 
 def test_code_for_another_processor_is_compiled_but_not_run(cache: KernelCache) -> None:
     proto, feeds = small()
-    specs = [load_spec(name) for name in ISAS]
+    specs = [load_spec(name) for name in ISAS if name.startswith("x86")]
     others = [spec for spec in specs if missing_features(spec.cpu_features)]
     if not others:
         pytest.skip("this processor has everything")

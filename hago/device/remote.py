@@ -6,6 +6,7 @@ is given up, and what went wrong is a DeviceError that says at which step, where
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ class Session:
             net.close()
         self._nets.clear()
         self._remote = None
+        gc.collect()  # TVM's objects refer to each other in circles: without this the connection outlives them
 
 
 def limited(device: Device, what: str, function: Callable[[], Result], limit_s: float) -> Result:
