@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import CLASSIFIERS, arguments, load_bundle, markdown, provenance, write_table
+from common import (
+    ARM_SPECS,
+    CLASSIFIERS,
+    EVERY_MODEL,
+    arguments,
+    integer_forms,
+    load_bundle,
+    markdown,
+    provenance,
+    write_table,
+)
 
 from hago.calibrating import calibrate_model
 from hago.compiler.build import build, cross_build
@@ -29,14 +39,8 @@ from hago.device.emulated import emulated_server, processor_of
 from hago.device.remote import RemoteNet, Session, connect
 from hago.lower import LoweredGraph, lower
 from hago.model import load_model
-from hago.qdq import Quantizer
-from hago.search.groups import Scheme
-from hago.search.space import SearchSpace
 from hago.spec import HardwareSpec, load_spec, resolve_hw
-from hago.strategy import PER_CHANNEL
 
-SPECS = ("arm-cortex-a72", "arm-cortex-a76", "arm-neoverse-v1")
-MODELS = (*CLASSIFIERS, "ad_toycar_ae")
 CALIBRATION = 32
 
 
@@ -61,9 +65,9 @@ class Row:
 
 def main() -> None:
     parser = arguments(__doc__, out=Path("reports/aarch64.md"))
-    parser.set_defaults(only=list(MODELS))
+    parser.set_defaults(only=list(EVERY_MODEL))
     parser.add_argument("--samples", type=int, default=20, help="per model (default: %(default)s)")
-    parser.add_argument("--specs", nargs="*", default=list(SPECS))
+    parser.add_argument("--specs", nargs="*", default=list(ARM_SPECS))
     parser.add_argument("--cache", type=Path, help="kernel cache (default: a new, empty one)")
     options = parser.parse_args()
     rows: list[Row] = []
@@ -85,13 +89,10 @@ def compare(name: str, device: Device, cache: KernelCache, place: Path, options:
     model, host, spec = load_model(bundle["model"]), resolve_hw("auto"), load_spec(device.spec)
     samples = make_samples(bundle["calib"][0:CALIBRATION], model.inputs)
     calibration = calibrate_model(model, samples, host, threads=options.threads, cache=cache)
-    quantizer, space = Quantizer(model, calibration, spec), SearchSpace.from_model(model, spec)
     entry = model.inputs[0].name
-    offered = dict.fromkeys(choice.precision for choice in spec.choices("conv"))
     found = []
-    for precision in (kind for kind in offered if kind.startswith("int")):
+    for precision, qdq in integer_forms(model, calibration, spec).items():
         started = time.perf_counter()
-        qdq = quantizer.qdq(space.strategy(space.uniform(Scheme(precision, PER_CHANNEL), "minmax")))
         here = build(lower(qdq, host), host, threads=1, cache=cache)
         count = min(options.samples, len(bundle["x"]))
         feeds = [{entry: bundle["x"][i : i + 1]} for i in range(count)]

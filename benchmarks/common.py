@@ -13,9 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
+from hago.calibrate import Calibration
 from hago.files import write_atomic
 from hago.measure.environment import read_environment
+from hago.model import Model
+from hago.qdq import Quantizer
+from hago.search.groups import Scheme
+from hago.search.space import SearchSpace
+from hago.spec import HardwareSpec
+from hago.strategy import PER_CHANNEL
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
@@ -31,6 +39,19 @@ CLASSIFIERS = (
     "tin200_mobilenetv2",
     "tin200_resnet50v2_s3",
 )
+EVERY_MODEL = (*CLASSIFIERS, "ad_toycar_ae")
+ARM_SPECS = ("arm-cortex-a72", "arm-cortex-a76", "arm-neoverse-v1")
+
+
+def integer_forms(model: Model, calibration: Calibration, spec: HardwareSpec) -> dict[str, onnx.ModelProto]:
+    """Precision -> QDQ, for each integer precision of the hardware's convolutions, everywhere and per channel."""
+    quantizer, space = Quantizer(model, calibration, spec), SearchSpace.from_model(model, spec)
+    offered = dict.fromkeys(choice.precision for choice in spec.choices("conv"))
+    return {
+        precision: quantizer.qdq(space.strategy(space.uniform(Scheme(precision, PER_CHANNEL), "minmax")))
+        for precision in offered
+        if precision.startswith("int")
+    }
 
 
 def arguments(description: str | None, **defaults: Any) -> argparse.ArgumentParser:

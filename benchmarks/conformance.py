@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from common import CLASSIFIERS, arguments, load_bundle, markdown, provenance, write_table
+from common import CLASSIFIERS, EVERY_MODEL, arguments, load_bundle, markdown, provenance, write_table
 
 from hago.calibrating import calibrate_model
 from hago.compiler.build import build
@@ -34,7 +34,6 @@ from hago.search.groups import Scheme
 from hago.search.space import SearchSpace
 from hago.spec import HardwareSpec, load_spec, resolve_hw
 
-MODELS = (*CLASSIFIERS, "ad_toycar_ae")
 LARGE = 200_000_000  # multiply-adds from which on a model is run on fewer samples
 CALIBRATION = 128
 
@@ -64,7 +63,7 @@ class Row:
 
 def main() -> None:
     parser = arguments(__doc__, out=Path("reports/conformance.md"))
-    parser.set_defaults(only=list(MODELS))
+    parser.set_defaults(only=list(EVERY_MODEL))
     parser.add_argument("--samples", type=int, default=8, help="for the reference, of small models (default: 8)")
     parser.add_argument("--large-samples", type=int, default=2, help="of large models (default: 2)")
     parser.add_argument("--classes", type=int, default=1100, help="samples for classes (default: all)")

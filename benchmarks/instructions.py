@@ -10,9 +10,19 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
-from common import CLASSIFIERS, arguments, load_bundle, markdown, provenance, write_table
+from common import (
+    ARM_SPECS,
+    EVERY_MODEL,
+    arguments,
+    integer_forms,
+    load_bundle,
+    markdown,
+    provenance,
+    write_table,
+)
 
 from hago.calibrating import calibrate_model
 from hago.compiler.build import cross_build
@@ -21,22 +31,16 @@ from hago.data import make_samples
 from hago.device.counting import InstructionCount, count_instructions
 from hago.lower import lower
 from hago.model import load_model
-from hago.qdq import Quantizer
-from hago.search.groups import Scheme
-from hago.search.space import SearchSpace
 from hago.spec import load_spec, resolve_hw
-from hago.strategy import PER_CHANNEL
 
-SPECS = ("arm-cortex-a72", "arm-cortex-a76", "arm-neoverse-v1")
-MODELS = (*CLASSIFIERS, "ad_toycar_ae")
 CALIBRATION = 16  # ranges change no instruction
 CLASSES = ("dot", "multiply", "fused", "vector", "load", "store", "branch", "scalar")
 
 
 def main() -> None:
     parser = arguments(__doc__, out=Path("reports/instructions.md"))
-    parser.set_defaults(only=list(MODELS))
-    parser.add_argument("--specs", nargs="*", default=list(SPECS))
+    parser.set_defaults(only=list(EVERY_MODEL))
+    parser.add_argument("--specs", nargs="*", default=list(ARM_SPECS))
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
@@ -57,13 +61,8 @@ def count_model(name: str, options: Any, cache: KernelCache, place: Path) -> lis
     rows = []
     for hw in options.specs:
         spec = load_spec(hw)
-        quantizer, library = Quantizer(model, calibration, spec), place / "model.so"
-        space = SearchSpace.from_model(model, spec)
-        protos = {"float32": model.proto}
-        for precision in dict.fromkeys(choice.precision for choice in spec.choices("conv")):
-            if precision.startswith("int"):
-                params = space.uniform(Scheme(precision, PER_CHANNEL), "minmax")
-                protos[precision] = quantizer.qdq(space.strategy(params))
+        library = place / "model.so"
+        protos = {"float32": model.proto, **integer_forms(model, calibration, spec)}
         counts: dict[str, InstructionCount] = {}
         for precision, proto in protos.items():
             cross_build(lower(proto, spec), spec, threads=1, cache=cache).save(library)
@@ -105,9 +104,7 @@ def _text(rows: list[dict[str, Any]]) -> str:
     lines = []
     for key in dict.fromkeys((row["hw"], row["precision"]) for row in rows if row["precision"] != "float32"):
         ratios = [row["float_over_this"] for row in rows if (row["hw"], row["precision"]) == key]
-        mean = 1.0
-        for ratio in ratios:
-            mean *= ratio ** (1 / len(ratios))
+        mean = geometric_mean(ratios)
         lines.append(f"- {key[0]}, {key[1]}: geometric mean {mean:.2f}, {min(ratios):.2f} to {max(ratios):.2f}")
     text = _INTRODUCTION + "\n".join(lines) + "\n\n"
     return text + markdown(_HEAD, [cells(row) for row in rows]) + "\n" + provenance(1) + "\n"

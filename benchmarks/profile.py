@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from common import CLASSIFIERS, arguments, load_bundle, markdown, provenance, write_table
+from common import EVERY_MODEL, arguments, load_bundle, markdown, provenance, write_table
 from peaks import copy_bandwidth, dot_peak
 from runtimes import quantized
 
@@ -24,7 +24,7 @@ from hago.spec import resolve_hw
 
 def main() -> None:
     parser = arguments(__doc__, out=Path("reports/profile.md"))
-    parser.set_defaults(only=[*CLASSIFIERS, "ad_toycar_ae"])
+    parser.set_defaults(only=list(EVERY_MODEL))
     parser.add_argument("--precision", nargs="*", default=["int8", "float32"], choices=("int8", "float32"))
     parser.add_argument("--rows", type=int, default=12, help="kernels shown of each network (default: 12)")
     parser.add_argument("--hw", default="auto", help="hardware spec (default: this machine's)")

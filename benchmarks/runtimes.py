@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import CLASSIFIERS, arguments, load_bundle, markdown, provenance, write_table
+from common import EVERY_MODEL, arguments, load_bundle, markdown, provenance, write_table
 
 import hago
 from hago.data import make_samples
@@ -23,14 +23,13 @@ from hago.runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
 from hago.spec import HardwareSpec, resolve_hw
 from hago.strategy import uniform
 
-MODELS = (*CLASSIFIERS, "ad_toycar_ae")
 ENGINES = ("TVM", "ORT", "OpenVINO")
 CALIBRATION = 128
 
 
 def main() -> None:
     parser = arguments(__doc__, out=Path("reports/runtimes.md"))
-    parser.set_defaults(only=list(MODELS))
+    parser.set_defaults(only=list(EVERY_MODEL))
     parser.add_argument("--counts", type=int, nargs="*", default=[1, 2], help="numbers of threads (default: 1 2)")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--cache", type=Path, help="kernel cache (default: the user's)")

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,15 +74,12 @@ def build(
     UnsupportedOpError for an operator that neither Hago nor TVM knows.
     """
     started = time.perf_counter()
-    cache = cache if cache is not None else KernelCache()
-    isa, target = isa_of(spec), Target(dict(spec.target))
-    program = emit(lowered, isa, threads, spec)
-    modules = compile_missing(program, isa, target, threads, cache, progress)
-    linked = executable(program)
-    for kernel in modules.values():
+    built = _built(lowered, spec, threads, cache, progress)
+    linked = executable(built.program)
+    for kernel in built.modules.values():
         linked.mod.import_module(kernel)
-    built = Built(program, modules, target, isa, cache, threads, time.perf_counter() - started)
-    return Artifact(linked.mod, _describe(program, spec, threads), built)
+    built = replace(built, build_s=time.perf_counter() - started)
+    return Artifact(linked.mod, _describe(built.program, spec, threads), built)
 
 
 @dataclass(frozen=True)
@@ -106,13 +103,24 @@ def cross_build(
     progress: Callable[[int, int], None] | None = None,
 ) -> CrossBuilt:
     """Like `build`, for a machine other than this one; ``threads`` are those of that machine."""
+    built = _built(lowered, spec, threads, cache, progress)
+    return CrossBuilt(_describe(built.program, spec, threads), built)
+
+
+def _built(
+    lowered: LoweredGraph,
+    spec: HardwareSpec,
+    threads: int,
+    cache: KernelCache | None,
+    progress: Callable[[int, int], None] | None,
+) -> Built:
+    """The program with all of its kernels compiled, for whichever machine."""
     started = time.perf_counter()
     cache = cache if cache is not None else KernelCache()
     isa, target = isa_of(spec), Target(dict(spec.target))
     program = emit(lowered, isa, threads, spec)
     modules = compile_missing(program, isa, target, threads, cache, progress)
-    built = Built(program, modules, target, isa, cache, threads, time.perf_counter() - started)
-    return CrossBuilt(_describe(program, spec, threads), built)
+    return Built(program, modules, target, isa, cache, threads, time.perf_counter() - started)
 
 
 def _describe(program: Program, spec: HardwareSpec, threads: int) -> dict[str, Any]:

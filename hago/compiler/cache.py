@@ -103,10 +103,7 @@ class KernelCache:
         """
         runnable = module
         if linker() is not None:
-            try:
-                self._write(key, module, about)
-            except FileNotFoundError:  # somebody cleared the cache meanwhile
-                self._write(key, module, about)
+            self._keep(key, module, about, shared=True)
             import tvm
 
             runnable = tvm.runtime.load_module(str(self.folder / f"{key}.so"))
@@ -115,12 +112,15 @@ class KernelCache:
 
     def put_object(self, key: str, module: Any, about: dict[str, Any]) -> None:
         """Keeps a compiled LLVM module for another machine: its object, which is all that can be used here."""
-        try:
-            self._write(key, module, about, shared=False)
-        except FileNotFoundError:  # somebody cleared the cache meanwhile
-            self._write(key, module, about, shared=False)
+        self._keep(key, module, about, shared=False)
 
-    def _write(self, key: str, module: Any, about: dict[str, Any], *, shared: bool = True) -> None:
+    def _keep(self, key: str, module: Any, about: dict[str, Any], *, shared: bool) -> None:
+        try:
+            self._write(key, module, about, shared)
+        except FileNotFoundError:  # somebody cleared the cache meanwhile
+            self._write(key, module, about, shared)
+
+    def _write(self, key: str, module: Any, about: dict[str, Any], shared: bool) -> None:
         self._make_folder()
         try:
             with tempfile.TemporaryDirectory(prefix=_BUILDING, dir=self.folder) as place:

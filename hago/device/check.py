@@ -11,12 +11,11 @@ import numpy as np
 
 from ..compiler.linker import link, object_code
 from ..errors import BuildError, DeviceError
-from ..runtime.artifact import ARM_FEATURE_BITS, missing_features
+from ..runtime.artifact import ARM_FEATURE_WORDS, arm_features, missing_features
 from ..spec import HardwareSpec, resolve_hw
 from .config import Device
 from .remote import Session, connect
 
-_AUXILIARY = (16, 26)  # AT_HWCAP, AT_HWCAP2 of Linux's auxiliary vector
 _GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 
 
@@ -62,7 +61,7 @@ def _there(session: Session, spec: HardwareSpec) -> Finding:
         return Finding(session.device, spec, tuple(facts), (f"code for {triple} does not run there: {error.what}",))
     facts.append(("architecture", triple.partition("-")[0]))
     if spec.family == "arm":
-        found = {name for name, (word, bit) in ARM_FEATURE_BITS.items() if words[_AUXILIARY.index(word)] >> bit & 1}
+        found = arm_features(words.__getitem__)
         facts.append(("features", " ".join(sorted(found))))
         problems += _lacking([name for name in spec.cpu_features if name not in found], spec)
     facts.append(("clock governor", _read(session, _GOVERNOR)))
@@ -73,8 +72,8 @@ def _lacking(missing: list[str], spec: HardwareSpec) -> tuple[str, ...]:
     return (f"the processor lacks {', '.join(missing)}, which {spec.name} asks for",) if missing else ()
 
 
-def _probe(session: Session, spec: HardwareSpec, triple: str) -> list[int]:
-    """The device's words of features, by code of the plainest kind for its architecture."""
+def _probe(session: Session, spec: HardwareSpec, triple: str) -> dict[int, int]:
+    """The device's words of features by their numbers, read by code of the plainest kind for its architecture."""
     import tvm
     from tvm.script.ir_builder import IRBuilder
     from tvm.script.ir_builder import tirx as T
@@ -82,8 +81,8 @@ def _probe(session: Session, spec: HardwareSpec, triple: str) -> list[int]:
 
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("probe")
-        words = T.arg("words", T.buffer((len(_AUXILIARY),), "int64"))
-        for i, word in enumerate(_AUXILIARY):
+        words = T.arg("words", T.buffer((len(ARM_FEATURE_WORDS),), "int64"))
+        for i, word in enumerate(ARM_FEATURE_WORDS):
             T.buffer_store(words, T.call_extern("int64", "getauxval", T.int64(word)), [i])
     module = tvm.compile(tvm.IRModule({"probe": builder.get()}), target=Target({"kind": "llvm", "mtriple": triple}))
     with tempfile.TemporaryDirectory() as place:
@@ -95,9 +94,9 @@ def _probe(session: Session, spec: HardwareSpec, triple: str) -> list[int]:
             raise DeviceError(error.what, hint=error.hint) from error
         remote = session.remote
         remote.upload(str(library))
-        buffer = tvm.runtime.tensor(np.zeros(len(_AUXILIARY), np.int64), remote.cpu())
+        buffer = tvm.runtime.tensor(np.zeros(len(ARM_FEATURE_WORDS), np.int64), remote.cpu())
         remote.load_module(library.name)["probe"](buffer)
-        return [int(value) for value in buffer.numpy()]
+        return dict(zip(ARM_FEATURE_WORDS, map(int, buffer.numpy()), strict=True))
 
 
 def _read(session: Session, path: str) -> str:

@@ -122,8 +122,3 @@ def _device(name: str, entry: _Entry, where: str) -> Device:
 
     rpc, tracker = address(entry.rpc, "rpc"), address(entry.tracker, "tracker")
     return Device(name, entry.spec, rpc, tracker, entry.key, entry.timeout_s, entry.emulated)
-
-
-def describe(devices: Mapping[str, Device]) -> list[tuple[str, str, str]]:
-    """(name, spec, address) of each, for a table."""
-    return [(device.name, device.spec, device.address) for device in devices.values()]

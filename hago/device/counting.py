@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 from ..errors import DeviceError
 from ..files import hash_bytes
-from .emulated import processor_of, sysroot
+from .emulated import environment_of, sysroot
 
 _TIME_S = 900.0
 
@@ -61,10 +61,9 @@ def count_instructions(library: Path, spec: str) -> InstructionCount:
             hint="scripts/aarch64_sysroot.py makes the one; Debian: apt install qemu-user",
         )
     root = folder / "root"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    environment |= {
+    environment = environment_of(spec) | {
         "QEMU_LD_PREFIX": str(root), "PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(folder / "wheels"),
-        "PYTHONHASHSEED": "0", "QEMU_CPU": processor_of(spec), "TVM_USE_RUNTIME_LIB": "1", "TVM_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "0",
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "counts"

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..compiler.cache import default_folder
 from ..errors import DeviceError
 
 _START_S = 120.0
@@ -29,8 +30,7 @@ _PROCESSORS = {"arm-cortex-a72": "cortex-a72", "arm-cortex-a76": "neoverse-n1", 
 def sysroot() -> Path | None:
     """The emulated machine's folder: $HAGO_AARCH64 or in the user's cache; None where it is not complete."""
     named = os.environ.get("HAGO_AARCH64")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(named) if named else base / "hago" / "aarch64"
+    folder = Path(named) if named else default_folder() / "aarch64"
     return folder if (folder / "complete").is_file() else None
 
 
@@ -41,6 +41,12 @@ def processor_of(spec: str) -> str:
             f"no processor of the emulator fits {spec!r}", hint=f"it can stand for {', '.join(_PROCESSORS)}"
         )
     return _PROCESSORS[spec]
+
+
+def environment_of(spec: str) -> dict[str, str]:
+    """What an emulated Python with TVM's runtime must find: nothing of this machine's Python, its own processor."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return ours | {"QEMU_CPU": processor_of(spec), "TVM_USE_RUNTIME_LIB": "1", "TVM_NUM_THREADS": "1"}
 
 
 @contextmanager
@@ -57,12 +63,10 @@ def emulated_server(spec: str, *, key: str = "", tracker: tuple[str, int] | None
     command += ["--port-end", str(port + 1)]
     if tracker is not None:
         command += ["--tracker", f"{tracker[0]}:{tracker[1]}", "--key", key]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    environment |= {"QEMU_CPU": processor_of(spec), "TVM_USE_RUNTIME_LIB": "1", "TVM_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as place, open(Path(place) / "log", "w+b") as log:
         server = subprocess.Popen(
             command,
-            env=environment,
+            env=environment_of(spec),
             cwd=place,
             stdout=log,
             stderr=log,

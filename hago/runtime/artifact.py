@@ -10,7 +10,7 @@ import ctypes
 import json
 import os
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,7 +228,7 @@ def missing_features(wanted: Collection[str]) -> list[str]:
 def _host_features() -> frozenset[str]:
     """The processor's features, as `_plain` spells them; empty where they cannot be read."""
     if platform.machine() in ("aarch64", "arm64"):
-        return _arm_features()
+        return _own_arm_features()
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -238,21 +238,26 @@ def _host_features() -> frozenset[str]:
 
 
 # Bits of Linux's auxiliary vector (uapi/asm/hwcap.h of arm64) by LLVM's name of the feature.
-_HWCAP, _HWCAP2 = 16, 26
-ARM_FEATURE_BITS = {
+_HWCAP, _HWCAP2 = ARM_FEATURE_WORDS = 16, 26
+_ARM_FEATURE_BITS = {
     "neon": (_HWCAP, 1), "fullfp16": (_HWCAP, 10), "dotprod": (_HWCAP, 20), "sve": (_HWCAP, 22),
     "i8mm": (_HWCAP2, 13), "bf16": (_HWCAP2, 14),
 }  # fmt: skip
 
 
-def _arm_features() -> frozenset[str]:
+def arm_features(word: Callable[[int], int]) -> frozenset[str]:
+    """The features that the words of an auxiliary vector tell; ``word`` gives one by its number."""
+    return frozenset(name for name, (number, bit) in _ARM_FEATURE_BITS.items() if word(number) >> bit & 1)
+
+
+def _own_arm_features() -> frozenset[str]:
     """What the kernel tells every process; an emulator tells it of the processor that it emulates."""
     try:
         getauxval = ctypes.CDLL(None).getauxval
     except (OSError, AttributeError):  # not Linux
         return frozenset()
     getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
-    return frozenset(name for name, (word, bit) in ARM_FEATURE_BITS.items() if getauxval(word) >> bit & 1)
+    return arm_features(getauxval)
 
 
 _OTHER_NAMES = {"bmi": "bmi1", "lzcnt": "abm", "sha": "shani", "prfchw": "3dnowprefetch"}
