@@ -9,6 +9,8 @@ An estimate, not a time: see hago/device/counting.py.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
@@ -28,7 +30,7 @@ from hago.calibrating import calibrate_model
 from hago.compiler.build import cross_build
 from hago.compiler.cache import KernelCache
 from hago.data import make_samples
-from hago.device.counting import InstructionCount, count_instructions
+from hago.device.counting import Counter, InstructionCount
 from hago.lower import lower
 from hago.model import load_model
 from hago.spec import load_spec, resolve_hw
@@ -43,30 +45,33 @@ def main() -> None:
     parser.add_argument("--specs", nargs="*", default=list(ARM_SPECS))
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, ExitStack() as open_counters:
         cache = KernelCache(Path(place) / "kernels")
+        counters = {hw: open_counters.enter_context(Counter(hw)) for hw in options.specs}
         for name in options.only:
-            for row in count_model(name, options, cache, Path(place)):
+            for row in count_model(name, options, cache, Path(place), counters):
                 rows.append(row)
                 print(" ".join(cells(row)), flush=True)
     write_table(options.out, _text(rows), rows)
 
 
-def count_model(name: str, options: Any, cache: KernelCache, place: Path) -> list[dict[str, Any]]:
+def count_model(
+    name: str, options: Any, cache: KernelCache, place: Path, counters: Mapping[str, Counter]
+) -> list[dict[str, Any]]:
     bundle = load_bundle(options.models, name)
     model, host = load_model(bundle["model"]), resolve_hw("auto")
     samples = make_samples(bundle["calib"][0:CALIBRATION], model.inputs)
     calibration = calibrate_model(model, samples, host, cache=cache)
     macs = sum(layer.macs for layer in model.layers)
     rows = []
-    for hw in options.specs:
+    for hw, counter in counters.items():
         spec = load_spec(hw)
         library = place / "model.so"
         protos = {"float32": model.proto, **integer_forms(model, calibration, spec)}
         counts: dict[str, InstructionCount] = {}
         for precision, proto in protos.items():
             cross_build(lower(proto, spec), spec, threads=1, cache=cache).save(library)
-            counts[precision] = count_instructions(library, hw)
+            counts[precision] = counter.count(library)
         for precision, count in counts.items():
             rows.append(
                 {

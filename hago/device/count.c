@@ -1,7 +1,7 @@
 /* A QEMU plugin that counts executed AArch64 instructions by class, between two marks.
 
    A mark is the system call getppid, which nothing else makes: the first starts counting, the second stops it, and so
-   on. At the end a line "class count" for each class goes to the file named by the argument out=FILE.
+   on. At each stop a line "class count class count ..." is appended to the file named by the argument out=FILE.
 
    QEMU's plugin interface, version 1 (docs/devel/tcg-plugins.rst); the few declarations that are used stand here, since
    the header is not part of Debian's packages. */
@@ -25,7 +25,6 @@ void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *tb, int op,
 void qemu_plugin_register_vcpu_syscall_cb(qemu_plugin_id_t id,
                                           void (*cb)(qemu_plugin_id_t, unsigned, int64_t, uint64_t, uint64_t, uint64_t,
                                                      uint64_t, uint64_t, uint64_t, uint64_t, uint64_t));
-void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, void (*cb)(qemu_plugin_id_t, void *), void *data);
 
 __attribute__((visibility("default"))) int qemu_plugin_version = 1;
 
@@ -41,7 +40,7 @@ struct block {
 
 enum { GETPPID = 173 };
 static struct block *blocks;
-static uint64_t began[CLASSES], counted[CLASSES];
+static uint64_t began[CLASSES];
 static int counting;
 static char path[4096];
 
@@ -99,23 +98,24 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
     qemu_plugin_register_vcpu_tb_exec_inline(tb, 0, &b->runs, 1);
 }
 
+/* Appends the counts of the interval that ends: its line is there before the system call returns. */
+static void write_counts(const uint64_t *now) {
+    FILE *out = fopen(path, "a");
+    if (out == NULL) return;
+    for (int c = 0; c < CLASSES; c++)
+        fprintf(out, "%s %llu%c", NAMES[c], (unsigned long long)(now[c] - began[c]), c == CLASSES - 1 ? '\n' : ' ');
+    fclose(out);
+}
+
 static void called(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
                    uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8) {
     (void)id, (void)vcpu, (void)a1, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
     if (number != GETPPID) return;
     uint64_t now[CLASSES];
     totals(now);
-    for (int c = 0; counting && c < CLASSES; c++) counted[c] += now[c] - began[c];
+    if (counting) write_counts(now);
     memcpy(began, now, sizeof now);
     counting = !counting;
-}
-
-static void ended(qemu_plugin_id_t id, void *data) {
-    (void)id, (void)data;
-    FILE *out = fopen(path, "w");
-    if (out == NULL) return;
-    for (int c = 0; c < CLASSES; c++) fprintf(out, "%s %llu\n", NAMES[c], (unsigned long long)counted[c]);
-    fclose(out);
 }
 
 __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
@@ -126,6 +126,5 @@ __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t 
     if (path[0] == 0) return 1;
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
     qemu_plugin_register_vcpu_syscall_cb(id, called);
-    qemu_plugin_register_atexit_cb(id, ended, NULL);
     return 0;
 }

@@ -6,36 +6,29 @@ the same cycle. It orders kernels of one processor by the work they do; seconds 
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
+from typing import Any
 
 from ..errors import DeviceError
 from ..files import hash_bytes
-from .emulated import environment_of, sysroot
+from .emulated import settings_of, sysroot
 
 _TIME_S = 900.0
 
-# Runs in the emulated Python. The first call lays out memory; getppid is the mark at which the plugin starts and stops.
-_PROGRAM = """
-import json, os, sys
-import numpy as np
-import tvm
-from tvm.runtime.vm import VirtualMachine
-machine = VirtualMachine(tvm.runtime.load_module(sys.argv[1]), tvm.cpu())
-meta = json.loads(machine["hago_meta"]().numpy().tobytes())
-inputs = [tvm.runtime.tensor(np.zeros(i["shape"], i["dtype"])) for i in meta["inputs"]]
-machine["main"](*inputs)
-os.getppid()
-machine["main"](*inputs)
-os.getppid()
-"""
+KernelTypes = Sequence[tuple[str, tuple[int, ...]]]
+"""Element type and shape of each argument of a kernel, inputs before outputs."""
 
 
 @dataclass(frozen=True)
@@ -48,45 +41,130 @@ class InstructionCount:
     def total(self) -> int:
         return sum(self.by_class.values())
 
+    def less(self, other: InstructionCount) -> InstructionCount:
+        """This without what ``other`` counts, in no class under zero."""
+        rest = {name: max(0, count - other.by_class.get(name, 0)) for name, count in self.by_class.items()}
+        return InstructionCount(MappingProxyType(rest))
+
+
+class Counter:
+    """One emulated processor of a spec that counts network after network; a context manager.
+
+    Its Python starts with the first count, and again after one that did not end in time. What was counted before
+    changes no count. Not safe for use by several threads at once.
+    """
+
+    def __init__(self, spec: str, *, time_s: float = _TIME_S) -> None:
+        self.spec, self.time_s = spec, time_s
+        self._python: subprocess.Popen[str] | None = None
+        self._place: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Counter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def count(self, library: Path) -> InstructionCount:
+        """What one call of a saved network executes, inputs all zero.
+
+        Raises DeviceError where the emulator, its machine or a C compiler is missing, or the network fails there.
+        """
+        return self._counts(library, None)[0]
+
+    def count_kernels(self, library: Path, kernels: Sequence[tuple[str, KernelTypes]]) -> list[InstructionCount]:
+        """What each kernel of a saved network executes alone, by its symbol, arguments all zero. Raises DeviceError."""
+        counts = self._counts(library, [[symbol, [list(kind) for kind in kinds]] for symbol, kinds in kernels])
+        return [call.less(nothing) for call, nothing in zip(counts[::2], counts[1::2], strict=True)]
+
+    def close(self) -> None:
+        """Ends the emulated Python."""
+        if self._python is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._python.pid, signal.SIGKILL)
+            self._python.communicate()
+        if self._place is not None:
+            self._place.cleanup()
+        self._python = self._place = None
+
+    def _counts(self, library: Path, kernels: Any) -> list[InstructionCount]:
+        """Asks for one network, and reads what the plugin wrote meanwhile."""
+        python, place = self._started()
+        out, link = place / "counts", place / "network.so"
+        out.write_text("")
+        link.unlink(missing_ok=True)
+        link.symlink_to(library.resolve())
+        request = {"library": "./network.so", "kernels": kernels}
+        answer = json.loads(self._answer(python, place, json.dumps(request), str(library)))
+        if "error" in answer:
+            raise DeviceError(f"the emulated network failed: {answer['error'][-800:]}", where=str(library))
+        lines = out.read_text().splitlines()
+        if len(lines) != answer["intervals"]:
+            raise DeviceError(f"the emulator wrote {len(lines)} counts of {answer['intervals']}", where=str(library))
+        return [_parsed(line) for line in lines]
+
+    def _answer(self, python: subprocess.Popen[str], place: Path, request: str, where: str) -> str:
+        assert python.stdin is not None and python.stdout is not None
+        try:
+            python.stdin.write(request + "\n")
+            python.stdin.flush()
+            ready = select.select([python.stdout], [], [], self.time_s)[0]
+            line = python.stdout.readline() if ready else ""
+        except OSError:
+            ready, line = [python.stdout], ""
+        if line:
+            return line
+        said = (place / "log").read_bytes()[-800:].decode(errors="replace").strip()
+        self.close()
+        if not ready:
+            raise DeviceError(f"the emulated network did not end within {self.time_s:.0f} s", where=where)
+        raise DeviceError(f"the emulated network failed: {said or 'it said nothing'}", where=where)
+
+    def _started(self) -> tuple[subprocess.Popen[str], Path]:
+        """The emulated Python, started where there is none, and the folder that it writes to."""
+        if self._python is not None and self._place is not None:
+            return self._python, Path(self._place.name)
+        folder, emulator = sysroot(), shutil.which("qemu-aarch64")
+        if folder is None or emulator is None:
+            raise DeviceError(
+                "counting needs the emulated AArch64 machine and qemu-aarch64",
+                hint="scripts/aarch64_sysroot.py makes the one; Debian: apt install qemu-user",
+            )
+        root, plugin = folder / "root", _plugin(folder)
+        # Nothing of this machine's environment and the same seeds every time: all that moves memory changes counts.
+        environment = settings_of(self.spec) | {
+            "QEMU_LD_PREFIX": str(root), "PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(folder / "wheels"),
+            "PYTHONHASHSEED": "0", "QEMU_RAND_SEED": "0",
+        }  # fmt: skip
+        self._place = tempfile.TemporaryDirectory(prefix="hago-count-")
+        place = Path(self._place.name)
+        program = ["-P", str(Path(__file__).with_name("counted.py"))]
+        command = [emulator, "-plugin", f"{plugin},out={place / 'counts'}", str(root / "usr/bin/python3.11"), *program]
+        with open(place / "log", "wb") as log:
+            self._python = subprocess.Popen(
+                command,
+                env=environment,
+                cwd=place,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        return self._python, place
+
 
 def count_instructions(library: Path, spec: str) -> InstructionCount:
-    """What one call of a saved network executes on the processor of ``spec``, inputs all zero.
+    """`Counter.count` of one network on a processor that is started for it. Raises DeviceError."""
+    with Counter(spec) as counter:
+        return counter.count(library)
 
-    Raises DeviceError where the emulator, its machine or a C compiler is missing, or the network fails there.
-    """
-    folder, emulator = sysroot(), shutil.which("qemu-aarch64")
-    if folder is None or emulator is None:
-        raise DeviceError(
-            "counting needs the emulated AArch64 machine and qemu-aarch64",
-            hint="scripts/aarch64_sysroot.py makes the one; Debian: apt install qemu-user",
-        )
-    root = folder / "root"
-    environment = environment_of(spec) | {
-        "QEMU_LD_PREFIX": str(root), "PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(folder / "wheels"),
-        "PYTHONHASHSEED": "0",
-    }  # fmt: skip
-    with tempfile.TemporaryDirectory() as place:
-        out = Path(place) / "counts"
-        plugin = f"{_plugin(folder)},out={out}"
-        command = [
-            emulator,
-            "-plugin",
-            plugin,
-            str(root / "usr/bin/python3.11"),
-            "-c",
-            _PROGRAM,
-            str(library.resolve()),
-        ]
-        try:
-            done = subprocess.run(
-                command, env=environment, cwd=place, capture_output=True, text=True, timeout=_TIME_S, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise DeviceError(f"the emulated network did not end within {_TIME_S:.0f} s", where=str(library)) from None
-        if done.returncode or not out.is_file():
-            raise DeviceError(f"the emulated network failed: {done.stderr.strip()[-800:]}", where=str(library))
-        lines = (line.split() for line in out.read_text().splitlines())
-        return InstructionCount(MappingProxyType({name: int(count) for name, count in lines}))
+
+def _parsed(line: str) -> InstructionCount:
+    words = line.split()
+    return InstructionCount(MappingProxyType({n: int(c) for n, c in zip(words[::2], words[1::2], strict=True)}))
 
 
 @cache

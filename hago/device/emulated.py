@@ -46,7 +46,12 @@ def processor_of(spec: str) -> str:
 def environment_of(spec: str) -> dict[str, str]:
     """What an emulated Python with TVM's runtime must find: nothing of this machine's Python, its own processor."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return ours | {"QEMU_CPU": processor_of(spec), "TVM_USE_RUNTIME_LIB": "1", "TVM_NUM_THREADS": "1"}
+    return ours | settings_of(spec)
+
+
+def settings_of(spec: str) -> dict[str, str]:
+    """The part of `environment_of` that is not this machine's."""
+    return {"QEMU_CPU": processor_of(spec), "TVM_USE_RUNTIME_LIB": "1", "TVM_NUM_THREADS": "1"}
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from ..model import Model
 from ..runners import TvmRunner
 from ..spec import resolve_hw
 from .config import Device
-from .counting import count_instructions
+from .counting import Counter
 from .package import compile_for
 from .remote import RemoteNet, connect
 
@@ -94,7 +94,8 @@ def _measure(
             if not device.emulated:
                 both = session.load(paths[0], plain.meta), net
                 return _result(device, spec.name, "measured", _in_turns(both, feeds[0]), found, expected, samples)
-        totals = tuple(count_instructions(path, device.spec).total for path in paths)
+        with Counter(device.spec) as counter:
+            totals = tuple(counter.count(path).total for path in paths)
     return _result(device, spec.name, "estimated", totals, found, expected, samples)
 
 
