@@ -12,7 +12,7 @@ scores = net(images)[0]
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ import onnx
 from .calibrate import Calibration
 from .compiler.cache import KernelCache
 from .data import make_samples
-from .errors import ModelError, StorageError
+from .errors import DeviceError, ModelError, StorageError
 from .measure.metrics import Metric, get_metric
 from .model import Model, load_model
 from .record import Record
@@ -102,6 +102,9 @@ def tune(
     resume: bool = False,
     cache: CacheLike = None,
     progress: str | Progress = "silent",
+    devices: str | Sequence[str] | None = None,
+    devices_file: str | os.PathLike[str] | None = None,
+    joint: str = "worst",
 ) -> Result:
     """Searches the fastest strategy whose metric drops by at most ``max_drop``, and measures all it tries.
 
@@ -116,10 +119,21 @@ def tune(
     With ``out``, everything is kept in that folder (strategy.yaml, model.qdq.onnx, model.so,
     records.jsonl, report.html, report.md, study.db), and ``resume`` goes on with what is there.
 
+    ``devices`` names where candidates run, in place of ``hw``: one of ``devices_file`` (docs/devices.md), several of
+    one kind that share the work ("pi-a+pi-b"), or a list, for one strategy that is good on all of them: then
+    ``joint`` says whether the "worst" or the "mean" ratio to float32 counts. On an emulated device nothing is timed:
+    instructions are counted, and all that follows from them is marked as estimated.
+
     Raises HagoError (ModelError, DataError, SpecError ...) for what cannot be used; a candidate that fails
     is a record with its reason.
     """
+    from .device.places import find_place
     from .results import Session
+
+    names = [devices] if isinstance(devices, str) else list(devices or ())
+    places = [find_place(name, devices_file) for name in names]
+    if places and hw != "auto":
+        raise DeviceError("devices have specs of their own", where=f"hw {hw!r}", hint="leave out --hw (hw=)")
 
     session = Session.open(
         model=load_model(_source(model), batch),
@@ -133,18 +147,23 @@ def tune(
         folder=_folder(out),
         cache=_cache(cache),
         progress=progress,
+        places=places,
+        rule=joint,
     )
-    return session.search(
-        max_drop=max_drop,
-        margin=margin,
-        trials=trials,
-        budget=budget,
-        sampler=sampler,
-        objectives=objectives,
-        patience=patience,
-        storage=storage,
-        resume=resume,
-    )
+    try:
+        return session.search(
+            max_drop=max_drop,
+            margin=margin,
+            trials=trials,
+            budget=budget,
+            sampler=sampler,
+            objectives=objectives,
+            patience=patience,
+            storage=storage,
+            resume=resume,
+        )
+    finally:
+        session.close()
 
 
 def compile(  # the name promised to users

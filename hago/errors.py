@@ -11,6 +11,7 @@ Every error a user can cause says what must hold, what was found, where, and wha
     +-- BuildError         compiling or linking failed; kernel cache trouble
     +-- MeasureError       an artifact failed on the device
     +-- DeviceError        a device is not described rightly, cannot be reached, or does not answer
+    |   +-- NoDeviceError  none of a search's devices can be reached any more
     +-- SearchError        a search cannot start, go on, or be resumed
     +-- StorageError       a folder or file cannot be written (disk full, no permission)
     +-- MissingExtraError  an optional package is needed (says the pip command)
@@ -62,6 +63,10 @@ class MeasureError(HagoError):
 
 class DeviceError(HagoError):
     """A device is not described rightly, cannot be reached, or does not answer."""
+
+
+class NoDeviceError(DeviceError):
+    """None of the devices can be reached: no fault of what was to be measured there."""
 
 
 class SearchError(HagoError):

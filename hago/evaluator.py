@@ -1,7 +1,8 @@
 """From a strategy to a record: quantize, lower, build, measure. What the search measures candidates with.
 
 One object holds everything that the candidates of one model on one machine share: the float baseline and
-its outputs, the calibration, quantized weights, compiled kernels.
+its outputs, the calibration, quantized weights, compiled kernels. Where candidates are timed is the bench's business
+(measure/bench.py): on this machine, or on a device.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ from .calibrating import calibrate_model
 from .compiler.build import build
 from .compiler.cache import KernelCache
 from .data import DataParts, Samples
-from .errors import DataError, HagoError, StorageError
+from .errors import DataError, HagoError, NoDeviceError, StorageError
+from .files import write_atomic
 from .lower import LoweredGraph, lower
 from .measure.accuracy import Accuracy, hopeless, measure_accuracy, run_batch, summarize
+from .measure.bench import Bench, Candidate, Effort, LocalBench
 from .measure.environment import Environment, read_environment
 from .measure.expected import ExpectedChange, is_classifier
-from .measure.latency import Latency, measure_latency
 from .measure.metrics import Metric
 from .model import Model
 from .qdq import Quantizer, observed_tensors
 from .record import Record
-from .runners import TvmRunner
+from .runners import Runner, TvmRunner
 from .runtime.artifact import Artifact
 from .spec import HardwareSpec
 from .strategy import Strategy, uniform
@@ -41,14 +43,11 @@ from .strategy import Strategy, uniform
 FLOAT = "float32"
 Say = Callable[[str], None]
 
-_LATENCY_ROUNDS = 25
-_LATENCY_BUDGET_S = 0.4
-_TRIES, _SCATTER = 3, 0.1  # measurements at most; interval of a median, as a part of it, that is quiet
-_CALLS_WORTH = 40  # a latency measurement may take this many float calls, where they are long
+_CHECKED = 4  # samples whose outputs on another machine are held against this machine's
 
 
 class TvmEvaluator:
-    """Measures strategies of one model with TVM on this machine.
+    """Measures strategies of one model with TVM, on this machine or on another ``bench``.
 
     ``parts`` are the samples; ``folder`` keeps the calibration, so that a resumed search has the same.
     ``say`` hears, in a few words, what takes time before the search begins.
@@ -66,11 +65,14 @@ class TvmEvaluator:
         folder: Path | None = None,
         seed: int = 0,
         say: Say = lambda text: None,
+        bench: Bench | None = None,
     ) -> None:
         self.model, self.spec, self.parts, self.metric = model, spec, parts, metric
+        self.bench: Bench = bench if bench is not None else LocalBench(spec, seed)
+        self.host = self.bench.host
         self.threads, self.seed, self.folder, self.say = threads, seed, folder, say
         self.cache = cache if cache is not None else KernelCache()
-        self._artifacts: dict[str, Artifact] = {}
+        self._candidates: dict[str, Candidate] = {}
         if metric.needs_labels and any(p.labels is None for p in (parts.search, parts.test)):
             raise DataError(
                 f"the metric {metric.name!r} needs labels, and the samples have none",
@@ -94,15 +96,15 @@ class TvmEvaluator:
             "threads": str(self.threads),
             "batch": str(self.model.batch),
             **{f"samples.{name}": value for name, value in hashes.items()},
+            **self.bench.identity(),
         }
 
     def float_record(self) -> Record:
         """float32 on the search part."""
         started = time.perf_counter()
         record = self._record(-1, FLOAT, None).with_accuracy(self._float_accuracy("search"))
-        latency = measure_latency([self._float_runner], self._feeds, rounds=_LATENCY_ROUNDS, seed=self.seed)
-        record = record.with_latency(latency[FLOAT])
-        return self._finished(record, self.float_artifact, started)
+        timing = self.bench.measure([self._float_candidate], self._samples, Effort(settled=False))
+        return self._finished(record.measured_by(timing, FLOAT), self.float_artifact, started)
 
     def evaluate(
         self, strategy: Strategy, *, stop_below: float | None = None, time_left_s: float | None = None
@@ -111,52 +113,51 @@ class TvmEvaluator:
         started = time.perf_counter()
         record = self._record(0, "candidate", strategy)
         try:
-            artifact = self.artifact(strategy)
-            runner = TvmRunner(artifact, name="candidate")
+            candidate = self.candidate(strategy)
+            artifact = candidate.artifact
             stop = None
             if stop_below is not None and not self.metric.needs_float:
                 scores = self._float_accuracy("search").scores
                 better = self.metric.higher_is_better
                 stop = hopeless(scores, -stop_below, higher_is_better=better)
             answers = _Answers(len(self.parts.search)) if self._expectation is not None else None
-            accuracy = self._accuracy(runner, "search", stop, answers)
+            with self.bench.runner(candidate) as runner:
+                accuracy = self._accuracy(runner, "search", stop, answers)
             record = record.with_accuracy(accuracy)
             if answers is not None and self._expectation is not None and not accuracy.partial:
                 record = replace(record, expected_change=self._expectation.change(answers.classes))
             if record.state == "pruned":  # hopeless: its latency is of no interest
                 return self._finished(record, artifact, started)
-            budget = self._latency_budget_s if time_left_s is None else min(self._latency_budget_s, time_left_s)
-            record = record.with_latency(self._against_float(runner, _LATENCY_ROUNDS, max(0.05, budget)))
-            return self._finished(record, artifact, started)
-        except StorageError:  # no fault of the candidate's: the search ends, to be resumed
+            timing = self.bench.measure([self._float_candidate, candidate], self._samples, Effort(limit_s=time_left_s))
+            return self._finished(record.measured_by(timing, candidate.name), artifact, started)
+        except (StorageError, NoDeviceError):  # no fault of the candidate's: the search ends, to be resumed
             raise
         except HagoError as error:
             return self._record(0, "candidate", strategy, state="failed", reason=str(error))
 
     def remeasure(self, records: Sequence[Record]) -> list[Record]:
         """The records with latencies measured anew: float32 and all of them in turns."""
-        runners = [self._float_runner]
+        candidates = [self._float_candidate]
         for index, record in enumerate(records):
             assert record.strategy is not None
-            runners.append(TvmRunner(self.build(self.qdq(record.strategy)), name=str(index)))
-        budget = self._latency_budget_s * (1 + len(records))
-        latency = self._quietest(runners, 2 * _LATENCY_ROUNDS, budget)
-        return [record.with_latency(latency[str(index)]) for index, record in enumerate(records)]
+            candidates.append(self.candidate(record.strategy, str(index)))
+        timing = self.bench.measure(candidates, self._samples, Effort(rounds=2, time=1 + len(records)))
+        return [record.measured_by(timing, str(index)) for index, record in enumerate(records)]
 
     def test(self, strategy: Strategy) -> Record:
         """The candidate on the test part, and its latency measured at length."""
         started = time.perf_counter()
         label = "chosen" if strategy.choices else FLOAT
-        artifact = self.artifact(strategy) if strategy.choices else self.float_artifact
         record = self._record(-2 if strategy.choices else -1, label, strategy if strategy.choices else None)
         if not strategy.choices:
             record = record.with_accuracy(self._float_accuracy("test"), part="test")
-            latency = measure_latency([self._float_runner], self._feeds, rounds=_LATENCY_ROUNDS, seed=self.seed)
-            return self._finished(record.with_latency(latency[FLOAT]), artifact, started)
-        runner = TvmRunner(artifact, name="candidate")
-        record = record.with_accuracy(self._accuracy(runner, "test", None), part="test")
-        record = record.with_latency(self._against_float(runner, 4 * _LATENCY_ROUNDS, 8 * self._latency_budget_s))
-        return self._finished(record, artifact, started)
+            timing = self.bench.measure([self._float_candidate], self._samples, Effort(settled=False))
+            return self._finished(record.measured_by(timing, FLOAT), self.float_artifact, started)
+        candidate = self.candidate(strategy)
+        with self.bench.runner(candidate) as runner:
+            record = record.with_accuracy(self._accuracy(runner, "test", None), part="test")
+        timing = self.bench.measure([self._float_candidate, candidate], self._samples, Effort(rounds=4, time=8))
+        return self._finished(record.measured_by(timing, candidate.name), candidate.artifact, started)
 
     def sensitivity(self, strategy: Strategy, samples: int) -> float:
         """Noise power over signal power of the final outputs, on the first calibration samples."""
@@ -170,9 +171,34 @@ class TvmEvaluator:
         return noise / signal if signal else float(noise > 0)
 
     def kernel_times(self, strategy: Strategy) -> Mapping[str, float]:
-        """Layer -> seconds of its kernels; layout changes and conversions stand under ``""``."""
-        artifact = self.artifact(strategy) if strategy.choices else self.float_artifact
-        return artifact.layer_times()
+        """Layer -> seconds of its kernels; layout changes and conversions stand under ``""``.
+
+        Where the bench estimates, they are instructions, each taken for `INSTRUCTION_S`.
+        """
+        return self.bench.kernel_costs(self.candidate(strategy))
+
+    # What becomes of the answer.
+
+    @property
+    def estimated(self) -> bool:
+        """Whether its latencies stand for instructions."""
+        return self.bench.estimated
+
+    @property
+    def where(self) -> str:
+        """The machine, for people; empty for this one."""
+        return self.bench.where
+
+    def deliver(self, strategy: Strategy, folder: Path) -> None:
+        """Writes ``strategy.yaml``, ``model.qdq.onnx`` and ``model.so`` (a board also gets ``run.py``)."""
+        candidate = self.candidate(strategy)
+        strategy.save(folder / "strategy.yaml")
+        write_atomic(folder / "model.qdq.onnx", candidate.proto.SerializeToString())
+        self.bench.save(candidate, folder)
+
+    def close(self) -> None:
+        """Lets go of the devices."""
+        self.bench.close()
 
     # What is made on the way.
 
@@ -196,7 +222,7 @@ class TvmEvaluator:
             return calibrate_model(
                 self.model,
                 self.parts.calibration,
-                self.spec,
+                self.host,
                 threads=self.threads,
                 cache=self.cache,
                 store=None if self.folder is None else self.folder / "calibration.npz",
@@ -223,58 +249,45 @@ class TvmEvaluator:
         return self.quantizer.qdq(strategy)
 
     def artifact(self, strategy: Strategy) -> Artifact:
-        """The strategy, compiled. The last few are kept: the search asks for some more than once."""
+        """The strategy, compiled for this machine."""
+        return self.candidate(strategy).artifact
+
+    def candidate(self, strategy: Strategy, name: str = "candidate") -> Candidate:
+        """The strategy as the bench takes it; float32 where it has no choices.
+
+        The last few are kept: the search asks for some more than once.
+        """
         if not strategy.choices:
-            return self.float_artifact
+            return self._float_candidate
         key = strategy.key()
-        if key not in self._artifacts:
-            while len(self._artifacts) >= 4:
-                self._artifacts.pop(next(iter(self._artifacts)))
-            self._artifacts[key] = self.build(self.qdq(strategy))
-        return self._artifacts[key]
+        if key not in self._candidates:
+            while len(self._candidates) >= 4:
+                self._candidates.pop(next(iter(self._candidates)))
+            proto = self.qdq(strategy)
+            self._candidates[key] = Candidate(name, proto, self.build(proto))
+        return replace(self._candidates[key], name=name)
 
     def lowered(self, proto: onnx.ModelProto) -> LoweredGraph:
-        return lower(proto, self.spec)
+        return lower(proto, self.host)
 
     def build(self, proto: onnx.ModelProto) -> Artifact:
-        return build(self.lowered(proto), self.spec, threads=self.threads, cache=self.cache)
+        """Compiled for this machine."""
+        return build(self.lowered(proto), self.host, threads=self.threads, cache=self.cache)
+
+    @cached_property
+    def _float_candidate(self) -> Candidate:
+        return Candidate(FLOAT, self.model.proto, self.float_artifact, quantized=False)
 
     @cached_property
     def _float_runner(self) -> TvmRunner:
         return TvmRunner(self.float_artifact, name=FLOAT)
 
     @cached_property
-    def _feeds(self) -> dict[str, np.ndarray]:
-        """One batch, for timing."""
-        batch = self.model.batch
-        part = self.parts.search
-        indices = np.arange(batch) % len(part)
-        return part.subset(indices).batch(0, batch)
-
-    @cached_property
-    def _latency_budget_s(self) -> float:
-        """Time for one measurement: fixed for small models, a number of calls for large ones."""
-        started = time.perf_counter()
-        for _ in range(3):
-            self.float_artifact.run(self._feeds)
-        once = (time.perf_counter() - started) / 3
-        return max(_LATENCY_BUDGET_S, _CALLS_WORTH * once)
-
-    def _against_float(self, runner: TvmRunner, rounds: int, budget_s: float) -> Latency:
-        return self._quietest([self._float_runner, runner], rounds, budget_s)[runner.name]
-
-    def _quietest(self, runners: Sequence[TvmRunner], rounds: int, budget_s: float) -> dict[str, Latency]:
-        """Times the runners in turns; again, up to three times, where other load made the times scatter.
-
-        Of several measurements the one with the least times is taken: other load only ever adds.
-        """
-        tries: list[dict[str, Latency]] = []
-        while len(tries) < _TRIES:
-            found = measure_latency(runners, self._feeds, rounds=rounds, budget_s=budget_s, seed=self.seed + len(tries))
-            tries.append(found)
-            if all(l.high_s - l.low_s <= _SCATTER * l.median_s for l in found.values()):
-                break
-        return min(tries, key=lambda found: sum(latency.median_s for latency in found.values()))
+    def _samples(self) -> list[dict[str, np.ndarray]]:
+        """A few batches: the first for timing, all for holding another machine's outputs against this one's."""
+        batch, part = self.model.batch, self.parts.search
+        picks = (np.arange(start, start + batch) % len(part) for start in range(0, _CHECKED * batch, batch))
+        return [part.subset(indices).batch(0, batch) for indices in picks]
 
     def _part(self, name: str) -> Samples:
         return {"calibration": self.parts.calibration, "search": self.parts.search, "test": self.parts.test}[name]
@@ -319,7 +332,7 @@ class TvmEvaluator:
         logits, labels = self._float_outputs("search")[0], np.asarray(labels)
         return ExpectedChange(logits, labels) if is_classifier(logits, labels) else None
 
-    def _accuracy(self, runner: TvmRunner, part: str, stop: Any, seen: Any = None) -> Accuracy:
+    def _accuracy(self, runner: Runner, part: str, stop: Any, seen: Any = None) -> Accuracy:
         floats = self._float_outputs(part) if self.metric.needs_float else None
         return measure_accuracy(
             runner,

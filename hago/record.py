@@ -21,16 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import HagoError, StorageError
 from .files import write_atomic
+from .measure.instructions import INSTRUCTION_S, InstructionEstimate
 from .strategy import Strategy
 
 if TYPE_CHECKING:
     from .measure.accuracy import Accuracy
+    from .measure.bench import Timing
     from .measure.latency import Latency
 
 STATES = ("ok", "failed", "pruned")
 PARTS = ("search", "test")
 _VERSION = 1
-_WHOLE = ("id", "n_samples", "size_bytes", "threads")
+_WHOLE = ("id", "n_samples", "size_bytes", "threads", "instructions", "checked")
 _REAL = (
     "accuracy",
     "accuracy_change",
@@ -42,7 +44,9 @@ _REAL = (
     "trial_s",
 )
 _INTERVALS = tuple(f"{name}_interval" for name in ("accuracy", "accuracy_change", "latency", "latency_ratio"))
-_TEXTS = ("label", "state", "reason", "metric", "part", "environment", "created")
+_NUMBERS_BY_NAME = ("layer_times", "ratios")
+_TEXTS = ("label", "state", "reason", "metric", "part", "environment", "created", "device", "trouble")
+_LEFT_OUT = ("estimated", "ratios")  # of lines that say nothing of them
 _REQUIRED = ("id", "label", "state", "part", "created")
 
 
@@ -61,7 +65,14 @@ class Record:
     (below 1: faster). ``expected_change`` is what the change is likely to be on other samples (measure/expected.py).
     Intervals are (low, high) at 95 %. What was not measured is None.
     ``layer_times`` are seconds per layer, ``environment`` is :meth:`Environment.key`, ``created`` is
-    ISO 8601 in UTC. Raises StorageError when a field cannot be what it says.
+    ISO 8601 in UTC.
+
+    Of another machine than this one: ``device`` is the one that measured, ``trouble`` what other devices of its kind
+    did before, ``checked`` the number of samples whose outputs there were held against this machine's. Where
+    ``estimated``, no time was measured: ``latency_ratio`` is one of ``instructions``, counted in the emulator.
+    ``ratios`` are those of every device where one strategy was measured for several.
+
+    Raises StorageError when a field cannot be what it says.
     """
 
     id: int
@@ -89,6 +100,12 @@ class Record:
     threads: int | None = None
     environment: str | None = None
     created: str = field(default_factory=_now)
+    device: str | None = None
+    trouble: str | None = None
+    checked: int | None = None
+    estimated: bool = False
+    instructions: int | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # numpy's scalars and JSON's lists become plain numbers and tuples, so equal records are equal.
@@ -102,10 +119,14 @@ class Record:
                 raise StorageError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if self.strategy is not None and not isinstance(self.strategy, Strategy):
             raise StorageError(f"strategy must be a Strategy, not {type(self.strategy).__name__}")
-        if not isinstance(self.layer_times, Mapping):
-            raise StorageError(f"layer_times must map layer names to seconds, not {self.layer_times!r}")
-        times = {str(layer): _real("layer_times", time) for layer, time in self.layer_times.items()}
-        object.__setattr__(self, "layer_times", MappingProxyType(times))
+        if not isinstance(self.estimated, bool):
+            raise StorageError(f"estimated must be true or false, not {self.estimated!r}")
+        for name in _NUMBERS_BY_NAME:
+            value = getattr(self, name)
+            if not isinstance(value, Mapping):
+                raise StorageError(f"{name} must map names to numbers, not {value!r}")
+            numbers_by_name = {str(key): _real(name, number) for key, number in value.items()}
+            object.__setattr__(self, name, MappingProxyType(numbers_by_name))
 
     def __hash__(self) -> int:
         return hash((self.id, self.label, self.part, self.created))
@@ -113,13 +134,32 @@ class Record:
     def __reduce__(self) -> tuple[Any, ...]:  # a mappingproxy can be neither copied nor sent
         return Record.from_dict, (self.to_dict(),)
 
+    def measured_by(self, timing: Timing, name: str) -> Record:
+        """The same record with what a bench found of ``name``."""
+        record = self.with_latency(timing.latency[name])
+        return replace(record, device=timing.device, trouble=timing.trouble, checked=timing.checked)
+
+    @property
+    def cost_s(self) -> float | None:
+        """The latency; where it is estimated, the instructions times `INSTRUCTION_S`, for comparisons alone."""
+        return self.latency_s if self.instructions is None else self.instructions * INSTRUCTION_S
+
     @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the latency, in seconds."""
         return self.latency_interval
 
-    def with_latency(self, latency: Latency) -> Record:
-        """The same record with a measured latency."""
+    def with_latency(self, latency: Latency | InstructionEstimate) -> Record:
+        """The same record with a measured latency, or with what stands in for one."""
+        if isinstance(latency, InstructionEstimate):
+            return replace(
+                self,
+                estimated=True,
+                instructions=latency.instructions,
+                latency_ratio=latency.ratio,
+                latency_ratio_interval=(latency.ratio, latency.ratio),
+                threads=latency.threads,
+            )
         return replace(
             self,
             latency_s=latency.median_s,
@@ -163,7 +203,7 @@ class Record:
                 value = {layer: _plain(time) for layer, time in value.items()}
             elif isinstance(value, tuple):
                 value = [_plain(number) for number in value]
-            if value is not None:
+            if value is not None and (item.name not in _LEFT_OUT or value):
                 data[item.name] = _plain(value)
         return data
 

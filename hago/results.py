@@ -14,6 +14,7 @@ out/
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,13 @@ from .api import Result
 from .compiler.build import build
 from .compiler.cache import KernelCache
 from .data import DataParts, make_samples, split_samples
-from .errors import HagoError
+from .device.places import Place
+from .errors import DeviceError, HagoError
 from .evaluator import TvmEvaluator
 from .files import write_atomic
+from .joint import JointEvaluator
 from .lower import lower
+from .measure.bench import Bench, LocalBench
 from .measure.latency import measure_latency
 from .measure.metrics import Metric
 from .model import Model
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
 class Session:
     """Everything that one tuning job needs."""
 
-    evaluator: TvmEvaluator
+    evaluator: TvmEvaluator | JointEvaluator
     space: SearchSpace
     progress: Progress
     folder: Path | None
@@ -67,8 +71,14 @@ class Session:
         folder: Path | None,
         cache: KernelCache,
         progress: str | Progress,
+        places: Sequence[Place] = (),
+        rule: str = "worst",
     ) -> Session:
-        """Reads and divides the samples; nothing is compiled yet. Raises DataError, StrategyError."""
+        """Reads and divides the samples; nothing is compiled yet. Raises DataError, StrategyError, DeviceError.
+
+        ``places`` are where candidates run, if not on this machine as ``spec`` describes it: one place, or several
+        for one strategy that is to be good on all, judged by ``rule``.
+        """
         samples = make_samples(data, model.inputs)
         apart = None if calibration is None else make_samples(calibration, model.inputs)
         if apart is not None:
@@ -76,9 +86,19 @@ class Session:
         held_out = None if test is None else make_samples(test, model.inputs)
         parts = split_samples(samples, apart, test=held_out, seed=seed)
         if threads is None:
-            threads = _chosen_threads(model, spec, parts, cache, folder)
-        evaluator = TvmEvaluator(model, spec, parts, metric, threads=threads, cache=cache, folder=folder, seed=seed)
-        return cls(evaluator, SearchSpace.from_model(model, spec), make_progress(progress), folder)
+            away = any(not place.is_here for place in places)
+            threads = 1 if away else _chosen_threads(model, spec, parts, cache, folder)
+
+        def evaluator(bench: Bench) -> TvmEvaluator:
+            own: dict[str, Any] = {"threads": threads, "cache": cache, "folder": folder, "seed": seed}
+            return TvmEvaluator(model, bench.spec, parts, metric, bench=bench, **own)
+
+        benches = {place.name: place.bench(threads, cache, seed) for place in places}
+        if len(benches) < 2:
+            only = evaluator(next(iter(benches.values()), LocalBench(spec, seed)))
+            return cls(only, SearchSpace.from_model(model, only.spec), make_progress(progress), folder)
+        joint = JointEvaluator({name: evaluator(bench) for name, bench in benches.items()}, rule)
+        return cls(joint, SearchSpace.from_model(model, joint.spec), make_progress(progress), folder)
 
     def search(self, *, budget: str | float | None, **options: Any) -> Result:
         """Runs the search and writes the folder."""
@@ -104,27 +124,35 @@ class Session:
             found,
             model=evaluator.model,
             spec=evaluator.spec,
+            where=evaluator.where,
+            estimated=evaluator.estimated,
             metric=evaluator.metric,
             split=evaluator.parts.split,
             environment=evaluator.environment,
             space=self.space,
             strategy=strategy,
-            float_times=evaluator.kernel_times(Strategy(strategy.model_hash, strategy.hw)),
-            chosen_times=evaluator.kernel_times(strategy),
+            float_times=self._times(Strategy(strategy.model_hash, strategy.hw)),
+            chosen_times=self._times(strategy),
             sampler=sampler,
             seed=evaluator.seed,
         )
 
+    def _times(self, strategy: Strategy) -> Mapping[str, float] | None:
+        """None where the devices are gone: what was measured is told all the same."""
+        try:
+            return self.evaluator.kernel_times(strategy)
+        except DeviceError:
+            return None
+
     def _write(self, folder: Path, strategy: Strategy, report: ReportData) -> None:
-        evaluator = self.evaluator
-        quantized = bool(strategy.choices)
-        strategy.save(folder / "strategy.yaml")
-        environment = json.dumps(evaluator.environment.to_dict(), indent=2)
+        environment = json.dumps(self.evaluator.environment.to_dict(), indent=2)
         write_atomic(folder / "environment.json", environment + "\n")
-        proto = evaluator.qdq(strategy) if quantized else evaluator.model.proto
-        write_atomic(folder / "model.qdq.onnx", proto.SerializeToString())
-        evaluator.artifact(strategy).save(folder / "model.so")
+        self.evaluator.deliver(strategy, folder)
         write_report(report, folder)
+
+    def close(self) -> None:
+        """Lets go of the devices."""
+        self.evaluator.close()
 
 
 # Several threads must be worth their cost in energy and in other work: this much faster than one.
@@ -156,5 +184,13 @@ def console_summary(result: Result) -> str:
     lines = [result.summary()]
     if result.folder is not None:
         lines.append(f"Report: {result.folder / 'report.html'}")
-        lines.append(f"Run it: hago run {result.folder / 'model.so'} --data SAMPLES.npz")
+        lines += [f"Run it: {how}" for how in _how_to_run(result.folder)]
     return "\n".join(lines)
+
+
+def _how_to_run(folder: Path) -> list[str]:
+    """What to type next, here or on the device."""
+    boards = [script.parent for script in sorted([*folder.glob("run.py"), *folder.glob("*/run.py")])]
+    here = [f"hago run {library} --data SAMPLES.npz" for library in sorted(folder.rglob("model.so"))]
+    here = [line for line in here if not any(str(board) in line for board in boards)]
+    return here + [f"copy {board} to the board, and there: python run.py SAMPLES.npz" for board in boards]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..errors import HagoError, StorageError
+from ..errors import HagoError, NoDeviceError, StorageError
 from ..record import Record
 from ..strategy import Strategy
 from .blockers import Blocker, accuracy_blockers, latency_blockers
@@ -36,24 +36,26 @@ def conclude(
         outcome = NOT_FASTER
     blockers: tuple[Blocker, ...] = ()
     test = float_test = None
+    can_measure = not isinstance(error, (StorageError, NoDeviceError))
     try:
         with interrupts.allowed():
-            if outcome != MET and records and not isinstance(error, StorageError):
+            if outcome != MET and records and can_measure:
                 tell("what stands in the way")
                 blockers = find_blockers(space, evaluator, planner, outcome)
-            if outcome == MET and not isinstance(error, StorageError):
+            if outcome == MET and can_measure:
                 tell("play-off")
                 found = finalists(space, planner.times, goal, records)
                 records = play_off(evaluator, found, records)
                 noise = noise_of(evaluator, found, sample_count(space))
                 best, outcome = choose(float_record, records, goal, noise)
-            tell("test samples")
-            float_strategy = Strategy(space.model_hash, space.hw)
-            float_test = _test(evaluator, float_record, float_strategy)
-            test = float_test
-            if best.strategy is not None and best is not float_record:
-                test = None
-                test = _test(evaluator, best, best.strategy)
+            if not isinstance(error, NoDeviceError):
+                tell("test samples")
+                float_strategy = Strategy(space.model_hash, space.hw)
+                float_test = _test(evaluator, float_record, float_strategy)
+                test = float_test
+                if best.strategy is not None and best is not float_record:
+                    test = None
+                    test = _test(evaluator, best, best.strategy)
     except KeyboardInterrupt:
         stopped += " (again before the test samples were done)"
     except StorageError as caught:

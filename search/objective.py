@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..errors import HagoError, SearchError, StorageError
+from ..errors import HagoError, NoDeviceError, SearchError, StorageError
 from ..record import Record
 from ..strategy import Strategy
 
@@ -145,13 +145,13 @@ def is_faster(record: Record) -> bool:
 def evaluate_safely(
     evaluator: Evaluator, strategy: Strategy, *, stop_below: float | None, time_left_s: float | None
 ) -> Record:
-    """Measures one candidate; whatever goes wrong is a failed record, except for a full disk.
+    """Measures one candidate; whatever goes wrong is a failed record, but for a full disk and devices that are gone.
 
-    Raises StorageError and KeyboardInterrupt alone.
+    Raises StorageError, NoDeviceError and KeyboardInterrupt alone.
     """
     try:
         record = evaluator.evaluate(strategy, stop_below=stop_below, time_left_s=time_left_s)
-    except StorageError:
+    except (StorageError, NoDeviceError):
         raise
     except HagoError as error:
         return Record(0, "", strategy, state="failed", reason=f"{type(error).__name__}: {error}")

@@ -149,8 +149,8 @@ class LiveProgress:
             Text("" if status.left_s is None else f"about {_clock(status.left_s)} left", style="dim"),
         )
         body = Table.grid(padding=(0, 2))
-        if status.float is not None and status.float.latency_s is not None:
-            body.add_row("float32", Text(f"{status.float.latency_s * 1e3:.3g} ms, {_accuracy(status.float)}"))
+        if status.float is not None and status.float.cost_s is not None:
+            body.add_row("float32", Text(f"{_cost(status.float)}, {_accuracy(status.float)}"))
         if status.best is not None:
             body.add_row("best", Text(describe(status.best), style="green"))
         else:
@@ -188,9 +188,16 @@ def describe(record: Record) -> str:
         return "failed: " + (record.reason or "no reason given").splitlines()[0]
     speed = "no latency"
     if record.latency_ratio is not None:
-        speed = f"{record.latency_ratio:.3f} of float32's latency"
+        of = "instructions (estimated)" if record.estimated else "latency"
+        speed = f"{record.latency_ratio:.3f} of float32's {of}"
     text = f"{speed}, {_accuracy(record)}"
     return text + " (stopped early)" if record.state == "pruned" else text
+
+
+def _cost(record: Record) -> str:
+    if record.instructions is not None:
+        return f"{record.instructions / 1e6:.3g} M instructions"
+    return f"{(record.latency_s or 0.0) * 1e3:.3g} ms"
 
 
 def _accuracy(record: Record) -> str:

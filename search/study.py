@@ -11,7 +11,7 @@ from statistics import median
 
 import optuna
 
-from ..errors import HagoError, SearchError, StorageError
+from ..errors import HagoError, NoDeviceError, SearchError, StorageError
 from ..record import Record
 from .answer import conclude
 from .ledger import Finished, Ledger, open_ledger, stored_values
@@ -56,9 +56,9 @@ def run_search(
     to the front, or on Ctrl-C. ``reproducible``: the same seed, model, samples and kernel times give the same
     proposals, since samplers are shown latencies of the time model; False shows them the measured ones.
 
-    Ctrl-C, a full disk and five failures in a row end the search with what is there; ``result.error``
-    holds the reason of the last two. Raises SearchError for arguments that cannot be, StorageError when the
-    storage cannot be opened, and whatever ``evaluator.float_record()`` raises.
+    Ctrl-C, a full disk, devices that are all gone and five failures in a row end the search with what is there;
+    ``result.error`` holds the reason of all but the first. Raises SearchError for arguments that cannot be,
+    StorageError when the storage cannot be opened, and whatever ``evaluator.float_record()`` raises.
     """
     goal = Goal(max_drop, margin, tuple(objectives), evaluator.higher_is_better)
     check_sampler(sampler)
@@ -159,6 +159,8 @@ class _Search:
             return "Ctrl-C; nothing is lost: resume with --resume (resume=True)", None
         except StorageError as error:
             return "the disk or the storage failed; resume when it is mended", error
+        except NoDeviceError as error:
+            return "no device answers; nothing is lost: resume when one does", error
         if not stopped:
             failures = SearchError(
                 f"{_MOST_FAILURES} candidates in a row failed: {common_reason(self._last_measured())}",
@@ -280,7 +282,7 @@ class _Search:
 def _baseline(record: Record) -> Record:
     """float32 as a record like all others: no change, and a ratio of 1 to itself."""
     change = 0.0 if record.accuracy_change is None else record.accuracy_change
-    ratio = 1.0 if record.latency_ratio is None and record.latency_s is not None else record.latency_ratio
+    ratio = 1.0 if record.latency_ratio is None and record.cost_s is not None else record.latency_ratio
     return replace(record, id=-1, label=record.label or "float32", accuracy_change=change, latency_ratio=ratio)
 
 

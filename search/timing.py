@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import HagoError, StorageError
+from ..errors import HagoError, NoDeviceError, StorageError
 from .groups import FLOAT32, Group, Member, Scheme
 from .objective import Evaluator
 from .space import SearchSpace
@@ -125,12 +125,12 @@ def schemes_to_time(space: SearchSpace, thorough: bool) -> list[Scheme]:
 def time_scheme(space: SearchSpace, evaluator: Evaluator, scheme: Scheme) -> dict[str, float]:
     """Kernel times of the model at one scheme everywhere, for the layers that then run it.
 
-    Empty where it cannot be built or run. Raises StorageError alone.
+    Empty where it cannot be built or run. Raises StorageError and NoDeviceError alone.
     """
     params = space.uniform(scheme, space.calibrators[0])
     try:
         times = dict(evaluator.kernel_times(space.strategy(params)))
-    except StorageError:
+    except (StorageError, NoDeviceError):
         raise
     except HagoError:
         return {}

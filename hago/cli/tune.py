@@ -21,6 +21,12 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--calibration", metavar="PATH", help="samples to calibrate on, no labels needed (default: part of --data)")
     add("--test", metavar="PATH", help="samples that only the final accuracy is told from (default: part of --data)")
     add("--hw", default="auto", help="hardware spec: a name, a YAML file, or auto (default: this machine)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--device", metavar="NAME",
+        help="measure there: a name in the devices file; A+B: devices of one kind share the work")  # fmt: skip
+    where.add_argument("--devices", metavar="A,B", help="one strategy that is good on all of these devices")
+    add("--joint", default="worst", choices=("worst", "mean"), help="of the ratios on --devices (default: %(default)s)")
+    add("--devices-file", metavar="FILE", help="the devices file (default: devices.yaml in this folder)")
     add("--metric", default="top1", help="top1, top5, cosine, sqnr or mse (default: %(default)s)")
     add("--max-drop", type=float, default=0.01, metavar="D",
         help="allowed drop of the metric, in its unit (default: %(default)s, one point of top-1)")  # fmt: skip
@@ -68,6 +74,15 @@ def _run(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         resume=arguments.resume,
         progress=arguments.progress,
+        devices=_devices(arguments),
+        devices_file=arguments.devices_file,
+        joint=arguments.joint,
     )
     print(console_summary(result))
     return 0
+
+
+def _devices(arguments: argparse.Namespace) -> str | list[str] | None:
+    if arguments.devices is None:
+        return arguments.device  # type: ignore[no-any-return]
+    return [name.strip() for name in arguments.devices.split(",")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,21 @@ from .linker import link, linker, missing_linker
 
 if TYPE_CHECKING:
     from .build import Program
+
+
+@dataclass(frozen=True)
+class KernelUse:
+    """One call of a kernel: for which layer, which kernel, and the types and shapes of its inputs and outputs."""
+
+    layer: str | None
+    family: str
+    key: str
+    tensors: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @property
+    def symbol(self) -> str:
+        """The kernel's name in its module, and in a saved network."""
+        return symbol(self.key)
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,10 @@ class Built:
             if temporary is not None and os.path.exists(temporary):
                 os.unlink(temporary)
 
+    def export_kernels(self, path: Path) -> None:
+        """Links the kernels alone into a library, where each is found by its symbol. Raises BuildError."""
+        link(list(self._objects().values()), path, triple_of(self.target))
+
     def _objects(self) -> dict[str, Path]:
         """Key -> object file of every kernel; what the cache has lost since is compiled again."""
         from .build import compile_missing
@@ -91,28 +110,49 @@ class Built:
             )
         return {key: path for key, path in found.items() if path is not None}
 
+    def uses(self) -> list[KernelUse]:
+        """Every kernel call of the program, in order."""
+        types = self.program.types
+
+        def use(step: Any) -> KernelUse:
+            kinds = [_type(item, types) for item in (*step.inputs, *step.output)]
+            return KernelUse(step.call.layer, step.call.family, step.key, tuple((k.dtype, k.shape) for k in kinds))
+
+        return [use(step) for step in self.program.steps if step.key is not None and step.call is not None]
+
     def kernel_times(self, repeats: int) -> list[tuple[str | None, str, float]]:
         """Times every kernel by itself on zeros; what the cache remembers is not measured again."""
-        processor, measured = read_environment().cpu, dict[str, float]()
-        found: list[tuple[str | None, str, float]] = []
-        for step in self.program.steps:
-            if step.key is None or step.call is None:
-                continue
-            seconds = measured.get(step.key) or self.cache.time_s(step.key, processor)
-            if seconds is None:
-                seconds = self._time(symbol(step.key), step, repeats)
-                self.cache.remember_time(step.key, processor, seconds)
-            measured[step.key] = seconds
-            found.append((step.call.layer, step.call.family, seconds))
-        return found
+        measure = lambda uses: [self._time(use, repeats) for use in uses]  # noqa: E731
+        return self.kernel_costs(read_environment().cpu, measure)
 
-    def _time(self, name: str, step: Any, repeats: int) -> float:
-        types = self.program.types
-        kinds = [_type(item, types) for item in (*step.inputs, *step.output)]
-        tensors = [tvm.runtime.tensor(np.zeros(kind.shape, kind.dtype)) for kind in kinds]
-        evaluator = self.modules[step.key].time_evaluator(name, tvm.cpu(), repeat=repeats, min_repeat_ms=1)
+    def kernel_costs(
+        self, place: str, measure: Callable[[Sequence[KernelUse]], Sequence[float]]
+    ) -> list[tuple[str | None, str, float]]:
+        """(layer, family, cost) of every kernel call, in order, as found by ``measure`` at ``place``.
+
+        ``place`` names a machine and the kind of cost: what the cache remembers of it is not measured again.
+        """
+        uses = self.uses()
+        known = {use.key: self.cache.time_s(use.key, place) for use in uses}
+        new = list({use.key: use for use in uses if known[use.key] is None}.values())
+        for use, cost in zip(new, measure(new) if new else (), strict=True):
+            self.cache.remember_time(use.key, place, cost)
+            known[use.key] = cost
+        return [(use.layer, use.family, known[use.key] or 0.0) for use in uses]
+
+    def _time(self, use: KernelUse, repeats: int) -> float:
+        tensors = [tvm.runtime.tensor(np.zeros(shape, dtype)) for dtype, shape in use.tensors]
+        evaluator = self.modules[use.key].time_evaluator(use.symbol, tvm.cpu(), repeat=repeats, min_repeat_ms=1)
         # The least of several: what else runs on the machine only ever adds to it.
         return float(np.min(evaluator(*tensors).results))
+
+
+def by_layer(costs: Iterable[tuple[str | None, str, float]]) -> dict[str, float]:
+    """Sums by layer; what belongs to no layer (layout changes, conversions) stands under ``""``."""
+    sums: dict[str, float] = {}
+    for layer, _, cost in costs:
+        sums[layer or ""] = sums.get(layer or "", 0.0) + cost
+    return sums
 
 
 def _type(item: str | np.ndarray, types: Mapping[str, TensorType]) -> TensorType:

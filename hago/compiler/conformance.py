@@ -126,7 +126,7 @@ class Conformance:
             run = reference(alone)
             results = run({name: free[name] for name in alone.inputs})
             forced = results if same.issuperset(alone.inputs) else run({name: found[name] for name in alone.inputs})
-            must = self._exact(node)
+            must = _exact(self.fused, node)
             for name, result, wanted in zip(alone.outputs, results, forced, strict=True):
                 free[name] = result
                 nodes.append(_compare(node.name, node.op, node.layer, must, found[name], wanted))
@@ -147,16 +147,23 @@ class Conformance:
             return array.view(ml_dtypes.bfloat16)
         return array
 
-    def _exact(self, node: Node) -> bool:
-        if node.op == "Fused" and node.domain == DOMAIN:
-            steps = [step.op_type for step in node.attrs["body"].node]
-            # Two roundings in a row may be contracted into one (a fused multiply-add).
-            arithmetic = [step for step in steps if step in ("Add", "Sub", "Mul", "Div")]
-            return set(steps) <= _EXACT_STEPS and len(arithmetic) + steps.count("DequantizeLinear") <= 1
-        if node.domain == DOMAIN:
-            return node.op.startswith("Q") or node.op in _EXACT_FLOAT
-        types = {self.fused.types[name].dtype for name in (*node.inputs, *node.outputs) if name}
-        return "float32" not in types or node.op in _EXACT_STEPS | _MOVES
+
+def is_exact(lowered: LoweredGraph) -> bool:
+    """Whether the graph has one right answer, bit for bit, whatever machine computes it."""
+    fused = fuse_elementwise(lowered)
+    return all(_exact(fused, node) for node in fused.nodes)
+
+
+def _exact(graph: LoweredGraph, node: Node) -> bool:
+    if node.op == "Fused" and node.domain == DOMAIN:
+        steps = [step.op_type for step in node.attrs["body"].node]
+        # Two roundings in a row may be contracted into one (a fused multiply-add).
+        arithmetic = [step for step in steps if step in ("Add", "Sub", "Mul", "Div")]
+        return set(steps) <= _EXACT_STEPS and len(arithmetic) + steps.count("DequantizeLinear") <= 1
+    if node.domain == DOMAIN:
+        return node.op.startswith("Q") or node.op in _EXACT_FLOAT
+    types = {graph.types[name].dtype for name in (*node.inputs, *node.outputs) if name}
+    return "float32" not in types or node.op in _EXACT_STEPS | _MOVES
 
 
 def _alone(graph: LoweredGraph, node: Node) -> LoweredGraph:

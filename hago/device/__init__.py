@@ -3,5 +3,8 @@
 config.py     devices.yaml -> Device
 remote.py     a session with a device: upload, run, time
 check.py      what a device is, against what its spec says
+pool.py       several devices of one kind, any of which may die
+bench.py      where a search's candidates are timed, or their instructions counted
+places.py     names -> bench
 emulated.py   AArch64 under QEMU, as an RPC server on this machine
 """

@@ -17,6 +17,7 @@ from ..files import write_atomic
 from ..lower import lower
 from ..model import Model
 from ..spec import HardwareSpec
+from ..tensor import TensorInfo
 
 RUNNER = '''"""Runs model.so on samples: python run.py SAMPLES.npz (key x). Needs: pip install apache-tvm=={tvm} numpy.
 
@@ -76,8 +77,6 @@ def make_package(
     model: Model, proto: onnx.ModelProto, spec: HardwareSpec, folder: Path, *, threads: int, cache: KernelCache
 ) -> Package:
     """Compiles ``proto`` (the model, or its QDQ form) and writes model.so, run.py and, if quantized, the QDQ file."""
-    from importlib.metadata import version
-
     net = compile_for(proto, spec, threads=threads, cache=cache)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,9 +84,15 @@ def make_package(
         raise StorageError(f"the folder cannot be made: {error.strerror}", where=str(folder)) from error
     library = folder / "model.so"
     net.save(library)
-    info = model.inputs[0]
-    text = RUNNER.format(tvm=version("apache-tvm"), name=info.name, shape=tuple(info.shape), dtype=info.dtype)
-    write_atomic(folder / "run.py", text)
+    write_runner(model.inputs[0], folder)
     if proto is not model.proto:
         write_atomic(folder / "model.qdq.onnx", proto.SerializeToString())
     return Package(folder, library, dict(net.meta))
+
+
+def write_runner(info: TensorInfo, folder: Path) -> None:
+    """Writes run.py, for a network with this (first) input."""
+    from importlib.metadata import version
+
+    text = RUNNER.format(tvm=version("apache-tvm"), name=info.name, shape=tuple(info.shape), dtype=info.dtype)
+    write_atomic(folder / "run.py", text)

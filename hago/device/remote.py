@@ -7,10 +7,10 @@ is given up, and what went wrong is a DeviceError that says at which step, where
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -25,6 +25,8 @@ from .config import Device
 from .emulated import emulated_server
 
 Result = TypeVar("Result")
+KernelTypes = Sequence[tuple[str, tuple[int, ...]]]
+"""Element type and shape of each argument of a kernel, inputs before outputs."""
 
 
 class Session:
@@ -52,6 +54,35 @@ class Session:
         """Sends a saved network and opens it there; ``meta`` is what its Artifact says of itself."""
         self._nets.append(RemoteNet(self, path, meta))
         return self._nets[-1]
+
+    def kernel_times_s(self, library: Path, kernels: Sequence[tuple[str, KernelTypes]]) -> list[float]:
+        """Least seconds of each kernel of a library, on zeros; by symbol, and types and shapes of its arguments."""
+        from tvm.runtime import tensor
+
+        def send() -> Any:
+            self._remote.upload(str(library))
+            return self._remote.load_module(library.name)
+
+        def measure(loaded: Any, symbol: str, kinds: KernelTypes) -> float:
+            device = self._remote.cpu()
+            arguments = [tensor(np.zeros(shape, dtype), device) for dtype, shape in kinds]
+            evaluator = loaded.time_evaluator(symbol, device, repeat=5, min_repeat_ms=2)
+            # The least of several: what else runs on the device only ever adds to it.
+            return float(min(evaluator(*arguments).results))
+
+        loaded = self.call("sending kernels", send)
+        times = [self.call("timing a kernel", partial(measure, loaded, symbol, kinds)) for symbol, kinds in kernels]
+        del loaded
+        gc.collect()
+        self.call("removing kernels", lambda: self._remote.remove(library.name))
+        return times
+
+    def unload(self, net: RemoteNet) -> None:
+        """Lets go of a network, and takes its file off the device."""
+        self._nets.remove(net)
+        net.close()
+        gc.collect()
+        self.call("removing a network", lambda: self._remote.remove(net.file))
 
     def close(self) -> None:
         """Ends the session and what was loaded in it: a server takes the next session only when nothing is left."""
@@ -122,7 +153,7 @@ class RemoteNet:
     """A network on a device; runs like an Artifact here, one call at a time."""
 
     def __init__(self, session: Session, path: Path, meta: Mapping[str, Any]) -> None:
-        self._session, self.meta = session, dict(meta)
+        self._session, self.meta, self.file = session, dict(meta), path.name
         self.input_info = tuple(TensorInfo(i["name"], i["dtype"], tuple(i["shape"])) for i in meta["inputs"])
         self.threads, self.size_bytes = int(meta["threads"]), int(meta["size_bytes"])
         remote = session.remote
@@ -149,19 +180,24 @@ class RemoteNet:
 
     def times_s(self, feeds: Mapping[str, NDArray[Any]], repeat: int = 20, min_repeat_ms: int = 20) -> Sequence[float]:
         """Seconds of one call, measured by the device itself, ``repeat`` times."""
-
-        def measure() -> Sequence[float]:
-            self._set(feeds)
-            evaluator = self._machine.time_evaluator(
-                "invoke_stateful", self._device(), number=1, repeat=repeat, min_repeat_ms=min_repeat_ms
-            )
-            return [float(value) for value in evaluator("main").results]
-
-        begin = time.monotonic()
-        self.run(feeds)
-        once = time.monotonic() - begin
+        self.give(feeds)
+        once = self.timed(1)[0]
         limit = self._session.device.timeout_s + repeat * (once + min_repeat_ms * 5e-3)
-        return self._session.call("timing", measure, limit)
+        return self._session.call("timing", lambda: self._evaluate(1, repeat, min_repeat_ms), limit)
+
+    def give(self, feeds: Mapping[str, NDArray[Any]]) -> None:
+        """Sends inputs, for `timed`."""
+        self._session.call("sending inputs", lambda: self._set(feeds))
+
+    def timed(self, calls: int, repeat: int = 1) -> Sequence[float]:
+        """Mean seconds of ``calls`` calls on the inputs last given, ``repeat`` times, measured by the device itself."""
+        return self._session.call("timing", lambda: self._evaluate(calls, repeat, 0))
+
+    def _evaluate(self, calls: int, repeat: int, min_repeat_ms: int) -> Sequence[float]:
+        evaluator = self._machine.time_evaluator(
+            "invoke_stateful", self._device(), number=calls, repeat=repeat, min_repeat_ms=min_repeat_ms
+        )
+        return [float(value) for value in evaluator("main").results]
 
     def close(self) -> None:
         """Lets go of the network; it cannot be run after this."""

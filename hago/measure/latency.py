@@ -109,7 +109,7 @@ def measure_latency(
         if collecting:
             gc.enable()
     return {
-        runner.name: _latency(runner, times[i], times[0], calls[i], confidence, seed)
+        runner.name: latency_of(runner.name, runner.threads, times[i], times[0], calls[i], confidence, seed)
         for i, runner in enumerate(runners)
     }
 
@@ -148,16 +148,23 @@ def _warm_up(runner: Runner, feeds: Mapping[str, NDArray[Any]], warmup_s: float,
                 return last
 
 
-def _latency(
-    runner: Runner, times: list[float], baseline: list[float], calls: int, confidence: float, seed: int
+def latency_of(
+    name: str,
+    threads: int,
+    times: Sequence[float],
+    baseline: Sequence[float],
+    calls: int,
+    confidence: float = stats.CONFIDENCE,
+    seed: int = 0,
 ) -> Latency:
+    """What ``times`` (seconds of a call, round by round) say, beside those of ``baseline`` in the same rounds."""
     if min(times) <= 0 or min(baseline) <= 0:
-        raise MeasureError("the clock did not move during a round of calls", where=runner.name)
+        raise MeasureError("the clock did not move during a round of calls", where=name)
     median = stats.median_interval(times, confidence)
     ratio = stats.paired_median_ratio(times, baseline, confidence, seed)
     return Latency(
-        name=runner.name,
-        threads=runner.threads,
+        name=name,
+        threads=threads,
         median_s=median.value,
         low_s=median.low,
         high_s=median.high,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import HagoError, MeasureError
+from ..errors import DeviceError, HagoError, MeasureError
 
 if TYPE_CHECKING:
     from ..data import Samples
@@ -36,6 +36,8 @@ def call(runner: Runner, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]
     """``runner.run``, with any failure as a MeasureError whose ``where`` is the runner's name."""
     try:
         return runner.run(feeds)
+    except DeviceError:  # names the device itself
+        raise
     except HagoError as error:
         if isinstance(error, MeasureError) and error.where == runner.name:
             raise

@@ -5,7 +5,7 @@ The sentence is told on the test part where there is one. `phrases.py` has its p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..record import Record
 from .data import NOT_FASTER, NOT_MET, ReportData
@@ -33,8 +33,19 @@ class Answer:
     notes: tuple[str, ...] = ()
 
 
+_ESTIMATED = (
+    "Estimated: there was no board. What is compared are instructions, counted in an emulator, which are no times; "
+    "measure on the device before you rely on it (`hago measure`)."
+)
+
+
 def tell(report: ReportData) -> Answer:
     """The answer of this report."""
+    answer = _tell(report)
+    return replace(answer, notes=(_ESTIMATED, *answer.notes)) if report.estimated else answer
+
+
+def _tell(report: ReportData) -> Answer:
     words = _Words(report, metric_text(report))
     if report.outcome == NOT_FASTER:
         return words.not_faster()

@@ -11,6 +11,7 @@ from ..data import SplitRecord
 from ..measure.environment import Environment
 from ..record import Record
 from ..tensor import TensorInfo
+from .cost_text import CostText
 
 MET, NOT_FASTER, NOT_MET = "met", "not faster", "not met"
 OUTCOMES = (MET, NOT_FASTER, NOT_MET)
@@ -161,6 +162,8 @@ class ReportData:
     ``outcome`` is one of `OUTCOMES`, as in ``SearchResult``. ``records`` are all trials, ``front`` those
     that no other beats, the fastest first. ``float_other_s`` and ``chosen_other_s`` are the kernel times
     that belong to no layer (layout changes, conversions); ``rounds`` counts those of the final latency.
+    ``where`` names the device, empty for this machine. Where ``estimated``, all times are instructions counted in
+    the emulator, each taken for `INSTRUCTION_S` seconds (cost_text.py tells them as what they are).
     """
 
     model_name: str
@@ -189,6 +192,8 @@ class ReportData:
     chosen_other_s: float | None = None
     rounds: int | None = None
     files: tuple[str, ...] = FILES
+    where: str = ""
+    estimated: bool = False
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
@@ -199,6 +204,11 @@ class ReportData:
         """The answer where it is best known: on the test part, if it was measured there."""
         test = self.chosen_test
         return test if test is not None and test.state == "ok" else self.chosen_search
+
+    @property
+    def cost(self) -> CostText:
+        """How this report tells times, or what stands in for them."""
+        return CostText(self.estimated)
 
     @property
     def is_float(self) -> bool:

@@ -128,15 +128,25 @@ def _accuracy(report: ReportData, metric: MetricText) -> str:
                 ". A strategy is taken to keep the bound only where it does so as measured, and is likely to on other "
                 "samples, judged by how sure float32 was of each answer that changed"
             )
-        return text + "."
-    return text + "Of values and of changes against float32, sample by sample: the (paired) bootstrap's."
+        return text + "." + _checked(report)
+    return (
+        text
+        + "Of values and of changes against float32, sample by sample: the (paired) bootstrap's."
+        + _checked(report)
+    )
 
 
 def _latency(report: ReportData) -> str:
+    if report.estimated:
+        return (
+            "Estimated: there was no board. The instructions of one call are counted in an emulator that runs the "
+            "compiled network itself, all of them, runtime included; a ratio is one of such counts. They are exact and "
+            "the same every time, but no times: caches, latencies and instructions that start together are not in them."
+        )
     rounds = "" if report.rounds is None else f" of {report.rounds} rounds"
     calls = "one sample" if report.batch == 1 else f"a batch of {report.batch}"
     return (
-        f"One call with {calls}, from numpy arrays in to numpy arrays out, on "
+        f"One call with {calls}, {_from_to(report)}, on "
         f"{plural(report.chosen.threads or report.environment.threads or 1, 'thread')}. Each candidate and "
         "float32, compiled by the same compiler, take turns round by round in random order after a warm-up, so "
         f"that whatever disturbs the machine disturbs both. Times are medians{rounds} with distribution-free "
@@ -144,11 +154,31 @@ def _latency(report: ReportData) -> str:
     )
 
 
+def _from_to(report: ReportData) -> str:
+    if report.where:
+        return f"timed by the device itself ({report.where})"
+    return "from numpy arrays in to numpy arrays out"
+
+
+def _checked(report: ReportData) -> str:
+    """How another machine's outputs were held against this one's, where there is another."""
+    checked = report.chosen.checked
+    if not report.where or report.chosen.device is None:
+        return ""
+    if not checked:
+        return " The network has float layers, which may round differently elsewhere: its outputs were not compared."
+    return (
+        f" The network is all integers, with one right answer on every machine: accuracy was measured here, and the "
+        f"outputs of {plural(checked, 'sample')} on the device were the same, bit for bit."
+    )
+
+
 def _layer_times(report: ReportData) -> str:
     if all(row.float_s is None for row in report.layers):
         return ""
+    each = "The instructions of each kernel are counted" if report.estimated else "Each kernel is timed"
     return (
-        "Each kernel is timed by itself, so their sum is not exactly the time of the whole. A layer that a "
+        f"{each} by itself, so their sum is not exactly the time of the whole. A layer that a "
         "neighbour's kernel takes in (an addition after a convolution) shows no time of its own."
     )
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..model import Layer, Model
     from ..search import SearchResult, SearchSpace
     from ..spec import HardwareSpec
+    from ..spec.joint import JointSpec
 
 Times = Mapping[str, float]
 """Layer -> seconds of its kernels; what belongs to no layer stands under ``""``."""
@@ -28,7 +29,7 @@ def from_search(
     result: SearchResult,
     *,
     model: Model,
-    spec: HardwareSpec,
+    spec: HardwareSpec | JointSpec,
     space: SearchSpace,
     metric: Metric,
     split: SplitRecord,
@@ -42,12 +43,15 @@ def from_search(
     rounds: int | None = None,
     peers: Comparison | None = None,
     files: Sequence[str] = FILES,
+    where: str = "",
+    estimated: bool = False,
 ) -> ReportData:
     """What a report says of ``result``.
 
     ``strategy`` is the answer (that of ``result.best`` by default), ``float_times`` and ``chosen_times`` the
     kernel times of float32 and of it. ``name`` is what the report calls the model, else it is named after its
     file. ``peers`` are other engines, measured on the same samples; ``rounds`` those of the final latency.
+    ``where`` and ``estimated`` are as in `ReportData`.
     """
     chosen = strategy or result.best.strategy or Strategy(model.hash, spec.name)
     floats = float_times or result.times.times.get("float32") or {}
@@ -87,6 +91,8 @@ def from_search(
         chosen_other_s=None if chosen_times is None else chosen_times.get(""),
         rounds=rounds,
         files=tuple(files),
+        where=where,
+        estimated=estimated,
     )
 
 
@@ -105,7 +111,7 @@ class _Layers:
         self,
         result: SearchResult,
         space: SearchSpace,
-        spec: HardwareSpec,
+        spec: HardwareSpec | JointSpec,
         strategy: Strategy,
         floats: Times,
         chosen: Times,

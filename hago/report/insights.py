@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from .data import NOISE, NOISE_S, LayerRow, ReportData
-from .text import duration, listing, percent, plural
+from .text import listing, percent, plural
 
 _NAMED = 4  # layers that a sentence names before it counts the rest
 _SMALL = 0.01  # shares below this are not worth a sentence
@@ -25,7 +25,7 @@ def why(report: ReportData, row: LayerRow) -> str:
     if not row.quantizable:
         return row.reason or "cannot be quantized"
     if row.is_slower:
-        return f"slower than in float32 by {duration(-(row.saved_s or 0.0), 2)}"
+        return f"{report.cost.more} than in float32 by {report.cost.amount(-(row.saved_s or 0.0), 2)}"
     return "" if row.is_quantized else _left_in_float(report, row)
 
 
@@ -35,9 +35,9 @@ def _left_in_float(report: ReportData, row: LayerRow) -> str:
     if row.float_s and row.quantized_s:
         saved = row.float_s - row.quantized_s
         if row.would_be_slower:
-            parts.append(f"slower, {duration(row.quantized_s, 2)}")
+            parts.append(f"slower, {report.cost.amount(row.quantized_s, 2)}")
         else:
-            parts.append(f"saves {duration(saved, 2)}" if saved > NOISE * row.float_s else "no faster")
+            parts.append(f"saves {report.cost.amount(saved, 2)}" if saved > NOISE * row.float_s else "no faster")
     share = noise_share(report, row)
     if share is not None and share >= _SMALL:
         parts.append(f"brings {percent(share)} of the noise")
@@ -71,22 +71,25 @@ def _slower(report: ReportData) -> list[str]:
     if chosen:
         lost = -sum(row.saved_s or 0.0 for row in chosen)
         precisions = listing(dict.fromkeys(row.precision for row in chosen))
-        names = listing([f"{row.name} (+{duration(-(row.saved_s or 0), 2)})" for row in chosen], _NAMED)
-        together = f"Together they lose {duration(lost, 2)}. " if len(chosen) > 1 else ""
+        names = listing([f"{row.name} (+{report.cost.amount(-(row.saved_s or 0), 2)})" for row in chosen], _NAMED)
+        together = f"Together they lose {report.cost.amount(lost, 2)}. " if len(chosen) > 1 else ""
         found.append(
-            f"{precisions} is slower than float32 in {plural(len(chosen), 'layer')}: {names}. {together}"
+            f"{precisions} {report.cost.is_slower} in {plural(len(chosen), 'layer')}: {names}. {together}"
             "It can still pay: going back to floats between quantized neighbours costs conversions."
         )
     kept = [row for row in report.layers if row.would_be_slower]
     if kept:
         kept.sort(key=lambda row: (row.float_s or 0.0) - (row.quantized_s or 0.0))
         names = listing(
-            [f"{row.name} ({duration(row.quantized_s, 2)} against {duration(row.float_s, 2)})" for row in kept],
+            [
+                f"{row.name} ({report.cost.amount(row.quantized_s, 2)} against {report.cost.amount(row.float_s, 2)})"
+                for row in kept
+            ],
             _NAMED,
         )
         found.append(f"Left in float32, and slower when quantized: {names}.")
     if not found and any(row.is_quantized and row.chosen_s for row in report.layers):
-        noise = f"{100 * NOISE:.0f} % and {duration(NOISE_S, 2)}"
+        noise = f"{100 * NOISE:.0f} % and {report.cost.amount(NOISE_S, 2)}"
         found.append(f"No quantized layer is slower than it was in float32 by more than the noise ({noise}).")
     return found
 
@@ -98,7 +101,7 @@ def _gains(report: ReportData) -> list[str]:
     best = sorted((g for g in gains if g[1] > 0), key=lambda gain: -gain[1])[:3]
     if not best or total <= 0 or len(gains) <= 3:
         return []
-    names = listing([f"{row.name} ({duration(saved, 2)})" for row, saved in best])
+    names = listing([f"{row.name} ({report.cost.amount(saved, 2)})" for row, saved in best])
     share = sum(saved for _, saved in best) / total
     return [f"The largest gains: {names}, {percent(share)} of all that quantized layers save."]
 
@@ -127,7 +130,7 @@ def _conversions(report: ReportData) -> list[str]:
     if other < _SMALL * total:
         return []
     return [
-        f"Conversions between floats and integers, and changes of layout, take {duration(other, 2)}: "
+        f"Conversions between floats and integers, and changes of layout, take {report.cost.amount(other, 2)}: "
         f"{percent(other / total)} of the time in kernels."
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .answer import Answer, tell
+from .cost_text import CostText
 from .data import LayerRow, ReportData
 from .facts import facts, files, python_snippet, shell_snippet
 from .insights import findings, readable, why
@@ -18,7 +19,6 @@ from .text import (
     NOTHING,
     clock,
     count,
-    duration,
     factor,
     percent,
     plural,
@@ -133,16 +133,17 @@ def colour_class(precision: str) -> str:
 def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
     record, floats = report.chosen, report.baseline
     tiles = []
-    if record.latency_s is not None:
-        value = duration(record.latency_s)
+    cost, spent = report.cost, record.cost_s
+    if spent is not None:
+        value = cost.amount(spent)
         detail = "float32, the answer here"
         if record.latency_ratio and not report.is_float:
             value = f"{factor(1 / record.latency_ratio)}×"
             detail = (
-                f"{duration(record.latency_s / record.latency_ratio)} → {duration(record.latency_s)}; takes "
-                f"{ratio_interval(record.latency_ratio, record.latency_ratio_interval)} of float32's time"
+                f"{cost.amount(spent / record.latency_ratio)} → {cost.amount(spent)}; takes "
+                f"{ratio_interval(record.latency_ratio, record.latency_ratio_interval)} of float32's {cost.noun}"
             )
-        tiles.append(Tile("Latency" if report.is_float else "Speed", value, detail))
+        tiles.append(Tile(cost.tile if report.is_float or report.estimated else "Speed", value, detail))
     if record.accuracy is not None:
         detail = f"95 % CI {metric.interval_ends(record.accuracy_interval)}" if record.accuracy_interval else ""
         if record.accuracy_change is not None and not report.is_float and not report.metric.against_float:
@@ -159,7 +160,13 @@ def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
             detail = f"float32 {size(floats.size_bytes)}; {detail}"
         tiles.append(Tile("Size", size(record.size_bytes), detail))
     trials, failed = len(report.records), sum(r.state == "failed" for r in report.records)
-    how = f"{failed} of them failed" if failed else "all compiled and measured"
+    how = (
+        f"{failed} of them failed"
+        if failed
+        else "all compiled and measured"
+        if not report.estimated
+        else "all compiled and counted"
+    )
     told = f"{plural(trials, 'trial')}, {how}" if trials else ""
     tiles.append(Tile("Last run" if report.resumed else "Search", clock(report.search.seconds), told))
     return tuple(tiles)
@@ -184,13 +191,13 @@ def _layer(report: ReportData, row: LayerRow, other: float | None, longest: floa
         ways=" · ".join(ways) if row.is_quantized else "",
         noise=noise,
         noise_width=_width(_finite(row.sensitivity), loudest),
-        float_text=_time(row.float_s),
+        float_text=_time(row.float_s, report.cost),
         float_width=_width(row.float_s or 0.0, longest),
-        other_text=_time(other),
+        other_text=_time(other, report.cost),
         other_width=_width(other or 0.0, longest),
         other_colour="quantized" if report.is_float and row.quantizable else row.precision,
         speed=f"{factor(row.float_s / other)}×" if both and row.float_s and other else NOTHING,
-        change=_change(saved),
+        change=_change(saved, report.cost),
         slow=row.is_slower or (report.is_float and row.would_be_slower),
         why=why(report, row),
     )
@@ -208,17 +215,17 @@ def _totals(report: ReportData) -> tuple[tuple[str, str, str, str, str], ...]:
     return tuple(
         (
             name,
-            duration(old),
-            duration(new),
-            _change(old - new),
+            report.cost.amount(old),
+            report.cost.amount(new),
+            _change(old - new, report.cost),
             f"{factor(old / new)}×" if old and new else NOTHING,
         )
         for name, old, new in found
     )
 
 
-def _change(saved: float | None) -> str:
-    return NOTHING if not saved else f"{MINUS if saved > 0 else '+'}{duration(abs(saved), 2)}"
+def _change(saved: float | None, cost: CostText) -> str:
+    return NOTHING if not saved else f"{MINUS if saved > 0 else '+'}{cost.amount(abs(saved), 2)}"
 
 
 def _what(row: LayerRow, batch: int) -> str:
@@ -235,8 +242,8 @@ def _one(dims: tuple[int, ...], batch: int) -> str:
     return shape(dims[1:] if len(dims) > 1 and dims[0] == batch else dims)
 
 
-def _time(seconds: float | None) -> str:
-    return "in a neighbour's kernel" if seconds == 0 else duration(seconds)
+def _time(seconds: float | None, cost: CostText) -> str:
+    return "in a neighbour's kernel" if seconds == 0 else cost.amount(seconds)
 
 
 def _finite(value: float | None) -> float:

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..record import Record
+from .cost_text import CostText
 from .data import ReportData
 from .metric_text import MetricText
 from .scale import Scale, decimals, padded
-from .text import duration, ratio_interval
+from .text import ratio_interval
 
 # Beyond this many times the bound, what a strategy loses is of no interest: the frame ends there.
 _FRAME_DROPS = 4.0
@@ -108,7 +109,7 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
     by_kind = {m.kind: m for m in marks}
     chosen, test = by_kind.get("chosen"), by_kind.get("test")
     sign = 1 if report.metric.higher_is_better else -1
-    float_s = report.float_search.latency_s
+    float_s, cost = report.float_search.cost_s, report.cost
     base = report.float_search.accuracy
     across = x_axis.ticks(5 if compact else 9)
     places = decimals(across)
@@ -118,7 +119,7 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
         height=height,
         frame=(left, top, right, bottom),
         x_ticks=tuple(
-            Tick(x_axis(v), f"{v:.{places}f}", "" if float_s is None else duration(v * float_s, 2))
+            Tick(x_axis(v), f"{v:.{places}f}", "" if float_s is None else cost.amount(v * float_s, 2))
             for v in across
             if v > 0
         ),
@@ -126,7 +127,7 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
             Tick(y_axis(v), metric.change(sign * v), _absolute(metric, base, sign * v))
             for v in y_axis.ticks(6 if compact else 8)
         ),
-        x_title="latency as a part of float32’s" + ("" if float_s is None else " (below: the time)"),
+        x_title=f"{cost.noun} as a part of float32’s" + ("" if float_s is None else f" (below: {cost.absolute})"),
         y_title=f"change of {report.metric.name}" + (f", {metric.change_unit}" if metric.change_unit else ""),
         y_title_right=report.metric.name,
         marks=marks,
@@ -195,19 +196,19 @@ def _mark(point: _Point, report: ReportData, metric: MetricText, x_axis: Scale, 
     if point.kind in ("front", "chosen", "test") and not off:
         (left, right), (low, high) = point.x_ends, point.y_ends
         arms = (x_axis(left), x_axis(right), y_axis(low), y_axis(high))
-    return Mark(point.kind, x_axis(point.x), y_axis(point.y), _title(point, metric), arms, off)
+    return Mark(point.kind, x_axis(point.x), y_axis(point.y), _title(point, metric, report.cost), arms, off)
 
 
-def _title(point: _Point, metric: MetricText) -> str:
+def _title(point: _Point, metric: MetricText, cost: CostText) -> str:
     record = point.record
     if point.kind == "float":
-        return f"float32: {duration(record.latency_s)}, {metric.info.name} {metric.value(record.accuracy)}"
+        return f"float32: {cost.amount(record.cost_s)}, {metric.info.name} {metric.value(record.accuracy)}"
     name = {"chosen": "chosen: ", "test": "chosen, on the test samples: "}.get(point.kind, "")
     unit = f" {metric.change_unit}".rstrip()
     text = (
         f"{name}{record.label}\n"
-        f"latency {ratio_interval(record.latency_ratio, record.latency_ratio_interval)} of float32’s"
-        f", {duration(record.latency_s)}\n"
+        f"{cost.noun} {ratio_interval(record.latency_ratio, record.latency_ratio_interval)} of float32’s"
+        f", {cost.amount(record.cost_s)}\n"
         f"{metric.info.name} {metric.value(record.accuracy)}, "
         f"change {metric.change_interval(record.accuracy_change, record.accuracy_change_interval)}{unit}"
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..record import Record
 from .data import NOT_MET, LayerRow, ReportData
 from .metric_text import MetricText
-from .text import cpu_name, duration, factor, listing, pair_of_durations, plural
+from .text import cpu_name, factor, listing, plural
 
 
 def metric_text(report: ReportData) -> MetricText:
@@ -47,12 +47,13 @@ class Phrases:
         environment = self.report.environment
         threads = self.report.chosen.threads or environment.threads or 1
         batch = "" if self.report.batch == 1 else f", batches of {self.report.batch}"
-        return f"this {cpu_name(environment.cpu)} ({plural(threads, 'thread')}{batch})"
+        machine = self.report.where or f"this {cpu_name(environment.cpu)}"
+        return f"{machine} ({plural(threads, 'thread')}{batch})"
 
     def float_numbers(self) -> str:
         record, parts = self.report.baseline, []
-        if record.latency_s is not None:
-            parts.append(duration(record.latency_s, 2))
+        if record.cost_s is not None:
+            parts.append(self.report.cost.amount(record.cost_s, 2))
         if record.accuracy is not None and not self.report.metric.against_float:
             parts.append(f"{self.report.metric.name} {self.metric.value(record.accuracy)}")
         return f" ({', '.join(parts)})" if parts else ""
@@ -60,16 +61,16 @@ class Phrases:
     def speed(self, record: Record, subject: str = "makes") -> str:
         """``makes NAME 2.9 times faster (0.19 ms instead of 0.55 ms)``, or ``is 2.9 times ...``."""
         model = f"{subject} {self.report.model_name} " if subject != "is" else "is "
-        ratio, latency_s = record.latency_ratio, record.latency_s
-        if not ratio or latency_s is None:
+        ratio, spent, cost = record.latency_ratio, record.cost_s, self.report.cost
+        if not ratio or spent is None:
             return "was not timed" if subject == "is" else f"gives {self.report.model_name} a speed not measured"
         # The ratio is of two medians of the same rounds: this is float32's in those.
-        ours, floats = pair_of_durations(latency_s, latency_s / ratio)
+        ours, floats = cost.pair(spent, spent / ratio)
         low, high = record.latency_ratio_interval or (ratio, ratio)
         if low <= 1 <= high:
             model = "is " if subject == "is" else f"leaves {self.report.model_name} "
             return f"{model}as fast as float32 within the noise ({ours} against {floats})"
-        compared = f"{factor(1 / ratio)} times faster" if ratio < 1 else f"{factor(ratio)} times slower"
+        compared = cost.compared(ratio, factor(max(ratio, 1 / ratio)))
         return f"{model}{compared} ({ours} instead of {floats})"
 
     def cost(self, record: Record, amount: str | None = None) -> str:

@@ -7,14 +7,15 @@ from .data import PeerRow, ReportData
 from .facts import precisions
 from .metric_text import MetricText
 from .tables import Table
-from .text import NOTHING, clock, duration, duration_interval, ratio_interval, size
+from .text import NOTHING, clock, duration_interval, ratio_interval, size
 
 
 def records_table(report: ReportData, metric: MetricText, records: tuple[Record, ...]) -> Table:
     """One row for each record: what it was, what was measured, what came of it."""
     unit = f", {metric.change_unit}" if metric.change_unit else ""
+    noun = report.cost.noun
     header = (
-        "trial", "strategy", "state", "latency / float32", "latency", f"change of {report.metric.name}{unit}",
+        "trial", "strategy", "state", f"{noun} / float32", noun, f"change of {report.metric.name}{unit}",
         report.metric.name, "size", "quantized", "took",
     )  # fmt: skip
     on_front = {record.id for record in report.front}
@@ -30,7 +31,7 @@ def records_table(report: ReportData, metric: MetricText, records: tuple[Record,
             record.label,
             {"pruned": "stopped early", "failed": f"failed: {record.reason or 'no reason given'}"}.get(state, state),
             "1" if is_float else ratio_interval(record.latency_ratio, record.latency_ratio_interval),
-            duration(record.latency_s),
+            report.cost.amount(record.cost_s),
             NOTHING if is_float else change,
             metric.value(record.accuracy),
             size(record.size_bytes),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .data import LayerRow, ReportData
-from .text import duration
 
 _LETTER = 6.3  # pixels that a small letter takes, on average
 _BAR, _GAP, _TOP, _FOOT = 34, 52, 24, 14
@@ -55,19 +54,19 @@ def strip(report: ReportData, width: int, name: str) -> Strip | None:
     heads = []
     for line, (times, rest) in enumerate(zip((floats, others), other, strict=True)):
         y, x = _TOP + line * (_BAR + _GAP), 0.0
-        heads.append((y - 7.0, names[line], f"{duration(totals[line])} in kernels"))
+        heads.append((y - 7.0, names[line], f"{report.cost.amount(totals[line])} in kernels"))
         for row, time in zip(rows, times, strict=True):
             if time <= 0:
                 continue
             precision = _precision(report, row) if line else "float32"
-            title = f"{row.name}\n{precision}: {duration(time)}"
+            title = f"{row.name}\n{precision}: {report.cost.amount(time)}"
             slow = bool(line) and (row.is_slower or (report.is_float and row.would_be_slower))
             if line:
-                title += f", float32: {duration(row.float_s)}"
+                title += f", float32: {report.cost.amount(row.float_s)}"
             segments.append(_segment(x, y, time * scale, precision, title, row.name, slow))
             x += time * scale
         if rest > 0:
-            title = f"conversions and layout changes, of no layer: {duration(rest)}"
+            title = f"conversions and layout changes, of no layer: {report.cost.amount(rest)}"
             segments.append(_segment(x, y, rest * scale, "other", title, "conversions", False))
     return Strip(name, width, _TOP + 2 * _BAR + _GAP + _FOOT, _BAR, tuple(segments), tuple(heads))
 

@@ -129,10 +129,10 @@ class Artifact:
 
     def layer_times(self) -> dict[str, float]:
         """Seconds by layer; what belongs to no layer (layout changes, conversions) stands under ``""``."""
-        times: dict[str, float] = {}
+        sums: dict[str, float] = {}
         for layer, _, seconds in self.kernel_times():
-            times[layer or ""] = times.get(layer or "", 0.0) + seconds
-        return times
+            sums[layer or ""] = sums.get(layer or "", 0.0) + seconds
+        return sums
 
     def _refuse(self) -> None:
         """An instruction that the processor does not have would end the whole process."""

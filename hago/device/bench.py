@@ -1,0 +1,243 @@
+"""Benches on other machines: boards that time candidates over RPC, and the emulator that counts instructions.
+
+Accuracy is this machine's where the network has one right answer, bit for bit (it is all integers): then a few
+samples are run on the device too, and must give the same. Else the board itself tells it.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.build import CrossBuilt, cross_build
+from ..compiler.built import KernelUse, by_layer
+from ..compiler.cache import KernelCache
+from ..compiler.conformance import is_exact
+from ..errors import MeasureError
+from ..files import hash_bytes
+from ..lower import lower
+from ..measure.bench import Candidate, Effort, Feeds, Timing
+from ..measure.instructions import INSTRUCTION_S, InstructionEstimate
+from ..measure.latency import latency_of
+from ..spec import HardwareSpec, resolve_hw
+from ..tensor import TensorInfo
+from .config import Device
+from .counting import Counter
+from .package import write_runner
+from .pool import Done, Member, Pool
+from .remote import RemoteNet
+
+if TYPE_CHECKING:
+    from ..runners import Runner
+
+_ROUNDS, _ROUND_S = 20, 0.01
+_CLOSE = 1e-3  # float32 on two machines: largest difference, as a part of the largest output
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A candidate compiled for the device, saved; ``exact``: there is one right answer."""
+
+    key: str
+    network: CrossBuilt
+    path: Path
+    exact: bool
+
+    def layer_costs(self, place: str, measure: Callable[[Sequence[KernelUse]], Sequence[float]]) -> Mapping[str, float]:
+        """Costs of its kernels, summed by layer."""
+        return by_layer(self.network.built.kernel_costs(place, measure))
+
+
+class _Remote:
+    """What both benches share: candidates compiled for the device, and their outputs held against this machine's."""
+
+    estimated = False
+
+    def __init__(self, devices: Sequence[Device], *, threads: int, cache: KernelCache, seed: int = 0) -> None:
+        self.spec: HardwareSpec = resolve_hw(devices[0].spec)
+        self.host: HardwareSpec = resolve_hw("auto")
+        self.pool = Pool(devices)
+        self.threads, self.cache, self.seed = threads, cache, seed
+        self._place = tempfile.TemporaryDirectory(prefix="hago-")
+        self._forms: dict[str, _Form] = {}
+
+    @property
+    def where(self) -> str:
+        device = self.pool.devices[0]
+        return f"{self.pool.name} ({device.spec}, {', '.join(d.address for d in self.pool.devices)})"
+
+    def identity(self) -> Mapping[str, str]:
+        return {"measured on": "instructions" if self.estimated else f"devices of {self.spec.name}"}
+
+    @contextmanager
+    def runner(self, candidate: Candidate) -> Iterator[Runner]:
+        from ..runners import TvmRunner
+
+        form = self._form(candidate)
+        if form.exact or self.estimated:  # an emulated machine would take minutes: see docs/devices.md
+            yield TvmRunner(candidate.artifact, name=candidate.name)
+        else:
+            yield _DeviceRunner(candidate, lambda feeds: self._run(form, feeds))
+
+    def save(self, candidate: Candidate, folder: Path) -> None:
+        self._form(candidate).network.save(folder / "model.so")
+        write_runner(candidate.artifact.input_info[0], folder)
+
+    def close(self) -> None:
+        self.pool.close()
+        self._place.cleanup()
+
+    def _form(self, candidate: Candidate) -> _Form:
+        """The candidate for the device; float32 and the last few are kept."""
+        key = hash_bytes(candidate.proto.SerializeToString(deterministic=True))[:24]
+        if key not in self._forms:
+            while len(self._forms) >= 12:
+                second = list(self._forms)[1]
+                self._forms.pop(second).path.unlink(missing_ok=True)
+            lowered = lower(candidate.proto, self.spec)
+            network = cross_build(lowered, self.spec, threads=self.threads, cache=self.cache)
+            path = Path(self._place.name) / f"{key}.so"
+            network.save(path)
+            self._forms[key] = _Form(key, network, path, is_exact(lowered))
+        return self._forms[key]
+
+    def _net(self, member: Member, form: _Form) -> RemoteNet:
+        return member.net(form.key, form.path, dict(form.network.meta))
+
+    def _run(self, form: _Form, feeds: Feeds) -> list[NDArray[Any]]:
+        return self.pool.do(lambda member: self._net(member, form).run(feeds)).result
+
+    def _check(self, member: Member, candidate: Candidate, form: _Form, samples: Sequence[Feeds]) -> int:
+        """Holds the device's outputs against this machine's; returns how many samples that were."""
+        if not form.exact and candidate.quantized:  # a code may flip where floats round differently
+            return 0
+        net = self._net(member, form)
+        for index, feeds in enumerate(samples):
+            for there, here in zip(net.run(feeds), candidate.artifact.run(feeds), strict=True):
+                _hold(there, here, form.exact, f"sample {index} of {candidate.name} on {member.device.name}")
+        return len(samples)
+
+
+class RpcBench(_Remote):
+    """Boards of one kind; a candidate and float32 are timed in turns on the same board, by the board itself."""
+
+    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
+        forms = [self._form(candidate) for candidate in candidates]
+
+        def work(member: Member) -> tuple[list[list[float]], list[int], int]:
+            checked = [self._check(member, c, f, samples) for c, f in zip(candidates, forms, strict=True)]
+            nets = [self._net(member, form) for form in forms]
+            return *self._in_turns(nets, samples[0], effort), checked[-1]
+
+        done = self.pool.do(work)
+        times, calls, checked = done.result
+        latency = {
+            candidate.name: latency_of(candidate.name, self.threads, times[i], times[0], calls[i], seed=self.seed)
+            for i, candidate in enumerate(candidates)
+        }
+        return Timing(latency, done.device, done.trouble or None, checked)
+
+    def kernel_costs(self, candidate: Candidate) -> Mapping[str, float]:
+        form = self._form(candidate)
+
+        def work(member: Member) -> Mapping[str, float]:
+            def times(uses: Sequence[KernelUse]) -> list[float]:
+                library = form.path.with_suffix(".kernels.so")
+                form.network.built.export_kernels(library)
+                return member.session.kernel_times_s(library, [(use.symbol, use.tensors) for use in uses])
+
+            return form.layer_costs(f"device {self.pool.name}", times)
+
+        return self.pool.do(work).result
+
+    def _in_turns(self, nets: Sequence[RemoteNet], feeds: Feeds, effort: Effort) -> tuple[list[list[float]], list[int]]:
+        """Seconds of a call, round by round, of each network; and calls in a round."""
+        calls = []
+        for net in nets:
+            net.give(feeds)
+            net.timed(1)  # lays out memory
+            calls.append(max(1, math.ceil(_ROUND_S / max(net.timed(1)[0], 1e-7))))
+        rng, times = np.random.default_rng(self.seed), [list[float]() for _ in nets]
+        for _ in range(round(_ROUNDS * effort.rounds)):
+            for i in rng.permutation(len(nets)):
+                times[i] += nets[i].timed(calls[i])
+        return times, calls
+
+
+class CountingBench(_Remote):
+    """No board: instructions are counted in the emulator, which also runs the samples that are checked."""
+
+    estimated = True
+
+    def __init__(self, devices: Sequence[Device], *, threads: int, cache: KernelCache, seed: int = 0) -> None:
+        super().__init__(devices, threads=threads, cache=cache, seed=seed)
+        self._counter = Counter(self.spec.name)
+        self._counts: dict[str, int] = {}
+
+    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
+        forms = [self._form(candidate) for candidate in candidates]
+        new = [(c, f) for c, f in zip(candidates, forms, strict=True) if f.key not in self._counts]
+        done: Done[list[int]] | None = None
+        if new:
+            done = self.pool.do(lambda member: [self._check(member, c, f, samples) for c, f in new])
+            self._counts.update({form.key: self._counter.count(form.path).total for _, form in new})
+        counts = [self._counts[form.key] for form in forms]
+        estimates = {
+            candidate.name: InstructionEstimate(candidate.name, self.threads, count, count / counts[0])
+            for candidate, count in zip(candidates, counts, strict=True)
+        }
+        checked = len(samples) if forms[-1].exact else 0
+        return Timing(estimates, self.pool.name, done.trouble or None if done else None, checked)
+
+    def kernel_costs(self, candidate: Candidate) -> Mapping[str, float]:
+        form = self._form(candidate)
+
+        def count(uses: Sequence[KernelUse]) -> list[float]:
+            found = self._counter.count_kernels(form.path, [(use.symbol, use.tensors) for use in uses])
+            return [kernel.total * INSTRUCTION_S for kernel in found]
+
+        return form.layer_costs(f"instructions of {self.spec.name}", count)
+
+    def close(self) -> None:
+        self._counter.close()
+        super().close()
+
+
+class _DeviceRunner:
+    """A network on a device as a runner: when the device fails, another goes on with the next sample."""
+
+    def __init__(self, candidate: Candidate, run: Callable[[Feeds], list[NDArray[Any]]]) -> None:
+        self.name, self.threads = candidate.name, int(candidate.artifact.threads)
+        self.inputs: tuple[TensorInfo, ...] = tuple(candidate.artifact.input_info)
+        self._run = run
+
+    def run(self, feeds: Feeds) -> list[NDArray[Any]]:
+        return self._run(feeds)
+
+    def close(self) -> None:
+        pass
+
+
+def _hold(there: NDArray[Any], here: NDArray[Any], exact: bool, where: str) -> None:
+    """Raises MeasureError where a device's output is not this machine's: to the bit, or closely for floats."""
+    if exact and not np.array_equal(there, here):
+        raise MeasureError(
+            f"{int((there != here).sum())} of {here.size} outputs are not this machine's, though there is one right "
+            "answer",
+            where=where,
+            hint="please report this with the strategy; `hago device check` tells what the device is",
+        )
+    largest = float(np.abs(here).max(initial=0.0))
+    if not exact and not np.allclose(there, here, rtol=0, atol=_CLOSE * max(largest, 1e-6)):
+        off = float(np.abs(there.astype(np.float64) - here).max() / max(largest, 1e-30))
+        raise MeasureError(
+            f"float32's outputs differ from this machine's by {100 * off:.2g} % of the largest", where=where
+        )

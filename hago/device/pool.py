@@ -1,0 +1,144 @@
+"""Several devices of one kind, of which any may die, hang or be taken away while something is measured.
+
+Work goes to the devices in turn. What fails on one is tried on the next; a device that cannot be reached rests for a
+while, and is then asked again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from ..errors import DeviceError, NoDeviceError
+from .config import Device
+from .remote import RemoteNet, Session, connect
+
+Result = TypeVar("Result")
+
+_REST_S, _PAUSE_S = 60.0, 3.0
+_NETS_KEPT = 8  # networks that stay loaded on a device
+
+
+class Member:
+    """One device of a pool, with its session and what is loaded in it."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.rests_until = 0.0
+        self._session: Session | None = None
+        self._opened = ExitStack()
+        self._nets: dict[str, RemoteNet] = {}
+
+    @property
+    def session(self) -> Session:
+        """The session, opened where there is none. Raises DeviceError."""
+        if self._session is None:
+            self._session = self._opened.enter_context(connect(self.device))
+        return self._session
+
+    def net(self, key: str, path: Path, meta: dict[str, Any]) -> RemoteNet:
+        """The saved network, loaded on the device; the last few stay there."""
+        if key not in self._nets:
+            while len(self._nets) >= _NETS_KEPT:
+                second = list(self._nets)[1]  # the first is float32, which everything is measured against
+                self.session.unload(self._nets.pop(second))
+            self._nets[key] = self.session.load(path, meta)
+        return self._nets[key]
+
+    def close(self) -> None:
+        """Gives the session up, whatever state it is in."""
+        self._nets.clear()
+        self._session = None
+        opened, self._opened = self._opened, ExitStack()
+        opened.close()
+
+
+@dataclass(frozen=True)
+class Done(Generic[Result]):
+    """What came of some work, on which device, and what went wrong on others before (empty: nothing)."""
+
+    result: Result
+    device: str
+    trouble: str
+
+
+@dataclass
+class Pool:
+    """Devices of one spec; work is done by whichever can."""
+
+    devices: Sequence[Device]
+    patience_s: float = 30.0
+    _members: list[Member] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._members = [Member(device) for device in self.devices]
+
+    @property
+    def name(self) -> str:
+        return "+".join(device.name for device in self.devices)
+
+    def do(self, work: Callable[[Member], Result]) -> Done[Result]:
+        """``work``, done by the device whose turn it is, or by the next that can.
+
+        Raises DeviceError where it fails on every device that can be reached (on the only one: twice), and
+        NoDeviceError where none can be for ``patience_s`` seconds.
+        """
+        end = time.monotonic() + self.patience_s
+        while True:
+            try:
+                return self._try(work)
+            except NoDeviceError:  # a board may be starting again
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(min(_PAUSE_S, self.patience_s))
+
+    def _try(self, work: Callable[[Member], Result]) -> Done[Result]:
+        """`do`, without waiting for devices to come back."""
+        trouble: list[str] = []
+        failed = ""
+        for member in self._in_turn():
+            try:
+                member.session  # noqa: B018 - connects
+            except DeviceError as error:
+                trouble.append(f"{member.device.name}: {error.what}")
+                self._rest(member, _REST_S)
+                continue
+            try:
+                return Done(work(member), member.device.name, "; ".join(trouble))
+            except DeviceError as error:
+                trouble.append(f"{member.device.name}: {error.what}")
+                failed = error.where or member.device.name
+            # Only now is nothing of the failed call left, which would keep the connection open.
+            self._rest(member, 0.0)
+        if failed:
+            raise DeviceError("; ".join(trouble), where=failed, hint="`hago device check` tells what is there")
+        raise NoDeviceError(
+            f"no device answers: {'; '.join(trouble)}",
+            where=self.name,
+            hint="`hago device check` tells more; start it again, then go on with --resume",
+        )
+
+    def close(self) -> None:
+        """Ends all sessions."""
+        for member in self._members:
+            member.close()
+
+    def _in_turn(self) -> list[Member]:
+        """Whom to ask, in this order: the rested in turn, then the resting. A single device is asked twice."""
+        first = self._members.pop(0)
+        self._members.append(first)
+        turn = [first, *self._members[:-1]]
+        now = time.monotonic()
+        rested = [member for member in turn if member.rests_until <= now]
+        resting = [member for member in turn if member.rests_until > now]
+        asked = rested if len(rested) > 1 else rested * 2
+        return [*asked, *(resting if len(rested) < 2 else [])]
+
+    def _rest(self, member: Member, seconds: float) -> None:
+        """Its session is no longer to be trusted."""
+        member.close()
+        member.rests_until = time.monotonic() + seconds

@@ -1,0 +1,158 @@
+"""One strategy for several devices: every candidate is measured on each, and judged by the worst or the mean ratio."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from .errors import SearchError
+from .evaluator import TvmEvaluator
+from .measure.environment import Environment
+from .record import Record
+from .spec import HardwareSpec
+from .spec.joint import JointSpec, join
+from .strategy import Strategy
+
+RULES = ("worst", "mean")
+
+
+class JointEvaluator:
+    """Measures strategies on several devices, each with its own evaluator, which all share model and samples.
+
+    ``rule`` is "worst" (the largest ratio to float32) or "mean" (the geometric mean of the ratios). Accuracy is the
+    worst of all devices, in either case.
+    """
+
+    def __init__(self, evaluators: Mapping[str, TvmEvaluator], rule: str = "worst") -> None:
+        if rule not in RULES:
+            raise SearchError(f"a joint search judges by {' or '.join(RULES)}, not {rule!r}")
+        self.evaluators, self.rule = dict(evaluators), rule
+        self.spec: JointSpec = join([evaluator.spec for evaluator in self.evaluators.values()])
+        self._first = next(iter(self.evaluators.values()))
+        self.model, self.metric, self.parts = self._first.model, self._first.metric, self._first.parts
+        self.seed = self._first.seed
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self._first.higher_is_better
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the latency of any device is estimated."""
+        return any(evaluator.estimated for evaluator in self.evaluators.values())
+
+    @property
+    def where(self) -> str:
+        named = [f"{name} ({evaluator.spec.name})" for name, evaluator in self.evaluators.items()]
+        return f"{' and '.join(named)}, by the {self.rule} of their ratios"
+
+    @property
+    def environment(self) -> Environment:
+        return self._first.environment
+
+    def identity(self) -> Mapping[str, str]:
+        measured = [evaluator.identity().get("measured on", "here") for evaluator in self.evaluators.values()]
+        own = {"hw": self.spec.name, "joint": self.rule, "measured on": "; ".join(measured)}
+        return {**self._first.identity(), **own}
+
+    def float_record(self) -> Record:
+        return self._together(lambda evaluator: evaluator.float_record(), None)
+
+    def evaluate(
+        self, strategy: Strategy, *, stop_below: float | None = None, time_left_s: float | None = None
+    ) -> Record:
+        left = None if time_left_s is None else time_left_s / len(self.evaluators)
+        return self._together(
+            lambda evaluator: evaluator.evaluate(
+                for_spec(strategy, evaluator.spec), stop_below=stop_below, time_left_s=left
+            ),
+            strategy,
+        )
+
+    def remeasure(self, records: Sequence[Record]) -> list[Record]:
+        again: list[dict[str, Record]] = [{} for _ in records]
+        for name, evaluator in self.evaluators.items():
+            own = [replace(r, strategy=for_spec(r.strategy, evaluator.spec)) for r in records if r.strategy]
+            for kept, found in zip(again, evaluator.remeasure(own), strict=True):
+                kept[name] = found
+        return [self._judged(record, found) for record, found in zip(records, again, strict=True)]
+
+    def test(self, strategy: Strategy) -> Record:
+        return self._together(
+            lambda evaluator: evaluator.test(for_spec(strategy, evaluator.spec)), strategy if strategy.choices else None
+        )
+
+    def sensitivity(self, strategy: Strategy, samples: int) -> float:
+        return max(e.sensitivity(for_spec(strategy, e.spec), samples) for e in self.evaluators.values())
+
+    def kernel_times(self, strategy: Strategy) -> Mapping[str, float]:
+        """The mean over devices of each layer's part of float32's time there, times that of the first device."""
+        sums: dict[str, float] = {}
+        for name, evaluator in self.evaluators.items():
+            for layer, seconds in evaluator.kernel_times(for_spec(strategy, evaluator.spec)).items():
+                share = seconds / self._float_s[name] / len(self.evaluators)
+                sums[layer] = sums.get(layer, 0.0) + share * next(iter(self._float_s.values()))
+        return sums
+
+    def deliver(self, strategy: Strategy, folder: Path) -> None:
+        """Writes the answer for every device, into a folder of its name."""
+        for name, evaluator in self.evaluators.items():
+            evaluator.deliver(for_spec(strategy, evaluator.spec), folder / name)
+
+    def close(self) -> None:
+        for evaluator in self.evaluators.values():
+            evaluator.close()
+
+    @cached_property
+    def _float_s(self) -> dict[str, float]:
+        """Sum of float32's kernel times on each device."""
+        plain = {name: Strategy(self.model.hash, e.spec.name) for name, e in self.evaluators.items()}
+        return {name: sum(e.kernel_times(plain[name]).values()) for name, e in self.evaluators.items()}
+
+    def _together(self, measure: Callable[[TvmEvaluator], Record], strategy: Strategy | None) -> Record:
+        """One record of all devices'; the first that failed or was stopped, with its reason."""
+        found: dict[str, Record] = {}
+        for name, evaluator in self.evaluators.items():
+            record = found[name] = measure(evaluator)
+            if record.state != "ok":
+                reason = f"{name}: {record.reason}"
+                return replace(record, strategy=strategy, reason=reason, device=name)
+        sign = 1.0 if self.higher_is_better else -1.0
+        worst = min(found.values(), key=lambda r: sign * (r.accuracy_change or 0.0))
+        spent = sum(record.trial_s or 0.0 for record in found.values())
+        return self._judged(replace(worst, strategy=strategy, trial_s=spent), found)
+
+    def _judged(self, record: Record, found: Mapping[str, Record]) -> Record:
+        """``record`` with the latency that the rule makes of all devices'."""
+        ratios = {name: 1.0 if r.latency_ratio is None else r.latency_ratio for name, r in found.items()}
+        name = max(ratios, key=lambda key: ratios[key])
+        worst = found[name]
+        told = replace(
+            record,
+            latency_s=worst.latency_s,
+            latency_interval=worst.latency_interval,
+            latency_ratio=worst.latency_ratio,
+            latency_ratio_interval=worst.latency_ratio_interval,
+            estimated=self.estimated,
+            instructions=worst.instructions,
+            device=name,
+            ratios=ratios,
+        )
+        if self.rule == "worst":
+            return told
+        ends = [r.latency_ratio_interval or (ratios[key], ratios[key]) for key, r in found.items()]
+        low, high = (_mean([end[side] for end in ends]) for side in (0, 1))
+        return replace(told, latency_ratio=_mean(list(ratios.values())), latency_ratio_interval=(low, high))
+
+
+def for_spec(strategy: Strategy, spec: HardwareSpec) -> Strategy:
+    """The same choices, for another piece of hardware."""
+    return Strategy(strategy.model_hash, spec.name, strategy.choices)
+
+
+def _mean(ratios: Sequence[float]) -> float:
+    """Geometric, as ratios ask for."""
+    return math.exp(sum(math.log(max(ratio, 1e-12)) for ratio in ratios) / len(ratios))

@@ -1,0 +1,181 @@
+"""Where candidates are timed: a bench. This machine is one; devices and the emulator are others (device/bench.py).
+
+A search asks for ratios to float32 and for the costs of kernels, and need not know which machine gives them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import onnx
+from numpy.typing import NDArray
+
+from .instructions import InstructionEstimate
+from .latency import Latency, measure_latency
+
+if TYPE_CHECKING:
+    from ..runners import Runner
+    from ..runtime.artifact import Artifact
+    from ..spec import HardwareSpec
+
+Feeds = Mapping[str, NDArray[Any]]
+
+_ROUNDS, _BUDGET_S = 25, 0.4
+_TRIES, _SCATTER = 3, 0.1  # measurements at most; interval of a median, as a part of it, that is quiet
+_CALLS_WORTH = 40  # a latency measurement may take this many float calls, where they are long
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network to be timed: its graph (the float model, or a QDQ form of it) and how it runs on this machine."""
+
+    name: str
+    proto: onnx.ModelProto
+    artifact: Artifact
+    quantized: bool = True
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a bench found of each candidate, by name, and where; ``trouble`` tells of devices that failed before.
+
+    ``checked`` counts the samples whose outputs were held against this machine's.
+    """
+
+    latency: Mapping[str, Latency | InstructionEstimate]
+    device: str | None = None
+    trouble: str | None = None
+    checked: int | None = None
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: ``rounds`` and ``time``, both as multiples of what a trial gets; ``limit_s`` at most."""
+
+    rounds: float = 1.0
+    time: float = 1.0
+    limit_s: float | None = None
+    settled: bool = True  # measured again where it scatters
+
+
+class Bench(Protocol):
+    """The machine whose latency counts: this one, or another that is reached from here.
+
+    ``spec`` is that of the machine; ``host`` is what networks are compiled for that run here, for calibration and for
+    accuracy. ``estimated``: there is no board, and costs are instructions.
+    """
+
+    @property
+    def spec(self) -> HardwareSpec: ...
+
+    @property
+    def host(self) -> HardwareSpec: ...
+
+    @property
+    def estimated(self) -> bool: ...
+
+    @property
+    def where(self) -> str:
+        """What machine it is, for people; empty for this one."""
+        ...
+
+    def identity(self) -> Mapping[str, str]:
+        """What must be the same for a search to be resumed, besides the spec."""
+        ...
+
+    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
+        """Times the candidates in turns, on the first of ``samples``; ratios are to the first candidate.
+
+        Another machine's outputs on ``samples`` are held against this machine's. Raises MeasureError where they are
+        not what they must be, DeviceError where no device does it, NoDeviceError where none can be reached.
+        """
+        ...
+
+    def runner(self, candidate: Candidate) -> AbstractContextManager[Runner]:
+        """What tells the candidate's outputs: this machine where they are the same integers, else the device."""
+        ...
+
+    def kernel_costs(self, candidate: Candidate) -> Mapping[str, float]:
+        """Layer -> seconds of its kernels (or instructions times `INSTRUCTION_S`); those of no layer under ``""``."""
+        ...
+
+    def save(self, candidate: Candidate, folder: Path) -> None:
+        """Writes ``model.so``, as this machine runs it, and what else it takes there."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of all devices."""
+        ...
+
+
+@dataclass
+class LocalBench:
+    """This machine."""
+
+    spec: HardwareSpec
+    seed: int = 0
+    estimated: bool = False
+    where: str = ""
+    _budget_s: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def host(self) -> HardwareSpec:
+        return self.spec
+
+    def identity(self) -> Mapping[str, str]:
+        return {}
+
+    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
+        runners, rounds = [self._open(candidate) for candidate in candidates], round(_ROUNDS * effort.rounds)
+        if not effort.settled:
+            return Timing(measure_latency(runners, samples[0], rounds=rounds, seed=self.seed))
+        budget = effort.time * self._trial_budget_s(candidates[0], samples[0])
+        if effort.limit_s is not None:
+            budget = max(0.05, min(budget, effort.limit_s))
+        return Timing(self._quietest(runners, samples[0], rounds, budget))
+
+    def runner(self, candidate: Candidate) -> AbstractContextManager[Runner]:
+        return nullcontext(self._open(candidate))
+
+    def kernel_costs(self, candidate: Candidate) -> Mapping[str, float]:
+        return candidate.artifact.layer_times()
+
+    def save(self, candidate: Candidate, folder: Path) -> None:
+        candidate.artifact.save(folder / "model.so")
+
+    def close(self) -> None:
+        pass
+
+    def _open(self, candidate: Candidate) -> Runner:
+        from ..runners import TvmRunner
+
+        return TvmRunner(candidate.artifact, name=candidate.name)
+
+    def _trial_budget_s(self, floats: Candidate, feeds: Feeds) -> float:
+        """Time for one measurement: fixed for small models, a number of calls for large ones."""
+        kept = self._budget_s
+        if id(floats.artifact) not in kept:
+            started = time.perf_counter()
+            for _ in range(3):
+                floats.artifact.run(feeds)
+            once = (time.perf_counter() - started) / 3
+            kept[id(floats.artifact)] = max(_BUDGET_S, _CALLS_WORTH * once)
+        return kept[id(floats.artifact)]
+
+    def _quietest(self, runners: Sequence[Runner], feeds: Feeds, rounds: int, budget_s: float) -> dict[str, Latency]:
+        """Times the runners in turns; again, up to three times, where other load made the times scatter.
+
+        Of several measurements the one with the least times is taken: other load only ever adds.
+        """
+        tries: list[dict[str, Latency]] = []
+        while len(tries) < _TRIES:
+            found = measure_latency(runners, feeds, rounds=rounds, budget_s=budget_s, seed=self.seed + len(tries))
+            tries.append(found)
+            if all(l.high_s - l.low_s <= _SCATTER * l.median_s for l in found.values()):
+                break
+        return min(tries, key=lambda found: sum(latency.median_s for latency in found.values()))
