@@ -22,7 +22,8 @@ import onnx
 from .calibrate import Calibration
 from .compiler.cache import KernelCache
 from .data import make_samples
-from .errors import DeviceError, ModelError, StorageError
+from .errors import DeviceError, ModelError
+from .files import make_folder
 from .measure.metrics import Metric, get_metric
 from .model import Model, load_model
 from .record import Record
@@ -144,7 +145,7 @@ def tune(
         metric=get_metric(metric),
         seed=seed,
         threads=None if threads is None else check_threads(threads),
-        folder=_folder(out),
+        folder=None if out is None else make_folder(out),
         cache=_cache(cache),
         progress=progress,
         places=places,
@@ -228,16 +229,3 @@ def _source(model: ModelLike) -> Any:
 
 def _cache(cache: CacheLike) -> KernelCache:
     return cache if isinstance(cache, KernelCache) else KernelCache(cache)
-
-
-def _folder(out: str | os.PathLike[str] | None) -> Path | None:
-    if out is None:
-        return None
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"the folder cannot be made: {error.strerror}", where=str(folder), hint="choose another with --out"
-        ) from error
-    return folder

@@ -25,7 +25,7 @@ from .compiler.build import build
 from .compiler.cache import KernelCache
 from .data import DataParts, Samples
 from .errors import DataError, HagoError, NoDeviceError, StorageError
-from .files import write_atomic
+from .files import make_folder, write_atomic
 from .lower import LoweredGraph, lower
 from .measure.accuracy import Accuracy, hopeless, measure_accuracy, run_batch, summarize
 from .measure.bench import Bench, Candidate, Effort, LocalBench
@@ -192,6 +192,7 @@ class TvmEvaluator:
     def deliver(self, strategy: Strategy, folder: Path) -> None:
         """Writes ``strategy.yaml``, ``model.qdq.onnx`` and ``model.so`` (a board also gets ``run.py``)."""
         candidate = self.candidate(strategy)
+        make_folder(folder)
         strategy.save(folder / "strategy.yaml")
         write_atomic(folder / "model.qdq.onnx", candidate.proto.SerializeToString())
         self.bench.save(candidate, folder)

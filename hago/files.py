@@ -12,6 +12,17 @@ from pathlib import Path
 from .errors import StorageError
 
 
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder, made where it is not there. Raises StorageError."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the folder cannot be made: {error.strerror}", where=str(path), hint="choose another with --out"
+        ) from error
+    return Path(path)
+
+
 def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Writes ``data`` to ``path`` so that a reader, or a crash, never sees half of it.
 

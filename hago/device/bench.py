@@ -32,7 +32,7 @@ from ..tensor import TensorInfo
 from .config import Device
 from .counting import Counter
 from .package import write_runner
-from .pool import Done, Member, Pool
+from .pool import Member, Pool
 from .remote import RemoteNet
 
 if TYPE_CHECKING:
@@ -119,10 +119,13 @@ class _Remote:
         """Holds the device's outputs against this machine's; returns how many samples that were."""
         if not form.exact and candidate.quantized:  # a code may flip where floats round differently
             return 0
+        if form.key in member.checked:
+            return len(samples)
         net = self._net(member, form)
         for index, feeds in enumerate(samples):
             for there, here in zip(net.run(feeds), candidate.artifact.run(feeds), strict=True):
                 _hold(there, here, form.exact, f"sample {index} of {candidate.name} on {member.device.name}")
+        member.checked.add(form.key)
         return len(samples)
 
 
@@ -143,7 +146,7 @@ class RpcBench(_Remote):
             candidate.name: latency_of(candidate.name, self.threads, times[i], times[0], calls[i], seed=self.seed)
             for i, candidate in enumerate(candidates)
         }
-        return Timing(latency, done.device, done.trouble or None, checked)
+        return Timing(latency, done.device, self.pool.new_trouble(), checked)
 
     def kernel_costs(self, candidate: Candidate) -> Mapping[str, float]:
         form = self._form(candidate)
@@ -185,9 +188,8 @@ class CountingBench(_Remote):
     def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
         forms = [self._form(candidate) for candidate in candidates]
         new = [(c, f) for c, f in zip(candidates, forms, strict=True) if f.key not in self._counts]
-        done: Done[list[int]] | None = None
         if new:
-            done = self.pool.do(lambda member: [self._check(member, c, f, samples) for c, f in new])
+            self.pool.do(lambda member: [self._check(member, c, f, samples) for c, f in new])
             self._counts.update({form.key: self._counter.count(form.path).total for _, form in new})
         counts = [self._counts[form.key] for form in forms]
         estimates = {
@@ -195,7 +197,7 @@ class CountingBench(_Remote):
             for candidate, count in zip(candidates, counts, strict=True)
         }
         checked = len(samples) if forms[-1].exact else 0
-        return Timing(estimates, self.pool.name, done.trouble or None if done else None, checked)
+        return Timing(estimates, self.pool.name, self.pool.new_trouble(), checked)
 
     def kernel_costs(self, candidate: Candidate) -> Mapping[str, float]:
         form = self._form(candidate)

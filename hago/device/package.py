@@ -12,8 +12,7 @@ from ..compiler.build import build, cross_build
 from ..compiler.built import triple_of
 from ..compiler.cache import KernelCache
 from ..compiler.linker import is_foreign
-from ..errors import StorageError
-from ..files import write_atomic
+from ..files import make_folder, write_atomic
 from ..lower import lower
 from ..model import Model
 from ..spec import HardwareSpec
@@ -78,10 +77,7 @@ def make_package(
 ) -> Package:
     """Compiles ``proto`` (the model, or its QDQ form) and writes model.so, run.py and, if quantized, the QDQ file."""
     net = compile_for(proto, spec, threads=threads, cache=cache)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"the folder cannot be made: {error.strerror}", where=str(folder)) from error
+    make_folder(folder)
     library = folder / "model.so"
     net.save(library)
     write_runner(model.inputs[0], folder)

@@ -19,7 +19,7 @@ from .remote import RemoteNet, Session, connect
 
 Result = TypeVar("Result")
 
-_REST_S, _PAUSE_S = 60.0, 3.0
+_REST_S, _PAUSE_S, _PATIENCE_S = 60.0, 3.0, 30.0
 _NETS_KEPT = 8  # networks that stay loaded on a device
 
 
@@ -29,6 +29,7 @@ class Member:
     def __init__(self, device: Device) -> None:
         self.device = device
         self.rests_until = 0.0
+        self.checked: set[str] = set()  # what was held against this machine's outputs in this session
         self._session: Session | None = None
         self._opened = ExitStack()
         self._nets: dict[str, RemoteNet] = {}
@@ -52,6 +53,7 @@ class Member:
     def close(self) -> None:
         """Gives the session up, whatever state it is in."""
         self._nets.clear()
+        self.checked.clear()
         self._session = None
         opened, self._opened = self._opened, ExitStack()
         opened.close()
@@ -59,11 +61,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Done(Generic[Result]):
-    """What came of some work, on which device, and what went wrong on others before (empty: nothing)."""
+    """What came of some work, and on which device."""
 
     result: Result
     device: str
-    trouble: str
 
 
 @dataclass
@@ -71,8 +72,9 @@ class Pool:
     """Devices of one spec; work is done by whichever can."""
 
     devices: Sequence[Device]
-    patience_s: float = 30.0
+    patience_s: float = field(default_factory=lambda: _PATIENCE_S)
     _members: list[Member] = field(default_factory=list)
+    _untold: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._members = [Member(device) for device in self.devices]
@@ -84,8 +86,8 @@ class Pool:
     def do(self, work: Callable[[Member], Result]) -> Done[Result]:
         """``work``, done by the device whose turn it is, or by the next that can.
 
-        Raises DeviceError where it fails on every device that can be reached (on the only one: twice), and
-        NoDeviceError where none can be for ``patience_s`` seconds.
+        Raises DeviceError where it fails on every device (on the only one: twice) and one can be reached even so,
+        and NoDeviceError where none can be for ``patience_s`` seconds.
         """
         end = time.monotonic() + self.patience_s
         while True:
@@ -104,17 +106,17 @@ class Pool:
             try:
                 member.session  # noqa: B018 - connects
             except DeviceError as error:
-                trouble.append(f"{member.device.name}: {error.what}")
+                trouble.append(self._note(member, error))
                 self._rest(member, _REST_S)
                 continue
             try:
-                return Done(work(member), member.device.name, "; ".join(trouble))
+                return Done(work(member), member.device.name)
             except DeviceError as error:
-                trouble.append(f"{member.device.name}: {error.what}")
+                trouble.append(self._note(member, error))
                 failed = error.where or member.device.name
             # Only now is nothing of the failed call left, which would keep the connection open.
             self._rest(member, 0.0)
-        if failed:
+        if failed and any(self._answers(member) for member in self._members):
             raise DeviceError("; ".join(trouble), where=failed, hint="`hago device check` tells what is there")
         raise NoDeviceError(
             f"no device answers: {'; '.join(trouble)}",
@@ -137,6 +139,23 @@ class Pool:
         resting = [member for member in turn if member.rests_until > now]
         asked = rested if len(rested) > 1 else rested * 2
         return [*asked, *(resting if len(rested) < 2 else [])]
+
+    def new_trouble(self) -> str | None:
+        """What went wrong on devices since this was last asked; None where nothing did."""
+        found, self._untold = self._untold, []
+        return "; ".join(dict.fromkeys(found)) or None
+
+    def _note(self, member: Member, error: DeviceError) -> str:
+        self._untold.append(f"{member.device.name}: {error.what}")
+        return self._untold[-1]
+
+    def _answers(self, member: Member) -> bool:
+        """Whether it can be reached: then it was the work that failed."""
+        try:
+            member.session  # noqa: B018 - connects
+        except DeviceError:
+            return False
+        return True
 
     def _rest(self, member: Member, seconds: float) -> None:
         """Its session is no longer to be trusted."""

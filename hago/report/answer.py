@@ -89,8 +89,8 @@ class _Words(Phrases):
             return Answer(sentence, "Nothing to quantize", MIXED, tuple(self.search_notes()))
         what = f"{next(iter(tried))} does not" if len(tried) == 1 else "Quantization does not"
         sentence = (
-            f"{what} pay here: on {self.where()} no strategy tried that keeps {self.bound_words()} is faster "
-            f"than float32, so {stays}."
+            f"{what} pay here: on {self.where()} no strategy tried that keeps {self.bound_words()} "
+            f"{'takes fewer instructions' if report.estimated else 'is faster'} than float32, so {stays}."
         )
         notes = []
         fastest = min(
@@ -100,9 +100,8 @@ class _Words(Phrases):
         )
         if fastest is not None:
             times = ratio_interval(fastest.latency_ratio, fastest.latency_ratio_interval)
-            notes.append(
-                f"The fastest strategy within the bound ({fastest.label}) takes {times} times as long as float32."
-            )
+            takes = f"{times} times {'the instructions of' if report.estimated else 'as long as'} float32"
+            notes.append(f"The fastest strategy within the bound ({fastest.label}) takes {takes}.")
         notes += [*self.in_the_way(), *self.search_notes()]
         return Answer(sentence, "float32 stays", MIXED, tuple(notes))
 
