@@ -33,6 +33,8 @@ from .spec import HardwareSpec, resolve_hw
 from .strategy import Strategy
 
 if TYPE_CHECKING:
+    from .device.places import Place
+    from .results import Session
     from .search import Progress, SearchResult
 
 __all__ = ["Result", "compile", "load", "quantize", "tune"]
@@ -129,14 +131,64 @@ def tune(
     is a record with its reason.
     """
     from .device.places import find_place
-    from .results import Session
 
     names = [devices] if isinstance(devices, str) else list(devices or ())
-    places = [find_place(name, devices_file) for name in names]
+    session = open_session(
+        model,
+        hw=hw,
+        data=data,
+        calibration=calibration,
+        metric=metric,
+        seed=seed,
+        threads=threads,
+        out=out,
+        test=test,
+        batch=batch,
+        cache=cache,
+        progress=progress,
+        places=[find_place(name, devices_file) for name in names],
+        joint=joint,
+    )
+    try:
+        found = session.find(
+            max_drop=max_drop,
+            margin=margin,
+            trials=trials,
+            budget=budget,
+            sampler=sampler,
+            objectives=objectives,
+            patience=patience,
+            storage=storage,
+            resume=resume,
+        )
+        return session.write(found)
+    finally:
+        session.close()
+
+
+def open_session(
+    model: ModelLike,
+    *,
+    hw: str | os.PathLike[str] | HardwareSpec = "auto",
+    data: Any,
+    calibration: Any = None,
+    metric: str | Metric | Callable[..., Any] = "top1",
+    seed: int = 0,
+    threads: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    test: Any = None,
+    batch: int = 1,
+    cache: CacheLike = None,
+    progress: str | Progress = "silent",
+    places: Sequence[Place] = (),
+    joint: str = "worst",
+) -> Session:
+    """A tuning job before its search; the arguments are those of `tune`, ``places`` its devices. To be closed."""
+    from .results import Session
+
     if places and hw != "auto":
         raise DeviceError("devices have specs of their own", where=f"hw {hw!r}", hint="leave out --hw (hw=)")
-
-    session = Session.open(
+    return Session.open(
         model=load_model(_source(model), batch),
         spec=resolve_hw(hw),
         data=data,
@@ -151,20 +203,6 @@ def tune(
         places=places,
         rule=joint,
     )
-    try:
-        return session.search(
-            max_drop=max_drop,
-            margin=margin,
-            trials=trials,
-            budget=budget,
-            sampler=sampler,
-            objectives=objectives,
-            patience=patience,
-            storage=storage,
-            resume=resume,
-        )
-    finally:
-        session.close()
 
 
 def compile(  # the name promised to users

@@ -159,6 +159,17 @@ class TvmEvaluator:
         timing = self.bench.measure([self._float_candidate, candidate], self._samples, Effort(rounds=4, time=8))
         return self._finished(record.measured_by(timing, candidate.name), candidate.artifact, started)
 
+    def test_together(self, protos: Mapping[str, onnx.ModelProto]) -> dict[str, Record]:
+        """Several QDQ forms of the model, whoever made them, on the test part; all timed in turns with float32."""
+        candidates, records = [self._float_candidate], {}
+        for name, proto in protos.items():
+            candidate = Candidate(name, proto, self.build(proto))
+            with self.bench.runner(candidate) as runner:
+                records[name] = self._record(-2, name, None).with_accuracy(self._accuracy(runner, "test", None), "test")
+            candidates.append(candidate)
+        timing = self.bench.measure(candidates, self._samples, Effort(rounds=4, time=4 * len(candidates)))
+        return {name: record.measured_by(timing, name) for name, record in records.items()}
+
     def sensitivity(self, strategy: Strategy, samples: int) -> float:
         """Noise power over signal power of the final outputs, on the first calibration samples."""
         count = min(samples, len(self.parts.calibration))

@@ -48,6 +48,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What a search found, and how it is told."""
+
+    result: SearchResult
+    strategy: Strategy
+    report: ReportData
+
+
+@dataclass(frozen=True)
 class Session:
     """Everything that one tuning job needs."""
 
@@ -100,8 +109,8 @@ class Session:
         joint = JointEvaluator({name: evaluator(bench) for name, bench in benches.items()}, rule)
         return cls(joint, SearchSpace.from_model(model, joint.spec), make_progress(progress), folder)
 
-    def search(self, *, budget: str | float | None, **options: Any) -> Result:
-        """Runs the search and writes the folder."""
+    def find(self, *, budget: str | float | None = None, **options: Any) -> Found:
+        """Runs the search; ``options`` are those of `run_search`."""
         found = run_search(
             self.space,
             self.evaluator,
@@ -112,11 +121,17 @@ class Session:
             **options,
         )
         strategy = found.best.strategy or Strategy(self.evaluator.model.hash, self.evaluator.spec.name)
-        report = self._report(found, strategy, str(options.get("sampler", "tpe")))
+        return Found(found, strategy, self._report(found, strategy, str(options.get("sampler", "tpe"))))
+
+    def write(self, found: Found) -> Result:
+        """Fills the folder, if there is one."""
         if self.folder is not None:
-            self._write(self.folder, strategy, report)
-        answer = tell(report)
-        return Result(found, strategy, self.folder, " ".join([answer.sentence, *answer.notes]))
+            environment = json.dumps(self.evaluator.environment.to_dict(), indent=2)
+            write_atomic(self.folder / "environment.json", environment + "\n")
+            self.evaluator.deliver(found.strategy, self.folder)
+            write_report(found.report, self.folder)
+        answer = tell(found.report)
+        return Result(found.result, found.strategy, self.folder, " ".join([answer.sentence, *answer.notes]))
 
     def _report(self, found: SearchResult, strategy: Strategy, sampler: str) -> ReportData:
         evaluator = self.evaluator
@@ -143,12 +158,6 @@ class Session:
             return self.evaluator.kernel_times(strategy)
         except DeviceError:
             return None
-
-    def _write(self, folder: Path, strategy: Strategy, report: ReportData) -> None:
-        environment = json.dumps(self.evaluator.environment.to_dict(), indent=2)
-        write_atomic(folder / "environment.json", environment + "\n")
-        self.evaluator.deliver(strategy, folder)
-        write_report(report, folder)
 
     def close(self) -> None:
         """Lets go of the devices."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import HagoError
-from . import build, cache, compare, device, hw, inspect, measure, stages, tune
+from . import build, cache, compare, device, hw, inspect, measure, report, stages, tune
 
 _DESCRIPTION = """
 Which layers of a network should run at which precision on this hardware, and what does it gain and lose?
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="store_true", help="print the versions of Hago and TVM")
     top.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
-    for module in (tune, inspect, compare, stages, build, device, measure, hw, cache):
+    for module in (tune, inspect, compare, stages, build, device, measure, report, hw, cache):
         module.register(commands)
     return top
 

@@ -15,17 +15,26 @@ The folder --out then holds the model (model.so, model.qdq.onnx), the strategy, 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``tune``."""
     parser = subparsers.add_parser("tune", help="search, measure, report: the main job", description=_DESCRIPTION)
+    add_search_arguments(parser)
     add = parser.add_argument
-    add("model", metavar="MODEL", help="an ONNX file")
-    add("--data", metavar="PATH", required=True, help="samples: an npz file (x, y) or a folder of images")
-    add("--calibration", metavar="PATH", help="samples to calibrate on, no labels needed (default: part of --data)")
-    add("--test", metavar="PATH", help="samples that only the final accuracy is told from (default: part of --data)")
     add("--hw", default="auto", help="hardware spec: a name, a YAML file, or auto (default: this machine)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--device", metavar="NAME",
         help="measure there: a name in the devices file; A+B: devices of one kind share the work")  # fmt: skip
     where.add_argument("--devices", metavar="A,B", help="one strategy that is good on all of these devices")
     add("--joint", default="worst", choices=("worst", "mean"), help="of the ratios on --devices (default: %(default)s)")
+    add("--storage", metavar="URL", help="where the study is kept (default: sqlite, study.db in --out)")
+    add("--resume", action="store_true", help="go on with the search in --out")
+    parser.set_defaults(run=_run)
+
+
+def add_search_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every search takes, wherever it runs; `search_options` reads it."""
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="an ONNX file")
+    add("--data", metavar="PATH", required=True, help="samples: an npz file (x, y) or a folder of images")
+    add("--calibration", metavar="PATH", help="samples to calibrate on, no labels needed (default: part of --data)")
+    add("--test", metavar="PATH", help="samples that only the final accuracy is told from (default: part of --data)")
     add("--devices-file", metavar="FILE", help="the devices file (default: devices.yaml in this folder)")
     add("--metric", default="top1", help="top1, top5, cosine, sqnr or mse (default: %(default)s)")
     add("--max-drop", type=float, default=0.01, metavar="D",
@@ -40,49 +49,38 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--seed", type=int, default=0, metavar="N", help="of the split and the search (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="threads (default: one, or all cores where that is faster)")
     add("--batch", type=int, default=1, metavar="N", help="samples per call (default: %(default)s)")
-    add("--storage", metavar="URL", help="where the study is kept (default: sqlite, study.db in --out)")
     add("--cache", metavar="DIR", help="folder of the kernel cache (default: the user's cache)")
     add("--out", metavar="DIR", default="hago-out", help="folder for the results (default: %(default)s)")
-    add("--resume", action="store_true", help="go on with the search in --out")
     add("--progress", default="auto", choices=("auto", "live", "plain", "silent"), help="default: %(default)s")
-    parser.set_defaults(run=_run)
+
+
+def search_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `hago.tune` that `add_search_arguments` declares."""
+    names = (
+        "data", "calibration", "test", "devices_file", "metric", "max_drop", "margin", "trials", "budget", "sampler",
+        "seed", "threads", "batch", "cache", "out", "progress",
+    )  # fmt: skip
+    options = {name: getattr(arguments, name) for name in names}
+    options["patience"] = arguments.patience or None
+    options["objectives"] = tuple(part.strip() for part in arguments.objectives.split(","))
+    return options
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from ..api import tune
     from ..results import console_summary
 
+    devices = arguments.device
+    if arguments.devices is not None:
+        devices = [name.strip() for name in arguments.devices.split(",")]
     result = tune(
         arguments.model,
         hw=arguments.hw,
-        data=arguments.data,
-        calibration=arguments.calibration,
-        test=arguments.test,
-        metric=arguments.metric,
-        max_drop=arguments.max_drop,
-        margin=arguments.margin,
-        trials=arguments.trials,
-        budget=arguments.budget,
-        patience=arguments.patience or None,
-        sampler=arguments.sampler,
-        objectives=tuple(part.strip() for part in arguments.objectives.split(",")),
-        seed=arguments.seed,
-        threads=arguments.threads,
-        batch=arguments.batch,
         storage=arguments.storage,
-        cache=arguments.cache,
-        out=arguments.out,
         resume=arguments.resume,
-        progress=arguments.progress,
-        devices=_devices(arguments),
-        devices_file=arguments.devices_file,
+        devices=devices,
         joint=arguments.joint,
+        **search_options(arguments),
     )
     print(console_summary(result))
     return 0
-
-
-def _devices(arguments: argparse.Namespace) -> str | list[str] | None:
-    if arguments.devices is None:
-        return arguments.device  # type: ignore[no-any-return]
-    return [name.strip() for name in arguments.devices.split(",")]

@@ -37,6 +37,10 @@ class Place:
         return "+".join(device.name for device in self.devices)
 
     @property
+    def address(self) -> str:
+        return ", ".join(device.address for device in self.devices)
+
+    @property
     def is_here(self) -> bool:
         return self.devices[0].is_local
 

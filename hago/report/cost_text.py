@@ -20,9 +20,34 @@ class CostText:
         return "instructions (estimated)" if self.estimated else "latency"
 
     @property
+    def short(self) -> str:
+        """The same, where there is little room."""
+        return "instructions (est.)" if self.estimated else "latency"
+
+    @property
+    def digits(self) -> int:
+        """How many digits of a rough number say something."""
+        return 3 if self.estimated else 2
+
+    @property
     def absolute(self) -> str:
         """What a number of it is: "the time"."""
         return "their number" if self.estimated else "the time"
+
+    @property
+    def of_layers(self) -> str:
+        """The heading of a column of layers' costs."""
+        return "Instructions" if self.estimated else "Time"
+
+    @property
+    def gain(self) -> str:
+        """The heading of a column of how many times less it is."""
+        return "Gain" if self.estimated else "Speed-up"
+
+    @property
+    def less(self) -> str:
+        """``faster``, or ``of fewer instructions``."""
+        return "of fewer instructions" if self.estimated else "faster"
 
     @property
     def tile(self) -> str:
@@ -40,7 +65,7 @@ class CostText:
         return "takes more instructions than float32" if self.estimated else "is slower than float32"
 
     def amount(self, seconds: float | None, digits: int = 3) -> str:
-        """``0.194 ms``, or ``2.07 M instr.``"""
+        """``0.194 ms``, or ``2.07 M instr``"""
         if seconds is None or not self.estimated:
             return duration(seconds, digits)
         return _instructions(seconds, digits)
@@ -66,5 +91,5 @@ def _instructions(seconds: float, digits: int) -> str:
     number = seconds / INSTRUCTION_S
     for unit, scale in ((" G", 1e9), (" M", 1e6), (" k", 1e3)):
         if abs(number) >= scale:
-            return f"{significant(number / scale, digits)}{unit} instr."
-    return f"{significant(number, digits)} instr." if number else NOTHING
+            return f"{significant(number / scale, digits)}{unit} instr"
+    return f"{significant(number, digits)} instr" if number else NOTHING

@@ -35,7 +35,7 @@ def _left_in_float(report: ReportData, row: LayerRow) -> str:
     if row.float_s and row.quantized_s:
         saved = row.float_s - row.quantized_s
         if row.would_be_slower:
-            parts.append(f"slower, {report.cost.amount(row.quantized_s, 2)}")
+            parts.append(f"{report.cost.more}, {report.cost.amount(row.quantized_s, 2)}")
         else:
             parts.append(f"saves {report.cost.amount(saved, 2)}" if saved > NOISE * row.float_s else "no faster")
     share = noise_share(report, row)
@@ -87,7 +87,7 @@ def _slower(report: ReportData) -> list[str]:
             ],
             _NAMED,
         )
-        found.append(f"Left in float32, and slower when quantized: {names}.")
+        found.append(f"Left in float32, and {report.cost.more} when quantized: {names}.")
     if not found and any(row.is_quantized and row.chosen_s for row in report.layers):
         noise = f"{100 * NOISE:.0f} % and {report.cost.amount(NOISE_S, 2)}"
         found.append(f"No quantized layer is slower than it was in float32 by more than the noise ({noise}).")

@@ -119,7 +119,11 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
         height=height,
         frame=(left, top, right, bottom),
         x_ticks=tuple(
-            Tick(x_axis(v), f"{v:.{places}f}", "" if float_s is None else cost.amount(v * float_s, 2))
+            Tick(
+                x_axis(v),
+                f"{v:.{places}f}",
+                "" if float_s is None else cost.amount(v * float_s, 3 if report.estimated else 2),
+            )
             for v in across
             if v > 0
         ),
@@ -127,7 +131,8 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
             Tick(y_axis(v), metric.change(sign * v), _absolute(metric, base, sign * v))
             for v in y_axis.ticks(6 if compact else 8)
         ),
-        x_title=f"{cost.noun} as a part of float32’s" + ("" if float_s is None else f" (below: {cost.absolute})"),
+        x_title=f"{cost.short if compact else cost.noun} as a part of float32’s"
+        + ("" if float_s is None or compact else f" (below: {cost.absolute})"),
         y_title=f"change of {report.metric.name}" + (f", {metric.change_unit}" if metric.change_unit else ""),
         y_title_right=report.metric.name,
         marks=marks,

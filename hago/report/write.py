@@ -25,14 +25,14 @@ def write_report(report: ReportData, folder: str | os.PathLike[str]) -> tuple[Pa
     """
     target = Path(folder)
     page = {"page": make_page(report), "report": report}
-    html, text = _templates().get_template("report.html.j2"), _templates().get_template("report.md.j2")
+    html, text = templates().get_template("report.html.j2"), templates().get_template("report.md.j2")
     write_atomic(target / HTML, html.render(page))
     write_atomic(target / MARKDOWN, text.render(page))
     return target / HTML, target / MARKDOWN
 
 
 @cache
-def _templates() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
     """The templates. What they are filled with is escaped, but for the style sheet, which is ours."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),

@@ -1,0 +1,236 @@
+"""One model on several devices: each device's own search, and every device's answer run on every other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .errors import HagoError, StrategyError
+from .evaluator import TvmEvaluator
+from .model import Layer, Model
+from .record import Record
+from .report.data import ReportData
+from .search import SearchResult
+from .spec import HardwareSpec
+from .strategy import Strategy, check_choice, op_kind
+
+MEASURED, ESTIMATED, FAILED, CANNOT = "measured", "estimated", "failed", "cannot run"
+
+
+@dataclass(frozen=True)
+class OnDevice:
+    """One device: its spec, what its search found, and the report of that."""
+
+    name: str
+    spec: HardwareSpec
+    where: str  # its address
+    estimated: bool
+    strategy: Strategy
+    result: SearchResult
+    report: ReportData
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The answer of ``tuned_for``, run on ``run_on``, on the test samples.
+
+    ``how`` is "measured", "estimated" (``ratio`` is one of instructions), "failed" or "cannot run", the last two with
+    a ``reason``. ``ratio`` and ``change`` are to float32 on ``run_on``, with their 95 % intervals.
+    """
+
+    tuned_for: str
+    run_on: str
+    how: str
+    ratio: float | None = None
+    ratio_interval: tuple[float, float] | None = None
+    accuracy: float | None = None
+    change: float | None = None
+    change_interval: tuple[float, float] | None = None
+    within: bool | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A layer that runs in another precision on another device, and the rules of the specs behind it."""
+
+    layer: str
+    kind: str
+    precisions: Mapping[str, str]
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Across:
+    """Devices side by side."""
+
+    model: Model
+    devices: tuple[OnDevice, ...]
+    cells: tuple[Cell, ...]
+    differences: tuple[Difference, ...]
+
+    def cell(self, tuned_for: str, run_on: str) -> Cell:
+        """What became of one device's answer on another."""
+        return next(cell for cell in self.cells if (cell.tuned_for, cell.run_on) == (tuned_for, run_on))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "hago_devices": 1,
+            "model": self.model.hash,
+            "devices": [_device(device) for device in self.devices],
+            "matrix": [asdict(cell) for cell in self.cells],
+            "differences": [{**asdict(replace(d, precisions=dict(d.precisions)))} for d in self.differences],
+        }
+
+
+def compare_devices(
+    model: Any,
+    *,
+    devices: Sequence[str],
+    data: Any,
+    out: str | os.PathLike[str],
+    devices_file: str | os.PathLike[str] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    **options: Any,
+) -> Across:
+    """Tunes the model for every device, runs every answer on every device, and writes the report across them.
+
+    ``devices`` are names of ``devices_file`` (docs/devices.md); ``options`` are those of `hago.tune`. Each search has a
+    folder of its name in ``out``; one that is there already goes on, or is done. ``out`` gets devices.html, devices.md,
+    devices.json, devices.csv (the matrix) and fronts.csv. ``say`` hears what is being done. Raises HagoError.
+    """
+    from .api import open_session
+    from .device.places import find_place
+    from .report.across import write_across
+
+    root = Path(out)
+    sessions, found = [], []
+    search = {name: options.pop(name) for name in _SEARCH if name in options}
+    try:
+        for name in devices:
+            say(f"{name}: search")
+            folder = root / name.replace("/", "-")
+            session = open_session(model, data=data, out=folder, places=[find_place(name, devices_file)], **options)
+            sessions.append(session)
+            told = session.find(resume=(folder / "records.jsonl").is_file(), **search)
+            session.write(told)
+            evaluator = session.evaluator
+            assert isinstance(evaluator, TvmEvaluator)
+            about = (evaluator.spec, place.address, evaluator.estimated)
+            found.append(OnDevice(name, *about, told.strategy, told.result, told.report))
+        cells = []
+        protos = {
+            d.name: s.evaluator.qdq(d.strategy) for s, d in zip(sessions, found, strict=True) if d.strategy.choices
+        }
+        for session, device in zip(sessions, found, strict=True):
+            say(f"{device.name}: every answer")
+            cells += _column(device, found, protos, session.evaluator)
+    finally:
+        for session in sessions:
+            session.close()
+    loaded = sessions[0].evaluator.model
+    across = Across(loaded, tuple(found), tuple(cells), differences(loaded, found))
+    write_across(across, root)
+    return across
+
+
+_SEARCH = ("max_drop", "margin", "trials", "budget", "sampler", "objectives", "patience")
+
+
+def _column(
+    device: OnDevice, found: Sequence[OnDevice], protos: Mapping[str, Any], evaluator: TvmEvaluator
+) -> list[Cell]:
+    """Every device's answer on ``device``: the same QDQ networks, all timed in turns."""
+    cannot = {other.name: _why_not(other.strategy, evaluator.model, device.spec) for other in found}
+    can = {name: proto for name, proto in protos.items() if cannot[name] is None}
+    try:
+        records = evaluator.test_together(can) if can else {}
+        failure = None
+    except HagoError as error:
+        records, failure = {}, error.what
+    cells = []
+    for other in found:
+        reason = cannot[other.name]
+        if reason is not None:
+            cells.append(Cell(other.name, device.name, CANNOT, reason=reason))
+        elif other.strategy.choices and other.name not in records:
+            cells.append(Cell(other.name, device.name, FAILED, reason=failure))
+        else:
+            record = records.get(other.name) or device.result.float_test or device.result.float
+            cells.append(_told(other, device, record))
+    return cells
+
+
+def _why_not(strategy: Strategy, model: Model, spec: HardwareSpec) -> str | None:
+    """What keeps a device of this spec from running the strategy; None where nothing does."""
+    for layer in model.layers:
+        choice = strategy.choice(layer.name)
+        offered = {way.precision for way in spec.choices(op_kind(layer))}
+        if choice.precision == "int7" and "int8" in offered:
+            continue  # seven bits lie in eight
+        try:
+            check_choice(layer, choice, spec)
+        except StrategyError as error:
+            return f"{error.what} ({error.where})" if error.where else error.what
+    return None
+
+
+def _told(device: OnDevice, other: OnDevice, record: Record) -> Cell:
+    if record.state != "ok":
+        return Cell(device.name, other.name, FAILED, reason=record.reason)
+    is_float = not device.strategy.choices
+    return Cell(
+        device.name,
+        other.name,
+        ESTIMATED if record.estimated else MEASURED,
+        1.0 if is_float else record.latency_ratio,
+        None if is_float else record.latency_ratio_interval,
+        record.accuracy,
+        0.0 if is_float else record.accuracy_change,
+        None if is_float else record.accuracy_change_interval,
+        is_float or other.result.goal.within(record),
+    )
+
+
+def differences(model: Model, devices: Sequence[OnDevice]) -> tuple[Difference, ...]:
+    """The layers whose precision is not the same on all devices, in the order of the model."""
+    found = []
+    for layer in model.layers:
+        precisions = {device.name: device.strategy.choice(layer.name).precision for device in devices}
+        if layer.kind != "shape" and len(set(precisions.values())) > 1:
+            found.append(Difference(layer.name, layer.kind, precisions, _why(layer, devices, precisions)))
+    return tuple(found)
+
+
+def _why(layer: Layer, devices: Sequence[OnDevice], precisions: Mapping[str, str]) -> tuple[str, ...]:
+    """What the specs say of the precisions that differ: which is offered where, and as which instructions."""
+    kind = op_kind(layer)
+    lines = []
+    for device in devices:
+        mine = precisions[device.name]
+        offered = {choice.precision: choice for choice in reversed(device.spec.choices(kind))}
+        for other in dict.fromkeys(p for p in precisions.values() if p != mine):
+            if other not in offered:
+                lines.append(f"{device.spec.name} offers no {other} for {kind.replace('_', ' ')}")
+            elif mine in offered:
+                ways = f"{mine} is {offered[mine].instruction}, {other} is {offered[other].instruction}"
+                lines.append(f"on {device.spec.name} {ways}, and the search chose {mine}")
+    return tuple(dict.fromkeys(lines))
+
+
+def _device(device: OnDevice) -> dict[str, Any]:
+    return {
+        "name": device.name,
+        "spec": device.spec.name,
+        "where": device.where,
+        "estimated": device.estimated,
+        "outcome": device.result.outcome,
+        "strategy": device.strategy.to_dict(),
+        "front": [record.to_dict() for record in device.result.front],
+        "float32": None if device.result.float_test is None else device.result.float_test.to_dict(),
+        "best": None if device.result.test is None else device.result.test.to_dict(),
+    }

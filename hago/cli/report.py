@@ -1,0 +1,44 @@
+"""``hago report``: one model on several devices, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from .tune import add_search_arguments, search_options
+
+_DESCRIPTION = """
+Searches the best strategy for every device, each in a folder of its own in --out (one that is there already goes on),
+then runs every answer on every other device. Writes devices.html, devices.md, devices.json, devices.csv and fronts.csv:
+the front and the best of each device, what an answer loses elsewhere, and which layers change precision and why.
+Devices that are emulated are estimated, by counted instructions, and marked so.
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Adds ``report``."""
+    parser = subparsers.add_parser(
+        "report", help="one model on several devices, side by side", description=_DESCRIPTION
+    )
+    add_search_arguments(parser)
+    parser.add_argument("--devices", metavar="A,B,C", required=True, help="names in the devices file, or local")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from ..across import compare_devices
+
+    across = compare_devices(
+        arguments.model,
+        devices=[name.strip() for name in arguments.devices.split(",")],
+        say=lambda text: print(text, file=sys.stderr),
+        **search_options(arguments),
+    )
+    for device in across.devices:
+        cell = across.cell(device.name, device.name)
+        ratio = cell.how if cell.ratio is None else f"{cell.ratio:.3f} of float32 ({cell.how})"
+        print(f"{device.name}: {ratio}")
+    print(f"Report: {Path(arguments.out) / 'devices.html'}")
+    return 0
