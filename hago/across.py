@@ -107,32 +107,31 @@ def compare_devices(
     from .device.places import find_place
     from .report.across import write_across
 
-    root = Path(out)
-    sessions, found = [], []
+    root, places = Path(out), {name: find_place(name, devices_file) for name in devices}
     search = {name: options.pop(name) for name in _SEARCH if name in options}
+    evaluators: list[TvmEvaluator] = []
+    found: list[OnDevice] = []
     try:
-        for name in devices:
+        for name, place in places.items():
             say(f"{name}: search")
-            folder = root / name.replace("/", "-")
-            session = open_session(model, data=data, out=folder, places=[find_place(name, devices_file)], **options)
-            sessions.append(session)
+            folder = root / name
+            session = open_session(model, data=data, out=folder, places=[place], **options)
+            assert isinstance(session.evaluator, TvmEvaluator)
+            evaluators.append(session.evaluator)
             told = session.find(resume=(folder / "records.jsonl").is_file(), **search)
             session.write(told)
-            evaluator = session.evaluator
-            assert isinstance(evaluator, TvmEvaluator)
-            about = (evaluator.spec, place.address, evaluator.estimated)
+            about = (evaluators[-1].spec, place.address, evaluators[-1].estimated)
             found.append(OnDevice(name, *about, told.strategy, told.result, told.report))
-        cells = []
-        protos = {
-            d.name: s.evaluator.qdq(d.strategy) for s, d in zip(sessions, found, strict=True) if d.strategy.choices
-        }
-        for session, device in zip(sessions, found, strict=True):
+        answers = zip(found, evaluators, strict=True)
+        protos = {device.name: e.qdq(device.strategy) for device, e in answers if device.strategy.choices}
+        cells: list[Cell] = []
+        for device, evaluator in zip(found, evaluators, strict=True):
             say(f"{device.name}: every answer")
-            cells += _column(device, found, protos, session.evaluator)
+            cells += _column(device, found, protos, evaluator)
     finally:
-        for session in sessions:
-            session.close()
-    loaded = sessions[0].evaluator.model
+        for evaluator in evaluators:
+            evaluator.close()
+    loaded = evaluators[0].model
     across = Across(loaded, tuple(found), tuple(cells), differences(loaded, found))
     write_across(across, root)
     return across

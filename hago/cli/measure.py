@@ -9,8 +9,9 @@ from typing import Any
 
 _DESCRIPTION = """
 Quantizes the model as the strategy says, compiles it and the float model for every device, and runs both there: the
-ratio to float32, top-1 on some samples, and whether the integers are those of this machine. On emulated devices the
-ratio is estimated from executed instructions. A device that fails has a row with the reason; the others go on.
+ratio to float32, top-1 on some samples, and how many of them were checked: run on the device, with the same outputs as
+here. On emulated devices the ratio is estimated from executed instructions. A device that fails has a row with the
+reason; the others go on.
 """
 
 
@@ -23,8 +24,8 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--data", metavar="PATH", required=True, help="samples: an npz file (x, y) or a folder of images")
     add("--calibration", metavar="PATH", help="samples to calibrate on (default: the first 200 of --data)")
     add("--devices", metavar="A,B", required=True, help="names in the devices file, or local")
-    add("--file", metavar="FILE", help="the devices file (default: devices.yaml in this folder)")
-    add("--samples", type=int, default=20, metavar="N", help="samples to run on each (default: %(default)s)")
+    add("--devices-file", "--file", metavar="FILE", help="the devices file (default: devices.yaml in this folder)")
+    add("--samples", type=int, default=200, metavar="N", help="samples to tell top-1 from (default: %(default)s)")
     add("--cache", metavar="DIR", help="folder of the kernel cache (default: the user's cache)")
     add("--out", metavar="FILE", help="also write the results as JSON")
     parser.set_defaults(run=_run)
@@ -37,29 +38,29 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..api import quantize
     from ..compiler.cache import KernelCache
     from ..data import make_samples
-    from ..device.config import find_device
     from ..device.measure import measure_on
+    from ..device.places import find_place
     from ..files import write_atomic
     from ..model import load_model
     from ..strategy import Strategy
 
-    devices = [find_device(name.strip(), arguments.file) for name in arguments.devices.split(",")]
+    places = [find_place(name.strip(), arguments.devices_file) for name in arguments.devices.split(",")]
     model, cache = load_model(arguments.model), KernelCache(arguments.cache)
     strategy = Strategy.load(arguments.strategy)
     samples = make_samples(arguments.data, model.inputs)
     ranges = arguments.calibration or samples.subset(range(min(200, len(samples))))
     qdq = quantize(model, strategy, ranges, hw=strategy.hw, cache=cache)
-    table = Table(
-        "device", "spec", "to float32", "how", "top-1 %", "samples", "differing", box=None, header_style="bold"
-    )
+    chosen = samples.subset(range(min(arguments.samples, len(samples))))
+    columns = ("device", "spec", "to float32", "how", "top-1 %", "samples", "checked")
+    table = Table(*columns, box=None, header_style="bold")
     found = []
-    for device in devices:
-        result = measure_on(device, model, qdq, samples, count=arguments.samples, cache=cache)
+    for place in places:
+        result = measure_on(place, model, qdq, chosen, cache=cache)
         found.append(result)
-        ratio = "-" if result.ratio is None else f"{result.ratio:.2f}"
+        ratio = "-" if result.ratio is None else f"{result.ratio:.3f}"
         right = "-" if result.accuracy is None else f"{100 * result.accuracy:.1f}"
-        differing = "-" if result.differing is None else str(result.differing)
-        table.add_row(device.name, result.spec, ratio, result.kind, right, str(result.samples), differing)
+        checked = "-" if result.checked is None else str(result.checked)
+        table.add_row(result.device, result.spec, ratio, result.kind, right, str(result.samples), checked)
     console = Console()
     console.print(table)
     for result in found:

@@ -19,9 +19,8 @@ Devices that are emulated are estimated, by counted instructions, and marked so.
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``report``."""
-    parser = subparsers.add_parser(
-        "report", help="one model on several devices, side by side", description=_DESCRIPTION
-    )
+    about = "one model on several devices, side by side"
+    parser = subparsers.add_parser("report", help=about, description=_DESCRIPTION)
     add_search_arguments(parser)
     parser.add_argument("--devices", metavar="A,B,C", required=True, help="names in the devices file, or local")
     parser.set_defaults(run=_run)

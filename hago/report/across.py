@@ -93,7 +93,7 @@ def make_page(across: Across) -> Page:
         title=_title(across),
         notes=_notes(across),
         devices=_devices(across, metric),
-        links=tuple((name, f"{name.replace('/', '-')}/report.html") for name in names),
+        links=tuple((name, f"{name}/report.html") for name in names),
         panels=tuple(Panel(f"{d.name} ({d.spec.name}), {_how(d)}", drawn) for d, drawn in panels if drawn is not None),
         names=names,
         matrix=rows,
@@ -177,9 +177,8 @@ def _device_row(device: OnDevice, metric: MetricText) -> tuple[str, ...]:
 def _shown(across: Across, cell: Cell, metric: MetricText) -> MatrixCell:
     own = cell.tuned_for == cell.run_on
     if cell.ratio is None:
-        return MatrixCell(
-            cell.how, (cell.reason or "",), "cannot" if cell.how == "cannot run" else "failed", own, False
-        )
+        kind = "cannot" if cell.how == "cannot run" else "failed"
+        return MatrixCell(cell.how, (cell.reason or "",), kind, own, False)
     best = across.cell(cell.run_on, cell.run_on).ratio
     lines = [f"{metric.value(cell.accuracy)} ({metric.change(cell.change)})"]
     if not own and best:

@@ -119,11 +119,7 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
         height=height,
         frame=(left, top, right, bottom),
         x_ticks=tuple(
-            Tick(
-                x_axis(v),
-                f"{v:.{places}f}",
-                "" if float_s is None else cost.amount(v * float_s, 3 if report.estimated else 2),
-            )
+            Tick(x_axis(v), f"{v:.{places}f}", "" if float_s is None else cost.amount(v * float_s, cost.digits))
             for v in across
             if v > 0
         ),
