@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import HagoError, StrategyError
+from .errors import BuildError, DeviceError, HagoError, StrategyError
 from .evaluator import TvmEvaluator
 from .model import Layer, Model
 from .record import Record
 from .report.data import ReportData
 from .search import SearchResult
+from .search.ledger import has_search
 from .spec import HardwareSpec
 from .strategy import Strategy, check_choice, op_kind
 
@@ -65,12 +66,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Across:
-    """Devices side by side."""
+    """Devices side by side; those that are ``gone``, with the reason, are in nothing else."""
 
     model: Model
     devices: tuple[OnDevice, ...]
     cells: tuple[Cell, ...]
     differences: tuple[Difference, ...]
+    gone: Mapping[str, str] = field(default_factory=dict)
 
     def cell(self, tuned_for: str, run_on: str) -> Cell:
         """What became of one device's answer on another."""
@@ -81,6 +83,7 @@ class Across:
         return {
             "hago_devices": 1,
             "model": self.model.hash,
+            "gone": dict(self.gone),
             "devices": [_device(device) for device in self.devices],
             "matrix": [asdict(cell) for cell in self.cells],
             "differences": [{**asdict(replace(d, precisions=dict(d.precisions)))} for d in self.differences],
@@ -100,8 +103,9 @@ def compare_devices(
     """Tunes the model for every device, runs every answer on every device, and writes the report across them.
 
     ``devices`` are names of ``devices_file`` (docs/devices.md); ``options`` are those of `hago.tune`. Each search has a
-    folder of its name in ``out``; one that is there already goes on, or is done. ``out`` gets devices.html, devices.md,
-    devices.json, devices.csv (the matrix) and fronts.csv. ``say`` hears what is being done. Raises HagoError.
+    folder of its name in ``out``; one that is there already goes on, or is done. A device that cannot be used is told
+    so, and the others go on. ``out`` gets devices.html, devices.md, devices.json, devices.csv (the matrix) and
+    fronts.csv. ``say`` hears what is being done. Raises HagoError.
     """
     from .api import open_session
     from .device.places import find_place
@@ -109,30 +113,35 @@ def compare_devices(
 
     root, places = Path(out), {name: find_place(name, devices_file) for name in devices}
     search = {name: options.pop(name) for name in _SEARCH if name in options}
-    evaluators: list[TvmEvaluator] = []
+    evaluators: dict[str, TvmEvaluator] = {}
     found: list[OnDevice] = []
+    gone: dict[str, str] = {}
     try:
         for name, place in places.items():
             say(f"{name}: search")
-            folder = root / name
-            session = open_session(model, data=data, out=folder, places=[place], **options)
-            assert isinstance(session.evaluator, TvmEvaluator)
-            evaluators.append(session.evaluator)
-            told = session.find(resume=(folder / "records.jsonl").is_file(), **search)
-            session.write(told)
-            about = (evaluators[-1].spec, place.address, evaluators[-1].estimated)
+            try:
+                session = open_session(model, data=data, out=root / name, places=[place], **options)
+                assert isinstance(session.evaluator, TvmEvaluator)
+                evaluators[name] = session.evaluator
+                told = session.find(resume=has_search(root / name), **search)
+                session.write(told)
+            except (DeviceError, BuildError) as error:  # of this device: the others go on
+                gone[name] = str(error)
+                continue
+            about = (session.evaluator.spec, place.address, session.evaluator.estimated)
             found.append(OnDevice(name, *about, told.strategy, told.result, told.report))
-        answers = zip(found, evaluators, strict=True)
-        protos = {device.name: e.qdq(device.strategy) for device, e in answers if device.strategy.choices}
+        if not found:
+            raise DeviceError("no device could be measured: " + "; ".join(f"{k}: {v}" for k, v in gone.items()))
+        protos = {d.name: evaluators[d.name].qdq(d.strategy) for d in found if d.strategy.choices}
         cells: list[Cell] = []
-        for device, evaluator in zip(found, evaluators, strict=True):
+        for device in found:
             say(f"{device.name}: every answer")
-            cells += _column(device, found, protos, evaluator)
+            cells += _column(device, found, protos, evaluators[device.name])
     finally:
-        for evaluator in evaluators:
+        for evaluator in evaluators.values():
             evaluator.close()
-    loaded = evaluators[0].model
-    across = Across(loaded, tuple(found), tuple(cells), differences(loaded, found))
+    loaded = evaluators[found[0].name].model
+    across = Across(loaded, tuple(found), tuple(cells), differences(loaded, found), gone)
     write_across(across, root)
     return across
 

@@ -24,7 +24,7 @@ from ..errors import HagoError, SearchError, StorageError
 from ..record import Record, append_record, read_records
 from .objective import Goal
 from .space import Params, SearchSpace
-from .storage import StorageLike, open_storage, storage_errors
+from .storage import STUDY_FILE, StorageLike, open_storage, storage_errors
 from .worker import is_alive, this_worker
 
 RECORDS_FILE = "records.jsonl"
@@ -211,6 +211,11 @@ class Ledger:
 
     def _params(self, trial: FrozenTrial) -> dict[str, str]:
         return {name: str(value) for name, value in trial.params.items()}
+
+
+def has_search(folder: Path) -> bool:
+    """Whether a search was begun in this folder, and can be resumed there."""
+    return (folder / RECORDS_FILE).is_file() or (folder / STUDY_FILE).is_file()
 
 
 def open_ledger(

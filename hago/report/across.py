@@ -129,6 +129,7 @@ def _notes(across: Across) -> tuple[str, ...]:
             f"Estimated, on {listing(guessed)}: no board was attached. What is compared there are instructions, "
             "counted in an emulator, which are no times."
         )
+    notes += [f"{name} could not be measured: {reason}" for name, reason in across.gone.items()]
     kept = [other.name for other in across.devices if _fits_all(across, other)]
     if kept:
         notes.append(f"The answer of {listing(kept)} runs on all of them and keeps the bound on each.")
