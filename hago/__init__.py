@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .across import compare_devices
     from .api import Result, compile, quantize, tune
     from .errors import HagoError
     from .model import Model, load_model
@@ -30,6 +31,7 @@ _HOMES = {
     "Record": "record",
     "Result": "api",
     "Strategy": "strategy",
+    "compare_devices": "across",
     "compile": "api",
     "from_torch": "model.torch_import",
     "load": "runtime.artifact",

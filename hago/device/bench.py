@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,9 @@ from ..compiler.conformance import is_exact
 from ..errors import MeasureError
 from ..files import hash_bytes
 from ..lower import lower
-from ..measure.bench import Candidate, Effort, Feeds, Timing
+from ..measure.bench import Candidate, Effort, Feeds, Timing, quietest
 from ..measure.instructions import INSTRUCTION_S, InstructionEstimate
-from ..measure.latency import latency_of
+from ..measure.latency import Latency, latency_of
 from ..spec import HardwareSpec, resolve_hw
 from ..tensor import TensorInfo
 from .config import Device
@@ -135,17 +136,17 @@ class RpcBench(_Remote):
     def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
         forms = [self._form(candidate) for candidate in candidates]
 
-        def work(member: Member) -> tuple[list[list[float]], list[int], int]:
+        def work(member: Member) -> tuple[dict[str, Latency], int]:
             checked = [self._check(member, c, f, samples) for c, f in zip(candidates, forms, strict=True)]
-            nets = [self._net(member, form) for form in forms]
-            return *self._in_turns(nets, samples[0], effort), checked[-1]
+            nets = {c.name: self._net(member, f) for c, f in zip(candidates, forms, strict=True)}
+            rounds = round(_ROUNDS * effort.rounds)
+            if effort.limit_s is not None:
+                rounds = max(3, min(rounds, int(effort.limit_s / (len(nets) * _ROUND_S))))
+            measure = partial(self._in_turns, nets, samples[0], rounds)
+            return (quietest(measure) if effort.settled else measure(0)), checked[-1]
 
         done = self.pool.do(work)
-        times, calls, checked = done.result
-        latency = {
-            candidate.name: latency_of(candidate.name, self.threads, times[i], times[0], calls[i], seed=self.seed)
-            for i, candidate in enumerate(candidates)
-        }
+        latency, checked = done.result
         return Timing(latency, done.device, self.pool.new_trouble(), checked)
 
     def kernel_costs(self, candidate: Candidate) -> Mapping[str, float]:
@@ -161,18 +162,22 @@ class RpcBench(_Remote):
 
         return self.pool.do(work).result
 
-    def _in_turns(self, nets: Sequence[RemoteNet], feeds: Feeds, effort: Effort) -> tuple[list[list[float]], list[int]]:
-        """Seconds of a call, round by round, of each network; and calls in a round."""
-        calls = []
-        for net in nets:
+    def _in_turns(self, nets: Mapping[str, RemoteNet], feeds: Feeds, rounds: int, more: int) -> dict[str, Latency]:
+        """Times the networks round by round, in a random order; ratios are to the first."""
+        calls = {}
+        for name, net in nets.items():
             net.give(feeds)
             net.timed(1)  # lays out memory
-            calls.append(max(1, math.ceil(_ROUND_S / max(net.timed(1)[0], 1e-7))))
-        rng, times = np.random.default_rng(self.seed), [list[float]() for _ in nets]
-        for _ in range(round(_ROUNDS * effort.rounds)):
-            for i in rng.permutation(len(nets)):
-                times[i] += nets[i].timed(calls[i])
-        return times, calls
+            calls[name] = max(1, math.ceil(_ROUND_S / max(net.timed(1)[0], 1e-7)))
+        rng, names = np.random.default_rng(self.seed + more), list(nets)
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(rounds):
+            for i in rng.permutation(len(names)):
+                times[names[i]] += nets[names[i]].timed(calls[names[i]])
+        floats = times[names[0]]
+        return {
+            name: latency_of(name, self.threads, times[name], floats, calls[name], seed=self.seed) for name in names
+        }
 
 
 class CountingBench(_Remote):

@@ -6,7 +6,7 @@ A search asks for ratios to float32 and for the costs of kernels, and need not k
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +137,11 @@ class LocalBench:
         budget = effort.time * self._trial_budget_s(candidates[0], samples[0])
         if effort.limit_s is not None:
             budget = max(0.05, min(budget, effort.limit_s))
-        return Timing(self._quietest(runners, samples[0], rounds, budget))
+
+        def measure(more: int) -> dict[str, Latency]:
+            return measure_latency(runners, samples[0], rounds=rounds, budget_s=budget, seed=self.seed + more)
+
+        return Timing(quietest(measure))
 
     def runner(self, candidate: Candidate) -> AbstractContextManager[Runner]:
         return nullcontext(self._open(candidate))
@@ -167,15 +171,15 @@ class LocalBench:
             kept[id(floats.artifact)] = max(_BUDGET_S, _CALLS_WORTH * once)
         return kept[id(floats.artifact)]
 
-    def _quietest(self, runners: Sequence[Runner], feeds: Feeds, rounds: int, budget_s: float) -> dict[str, Latency]:
-        """Times the runners in turns; again, up to three times, where other load made the times scatter.
 
-        Of several measurements the one with the least times is taken: other load only ever adds.
-        """
-        tries: list[dict[str, Latency]] = []
-        while len(tries) < _TRIES:
-            found = measure_latency(runners, feeds, rounds=rounds, budget_s=budget_s, seed=self.seed + len(tries))
-            tries.append(found)
-            if all(l.high_s - l.low_s <= _SCATTER * l.median_s for l in found.values()):
-                break
-        return min(tries, key=lambda found: sum(latency.median_s for latency in found.values()))
+def quietest(measure: Callable[[int], dict[str, Latency]]) -> dict[str, Latency]:
+    """``measure(0)``; again with 1 and 2 where other load made the times scatter.
+
+    Of several measurements the one with the least times is taken: other load only ever adds.
+    """
+    tries: list[dict[str, Latency]] = []
+    while len(tries) < _TRIES:
+        tries.append(measure(len(tries)))
+        if all(l.high_s - l.low_s <= _SCATTER * l.median_s for l in tries[-1].values()):
+            break
+    return min(tries, key=lambda found: sum(latency.median_s for latency in found.values()))
