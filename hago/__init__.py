@@ -50,6 +50,7 @@ __all__ = [
     "Record",
     "Result",
     "Strategy",
+    "compare_devices",
     "compile",
     "from_torch",
     "load",

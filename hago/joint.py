@@ -12,15 +12,15 @@ from .errors import SearchError
 from .evaluator import TvmEvaluator
 from .measure.environment import Environment
 from .record import Record
-from .spec import HardwareSpec
-from .spec.joint import JointSpec, join
 from .strategy import Strategy
 
 RULES = ("worst", "mean")
 
 
 class JointEvaluator:
-    """Measures strategies on several devices, each with its own evaluator, which all share model and samples.
+    """Measures strategies on several devices, each with its own evaluator.
+
+    All share model, samples and the spec of what they have in common (spec/joint.py), and so one QDQ network.
 
     ``rule`` is "worst" (the largest ratio to float32) or "mean" (the geometric mean of the ratios). Accuracy is the
     worst of all devices, in either case.
@@ -30,10 +30,9 @@ class JointEvaluator:
         if rule not in RULES:
             raise SearchError(f"a joint search judges by {' or '.join(RULES)}, not {rule!r}")
         self.evaluators, self.rule = dict(evaluators), rule
-        self.spec: JointSpec = join([evaluator.spec for evaluator in self.evaluators.values()])
         self._first = next(iter(self.evaluators.values()))
-        self.model, self.metric, self.parts = self._first.model, self._first.metric, self._first.parts
-        self.seed = self._first.seed
+        self.spec, self.model, self.metric = self._first.spec, self._first.model, self._first.metric
+        self.parts, self.seed = self._first.parts, self._first.seed
 
     @property
     def higher_is_better(self) -> bool:
@@ -46,7 +45,7 @@ class JointEvaluator:
 
     @property
     def where(self) -> str:
-        named = [f"{name} ({evaluator.spec.name})" for name, evaluator in self.evaluators.items()]
+        named = [f"{name} ({evaluator.bench.spec.name})" for name, evaluator in self.evaluators.items()]
         return f"{' and '.join(named)}, by the {self.rule} of their ratios"
 
     @property
@@ -55,8 +54,7 @@ class JointEvaluator:
 
     def identity(self) -> Mapping[str, str]:
         measured = [evaluator.identity().get("measured on", "here") for evaluator in self.evaluators.values()]
-        own = {"hw": self.spec.name, "joint": self.rule, "measured on": "; ".join(measured)}
-        return {**self._first.identity(), **own}
+        return {**self._first.identity(), "joint": self.rule, "measured on": "; ".join(measured)}
 
     def float_record(self) -> Record:
         return self._together(lambda evaluator: evaluator.float_record(), None)
@@ -66,33 +64,28 @@ class JointEvaluator:
     ) -> Record:
         left = None if time_left_s is None else time_left_s / len(self.evaluators)
         return self._together(
-            lambda evaluator: evaluator.evaluate(
-                for_spec(strategy, evaluator.spec), stop_below=stop_below, time_left_s=left
-            ),
+            lambda evaluator: evaluator.evaluate(strategy, stop_below=stop_below, time_left_s=left),
             strategy,
         )
 
     def remeasure(self, records: Sequence[Record]) -> list[Record]:
         again: list[dict[str, Record]] = [{} for _ in records]
         for name, evaluator in self.evaluators.items():
-            own = [replace(r, strategy=for_spec(r.strategy, evaluator.spec)) for r in records if r.strategy]
-            for kept, found in zip(again, evaluator.remeasure(own), strict=True):
+            for kept, found in zip(again, evaluator.remeasure(records), strict=True):
                 kept[name] = found
         return [self._judged(record, found) for record, found in zip(records, again, strict=True)]
 
     def test(self, strategy: Strategy) -> Record:
-        return self._together(
-            lambda evaluator: evaluator.test(for_spec(strategy, evaluator.spec)), strategy if strategy.choices else None
-        )
+        return self._together(lambda evaluator: evaluator.test(strategy), strategy if strategy.choices else None)
 
     def sensitivity(self, strategy: Strategy, samples: int) -> float:
-        return max(e.sensitivity(for_spec(strategy, e.spec), samples) for e in self.evaluators.values())
+        return self._first.sensitivity(strategy, samples)  # all have the same network
 
     def kernel_times(self, strategy: Strategy) -> Mapping[str, float]:
         """The mean over devices of each layer's part of float32's time there, times that of the first device."""
         sums: dict[str, float] = {}
         for name, evaluator in self.evaluators.items():
-            for layer, seconds in evaluator.kernel_times(for_spec(strategy, evaluator.spec)).items():
+            for layer, seconds in evaluator.kernel_times(strategy).items():
                 share = seconds / self._float_s[name] / len(self.evaluators)
                 sums[layer] = sums.get(layer, 0.0) + share * next(iter(self._float_s.values()))
         return sums
@@ -100,7 +93,7 @@ class JointEvaluator:
     def deliver(self, strategy: Strategy, folder: Path) -> None:
         """Writes the answer for every device, into a folder of its name."""
         for name, evaluator in self.evaluators.items():
-            evaluator.deliver(for_spec(strategy, evaluator.spec), folder / name)
+            evaluator.deliver(strategy, folder / name)
 
     def close(self) -> None:
         for evaluator in self.evaluators.values():
@@ -109,8 +102,8 @@ class JointEvaluator:
     @cached_property
     def _float_s(self) -> dict[str, float]:
         """Sum of float32's kernel times on each device."""
-        plain = {name: Strategy(self.model.hash, e.spec.name) for name, e in self.evaluators.items()}
-        return {name: sum(e.kernel_times(plain[name]).values()) for name, e in self.evaluators.items()}
+        plain = Strategy(self.model.hash, self.spec.name)
+        return {name: sum(e.kernel_times(plain).values()) for name, e in self.evaluators.items()}
 
     def _together(self, measure: Callable[[TvmEvaluator], Record], strategy: Strategy | None) -> Record:
         """One record of all devices'; the first that failed or was stopped, with its reason."""
@@ -146,11 +139,6 @@ class JointEvaluator:
         ends = [r.latency_ratio_interval or (ratios[key], ratios[key]) for key, r in found.items()]
         low, high = (_mean([end[side] for end in ends]) for side in (0, 1))
         return replace(told, latency_ratio=_mean(list(ratios.values())), latency_ratio_interval=(low, high))
-
-
-def for_spec(strategy: Strategy, spec: HardwareSpec) -> Strategy:
-    """The same choices, for another piece of hardware."""
-    return Strategy(strategy.model_hash, spec.name, strategy.choices)
 
 
 def _mean(ratios: Sequence[float]) -> float:

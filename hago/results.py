@@ -41,6 +41,7 @@ from .runners import TvmRunner
 from .runtime.threads import check_threads, default_threads
 from .search import Progress, SearchSpace, make_progress, run_search
 from .spec import HardwareSpec
+from .spec.joint import join
 from .strategy import Strategy
 
 if TYPE_CHECKING:
@@ -98,16 +99,16 @@ class Session:
             away = any(not place.is_here for place in places)
             threads = 1 if away else _chosen_threads(model, spec, parts, cache, folder)
 
-        def evaluator(bench: Bench) -> TvmEvaluator:
-            own: dict[str, Any] = {"threads": threads, "cache": cache, "folder": folder, "seed": seed}
-            return TvmEvaluator(model, bench.spec, parts, metric, bench=bench, **own)
-
-        benches = {place.name: place.bench(threads, cache, seed) for place in places}
-        if len(benches) < 2:
-            only = evaluator(next(iter(benches.values()), LocalBench(spec, seed)))
-            return cls(only, SearchSpace.from_model(model, only.spec), make_progress(progress), folder)
-        joint = JointEvaluator({name: evaluator(bench) for name, bench in benches.items()}, rule)
-        return cls(joint, SearchSpace.from_model(model, joint.spec), make_progress(progress), folder)
+        benches: dict[str, Bench] = {place.name: place.bench(threads, cache, seed) for place in places}
+        benches = benches or {"": LocalBench(spec, seed)}
+        specs = [bench.spec for bench in benches.values()]
+        shared = specs[0] if len(specs) == 1 else join(specs)
+        own: dict[str, Any] = {"threads": threads, "cache": cache, "folder": folder, "seed": seed}
+        evaluators = {
+            name: TvmEvaluator(model, shared, parts, metric, bench=bench, **own) for name, bench in benches.items()
+        }
+        evaluator = next(iter(evaluators.values())) if len(evaluators) == 1 else JointEvaluator(evaluators, rule)
+        return cls(evaluator, SearchSpace.from_model(model, shared), make_progress(progress), folder)
 
     def find(self, *, budget: str | float | None = None, **options: Any) -> Found:
         """Runs the search; ``options`` are those of `run_search`."""

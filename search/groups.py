@@ -16,7 +16,6 @@ from .grouping import ANCHORS
 if TYPE_CHECKING:
     from ..model import Layer
     from ..spec import HardwareSpec, OpChoice
-    from ..spec.joint import JointSpec
 
 _LONGEST_NAME = 400  # Optuna's tables keep 512 characters of a parameter's name
 
@@ -71,7 +70,7 @@ class Group:
         return self.schemes[-1]
 
 
-def ways_of(layer: Layer, spec: HardwareSpec | JointSpec) -> tuple[OpChoice, ...]:
+def ways_of(layer: Layer, spec: HardwareSpec) -> tuple[OpChoice, ...]:
     """How the hardware can run this layer; empty where it cannot."""
     try:
         return tuple(spec.choices(op_kind(layer)))
@@ -79,7 +78,7 @@ def ways_of(layer: Layer, spec: HardwareSpec | JointSpec) -> tuple[OpChoice, ...
         return ()
 
 
-def make_group(layers: Sequence[Layer], spec: HardwareSpec | JointSpec) -> Group:
+def make_group(layers: Sequence[Layer], spec: HardwareSpec) -> Group:
     """What all the anchors of the group can do; its other layers go along as far as they can."""
     core = [layer for layer in layers if layer.kind in ANCHORS] or list(layers)
     schemes = [
@@ -98,12 +97,12 @@ def make_group(layers: Sequence[Layer], spec: HardwareSpec | JointSpec) -> Group
     return Group(name, members, tuple(schemes), integer)
 
 
-def _shared(core: Sequence[Layer], spec: HardwareSpec | JointSpec) -> list[str]:
+def _shared(core: Sequence[Layer], spec: HardwareSpec) -> list[str]:
     offered = [[way.precision for way in ways_of(layer, spec)] for layer in core]
     return [p for p in dict.fromkeys(offered[0]) if all(p in others for others in offered)]
 
 
-def _granularities(core: Iterable[Layer], precision: str, spec: HardwareSpec | JointSpec) -> list[Granularity | None]:
+def _granularities(core: Iterable[Layer], precision: str, spec: HardwareSpec) -> list[Granularity | None]:
     """Those that all weights of the group can have, per channel first; [None] where it has none."""
     shared: list[Granularity] | None = None
     for layer in core:
@@ -115,7 +114,7 @@ def _granularities(core: Iterable[Layer], precision: str, spec: HardwareSpec | J
     return sorted(shared, key=lambda g: g != PER_CHANNEL)  # stable: the hardware's order otherwise
 
 
-def _make_member(layer: Layer, schemes: Iterable[Scheme], spec: HardwareSpec | JointSpec) -> Member:
+def _make_member(layer: Layer, schemes: Iterable[Scheme], spec: HardwareSpec) -> Member:
     ways = {way.precision: way for way in reversed(ways_of(layer, spec))}
     chosen: dict[Scheme, Choice] = {}
     integer = set()

@@ -25,7 +25,6 @@ from .groups import Group, Scheme, make_group, ways_of
 if TYPE_CHECKING:
     from ..model import Layer, Model
     from ..spec import HardwareSpec
-    from ..spec.joint import JointSpec
 
 Params = Mapping[str, str]
 """Parameter name -> the choice made, as text."""
@@ -54,9 +53,7 @@ class SearchSpace:
     macs: Mapping[str, int]
 
     @classmethod
-    def from_model(
-        cls, model: Model, spec: HardwareSpec | JointSpec, calibrators: Sequence[str] = CALIBRATORS
-    ) -> SearchSpace:
+    def from_model(cls, model: Model, spec: HardwareSpec, calibrators: Sequence[str] = CALIBRATORS) -> SearchSpace:
         """Groups the layers of ``model`` and gathers what ``spec`` allows each group.
 
         Raises StrategyError when an unknown calibrator, or none, is named.

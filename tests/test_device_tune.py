@@ -177,7 +177,9 @@ def test_a_joint_spec_offers_what_all_offer() -> None:
     both = join([load_spec("arm-neoverse-v1"), load_spec("arm-cortex-a72")])
     precisions = {choice.precision for choice in both.choices("conv")}
     assert "int8" in precisions and "float32" in precisions
-    assert not precisions & {"bfloat16", "float16", "int7"}
+    assert not precisions & {"bfloat16", "float16"}
+    assert both.choices("conv")[0].precision == "int7"  # seven bits lie in eight
+    assert not both.kernels_available
     with pytest.raises(SpecError, match="bfloat16"):
         both.find("conv", "bfloat16")
     with pytest.raises(SpecError, match="at least two"):
@@ -202,7 +204,8 @@ def test_one_strategy_for_two_devices(tmp_path: Path, cache: KernelCache) -> Non
     for name in ("new", "old"):
         assert (tmp_path / "out" / name / "model.so").is_file()
         strategy = Strategy.load(tmp_path / "out" / name / "strategy.yaml")
-        strategy.check(load_model(tiny.network()), resolve_hw("auto" if name == "new" else "x86-avx2"))
+        assert strategy.hw == f"{HOST.name}+x86-avx2"
+        strategy.check(load_model(tiny.network()), resolve_hw(strategy.hw))
     assert "by the worst of their ratios" in result.summary()
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..model import Layer, Model
     from ..search import SearchResult, SearchSpace
     from ..spec import HardwareSpec
-    from ..spec.joint import JointSpec
 
 Times = Mapping[str, float]
 """Layer -> seconds of its kernels; what belongs to no layer stands under ``""``."""
@@ -29,7 +28,7 @@ def from_search(
     result: SearchResult,
     *,
     model: Model,
-    spec: HardwareSpec | JointSpec,
+    spec: HardwareSpec,
     space: SearchSpace,
     metric: Metric,
     split: SplitRecord,
@@ -111,7 +110,7 @@ class _Layers:
         self,
         result: SearchResult,
         space: SearchSpace,
-        spec: HardwareSpec | JointSpec,
+        spec: HardwareSpec,
         strategy: Strategy,
         floats: Times,
         chosen: Times,

@@ -1,59 +1,56 @@
-"""What several devices have in common: the ways of each kind of operation that all of them offer."""
+"""What several pieces of hardware have in common, as one spec: what a strategy may use that must run on all."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..errors import SpecError
-from .types import HardwareSpec, OpChoice
+from .types import OP_KINDS, HardwareSpec, OpChoice
+
+SEPARATOR = "+"
 
 
-@dataclass(frozen=True)
-class JointSpec:
-    """Several specs as one, for a search space: what one strategy may use on all of them.
+def join(specs: Sequence[HardwareSpec]) -> HardwareSpec:
+    """A spec of the ways that all of them offer, in the order of the first; it is no hardware to compile for.
 
-    The order of preference is that of the first spec.
+    int7 is common where one offers it and the others int8: seven bits lie in eight. Raises SpecError for fewer than
+    two.
     """
-
-    specs: tuple[HardwareSpec, ...]
-
-    @property
-    def name(self) -> str:
-        return "+".join(spec.name for spec in self.specs)
-
-    @property
-    def description(self) -> str:
-        return "What all of these offer: " + ", ".join(spec.name for spec in self.specs) + "."
-
-    def choices(self, kind: str) -> tuple[OpChoice, ...]:
-        """The ways of the first spec whose precision all others offer, with the granularities that all have."""
-        shared = []
-        for choice in self.specs[0].choices(kind):
-            others = [_find(spec, kind, choice.precision) for spec in self.specs[1:]]
-            if None in others:
-                continue
-            common = tuple(
-                g for g in choice.granularities if all(o is not None and g in o.granularities for o in others)
-            )
-            if common or not choice.granularities:
-                shared.append(replace(choice, granularities=common))
-        return tuple(shared)
-
-    def find(self, kind: str, precision: str) -> OpChoice:
-        """The way in that precision. Raises SpecError where not all offer it."""
-        for choice in self.choices(kind):
-            if choice.precision == precision:
-                return choice
-        raise SpecError(f"not all of these offer {kind} in {precision}", where=self.name)
-
-
-def join(specs: Sequence[HardwareSpec]) -> JointSpec:
-    """Raises SpecError for fewer than two."""
     if len(specs) < 2:
-        raise SpecError(f"one strategy for several devices takes at least two, got {len(specs)}")
-    return JointSpec(tuple(specs))
+        raise SpecError(f"one strategy for several devices takes at least two specs, got {len(specs)}")
+    return replace(
+        specs[0],
+        name=SEPARATOR.join(spec.name for spec in specs),
+        description=f"What all of these offer: {', '.join(spec.name for spec in specs)}.",
+        extends=None,
+        kernels=None,
+        ops={kind: _common(specs, kind) for kind in OP_KINDS},
+        path="",
+    )
+
+
+def _common(specs: Sequence[HardwareSpec], kind: str) -> tuple[OpChoice, ...]:
+    first = specs[0].choices(kind)
+    seven = [choice for spec in specs[1:] for choice in spec.choices(kind) if choice.precision == "int7"]
+    if any(choice.precision == "int7" for choice in first):
+        seven = []
+    return tuple(shared for choice in (*seven[:1], *first) if (shared := _shared(specs, kind, choice)) is not None)
+
+
+def _shared(specs: Sequence[HardwareSpec], kind: str, choice: OpChoice) -> OpChoice | None:
+    """The way as all have it; None where one has it not."""
+    found = [_find(spec, kind, choice.precision) for spec in specs]
+    ways = [way for way in found if way is not None]
+    if len(ways) < len(found):
+        return None
+    common = tuple(g for g in choice.granularities if all(g in way.granularities for way in ways))
+    if choice.granularities and not common:
+        return None
+    limits = [way.max_reduction for way in ways if way.max_reduction is not None]
+    return replace(choice, granularities=common, max_reduction=min(limits, default=None))
 
 
 def _find(spec: HardwareSpec, kind: str, precision: str) -> OpChoice | None:
-    return next((choice for choice in spec.choices(kind) if choice.precision == precision), None)
+    by_precision = {way.precision: way for way in reversed(spec.choices(kind))}
+    return by_precision.get(precision) or (by_precision.get("int8") if precision == "int7" else None)

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from ..errors import SpecError
+from .joint import SEPARATOR, join
 from .rules import problems_of, to_hardware
 from .schema import Problem, SpecFile, parse
 from .types import HardwareSpec
@@ -115,7 +116,13 @@ def detect() -> HardwareSpec:
 
 
 def resolve_hw(hw: str | os.PathLike[str] | HardwareSpec) -> HardwareSpec:
-    """``"auto"`` (this machine), the name of a shipped spec, a YAML file, or a spec already loaded."""
+    """``"auto"`` (this machine), the name of a shipped spec, a YAML file, or a spec already loaded.
+
+    Names with "+" between them are what all of these have in common (joint.py).
+    """
     if isinstance(hw, HardwareSpec):
         return hw
+    names = str(hw).split(SEPARATOR)
+    if len(names) > 1 and not Path(hw).exists():
+        return join([load_spec(name) for name in names])
     return detect() if hw == "auto" else load_spec(hw)
