@@ -208,6 +208,11 @@ class TvmEvaluator:
         write_atomic(folder / "model.qdq.onnx", candidate.proto.SerializeToString())
         self.bench.save(candidate, folder)
 
+    @property
+    def delivered(self) -> tuple[str, ...]:
+        """The files that `deliver` writes."""
+        return ("model.so", *self.bench.files, "model.qdq.onnx", "strategy.yaml")
+
     def close(self) -> None:
         """Lets go of the devices."""
         self.bench.close()

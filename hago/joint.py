@@ -95,6 +95,11 @@ class JointEvaluator:
         for name, evaluator in self.evaluators.items():
             evaluator.deliver(strategy, folder / name)
 
+    @property
+    def delivered(self) -> tuple[str, ...]:
+        """The files that `deliver` writes."""
+        return tuple(f"{name}/{file}" for name, evaluator in self.evaluators.items() for file in evaluator.delivered)
+
     def close(self) -> None:
         for evaluator in self.evaluators.values():
             evaluator.close()
@@ -125,12 +130,12 @@ class JointEvaluator:
         worst = found[name]
         told = replace(
             record,
-            latency_s=worst.latency_s,
-            latency_interval=worst.latency_interval,
+            latency_s=None,  # of different machines there are ratios alone
+            latency_interval=None,
+            instructions=None,
             latency_ratio=worst.latency_ratio,
             latency_ratio_interval=worst.latency_ratio_interval,
             estimated=self.estimated,
-            instructions=worst.instructions,
             device=name,
             ratios=ratios,
         )

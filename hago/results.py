@@ -37,6 +37,7 @@ from .measure.metrics import Metric
 from .model import Model
 from .report import ReportData, from_search, write_report
 from .report.answer import tell
+from .report.data import KEPT
 from .runners import TvmRunner
 from .runtime.threads import check_threads, default_threads
 from .search import Progress, SearchSpace, make_progress, run_search
@@ -142,6 +143,7 @@ class Session:
             spec=evaluator.spec,
             where=evaluator.where,
             estimated=evaluator.estimated,
+            joint=isinstance(evaluator, JointEvaluator),
             metric=evaluator.metric,
             split=evaluator.parts.split,
             environment=evaluator.environment,
@@ -151,6 +153,7 @@ class Session:
             chosen_times=self._times(strategy),
             sampler=sampler,
             seed=evaluator.seed,
+            files=(*evaluator.delivered, *KEPT),
         )
 
     def _times(self, strategy: Strategy) -> Mapping[str, float] | None:

@@ -61,6 +61,7 @@ class _Remote:
     """What both benches share: candidates compiled for the device, and their outputs held against this machine's."""
 
     estimated = False
+    files = ("run.py",)
 
     def __init__(self, devices: Sequence[Device], *, threads: int, cache: KernelCache, seed: int = 0) -> None:
         self.spec: HardwareSpec = resolve_hw(devices[0].spec)

@@ -108,6 +108,11 @@ class Bench(Protocol):
         """Writes ``model.so``, as this machine runs it, and what else it takes there."""
         ...
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What `save` writes besides ``model.so``."""
+        ...
+
     def close(self) -> None:
         """Lets go of all devices."""
         ...
@@ -121,6 +126,7 @@ class LocalBench:
     seed: int = 0
     estimated: bool = False
     where: str = ""
+    files: tuple[str, ...] = ()
     _budget_s: dict[int, float] = field(default_factory=dict)
 
     @property

@@ -1,74 +1,75 @@
-"""How a cost is told: a time where one was measured, instructions where they were counted, never one as the other."""
+"""How a cost is told: a time where one was measured, instructions where they were counted, never one as the other.
+
+Of several devices at once there is neither: what a layer costs is told as a part of the whole network in float32.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from ..measure.instructions import INSTRUCTION_S
-from .text import NOTHING, duration, pair_of_durations, significant
+from .text import NOTHING, duration, pair_of_durations, percent, significant
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The words of one kind of cost."""
+
+    noun: str  # what is told
+    short: str  # the same, where there is little room
+    absolute: str  # what a number of it is
+    of_layers: str  # heading of a column of layers' costs
+    gain: str  # heading of a column of how many times less it is
+    less: str  # as in "both faster and better"
+    more: str  # as in "slower than in float32"
+    is_slower: str
+    tile: str  # heading of the number that stands first
+
+
+_TIME = _Words(
+    "latency", "latency", "the time", "Time", "Speed-up", "faster", "slower", "is slower than float32", "Latency"
+)
+_COUNT = _Words(
+    "instructions (estimated)",
+    "instructions (est.)",
+    "their number",
+    "Instructions",
+    "Gain",
+    "of fewer instructions",
+    "more instructions",
+    "takes more instructions than float32",
+    "Instructions, estimated",
+)
+_PART = _Words(
+    "cost on all devices", "cost", "the cost", "Part of float32", "Gain", "cheaper", "dearer",
+    "costs more than float32", "Cost",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class CostText:
-    """Tells seconds; where ``estimated``, the instructions that they stand for."""
+    """Tells seconds; where ``estimated``, the instructions that they stand for; with ``whole_s``, parts of that."""
 
     estimated: bool = False
+    whole_s: float | None = None
 
     @property
-    def noun(self) -> str:
-        """What is told: "latency", or "instructions (estimated)"."""
-        return "instructions (estimated)" if self.estimated else "latency"
-
-    @property
-    def short(self) -> str:
-        """The same, where there is little room."""
-        return "instructions (est.)" if self.estimated else "latency"
+    def words(self) -> _Words:
+        """The words for this kind of cost."""
+        return _PART if self.whole_s is not None else _COUNT if self.estimated else _TIME
 
     @property
     def digits(self) -> int:
         """How many digits of a rough number say something."""
         return 3 if self.estimated else 2
 
-    @property
-    def absolute(self) -> str:
-        """What a number of it is: "the time"."""
-        return "their number" if self.estimated else "the time"
-
-    @property
-    def of_layers(self) -> str:
-        """The heading of a column of layers' costs."""
-        return "Instructions" if self.estimated else "Time"
-
-    @property
-    def gain(self) -> str:
-        """The heading of a column of how many times less it is."""
-        return "Gain" if self.estimated else "Speed-up"
-
-    @property
-    def less(self) -> str:
-        """``faster``, or ``of fewer instructions``."""
-        return "of fewer instructions" if self.estimated else "faster"
-
-    @property
-    def tile(self) -> str:
-        """The heading of the number that stands first."""
-        return "Instructions, estimated" if self.estimated else "Latency"
-
-    @property
-    def more(self) -> str:
-        """``slower``, or ``more instructions``."""
-        return "more instructions" if self.estimated else "slower"
-
-    @property
-    def is_slower(self) -> str:
-        """``is slower than float32``, or what an estimate can say."""
-        return "takes more instructions than float32" if self.estimated else "is slower than float32"
-
     def amount(self, seconds: float | None, digits: int = 3) -> str:
-        """``0.194 ms``, or ``2.07 M instr``"""
-        if seconds is None or not self.estimated:
-            return duration(seconds, digits)
-        return _instructions(seconds, digits)
+        """``0.194 ms``, ``2.07 M instr`` or ``4.1 %``."""
+        if seconds is None:
+            return NOTHING
+        if self.whole_s is not None:
+            return percent(seconds / self.whole_s) if self.whole_s and seconds else NOTHING
+        return _instructions(seconds, digits) if self.estimated else duration(seconds, digits)
 
     def pair(self, first: float, second: float) -> tuple[str, str]:
         """Two costs, with digits enough to tell them apart."""

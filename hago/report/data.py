@@ -17,10 +17,8 @@ MET, NOT_FASTER, NOT_MET = "met", "not faster", "not met"
 OUTCOMES = (MET, NOT_FASTER, NOT_MET)
 
 # What `hago tune` leaves in its folder, in the order of use.
-FILES = (
-    "model.so", "model.qdq.onnx", "strategy.yaml", "records.jsonl", "study.db", "environment.json",
-    "calibration.npz", "report.html", "report.md",
-)  # fmt: skip
+KEPT = ("records.jsonl", "study.db", "environment.json", "calibration.npz", "report.html", "report.md")
+FILES = ("model.so", "model.qdq.onnx", "strategy.yaml", *KEPT)
 
 # Kernel times of one layer repeat to about this: a smaller difference is no finding.
 NOISE = 0.03
@@ -163,7 +161,8 @@ class ReportData:
     that no other beats, the fastest first. ``float_other_s`` and ``chosen_other_s`` are the kernel times
     that belong to no layer (layout changes, conversions); ``rounds`` counts those of the final latency.
     ``where`` names the device, empty for this machine. Where ``estimated``, all times are instructions counted in
-    the emulator, each taken for `INSTRUCTION_S` seconds (cost_text.py tells them as what they are).
+    the emulator, each taken for `INSTRUCTION_S` seconds (cost_text.py tells them as what they are). ``joint``: several
+    devices at once; records then have no latency but ratios, and layers' times are told as parts of float32's.
     """
 
     model_name: str
@@ -194,6 +193,7 @@ class ReportData:
     files: tuple[str, ...] = FILES
     where: str = ""
     estimated: bool = False
+    joint: bool = False
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
@@ -208,7 +208,9 @@ class ReportData:
     @property
     def cost(self) -> CostText:
         """How this report tells times, or what stands in for them."""
-        return CostText(self.estimated)
+        if not self.joint:
+            return CostText(self.estimated)
+        return CostText(self.estimated, (self.float_other_s or 0.0) + sum(row.float_s or 0.0 for row in self.layers))
 
     @property
     def is_float(self) -> bool:

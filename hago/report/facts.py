@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import PurePath
 from statistics import median
 
 from ..strategy import Strategy
@@ -12,6 +13,7 @@ from .text import clock, count, listing, plural, size
 
 _PURPOSE = {
     "model.so": "the chosen model, compiled: one file that needs TVM's runtime alone",
+    "run.py": "runs model.so on samples, on the device, with numpy and TVM's runtime alone",
     "model.qdq.onnx": "the chosen model as standard ONNX (QuantizeLinear and DequantizeLinear): opens in Netron, "
     "runs in ONNX Runtime, OpenVINO and TensorRT",
     "strategy.yaml": "the answer itself: layer by layer the precision, granularity and calibrator",
@@ -44,7 +46,7 @@ def facts(report: ReportData, metric: MetricText) -> tuple[tuple[str, str], ...]
 
 def files(report: ReportData) -> tuple[tuple[str, str], ...]:
     """Name and purpose of each file beside the report."""
-    return tuple((name, _PURPOSE.get(name, "")) for name in report.files)
+    return tuple((name, _PURPOSE.get(PurePath(name).name, "")) for name in report.files)
 
 
 def python_snippet(report: ReportData) -> str:
@@ -55,8 +57,10 @@ def python_snippet(report: ReportData) -> str:
     return f'import hago\n\nnet = hago.load("model.so"){comment}\noutputs = net({", ".join(names)})'
 
 
-def shell_snippet() -> str:
+def shell_snippet(report: ReportData) -> str:
     """How to run it from a shell."""
+    if report.where:
+        return "python run.py samples.npz  # on the device, with model.so beside it"
     return "hago run model.so --data samples.npz"
 
 
@@ -137,6 +141,11 @@ def _accuracy(report: ReportData, metric: MetricText) -> str:
 
 
 def _latency(report: ReportData) -> str:
+    if report.joint:
+        return (
+            f"Every candidate ran on each device, {report.where}. Ratios are to float32 on the same device, timed in "
+            "turns there, or, where the device is emulated, of counted instructions (estimated)."
+        )
     if report.estimated:
         return (
             "Estimated: there was no board. The instructions of one call are counted in an emulator that runs the "

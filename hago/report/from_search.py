@@ -44,13 +44,14 @@ def from_search(
     files: Sequence[str] = FILES,
     where: str = "",
     estimated: bool = False,
+    joint: bool = False,
 ) -> ReportData:
     """What a report says of ``result``.
 
     ``strategy`` is the answer (that of ``result.best`` by default), ``float_times`` and ``chosen_times`` the
     kernel times of float32 and of it. ``name`` is what the report calls the model, else it is named after its
     file. ``peers`` are other engines, measured on the same samples; ``rounds`` those of the final latency.
-    ``where`` and ``estimated`` are as in `ReportData`.
+    ``where``, ``estimated`` and ``joint`` are as in `ReportData`.
     """
     chosen = strategy or result.best.strategy or Strategy(model.hash, spec.name)
     floats = float_times or result.times.times.get("float32") or {}
@@ -92,6 +93,7 @@ def from_search(
         files=tuple(files),
         where=where,
         estimated=estimated,
+        joint=joint,
     )
 
 

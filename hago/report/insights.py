@@ -25,7 +25,7 @@ def why(report: ReportData, row: LayerRow) -> str:
     if not row.quantizable:
         return row.reason or "cannot be quantized"
     if row.is_slower:
-        return f"{report.cost.more} than in float32 by {report.cost.amount(-(row.saved_s or 0.0), 2)}"
+        return f"{report.cost.words.more} than in float32 by {report.cost.amount(-(row.saved_s or 0.0), 2)}"
     return "" if row.is_quantized else _left_in_float(report, row)
 
 
@@ -35,7 +35,7 @@ def _left_in_float(report: ReportData, row: LayerRow) -> str:
     if row.float_s and row.quantized_s:
         saved = row.float_s - row.quantized_s
         if row.would_be_slower:
-            parts.append(f"{report.cost.more}, {report.cost.amount(row.quantized_s, 2)}")
+            parts.append(f"{report.cost.words.more}, {report.cost.amount(row.quantized_s, 2)}")
         else:
             parts.append(f"saves {report.cost.amount(saved, 2)}" if saved > NOISE * row.float_s else "no faster")
     share = noise_share(report, row)
@@ -74,7 +74,7 @@ def _slower(report: ReportData) -> list[str]:
         names = listing([f"{row.name} (+{report.cost.amount(-(row.saved_s or 0), 2)})" for row in chosen], _NAMED)
         together = f"Together they lose {report.cost.amount(lost, 2)}. " if len(chosen) > 1 else ""
         found.append(
-            f"{precisions} {report.cost.is_slower} in {plural(len(chosen), 'layer')}: {names}. {together}"
+            f"{precisions} {report.cost.words.is_slower} in {plural(len(chosen), 'layer')}: {names}. {together}"
             "It can still pay: going back to floats between quantized neighbours costs conversions."
         )
     kept = [row for row in report.layers if row.would_be_slower]
@@ -87,7 +87,7 @@ def _slower(report: ReportData) -> list[str]:
             ],
             _NAMED,
         )
-        found.append(f"Left in float32, and {report.cost.more} when quantized: {names}.")
+        found.append(f"Left in float32, and {report.cost.words.more} when quantized: {names}.")
     if not found and any(row.is_quantized and row.chosen_s for row in report.layers):
         noise = f"{100 * NOISE:.0f} % and {report.cost.amount(NOISE_S, 2)}"
         found.append(f"No quantized layer is slower than it was in float32 by more than the noise ({noise}).")

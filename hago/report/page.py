@@ -120,7 +120,7 @@ def make_page(report: ReportData) -> Page:
         peers=peers_table(report, metric),
         facts=facts(report, metric),
         files=files(report),
-        shell=shell_snippet(),
+        shell=shell_snippet(report),
         python=python_snippet(report),
     )
 
@@ -134,6 +134,9 @@ def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
     record, floats = report.chosen, report.baseline
     tiles = []
     cost, spent = report.cost, record.cost_s
+    if report.joint and record.latency_ratio:
+        ratios = [f"{name} {ratio:.3f}" for name, ratio in record.ratios.items()]
+        tiles.append(Tile("Gain", f"{factor(1 / record.latency_ratio)}×", f"parts of float32: {', '.join(ratios)}"))
     if spent is not None:
         value = cost.amount(spent)
         detail = "float32, the answer here"
@@ -141,9 +144,9 @@ def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
             value = f"{factor(1 / record.latency_ratio)}×"
             detail = (
                 f"{cost.amount(spent / record.latency_ratio)} → {cost.amount(spent)}; takes "
-                f"{ratio_interval(record.latency_ratio, record.latency_ratio_interval)} of float32's {cost.noun}"
+                f"{ratio_interval(record.latency_ratio, record.latency_ratio_interval)} of float32's {cost.words.noun}"
             )
-        tiles.append(Tile(cost.tile if report.is_float or report.estimated else "Speed", value, detail))
+        tiles.append(Tile(cost.words.tile if report.is_float or report.estimated else "Speed", value, detail))
     if record.accuracy is not None:
         detail = f"95 % CI {metric.interval_ends(record.accuracy_interval)}" if record.accuracy_interval else ""
         if record.accuracy_change is not None and not report.is_float and not report.metric.against_float:

@@ -127,8 +127,8 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
             Tick(y_axis(v), metric.change(sign * v), _absolute(metric, base, sign * v))
             for v in y_axis.ticks(6 if compact else 8)
         ),
-        x_title=f"{cost.short if compact else cost.noun} as a part of float32’s"
-        + ("" if float_s is None or compact else f" (below: {cost.absolute})"),
+        x_title=f"{cost.words.short if compact else cost.words.noun} as a part of float32’s"
+        + ("" if float_s is None or compact else f" (below: {cost.words.absolute})"),
         y_title=f"change of {report.metric.name}" + (f", {metric.change_unit}" if metric.change_unit else ""),
         y_title_right=report.metric.name,
         marks=marks,
@@ -208,7 +208,7 @@ def _title(point: _Point, metric: MetricText, cost: CostText) -> str:
     unit = f" {metric.change_unit}".rstrip()
     text = (
         f"{name}{record.label}\n"
-        f"{cost.noun} {ratio_interval(record.latency_ratio, record.latency_ratio_interval)} of float32’s"
+        f"{cost.words.noun} {ratio_interval(record.latency_ratio, record.latency_ratio_interval)} of float32’s"
         f", {cost.amount(record.cost_s)}\n"
         f"{metric.info.name} {metric.value(record.accuracy)}, "
         f"change {metric.change_interval(record.accuracy_change, record.accuracy_change_interval)}{unit}"

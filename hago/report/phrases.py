@@ -62,6 +62,8 @@ class Phrases:
         """``makes NAME 2.9 times faster (0.19 ms instead of 0.55 ms)``, or ``is 2.9 times ...``."""
         model = f"{subject} {self.report.model_name} " if subject != "is" else "is "
         ratio, spent, cost = record.latency_ratio, record.cost_s, self.report.cost
+        if ratio and self.report.joint:
+            return f"{model}{cost.compared(ratio, factor(max(ratio, 1 / ratio)))}"
         if not ratio or spent is None:
             return "was not timed" if subject == "is" else f"gives {self.report.model_name} a speed not measured"
         # The ratio is of two medians of the same rounds: this is float32's in those.

@@ -13,7 +13,7 @@ from .text import NOTHING, clock, duration_interval, ratio_interval, size
 def records_table(report: ReportData, metric: MetricText, records: tuple[Record, ...]) -> Table:
     """One row for each record: what it was, what was measured, what came of it."""
     unit = f", {metric.change_unit}" if metric.change_unit else ""
-    noun = report.cost.noun
+    noun = report.cost.words.noun
     header = (
         "trial", "strategy", "state", f"{noun} / float32", noun, f"change of {report.metric.name}{unit}",
         report.metric.name, "size", "quantized", "took",
