@@ -53,7 +53,8 @@ static int is_dot(uint32_t code) {
         {0x9fe0fc00, 0x0e809400}, /* SDOT, UDOT */ {0xbfe0fc00, 0x0e809c00}, /* USDOT */
         {0x9fc0f400, 0x0f80e000}, /* by element */ {0xbf40f400, 0x0f00f000}, /* SUDOT, USDOT by element */
         {0xdfe0fc00, 0x4e80a400}, /* SMMLA, UMMLA */ {0xffe0fc00, 0x4e80ac00}, /* USMMLA */
-        {0xbfe0fc00, 0x2e40fc00}, /* BFDOT */ {0xffe0fc00, 0x6e40ec00}, /* BFMMLA */
+        {0xbfe0fc00, 0x2e40fc00}, /* BFDOT */ {0xbfc0f400, 0x0f40f000}, /* BFDOT by element */
+        {0xffe0fc00, 0x6e40ec00}, /* BFMMLA */
     };
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++)
         if ((code & patterns[i][0]) == patterns[i][1]) return 1;

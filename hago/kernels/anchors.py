@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from ..errors import BuildError
-from .base import EMITTERS, Isa, KernelCall, NodeView, TensorType, emits
+from .base import EMITTERS, Isa, KernelCall, NodeView, Template, TensorType, emits
 from .dense import DenseParams, dense, pack_channels, pack_weights, plan
 from .depthwise import (
     MIN_CHANNELS,
@@ -24,7 +24,8 @@ from .dot import DOTS, exact_dot, pairs_fit_int16, sums_fit_int16
 from .epilogue import bounds, zeros
 from .group_scales import spread_groups
 from .packing import remembered
-from .tiles import best_dot, tiled
+from .pairs import best_pairs, paired
+from .tiles import best_tiles, tiled
 
 Params = DenseParams | DepthwiseParams
 
@@ -60,7 +61,7 @@ def emit_conv(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     weights = _constant(node, 1)
     n, h, w, c = node.type(node.inputs[0]).shape
     geometry, groups = _geometry(node), int(node.attrs.get("group", 1))
-    dot = _float_dot(node)
+    dot = _float_dot(node, isa)
     thin = groups == c == weights.shape[0] and c >= MIN_CHANNELS
     if thin and dot == "fma" and len(node.inputs) < 4:
         shape: Params = DepthwiseParams(dot, "float32", n, h, w, c, weights.shape[1:3], **geometry)
@@ -74,7 +75,7 @@ def emit_conv(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 def emit_gemm(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     """Float or bfloat16 fully connected layer."""
     weights = _constant(node, 1)
-    shape = _rows(node, weights, _float_dot(node), "float32")
+    shape = _rows(node, weights, _float_dot(node, isa), "float32")
     return _float(node, isa, shape, weights.reshape(len(weights), 1, 1, -1))
 
 
@@ -175,7 +176,7 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
         weights = weights.view(np.uint16)
     if isinstance(p, DenseParams):
         p = replace(p, residual="second" if residual is not None else "")
-        p = replace(p, dot=best_dot(p, isa))
+        p = replace(p, dot=_best_dot(p, isa))
     (packed,) = remembered(weights, (p, isa), lambda w: (_pack(w, p, isa),))
     bias = _bias(node, len(weights), np.float32)
     limits = bounds(node.attrs.get("act_lo", -np.inf), node.attrs.get("act_hi", np.inf))
@@ -195,8 +196,17 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
 
 
 def _call(p: Params, node: NodeView, inputs: list[Any], output: str, temporaries: dict[str, TensorType]) -> KernelCall:
-    template = depthwise if isinstance(p, DepthwiseParams) else tiled if DOTS[p.dot].tiles else dense
+    template = depthwise if isinstance(p, DepthwiseParams) else _dense_template(p)
     return KernelCall(template.__name__, p, template, tuple(inputs), (output,), node.layer, temporaries)
+
+
+def _dense_template(p: DenseParams) -> Template:
+    dot = DOTS[p.dot]
+    return tiled if dot.tiles else paired if dot.pairs else dense
+
+
+def _best_dot(p: DenseParams, isa: Isa) -> str:
+    return best_pairs(p, isa) if isa.arm else best_tiles(p, isa)
 
 
 def _per_channel(values: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
@@ -231,7 +241,7 @@ def _pack_integers(
     if isa.vnni or isa.dotprod:
         dot = exact_dot(isa)
         if isinstance(p, DenseParams) and multiplier is None:
-            dot = best_dot(replace(p, dot=dot), isa)
+            dot = _best_dot(replace(p, dot=dot), isa)
         return (dot, *packed(dot))  # type: ignore[return-value]
     if not isa.arm:
         fitting = {"maddubs": pairs_fit_int16}
@@ -271,8 +281,10 @@ def _geometry(node: NodeView) -> dict[str, Any]:
     return {name: tuple(int(v) for v in node.attrs.get(name, default)) for name, default in names}
 
 
-def _float_dot(node: NodeView) -> str:
-    return "bf16" if node.attrs.get("precision", "float32") == "bfloat16" else "fma"
+def _float_dot(node: NodeView, isa: Isa) -> str:
+    if node.attrs.get("precision", "float32") == "float32":
+        return "fma"
+    return "bfdot" if isa.arm else "bf16"
 
 
 def _roles(node: NodeView) -> dict[str, Any]:

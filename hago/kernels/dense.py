@@ -120,7 +120,7 @@ def plan(p: DenseParams, isa: Isa) -> Plan:
 
 def row_steps(p: DenseParams, isa: Isa) -> int:
     """How many steps one load of a pixel's elements serves: Arm's products take one lane of a vector."""
-    whole = isa.arm and p.dot in ("sdot", "usdot", "fma") and not p.group_steps
+    whole = isa.arm and p.dot in ("sdot", "usdot", "bfdot", "fma") and not p.group_steps
     return isa.bits // 32 if whole and plan(p, isa).steps >= isa.bits // 32 else 1
 
 
