@@ -16,9 +16,16 @@ from hypothesis import strategies as st
 from hago.kernels import tiles
 from hago.kernels.base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, DOTPROD, I8MM, NEON, Isa, Template
 from hago.kernels.dense import DenseParams, Tile, choose_tile, dense, pack_channels, pack_weights, plan
-from hago.kernels.depthwise import DepthwiseParams, depthwise, pack_depthwise_channels, pack_depthwise_weights
+from hago.kernels.depthwise import (
+    DepthwiseParams,
+    depthwise,
+    pack_depthwise_channels,
+    pack_depthwise_halves,
+    pack_depthwise_weights,
+)
 from hago.kernels.dot import DOTS, pairs_fit_int16
 from hago.kernels.epilogue import bounds, zeros
+from hago.kernels.half import doubled, halved, pack_halves
 from hago.kernels.jit import jit
 from hago.kernels.matmul import MatMulParams, matmul
 from hago.kernels.pairs import best_pairs, choose_pairs, paired
@@ -110,7 +117,8 @@ def values(rng: np.random.Generator, shape: tuple[int, ...], low: int, high: int
 
 
 def template_of(dot: str) -> Template:
-    return tiled if DOTS[dot].tiles else paired if DOTS[dot].pairs else dense
+    found = DOTS[dot]
+    return tiled if found.tiles else paired if found.pairs else halved if found.half else dense
 
 
 def _summand(kind: str) -> str:
@@ -369,6 +377,76 @@ def test_bfloat16_convolution_of_arm_is_close(
     p = DenseParams(dot, "float32", c=c * groups, o=o * groups, groups=groups, residual=summand, **geometry)
     assume(not DOTS[dot].pairs or plan(p, I8MM).cols > 1)
     check_bfloat16(p, I8MM)
+
+
+@pytest.mark.parametrize("isa", [pytest.param(isa, marks=_emulated) for isa in (DOTPROD, I8MM)], ids=lambda v: v.name)
+@_quick
+@given(
+    geometry=geometries(),
+    groups=st.sampled_from([1, 1, 2, 3]),
+    c=st.sampled_from([1, 3, 8, 20, 33, 70]),
+    o=st.sampled_from([1, 3, 5, 8, 16, 19]),
+    residual=st.booleans(),
+    size=st.sampled_from([1e-3, 1.0, 1e4]),
+)
+def test_float16_convolution_is_close(
+    isa: Isa, geometry: dict[str, Any], groups: int, c: int, o: int, residual: bool, size: float
+) -> None:
+    summand = "second" if residual else ""
+    p = DenseParams("half", "float32", c=c * groups, o=o * groups, groups=groups, residual=summand, **geometry)
+    rng = np.random.default_rng(0)
+    x = np.clip(size * rng.standard_normal((p.n, p.h, p.w, p.c)), -65504, 65504).astype(np.float16)
+    w = rng.standard_normal((p.o, *p.kernel, c)).astype(np.float16)
+    b = rng.standard_normal(p.o).astype(np.float32)
+    want = convolve(x.astype(np.float32), w.astype(np.float32), p, 0) + b
+    packed, factors = pack_halves(w, p, isa)
+    args = [x, packed, *(pack_channels(v, p.groups, doubled(isa)) for v in (b, factors)), bounds(-np.inf, np.inf)]
+    if residual:
+        args.append(rng.standard_normal(want.shape).astype(np.float32))
+        want = want + args[-1]
+    got = np.zeros(want.shape, np.float32)
+    kernel_of(halved, p, isa)(*args, got)
+    sizes = convolve(np.abs(x).astype(np.float32), np.abs(w).astype(np.float32), p, 0)
+    assert (np.abs(got - want) < float16_error(sizes, factors, w[0].size) + 1e-6 * np.abs(want)).all()
+
+
+def float16_error(sizes: np.ndarray, factors: np.ndarray, terms: int) -> np.ndarray:
+    """Every addition rounds to 11 bits, or to the finest step that float16 has."""
+    return 2**-9 * sizes + 2**-24 * factors * terms
+
+
+@pytest.mark.parametrize("isa", [pytest.param(isa, marks=_emulated) for isa in (DOTPROD, I8MM)], ids=lambda v: v.name)
+@_quick
+@given(geometry=geometries(), c=st.sampled_from([4, 5, 8, 16, 21]), size=st.sampled_from([1e-3, 1.0, 1e4]))
+def test_float16_depthwise_is_close(isa: Isa, geometry: dict[str, Any], c: int, size: float) -> None:
+    p = DepthwiseParams("half", "float32", c=c, **geometry)
+    rng = np.random.default_rng(0)
+    x = np.clip(size * rng.standard_normal((p.n, p.h, p.w, c)), -65504, 65504).astype(np.float16)
+    w = rng.standard_normal((c, *p.kernel)).astype(np.float16)
+    b = rng.standard_normal(c).astype(np.float32)
+    as_dense = DenseParams("half", "float32", c=c, o=c, groups=c, **geometry)
+    want, sizes = (
+        convolve(f(x).astype(np.float32), f(w)[..., None].astype(np.float32), as_dense, 0) for f in (np.array, np.abs)
+    )
+    packed, factors = pack_depthwise_halves(w, p, isa)
+    args = [x, packed, *(pack_depthwise_channels(v, p, isa) for v in (b, factors)), bounds(-2 * size, 9 * size)]
+    got = np.zeros(want.shape, np.float32)
+    kernel_of(depthwise, p, isa)(*args, got)
+    want = np.clip(want + b, -2 * size, 9 * size)
+    assert (np.abs(got - want) < float16_error(sizes, factors, w[0].size) + 1e-6 * np.abs(want)).all()
+
+
+@pytest.mark.aarch64
+@pytest.mark.skipif(not can_emulate(), reason="no emulated AArch64 machine (scripts/aarch64_sysroot.py makes it)")
+def test_the_largest_float16_values_do_not_overflow() -> None:
+    x = np.full((1, 4, 4, 40), 65504, np.float16)
+    w = np.full((8, 3, 3, 40), 1000, np.float16)
+    p = DenseParams("half", "float32", 1, 4, 4, 40, 8, (3, 3))
+    packed, factors = pack_halves(w, p, DOTPROD)
+    args = [pack_channels(v, 1, doubled(DOTPROD)) for v in (np.zeros(8, np.float32), factors)]
+    got = np.zeros((1, 2, 2, 8), np.float32)
+    kernel_of(halved, p, DOTPROD)(x, packed, *args, bounds(-np.inf, np.inf), got)
+    np.testing.assert_allclose(got, 65504.0 * 1000 * 360, rtol=1e-2)
 
 
 def check_bfloat16(p: DenseParams, isa: Isa) -> None:

@@ -19,6 +19,7 @@ On Arm:
     smull7   the same with eight steps, four products in int16: all 7-bit weights fit
     mlal16   int16 x int16, one step, exact (smlal): 8-bit values widened beforehand
     bfdot    bfloat16, two steps, float32 accumulators
+    half     float16, one step, eight channels, float16 accumulators (see half.py)
 
 The signed ones read the code less 128 of an unsigned activation, which is another zero point and nothing else.
 
@@ -66,6 +67,11 @@ class Dot:
     def tiles(self) -> bool:
         """Whether it multiplies tiles."""
         return bool(self.tile_instruction)
+
+    @property
+    def half(self) -> bool:
+        """Whether short sums are float16, of weights that were divided by a factor per channel."""
+        return self.read_type == "float16"
 
     @property
     def widens(self) -> bool:
@@ -125,6 +131,8 @@ class Dot:
         ints, floats = f"int32x{lanes}", f"float32x{lanes}"
         if self.name == "fma":
             return T.call_llvm_pure_intrin(floats, "llvm.fma", a, w, acc)
+        if self.name == "half":
+            return T.call_llvm_pure_intrin(f"float16x{lanes}", "llvm.fma", a, w, acc)
         if self.name == "vnni":
             return T.call_llvm_pure_intrin(ints, f"llvm.x86.avx512.vpdpbusd.{bits}", acc, a, w)
         if self.name in _BF16_LLVM:
@@ -216,6 +224,7 @@ DOTS = {
         Dot("smull7", 8, "uint8", "int8", _I8, True, 5, shift=128),
         Dot("mlal16", 1, "uint8", "int16", _I16, True, 1),
         Dot("bfdot", 2, "uint16", "uint16", _BF16, False, 1),
+        Dot("half", 1, "float16", "float16", np.dtype(np.float16), False, 1),
         Dot("usmmla", 8, "uint8", "uint8", _I8, True, 1, pairs=True),
         Dot("bfmmla", 4, "uint16", "uint16", _BF16, False, 1, pairs=True),
         Dot("tile-u8s8", 4, "uint8", "uint8", _I8, True, 1, "llvm.x86.tdpbusd"),
