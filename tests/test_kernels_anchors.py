@@ -419,6 +419,18 @@ def float16_error(sizes: np.ndarray, factors: np.ndarray, terms: int) -> np.ndar
 @_quick
 @given(geometry=geometries(), c=st.sampled_from([4, 5, 8, 16, 21]), size=st.sampled_from([1e-3, 1.0, 1e4]))
 def test_float16_depthwise_is_close(isa: Isa, geometry: dict[str, Any], c: int, size: float) -> None:
+    check_float16_depthwise(isa, geometry, c, size)
+
+
+@pytest.mark.aarch64
+@pytest.mark.skipif(not can_emulate(), reason="no emulated AArch64 machine (scripts/aarch64_sysroot.py makes it)")
+def test_float16_depthwise_of_the_largest_kernel_is_close() -> None:
+    geometry = {"n": 1, "h": 11, "w": 10, "kernel": (8, 8), "pads": (4, 4, 3, 3)}
+    for size in (1.0, 1e5):
+        check_float16_depthwise(DOTPROD, geometry, 16, size)
+
+
+def check_float16_depthwise(isa: Isa, geometry: dict[str, Any], c: int, size: float) -> None:
     p = DepthwiseParams("half", "float32", c=c, **geometry)
     rng = np.random.default_rng(0)
     x = np.clip(size * rng.standard_normal((p.n, p.h, p.w, c)), -65504, 65504).astype(np.float16)

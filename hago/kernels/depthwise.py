@@ -28,7 +28,7 @@ from .dense import channel_starts
 from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .epilogue import BOUNDS, ZEROS, at_most, clamp, dequantize, pack_bytes, requantize, round_to_int
-from .half import TERMS, doubled, factors
+from .half import MOST_TERMS, doubled, factors
 from .padding import padded_copy
 from .window import Window
 
@@ -110,7 +110,7 @@ def pack_depthwise_weights(w: np.ndarray, p: DepthwiseParams, isa: Isa) -> np.nd
 
 def half_depthwise_fits(kernel: tuple[int, int]) -> bool:
     """Whether float16 may hold the sum of all taps."""
-    return kernel[0] * kernel[1] <= TERMS
+    return kernel[0] * kernel[1] <= MOST_TERMS
 
 
 def pack_depthwise_halves(w: np.ndarray, p: DepthwiseParams, isa: Isa) -> tuple[np.ndarray, np.ndarray]:

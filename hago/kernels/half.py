@@ -26,7 +26,8 @@ from .dense import Dense, DenseParams, Tile, pack_weights, plan
 from .emit import Registers, channel_start
 
 TERMS = 32  # the error of such sums is then three times that of rounding the operands, and a third of bfloat16's
-_ROOM = 31 / 32  # more than what rounding may add to a sum of so many
+MOST_TERMS = 2 * TERMS  # where there is no end of a sum in between: a depthwise kernel of up to 8x8
+_ROOM = 31 / 32  # rounding makes the largest possible sum of so many larger by less than 1/31
 
 
 def doubled(isa: Isa) -> Isa:
@@ -143,4 +144,4 @@ class _Halved(Dense):
         return super().result(total, r, lane)
 
 
-__all__ = ["TERMS", "choose_half_tile", "doubled", "factors", "halved", "pack_halves"]
+__all__ = ["MOST_TERMS", "TERMS", "choose_half_tile", "doubled", "factors", "halved", "pack_halves"]
