@@ -328,6 +328,11 @@ class Dense:
             self.reduce_groups(acc, x_at, first)
         else:
             self.reduce(acc, x_at, first, 0, self.depth)
+        self.finish_tile(acc, vector, first, y_at)
+
+    def finish_tile(self, acc: Any, vector: Any, first: Any, y_at: Any) -> None:
+        """Epilogue of all sums of a tile, those of one pixel after the other."""
+        p = self.p
         for v in range(self.V):
             channel = channel_start(vector + v, self.o, self.lanes)
             for q in range(self.P):

@@ -23,7 +23,7 @@ from tvm.script.ir_builder import tirx as T
 
 from .base import Isa
 from .dense import Dense, DenseParams, Tile, pack_weights, plan
-from .emit import Registers, channel_start
+from .emit import Registers
 
 TERMS = 32  # the error of such sums is then three times that of rounding the operands, and a third of bfloat16's
 MOST_TERMS = 2 * TERMS  # where there is no end of a sum in between: a depthwise kernel of up to 8x8
@@ -114,10 +114,7 @@ class _Halved(Dense):
                 if rest := self.plan.steps - full * length:
                     with self.short_sums(acc, part):
                         self.steps(part, at + full * length, first, depth + full * length, rest)
-        for v in range(self.V):
-            channel = channel_start(vector + v, self.o, self.lanes)
-            for q in range(self.P):
-                self.finish(acc[q * self.V + v], y_at + q * p.o + channel, (first + v) * self.lanes)
+        self.finish_tile(acc, vector, first, y_at)
 
     @contextmanager
     def short_sums(self, acc: Registers, part: Registers) -> Iterator[None]:

@@ -21,7 +21,7 @@ from tvm.script.ir_builder import tirx as T
 from .base import Isa
 from .dense import Dense, DenseParams, Tile, choose_tile, estimate, plan
 from .dot import DOTS
-from .emit import Registers, channel_start
+from .emit import Registers
 
 _FROM_VECTORS = {"usdot": "usmmla", "bfdot": "bfmmla"}
 _STEPS = 2  # packed steps in a vector of one pixel's elements
@@ -89,7 +89,7 @@ class _Paired(Dense):
         return choose_pairs(self.p, self.isa)[0]
 
     def compute(self, vector: Any, first: Any, x_at: Any, y_at: Any) -> None:
-        p, lanes = self.p, self.lanes
+        lanes = self.lanes
         acc = Registers(self.P * self.V, self.acc_type)
         for v in range(self.V):
             bias = T.bind(self.bias.vload([(first + v) * lanes], self.acc_type))
@@ -98,13 +98,13 @@ class _Paired(Dense):
                 for q in range(0, self.P, 2):
                     acc[q * self.V + 2 * v + half] = start
         self.reduce(acc, x_at, first, 0, self.depth)
-        for v in range(self.V):
-            channel = channel_start(vector + v, self.o, lanes)
-            for q in range(self.P):
+        whole = {}  # as the dense template orders them: pixel, then vector
+        for q in range(self.P):
+            order = [0, 1, 4, 5] if q % 2 == 0 else [2, 3, 6, 7]
+            for v in range(self.V):
                 k = q // 2 * 2 * self.V + 2 * v
-                order = [0, 1, 4, 5] if q % 2 == 0 else [2, 3, 6, 7]
-                value = T.Shuffle([acc[k], acc[k + 1]], order)
-                self.finish(value, y_at + q * p.o + channel, (first + v) * lanes)
+                whole[q * self.V + v] = T.Shuffle([acc[k], acc[k + 1]], order)
+        self.finish_tile(whole, vector, first, y_at)
 
     def row_of_steps(self, acc: Any, x_at: Any, first: Any, depth: Any) -> None:
         """Two steps, for which each pixel's elements are loaded at once."""
