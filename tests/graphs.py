@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from qdq_graphs import Style, quantized, to_bfloat16
+from qdq_graphs import Style, quantized, to_short
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -357,7 +357,7 @@ def networks(draw: Any) -> Network:
     if form == "float":
         return net
     if form == "bfloat16":
-        return Network(to_bfloat16(net.proto), net.feeds, f"{net.kind}, bfloat16")
+        return Network(to_short(net.proto), net.feeds, f"{net.kind}, bfloat16")
     style = draw(styles())
     return Network(quantized(net.proto, net.feeds, style), net.feeds, f"{net.kind}, {style}")
 

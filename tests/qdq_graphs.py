@@ -1,10 +1,9 @@
-"""Float ONNX graphs into QDQ and bfloat16 ones, for tests: simple, and independent of the product's code."""
+"""Float ONNX graphs into QDQ ones and short floats, for tests: simple, and independent of the product's code."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -288,8 +287,9 @@ def _sorted(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
     return order
 
 
-def to_bfloat16(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """All anchors with a constant weight in bfloat16: the input and the weight cast there and back."""
+def to_short(proto: onnx.ModelProto, precision: str = "bfloat16") -> onnx.ModelProto:
+    """All anchors with a constant weight in a short float: the input and the weight cast there and back."""
+    kind = TensorProto.BFLOAT16 if precision == "bfloat16" else TensorProto.FLOAT16
     arrays = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     made: dict[str, onnx.TensorProto] = {}
@@ -304,12 +304,10 @@ def to_bfloat16(proto: onnx.ModelProto) -> onnx.ModelProto:
                     continue
                 cast.add(name)
                 if name in arrays:
-                    half = arrays[name].astype(ml_dtypes.bfloat16)
-                    made[name] = helper.make_tensor(
-                        f"{name}_half", TensorProto.BFLOAT16, half.shape, half.tobytes(), raw=True
-                    )
+                    half = arrays[name].astype(helper.tensor_dtype_to_np_dtype(kind))
+                    made[name] = helper.make_tensor(f"{name}_half", kind, half.shape, half.tobytes(), raw=True)
                 else:
-                    nodes.append(helper.make_node("Cast", [name], [f"{name}_half"], to=TensorProto.BFLOAT16))
+                    nodes.append(helper.make_node("Cast", [name], [f"{name}_half"], to=kind))
                 nodes.append(helper.make_node("Cast", [f"{name}_half"], [f"{name}_wide"], to=TensorProto.FLOAT))
         nodes.append(copy)
     for index, node in enumerate(nodes):

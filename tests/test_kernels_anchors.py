@@ -10,18 +10,26 @@ import ml_dtypes
 import numpy as np
 import pytest
 from emulated_kernels import can_emulate, kernel_of
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from hago.kernels import tiles
-from hago.kernels.base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, DOTPROD, I8MM, NEON, Isa
-from hago.kernels.dense import DenseParams, Tile, choose_tile, dense, pack_channels, pack_weights
-from hago.kernels.depthwise import DepthwiseParams, depthwise, pack_depthwise_channels, pack_depthwise_weights
+from hago.kernels.base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, DOTPROD, I8MM, NEON, Isa, Template
+from hago.kernels.dense import DenseParams, Tile, choose_tile, dense, pack_channels, pack_weights, plan
+from hago.kernels.depthwise import (
+    DepthwiseParams,
+    depthwise,
+    pack_depthwise_channels,
+    pack_depthwise_halves,
+    pack_depthwise_weights,
+)
 from hago.kernels.dot import DOTS, pairs_fit_int16
 from hago.kernels.epilogue import bounds, zeros
+from hago.kernels.half import doubled, halved, pack_halves
 from hago.kernels.jit import jit
 from hago.kernels.matmul import MatMulParams, matmul
-from hago.kernels.tiles import best_dot, tiled
+from hago.kernels.pairs import best_pairs, choose_pairs, paired
+from hago.kernels.tiles import best_tiles, tiled
 from hago.lower.arithmetic import weighted_sum
 from hago.runtime.amx import allow_tiles
 
@@ -37,7 +45,7 @@ def _flags() -> set[str]:
 _NEEDS = {AVX2: "avx2", AVX_VNNI: "avx_vnni", AVX512_VNNI: "avx512_vnni", AVX512_BF16: "avx512_bf16"}
 _HERE = [isa for isa, flag in _NEEDS.items() if flag in _flags()]
 _INTEGER = [(isa, dot) for isa in _HERE for dot in (("vnni",) if isa.vnni else ("maddubs", "maddwd"))]
-_ARM = {NEON: ("smull", "smull7", "mlal16"), DOTPROD: ("sdot",), I8MM: ("usdot",)}
+_ARM = {NEON: ("smull", "smull7", "mlal16"), DOTPROD: ("sdot",), I8MM: ("usdot", "usmmla")}
 _emulated = [
     pytest.mark.aarch64,
     pytest.mark.skipif(not can_emulate(), reason="no emulated AArch64 machine (scripts/aarch64_sysroot.py makes it)"),
@@ -45,10 +53,10 @@ _emulated = [
 _ARM_INTEGER = [pytest.param(isa, dot, marks=_emulated) for isa, dots in _ARM.items() for dot in dots]
 _ARM_MATMUL = [
     pytest.param(isa, dot, marks=_emulated)
-    for isa, dot in ((NEON, "mlal16"), (DOTPROD, "sdot"), (I8MM, "sdot"), (NEON, "fma"))
+    for isa, dot in ((NEON, "mlal16"), (DOTPROD, "sdot"), (I8MM, "usdot"), (NEON, "fma"))
 ]
 _ARM_DEPTHWISE = [
-    pytest.param(isa, dot, marks=_emulated) for isa, dot in ((NEON, "mlal16"), (DOTPROD, "sdot"), (I8MM, "sdot"))
+    pytest.param(isa, dot, marks=_emulated) for isa, dot in ((NEON, "mlal16"), (DOTPROD, "sdot"), (I8MM, "usdot"))
 ]
 _MATMUL = [(isa, dot) for isa, dot in _INTEGER if dot != "maddubs"] + [(isa, "fma") for isa in _HERE]
 _TILES = pytest.mark.skipif(
@@ -108,6 +116,11 @@ def values(rng: np.random.Generator, shape: tuple[int, ...], low: int, high: int
     return rng.choice([low, high], shape) if extreme else rng.integers(low, high + 1, shape)
 
 
+def template_of(dot: str) -> Template:
+    found = DOTS[dot]
+    return tiled if found.tiles else paired if found.pairs else halved if found.half else dense
+
+
 def _summand(kind: str) -> str:
     return kind if kind in ("first", "second") else ""
 
@@ -139,7 +152,7 @@ def check_integers(isa: Isa, p: DenseParams, seed: int, extreme: bool) -> None:
         want = y1
         args += [zeros(zx, zy), bounds(lo - zy, hi - zy)]
     got = np.zeros(want.shape, want.dtype)
-    kernel_of(tiled if DOTS[p.dot].tiles else dense, p, isa)(*args, got)
+    kernel_of(template_of(p.dot), p, isa)(*args, got)
     np.testing.assert_array_equal(got, want)
 
 
@@ -167,6 +180,7 @@ def test_integer_convolution_is_bit_exact(
 ) -> None:
     out = "float32" if kind == "float32" else "uint8"
     p = DenseParams(dot, out, c=c * groups, o=o * groups, groups=groups, residual=_summand(kind), **geometry)
+    assume(not DOTS[dot].pairs or plan(p, isa).cols > 1)
     check_integers(isa, p, seed, extreme)
 
 
@@ -218,15 +232,15 @@ def test_bfloat16_on_tiles_is_close(c: int, h: int, o: int) -> None:
 
 def test_tiles_are_taken_where_they_are_faster() -> None:
     wide = DenseParams("vnni", "uint8", 1, 28, 28, 256, 256, (3, 3), (1, 1), (1, 1, 1, 1))
-    assert best_dot(wide, AMX) == "tile-u8s8" and best_dot(replace(wide, dot="bf16"), AMX) == "tile-bf16"
-    assert best_dot(wide, AVX512_BF16) == "vnni"
+    assert best_tiles(wide, AMX) == "tile-u8s8" and best_tiles(replace(wide, dot="bf16"), AMX) == "tile-bf16"
+    assert best_tiles(wide, AVX512_BF16) == "vnni"
     for other in (
         replace(wide, o=10),  # narrower than a tile
         replace(wide, c=3, o=16),  # hardly a sum
         replace(wide, group_steps=8),
         replace(wide, dot="fma"),
     ):
-        assert best_dot(other, AMX) == other.dot
+        assert best_tiles(other, AMX) == other.dot
 
 
 def test_what_computed_before_gets_its_tiles_back() -> None:
@@ -234,6 +248,24 @@ def test_what_computed_before_gets_its_tiles_back() -> None:
     text = str(tiled(p, AMX, 2))
     assert text.count("ldtilecfg") == 2 and text.count("sttilecfg") == 1
     assert text.index("T.parallel") < text.index("sttilecfg") < text.index("ldtilecfg") < text.index("tdpbusd")
+
+
+def test_pairs_are_taken_where_they_are_faster() -> None:
+    wide = DenseParams("usdot", "uint8", 1, 28, 28, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1))
+    assert best_pairs(wide, I8MM) == "usmmla" and best_pairs(replace(wide, dot="bfdot"), I8MM) == "bfmmla"
+    for other in (
+        replace(wide, o=3),  # narrower than a vector
+        replace(wide, h=1, w=1, kernel=(1, 1), pads=(0, 0, 0, 0)),  # one pixel
+        replace(wide, c=12, kernel=(1, 1), pads=(0, 0, 0, 0)),  # half of every second step, and a copy
+        replace(wide, group_steps=8),
+        replace(wide, dot="fma"),
+    ):
+        assert best_pairs(other, I8MM) == other.dot
+    assert best_pairs(replace(wide, dot="sdot"), DOTPROD) == "sdot"
+    for o in (4, 8, 48, 256):
+        for w in (2, 7, 14, 112):
+            tile, _ = choose_pairs(replace(wide, dot="usmmla", w=w, o=o), I8MM)
+            assert tile.pixels % 2 == 0 and tile.pixels * tile.vectors + 2 < I8MM.registers
 
 
 @pytest.mark.parametrize(("isa", "dot"), _INTEGER, ids=lambda v: getattr(v, "name", v))
@@ -329,15 +361,119 @@ def test_bfloat16_convolution_is_close(c: int) -> None:
     check_bfloat16(DenseParams("bf16", "float32", 1, 9, 9, c, 20, (3, 3), (1, 1), (1, 1, 1, 1)), AVX512_BF16)
 
 
+@pytest.mark.parametrize("dot", [pytest.param(dot, marks=_emulated) for dot in ("bfdot", "bfmmla")])
+@_quick
+@given(
+    geometry=geometries(),
+    groups=st.sampled_from([1, 1, 2, 3]),
+    c=st.integers(1, 18),
+    o=st.sampled_from([1, 3, 5, 8, 16, 19]),
+    residual=st.booleans(),
+)
+def test_bfloat16_convolution_of_arm_is_close(
+    dot: str, geometry: dict[str, Any], groups: int, c: int, o: int, residual: bool
+) -> None:
+    summand = "second" if residual else ""
+    p = DenseParams(dot, "float32", c=c * groups, o=o * groups, groups=groups, residual=summand, **geometry)
+    assume(not DOTS[dot].pairs or plan(p, I8MM).cols > 1)
+    check_bfloat16(p, I8MM)
+
+
+@pytest.mark.parametrize("isa", [pytest.param(isa, marks=_emulated) for isa in (DOTPROD, I8MM)], ids=lambda v: v.name)
+@_quick
+@given(
+    geometry=geometries(),
+    groups=st.sampled_from([1, 1, 2, 3]),
+    c=st.sampled_from([1, 3, 8, 20, 33, 70]),
+    o=st.sampled_from([1, 3, 5, 8, 16, 19]),
+    residual=st.booleans(),
+    size=st.sampled_from([1e-3, 1.0, 1e4]),
+)
+def test_float16_convolution_is_close(
+    isa: Isa, geometry: dict[str, Any], groups: int, c: int, o: int, residual: bool, size: float
+) -> None:
+    summand = "second" if residual else ""
+    p = DenseParams("half", "float32", c=c * groups, o=o * groups, groups=groups, residual=summand, **geometry)
+    rng = np.random.default_rng(0)
+    x = np.clip(size * rng.standard_normal((p.n, p.h, p.w, p.c)), -65504, 65504).astype(np.float16)
+    w = rng.standard_normal((p.o, *p.kernel, c)).astype(np.float16)
+    b = rng.standard_normal(p.o).astype(np.float32)
+    want = convolve(x.astype(np.float32), w.astype(np.float32), p, 0) + b
+    packed, factors = pack_halves(w, p, isa)
+    args = [x, packed, *(pack_channels(v, p.groups, doubled(isa)) for v in (b, factors)), bounds(-np.inf, np.inf)]
+    if residual:
+        args.append(rng.standard_normal(want.shape).astype(np.float32))
+        want = want + args[-1]
+    got = np.zeros(want.shape, np.float32)
+    kernel_of(halved, p, isa)(*args, got)
+    sizes = convolve(np.abs(x).astype(np.float32), np.abs(w).astype(np.float32), p, 0)
+    assert (np.abs(got - want) < float16_error(sizes, factors, w[0].size) + 1e-6 * np.abs(want)).all()
+
+
+def float16_error(sizes: np.ndarray, factors: np.ndarray, terms: int) -> np.ndarray:
+    """Every addition rounds to 11 bits, or to the finest step that float16 has."""
+    return 2**-9 * sizes + 2**-24 * factors * terms
+
+
+@pytest.mark.parametrize("isa", [pytest.param(isa, marks=_emulated) for isa in (DOTPROD, I8MM)], ids=lambda v: v.name)
+@_quick
+@given(geometry=geometries(), c=st.sampled_from([4, 5, 8, 16, 21]), size=st.sampled_from([1e-3, 1.0, 1e4]))
+def test_float16_depthwise_is_close(isa: Isa, geometry: dict[str, Any], c: int, size: float) -> None:
+    check_float16_depthwise(isa, geometry, c, size)
+
+
+@pytest.mark.aarch64
+@pytest.mark.skipif(not can_emulate(), reason="no emulated AArch64 machine (scripts/aarch64_sysroot.py makes it)")
+def test_float16_depthwise_of_the_largest_kernel_is_close() -> None:
+    geometry = {"n": 1, "h": 11, "w": 10, "kernel": (8, 8), "pads": (4, 4, 3, 3)}
+    for size in (1.0, 1e5):
+        check_float16_depthwise(DOTPROD, geometry, 16, size)
+
+
+def check_float16_depthwise(isa: Isa, geometry: dict[str, Any], c: int, size: float) -> None:
+    p = DepthwiseParams("half", "float32", c=c, **geometry)
+    rng = np.random.default_rng(0)
+    x = np.clip(size * rng.standard_normal((p.n, p.h, p.w, c)), -65504, 65504).astype(np.float16)
+    w = rng.standard_normal((c, *p.kernel)).astype(np.float16)
+    b = rng.standard_normal(c).astype(np.float32)
+    as_dense = DenseParams("half", "float32", c=c, o=c, groups=c, **geometry)
+    want, sizes = (
+        convolve(f(x).astype(np.float32), f(w)[..., None].astype(np.float32), as_dense, 0) for f in (np.array, np.abs)
+    )
+    packed, factors = pack_depthwise_halves(w, p, isa)
+    args = [x, packed, *(pack_depthwise_channels(v, p, isa) for v in (b, factors)), bounds(-2 * size, 9 * size)]
+    got = np.zeros(want.shape, np.float32)
+    kernel_of(depthwise, p, isa)(*args, got)
+    want = np.clip(want + b, -2 * size, 9 * size)
+    assert (np.abs(got - want) < float16_error(sizes, factors, w[0].size) + 1e-6 * np.abs(want)).all()
+
+
+@pytest.mark.aarch64
+@pytest.mark.skipif(not can_emulate(), reason="no emulated AArch64 machine (scripts/aarch64_sysroot.py makes it)")
+def test_the_largest_float16_values_do_not_overflow() -> None:
+    x = np.full((1, 4, 4, 40), 65504, np.float16)
+    w = np.full((8, 3, 3, 40), 1000, np.float16)
+    p = DenseParams("half", "float32", 1, 4, 4, 40, 8, (3, 3))
+    packed, factors = pack_halves(w, p, DOTPROD)
+    args = [pack_channels(v, 1, doubled(DOTPROD)) for v in (np.zeros(8, np.float32), factors)]
+    got = np.zeros((1, 2, 2, 8), np.float32)
+    kernel_of(halved, p, DOTPROD)(x, packed, *args, bounds(-np.inf, np.inf), got)
+    np.testing.assert_allclose(got, 65504.0 * 1000 * 360, rtol=1e-2)
+
+
 def check_bfloat16(p: DenseParams, isa: Isa) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((p.n, p.h, p.w, p.c)).astype(ml_dtypes.bfloat16)
-    w = rng.standard_normal((p.o, *p.kernel, p.c)).astype(ml_dtypes.bfloat16)
+    w = rng.standard_normal((p.o, *p.kernel, p.c // p.groups)).astype(ml_dtypes.bfloat16)
     b = rng.standard_normal(p.o).astype(np.float32)
     want = convolve(x.astype(np.float32), w.astype(np.float32), p, 0) + b
     got = np.zeros(want.shape, np.float32)
-    args = [x.view(np.uint16), pack_weights(w.view(np.uint16), p, isa), pack_channels(b, 1, isa)]
-    jit(tiled if DOTS[p.dot].tiles else dense, p, isa)(*args, bounds(-np.inf, np.inf), got)
+    args = [x.view(np.uint16), pack_weights(w.view(np.uint16), p, isa), pack_channels(b, p.groups, isa)]
+    args.append(bounds(-np.inf, np.inf))
+    if p.residual:
+        args.append(rng.standard_normal(want.shape).astype(np.float32))
+        want = want + args[-1]
+    kernel_of(template_of(p.dot), p, isa)(*args, got)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.sqrt(p.c))
 
 

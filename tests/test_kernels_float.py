@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulated_kernels import can_emulate, kernel_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
@@ -15,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from scipy import special
 
 from hago.kernels import math as vector_math
-from hago.kernels.base import AVX512_VNNI, EMITTERS, Isa, TensorType
+from hago.kernels.base import AVX512_VNNI, EMITTERS, I8MM, Isa, TensorType
 from hago.kernels.elements import ONNX_DTYPES
 from hago.kernels.elementwise_ops import OPS
 from hago.kernels.jit import jit
@@ -201,6 +202,20 @@ def test_bfloat16_rounds_ties_to_even_and_keeps_nan_and_inf() -> None:
     with np.errstate(invalid="ignore"):
         expected = x.astype(numpy_type("bfloat16")).astype(np.float32)
     np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.aarch64
+@pytest.mark.skipif(not can_emulate(), reason="no emulated AArch64 machine (scripts/aarch64_sysroot.py makes it)")
+@pytest.mark.parametrize("count", [7, 64, 20011])
+def test_arm_rounds_to_bfloat16_by_itself(count: int) -> None:
+    x = np.random.default_rng(0).integers(0, 2**32, count, np.uint32).view(np.float32)  # NaN and denormals among them
+    node = view("Cast", {"x": x}, {"y": TensorType("uint16", x.shape)}, {"to": 16}, domain="")
+    (call,) = EMITTERS["", "Cast"](node, I8MM)
+    found = np.zeros(count, np.uint16)
+    kernel_of(call.template, call.params, I8MM)(x, found)
+    with np.errstate(invalid="ignore"):
+        wanted = x.astype(numpy_type("bfloat16"))
+    np.testing.assert_array_equal(found.view(numpy_type("bfloat16")).astype(np.float32), wanted.astype(np.float32))
 
 
 @pytest.mark.parametrize("power", [0.5, 2.0, 3.0, -1.0, 0.0, 1.7])

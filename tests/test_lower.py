@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from qdq_graphs import Style, quantized, run_onnx, to_bfloat16
+from qdq_graphs import Style, quantized, run_onnx, to_short
 
 from hago.errors import ModelError, UnsupportedOpError
 from hago.lower import LoweredGraph, lower, reference
@@ -478,15 +478,14 @@ def test_grouped_weights_become_integers_with_multipliers() -> None:
     assert np.abs(outputs_of(graph, feeds)[0] - run_onnx(qdq, feeds)[0]).max() <= 1.01 * step
 
 
-def test_bfloat16_layers_read_bfloat16() -> None:
-    feeds = feed(1, 3, 8, 8)
-    graph = checked(to_bfloat16(vgg()))
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_layers_in_short_floats_read_them(precision: str) -> None:
+    feeds, proto = feed(1, 3, 8, 8), to_short(vgg(), precision)
+    graph = checked(proto)
     halves = [n for n in graph.nodes if n.op in ("Conv", "Gemm")]
-    assert [n.attrs["precision"] for n in halves] == ["bfloat16", "bfloat16"]
-    assert all(graph.types[n.inputs[i]].dtype == "bfloat16" for n in halves for i in (0, 1))
-    np.testing.assert_allclose(
-        outputs_of(graph, feeds)[0], run_onnx(to_bfloat16(vgg()), feeds)[0], rtol=1e-3, atol=1e-3
-    )
+    assert [n.attrs["precision"] for n in halves] == [precision, precision]
+    assert all(graph.types[n.inputs[i]].dtype == precision for n in halves for i in (0, 1))
+    np.testing.assert_allclose(outputs_of(graph, feeds)[0], run_onnx(proto, feeds)[0], rtol=1e-3, atol=1e-3)
 
 
 def test_what_the_hardware_does_not_offer_stays_in_float() -> None:
@@ -498,7 +497,7 @@ def test_what_the_hardware_does_not_offer_stays_in_float() -> None:
     graph = checked(qdq, SimpleNamespace(choices=choices))
     assert "QConv" not in ops(graph) and {"Conv", "QGemm"} <= set(ops(graph))
     np.testing.assert_allclose(outputs_of(graph, feeds)[0], run_onnx(qdq, feeds)[0], rtol=1e-3, atol=1e-3)
-    graph = checked(to_bfloat16(vgg()), SimpleNamespace(choices=choices))
+    graph = checked(to_short(vgg()), SimpleNamespace(choices=choices))
     assert [n.attrs["precision"] for n in graph.nodes if n.op == "Conv"] == ["float32"]
 
 

@@ -345,6 +345,19 @@ class TestQuantizedModels:
         assert [n.op_type for n in model.proto.graph.node] == ["Cast", "Conv"]
         assert [(la.kind, la.weight) for la in model.layers] == [("conv", "h")]
 
+    @pytest.mark.parametrize("computes", [True, False])
+    def test_float16_weights_stay_as_they_are_stored_where_the_input_is_float16_too(self, computes: bool) -> None:
+        w = weights(3, 2, 1, 1).astype(np.float16)
+        nodes = [("Cast", "h", "w", {"to": 1}), ("Conv", "i w" if computes else "x w", "y")]
+        bounds = {"lo": np.float32(-65504), "hi": np.float32(65504)} if computes else {}
+        if computes:
+            nodes = [("Clip", "x lo hi", "s"), ("Cast", "s", "c", {"to": 10}), ("Cast", "c", "i", {"to": 1}), *nodes]
+        model = load_model(build(nodes, {"x": [1, 2, 4, 4]}, ["y"], {"h": w, **bounds}, opset=21))
+        assert model.is_quantized == computes
+        kinds = ["Clip", "Cast", "Cast", "Cast", "Conv"] if computes else ["Conv"]
+        assert [n.op_type for n in model.proto.graph.node] == kinds
+        assert [(la.kind, la.inputs, la.weight) for la in model.layers] == [("conv", ("x",), "h" if computes else "w")]
+
 
 @pytest.mark.shared_models
 class TestSharedModels:

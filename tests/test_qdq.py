@@ -176,7 +176,18 @@ def test_float16_layers_are_cast():
     view = qdq("classifier", uniform(model, hardware, "float16"), hardware)
     cast = view.makers[view.nodes["left"].input[1]]
     assert view.constants[cast.input[0]].dtype == np.float16
-    assert np.isfinite(run(view.proto, batches(model, 1))[0][0]).all()
+    x = batches(model, 1)
+    assert np.isfinite(run(view.proto, x)[0][0]).all()
+    huge = [x[0] * np.float32(1e7)]
+    assert np.isfinite(run(view.proto, huge)[0][0]).all()  # where float16 ends, it saturates
+
+
+def test_what_is_clipped_already_needs_no_saturation():
+    hardware = load_spec("arm-cortex-a76")
+    model, _ = prepared("zoo")
+    view = qdq("zoo", uniform(model, hardware, "float16"), hardware)
+    read = {name: view.makers[view.makers[view.nodes[name].input[0]].input[0]] for name in ("depthwise", "grouped")}
+    assert read["depthwise"].input[0] == "maxpool_out_saturated" and read["grouped"].input[0] == "depthwise_clip_out"
 
 
 def test_a_tensor_has_one_pair_for_all_its_integer_readers():

@@ -130,11 +130,9 @@ def test_compiling_is_offered_where_there_are_kernels(spec: HardwareSpec) -> Non
         assert spec.isa == spec.kernels
         isa = ISAS[spec.kernels]
         assert isa.registers == spec.registers and isa.arm == (spec.family == "arm")
-        if isa.arm:  # NEON: SVE and bfloat16 have no kernels yet
-            assert isa.bits == 128
-            return
-        assert isa.bits == spec.vector_bits
+        assert isa.bits == (128 if isa.arm else spec.vector_bits)  # NEON: SVE has no kernels yet
         assert isa.bf16 == any(c.precision == "bfloat16" for c in spec.choices("conv"))
+        assert isa.fp16 == any(c.precision == "float16" for c in spec.choices("conv"))
     else:
         assert spec.isa == spec.name
 

@@ -46,17 +46,22 @@ static char path[4096];
 
 static int starts(const char *text, const char *with) { return strncmp(text, with, strlen(with)) == 0; }
 
-/* Dot products and products of small matrices: newer than some disassemblers. Arm ARM, section C7.2. */
+/* Newer than some disassemblers: dot products, products of small matrices, float16. Arm ARM, section C7.2. */
 static int is_dot(uint32_t code) {
     static const uint32_t patterns[][2] = {
         {0x9fe0fc00, 0x0e809400}, /* SDOT, UDOT */ {0xbfe0fc00, 0x0e809c00}, /* USDOT */
         {0x9fc0f400, 0x0f80e000}, /* by element */ {0xbf40f400, 0x0f00f000}, /* SUDOT, USDOT by element */
         {0xdfe0fc00, 0x4e80a400}, /* SMMLA, UMMLA */ {0xffe0fc00, 0x4e80ac00}, /* USMMLA */
-        {0xbfe0fc00, 0x2e40fc00}, /* BFDOT */ {0xffe0fc00, 0x6e40ec00}, /* BFMMLA */
+        {0xbfe0fc00, 0x2e40fc00}, /* BFDOT */ {0xbfc0f400, 0x0f40f000}, /* BFDOT by element */
+        {0xffe0fc00, 0x6e40ec00}, /* BFMMLA */
     };
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++)
         if ((code & patterns[i][0]) == patterns[i][1]) return 1;
     return 0;
+}
+
+static int is_half_fused(uint32_t code) {
+    return (code & 0xbf60fc00) == 0x0e400c00 /* FMLA, FMLS */ || (code & 0xbfc0b400) == 0x0f001000 /* by element */;
 }
 
 static int class_of(const char *text) {
@@ -90,7 +95,7 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
         char *text = qemu_plugin_insn_disas(insn);
         for (char *p = text; *p; p++)
             if (*p == '\t') *p = ' ';
-        b->insns[is_dot(code) ? DOT : class_of(text)]++;
+        b->insns[is_dot(code) ? DOT : is_half_fused(code) ? FUSED : class_of(text)]++;
         free(text);
     }
     b->next = blocks;

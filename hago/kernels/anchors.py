@@ -11,20 +11,24 @@ import ml_dtypes
 import numpy as np
 
 from ..errors import BuildError
-from .base import EMITTERS, Isa, KernelCall, NodeView, TensorType, emits
+from .base import EMITTERS, Isa, KernelCall, NodeView, Template, TensorType, emits
 from .dense import DenseParams, dense, pack_channels, pack_weights, plan
 from .depthwise import (
     MIN_CHANNELS,
     DepthwiseParams,
     depthwise,
+    half_depthwise_fits,
     pack_depthwise_channels,
+    pack_depthwise_halves,
     pack_depthwise_weights,
 )
 from .dot import DOTS, exact_dot, pairs_fit_int16, sums_fit_int16
 from .epilogue import bounds, zeros
 from .group_scales import spread_groups
+from .half import doubled, halved, pack_halves
 from .packing import remembered
-from .tiles import best_dot, tiled
+from .pairs import best_pairs, paired
+from .tiles import best_tiles, tiled
 
 Params = DenseParams | DepthwiseParams
 
@@ -56,13 +60,14 @@ def emit_qgemm(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 @emits("hago", "Conv")
 def emit_conv(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """Float or bfloat16 convolution."""
+    """Convolution in float32, bfloat16 or float16."""
     weights = _constant(node, 1)
     n, h, w, c = node.type(node.inputs[0]).shape
     geometry, groups = _geometry(node), int(node.attrs.get("group", 1))
-    dot = _float_dot(node)
+    dot = _float_dot(node, isa)
     thin = groups == c == weights.shape[0] and c >= MIN_CHANNELS
-    if thin and dot == "fma" and len(node.inputs) < 4:
+    in_vectors = dot == "fma" or (dot == "half" and half_depthwise_fits(weights.shape[1:3]))
+    if thin and in_vectors and len(node.inputs) < 4:
         shape: Params = DepthwiseParams(dot, "float32", n, h, w, c, weights.shape[1:3], **geometry)
     else:
         kernel = weights.shape[1:3]
@@ -72,9 +77,9 @@ def emit_conv(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 @emits("hago", "Gemm")
 def emit_gemm(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """Float or bfloat16 fully connected layer."""
+    """Fully connected layer in float32, bfloat16 or float16."""
     weights = _constant(node, 1)
-    shape = _rows(node, weights, _float_dot(node), "float32")
+    shape = _rows(node, weights, _float_dot(node, isa), "float32")
     return _float(node, isa, shape, weights.reshape(len(weights), 1, 1, -1))
 
 
@@ -175,11 +180,11 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
         weights = weights.view(np.uint16)
     if isinstance(p, DenseParams):
         p = replace(p, residual="second" if residual is not None else "")
-        p = replace(p, dot=best_dot(p, isa))
-    (packed,) = remembered(weights, (p, isa), lambda w: (_pack(w, p, isa),))
+        p = replace(p, dot=_best_dot(p, isa))
+    packed = remembered(weights, (p, isa), lambda w: _pack_floats(w, p, isa))
     bias = _bias(node, len(weights), np.float32)
     limits = bounds(node.attrs.get("act_lo", -np.inf), node.attrs.get("act_hi", np.inf))
-    inputs: list[Any] = [node.inputs[0], packed, _per_channel(bias, p, isa), limits]
+    inputs: list[Any] = [node.inputs[0], packed[0], _per_channel(bias, p, isa), *packed[1:], limits]
     if residual is not None:
         inputs.append(residual)
     activation = node.attrs.get("activation", "")
@@ -195,14 +200,23 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
 
 
 def _call(p: Params, node: NodeView, inputs: list[Any], output: str, temporaries: dict[str, TensorType]) -> KernelCall:
-    template = depthwise if isinstance(p, DepthwiseParams) else tiled if DOTS[p.dot].tiles else dense
+    template = depthwise if isinstance(p, DepthwiseParams) else _dense_template(p)
     return KernelCall(template.__name__, p, template, tuple(inputs), (output,), node.layer, temporaries)
+
+
+def _dense_template(p: DenseParams) -> Template:
+    dot = DOTS[p.dot]
+    return tiled if dot.tiles else paired if dot.pairs else halved if dot.half else dense
+
+
+def _best_dot(p: DenseParams, isa: Isa) -> str:
+    return best_pairs(p, isa) if isa.arm else best_tiles(p, isa)
 
 
 def _per_channel(values: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
     """Values [O], such as the bias, in the order of the kernel's lanes."""
     if isinstance(p, DenseParams):
-        return pack_channels(values, p.groups, isa)
+        return pack_channels(values, p.groups, doubled(isa) if DOTS[p.dot].half else isa)
     return pack_depthwise_channels(values, p, isa)
 
 
@@ -210,6 +224,17 @@ def _pack(weights: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
     if isinstance(p, DenseParams):
         return pack_weights(weights, p, isa)
     return pack_depthwise_weights(weights[..., 0], p, isa)
+
+
+def _pack_floats(weights: np.ndarray, p: Params, isa: Isa) -> tuple[np.ndarray, ...]:
+    """The packed weights; of float16, also what they were divided by."""
+    if not DOTS[p.dot].half:
+        return (_pack(weights, p, isa),)
+    if isinstance(p, DenseParams):
+        packed, factor = pack_halves(weights, p, isa)
+    else:
+        packed, factor = pack_depthwise_halves(weights[..., 0], p, isa)
+    return packed, _per_channel(factor, p, isa)
 
 
 def _pack_integers(
@@ -231,7 +256,7 @@ def _pack_integers(
     if isa.vnni or isa.dotprod:
         dot = exact_dot(isa)
         if isinstance(p, DenseParams) and multiplier is None:
-            dot = best_dot(replace(p, dot=dot), isa)
+            dot = _best_dot(replace(p, dot=dot), isa)
         return (dot, *packed(dot))  # type: ignore[return-value]
     if not isa.arm:
         fitting = {"maddubs": pairs_fit_int16}
@@ -271,8 +296,11 @@ def _geometry(node: NodeView) -> dict[str, Any]:
     return {name: tuple(int(v) for v in node.attrs.get(name, default)) for name, default in names}
 
 
-def _float_dot(node: NodeView) -> str:
-    return "bf16" if node.attrs.get("precision", "float32") == "bfloat16" else "fma"
+def _float_dot(node: NodeView, isa: Isa) -> str:
+    precision = node.attrs.get("precision", "float32")
+    if precision == "bfloat16":
+        return "bfdot" if isa.arm else "bf16"
+    return "half" if precision == "float16" else "fma"
 
 
 def _roles(node: NodeView) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 class Isa:
     """What a template must know of an instruction set; ``bits`` is the vector width.
 
-    x86: vnni, bf16, vbmi, amx. Arm: dotprod (sdot), i8mm (usdot).
+    x86: vnni, bf16, vbmi, amx. Arm: dotprod (sdot), i8mm (usdot, usmmla), bf16, fp16 (fmla .8h).
     """
 
     name: str
@@ -34,6 +34,7 @@ class Isa:
     arm: bool = False
     dotprod: bool = False
     i8mm: bool = False
+    fp16: bool = False
 
     @property
     def lanes(self) -> int:
@@ -54,8 +55,8 @@ AVX512_VNNI = Isa("x86-avx512-vnni", 512, 32, vnni=True)
 AVX512_BF16 = Isa("x86-avx512-bf16", 512, 32, vnni=True, bf16=True, vbmi=True)
 AMX = Isa("x86-amx", 512, 32, vnni=True, bf16=True, vbmi=True, amx=True)
 NEON = Isa("arm-neon", 128, 32, arm=True)
-DOTPROD = Isa("arm-dotprod", 128, 32, arm=True, dotprod=True)
-I8MM = Isa("arm-i8mm", 128, 32, arm=True, dotprod=True, i8mm=True)
+DOTPROD = Isa("arm-dotprod", 128, 32, arm=True, dotprod=True, fp16=True)
+I8MM = Isa("arm-i8mm", 128, 32, bf16=True, arm=True, dotprod=True, i8mm=True, fp16=True)
 ISAS: Mapping[str, Isa] = {
     isa.name: isa for isa in (AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, AMX, NEON, DOTPROD, I8MM)
 }

@@ -120,7 +120,7 @@ def plan(p: DenseParams, isa: Isa) -> Plan:
 
 def row_steps(p: DenseParams, isa: Isa) -> int:
     """How many steps one load of a pixel's elements serves: Arm's products take one lane of a vector."""
-    whole = isa.arm and p.dot in ("sdot", "usdot", "fma") and not p.group_steps
+    whole = isa.arm and p.dot in ("sdot", "usdot", "bfdot", "fma", "half") and not p.group_steps
     return isa.bits // 32 if whole and plan(p, isa).steps >= isa.bits // 32 else 1
 
 
@@ -209,7 +209,7 @@ def dense(p: DenseParams, isa: Isa, threads: int) -> Any:
     """The PrimFunc. Its buffers, in order:
 
     x [N, H, W, C], weights [G*OV, steps, L*KP], bias [G*OV*L];
-    integers: scale f32 [G*OV*L], zero points; and always bounds: see epilogue.py;
+    integers: scale f32 [G*OV*L], zero points (float16: scale); and always bounds: see epilogue.py;
     two-level scales: multipliers i32 [G*OV, groups of steps, L]; residual: r like y; and the output y.
     """
     return Dense(p, isa, threads).build()
@@ -249,8 +249,9 @@ class Dense:
             weights = (vectors, self.depth, self.lanes * dot.pack)
             self.w = argument("w", weights, dot.weight_numpy.name)
             self.bias = argument("bias", channels, "int32" if integer else "float32")
-            if integer:
+            if integer or dot.half:
                 self.scale = argument("scale", channels, "float32")
+            if integer:
                 self.zero = argument("zero", (ZEROS,), "int32")
             self.bounds = argument("bounds", (BOUNDS,), "float32")
             if p.group_steps:
@@ -327,6 +328,11 @@ class Dense:
             self.reduce_groups(acc, x_at, first)
         else:
             self.reduce(acc, x_at, first, 0, self.depth)
+        self.finish_tile(acc, vector, first, y_at)
+
+    def finish_tile(self, acc: Any, vector: Any, first: Any, y_at: Any) -> None:
+        """Epilogue of all sums of a tile, those of one pixel after the other."""
+        p = self.p
         for v in range(self.V):
             channel = channel_start(vector + v, self.o, self.lanes)
             for q in range(self.P):

@@ -8,7 +8,7 @@ interleaved, channel by channel, and serve all kernel columns that they fall und
 a stretch of channels is a whole vector of bytes: two rounds of unpacking interleave four rows into S = 4
 vectors, and two rounds of packing undo the order of channels that this leaves behind (`channel_order`). Where a
 kernel leaves some of the four unused, the same vectors serve R = 2 rows of the result, with weights shifted by one
-row. Floats: one fused multiply-add per tap.
+row. Floats: one fused multiply-add per tap; of float16 into sums of float16, whose weights are divided as in half.py.
 
 Tiles inside the image are read from where they lie, and only those at its border are copied first, with padding;
 small images, which are mostly border, are copied whole.
@@ -28,6 +28,7 @@ from .dense import channel_starts
 from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .epilogue import BOUNDS, ZEROS, at_most, clamp, dequantize, pack_bytes, requantize, round_to_int
+from .half import MOST_TERMS, doubled, factors
 from .padding import padded_copy
 from .window import Window
 
@@ -64,7 +65,7 @@ def fitted(p: DepthwiseParams, isa: Isa) -> tuple[Isa, int]:
         while bits // 8 > p.c:
             bits //= 2
         return replace(isa, bits=bits), _UNPACKED
-    return isa.fit(p.c), 1
+    return (doubled(isa) if DOTS[p.dot].half else isa).fit(p.c), 1
 
 
 def result_rows(p: DepthwiseParams, isa: Isa) -> int:
@@ -107,8 +108,23 @@ def pack_depthwise_weights(w: np.ndarray, p: DepthwiseParams, isa: Isa) -> np.nd
     return np.ascontiguousarray(np.concatenate(parts, axis=1))
 
 
+def half_depthwise_fits(kernel: tuple[int, int]) -> bool:
+    """Whether float16 may hold the sum of all taps."""
+    return kernel[0] * kernel[1] <= MOST_TERMS
+
+
+def pack_depthwise_halves(w: np.ndarray, p: DepthwiseParams, isa: Isa) -> tuple[np.ndarray, np.ndarray]:
+    """Weights float16 [C, KH, KW], divided and packed; and the factors [C]."""
+    wide = w.astype(np.float32)
+    found = factors(np.abs(wide).sum(axis=(1, 2))[None])
+    return pack_depthwise_weights(wide / found[:, None, None], p, isa), found
+
+
 def depthwise(p: DepthwiseParams, isa: Isa, threads: int) -> Any:
-    """The PrimFunc. Buffers: x, weights, bias [CS*S*L]; integers: scale [CS*S*L], zero; bounds; y (see dense.py)."""
+    """The PrimFunc. Buffers: x, weights, bias [CS*S*L]; integers: scale [CS*S*L], zero; bounds; y (see dense.py).
+
+    float16: scale, bounds.
+    """
     return _Depthwise(p, isa, threads).build()
 
 
@@ -157,8 +173,9 @@ class _Depthwise:
             self.weights = argument("w", weights, dot.weight_numpy.name)
             channels = (vectors * self.lanes,)
             self.bias = argument("bias", channels, "int32" if dot.integer else "float32")
-            if dot.integer:
+            if dot.integer or dot.half:
                 self.scale = argument("scale", channels, "float32")
+            if dot.integer:
                 self.zero = argument("zero", (ZEROS,), "int32")
             self.bounds = argument("bounds", (BOUNDS,), "float32")
             target = argument("y", (p.n, p.oh, p.ow, p.c), p.out)
@@ -225,8 +242,11 @@ class _Depthwise:
         """P pixels of R rows, column by column of the image; a pixel is finished when its last column is done."""
         p, dot, lanes = self.p, self.dot, self.lanes
         (_, kw), (_, sw), (_, dw) = p.kernel, p.strides, p.dilations
-        acc = Registers(self.R * self.P * self.S, self.acc_type)
-        starts = [T.bind(self.bias.vload([(first + s) * lanes], self.acc_type)) for s in range(self.S)]
+        acc = Registers(self.R * self.P * self.S, f"float16x{lanes}" if dot.half else self.acc_type)
+        if dot.half:
+            starts = [T.broadcast(T.float16(0), lanes)]
+        else:
+            starts = [T.bind(self.bias.vload([(first + s) * lanes], self.acc_type)) for s in range(self.S)]
         taps = self.groups * kw
         columns = sorted({q * sw + j * dw for q in range(self.P) for j in range(kw)})
         for group, column in ((group, column) for group in range(self.groups) for column in columns):
@@ -270,10 +290,15 @@ class _Depthwise:
         """Epilogue and store of one pixel."""
         p, isa, lanes, bounds = self.p, self.isa, self.lanes, self.bounds
         place = [vector_index(at, lanes * self.S)]
-        if not self.dot.integer:
+        if not self.dot.integer and not self.dot.half:
             T.buffer_store(self.y, clamp(isa, sums[0], bounds[0], bounds[1]), place)
             return
         scales = [self.scale.vload([(first + s) * lanes], f"float32x{lanes}") for s in range(self.S)]
+        if self.dot.half:
+            bias = self.bias.vload([first * lanes], self.acc_type)
+            total = T.call_llvm_pure_intrin(self.acc_type, "llvm.fma", T.Cast(self.acc_type, sums[0]), scales[0], bias)
+            T.buffer_store(self.y, clamp(isa, total, bounds[0], bounds[1]), place)
+            return
         if self.S == _UNPACKED:
             reals = [T.Cast(f"float32x{lanes}", acc) * scale for acc, scale in zip(sums, scales, strict=True)]
             whole = [round_to_int(isa, at_most(isa, real, bounds[1])) for real in reals]
@@ -308,6 +333,6 @@ def unpack_rows(rows: list[Any], count: int) -> list[Any]:
 
 
 __all__ = [
-    "MIN_CHANNELS", "DepthwiseParams", "channel_order", "depthwise", "pack_depthwise_channels",
-    "pack_depthwise_weights",
+    "MIN_CHANNELS", "DepthwiseParams", "channel_order", "depthwise", "half_depthwise_fits", "pack_depthwise_channels",
+    "pack_depthwise_halves", "pack_depthwise_weights",
 ]  # fmt: skip

@@ -18,6 +18,8 @@ On Arm:
              exact for weights that `sums_fit_int16` accepts: all but -128 do
     smull7   the same with eight steps, four products in int16: all 7-bit weights fit
     mlal16   int16 x int16, one step, exact (smlal): 8-bit values widened beforehand
+    bfdot    bfloat16, two steps, float32 accumulators
+    half     float16, one step, eight channels, float16 accumulators (see half.py)
 
 The signed ones read the code less 128 of an unsigned activation, which is another zero point and nothing else.
 
@@ -26,6 +28,11 @@ instruction for vectors whose operands they take:
 
     tile-u8s8  as vnni (tdpbusd)
     tile-bf16  as bf16 (tdpbf16ps)
+
+And two multiply pairs of pixels by pairs of channels (Arm, see pairs.py), twice the products of
+
+    usmmla  usdot, eight steps
+    bfmmla  bfdot, four steps
 """
 
 from __future__ import annotations
@@ -54,11 +61,17 @@ class Dot:
     cost: int
     tile_instruction: str = ""  # LLVM's name; empty for instructions on vectors
     shift: int = 0  # what reading takes off the code of an activation
+    pairs: bool = False  # whether it multiplies pairs of pixels by pairs of channels
 
     @property
     def tiles(self) -> bool:
         """Whether it multiplies tiles."""
         return bool(self.tile_instruction)
+
+    @property
+    def half(self) -> bool:
+        """Whether short sums are float16, of weights that were divided by a factor per channel."""
+        return self.read_type == "float16"
 
     @property
     def widens(self) -> bool:
@@ -99,7 +112,8 @@ class Dot:
     def spread(self, row: Any, step: int, lanes: int) -> Any:
         """What `load` gives for one of the steps in a row; Arm's instructions take it from there themselves."""
         lane = T.Shuffle([row], [step] * lanes)
-        return lane if self.pack == 1 else T.reinterpret(f"int8x{lanes * self.pack}", lane)
+        kind = "int8" if self.integer else self.read_type
+        return lane if self.pack == 1 else T.reinterpret(f"{kind}x{lanes * self.pack}", lane)
 
     def laid_out(self, packed: np.ndarray) -> np.ndarray:
         """Packed weights [.., L*KP], channel by channel, in the order in which the instruction takes them."""
@@ -117,10 +131,14 @@ class Dot:
         ints, floats = f"int32x{lanes}", f"float32x{lanes}"
         if self.name == "fma":
             return T.call_llvm_pure_intrin(floats, "llvm.fma", a, w, acc)
+        if self.name == "half":
+            return T.call_llvm_pure_intrin(f"float16x{lanes}", "llvm.fma", a, w, acc)
         if self.name == "vnni":
             return T.call_llvm_pure_intrin(ints, f"llvm.x86.avx512.vpdpbusd.{bits}", acc, a, w)
-        if self.name == "bf16":
-            return T.call_extern(floats, f"hago_dpbf16ps_{bits}", acc, a, w)
+        if self.name in _BF16_LLVM:
+            return T.call_extern(floats, f"hago_{self.name}_{bits}", acc, a, w)
+        if self.name == "usmmla":
+            return T.call_llvm_pure_intrin(ints, "llvm.aarch64.neon.usmmla.v4i32.v16i8", acc, a, w)
         if self.name in ("sdot", "usdot"):
             # The factor that may be a single lane of a register comes second, or is the unsigned one.
             factors = (a, w) if self.name == "usdot" else (w, a)
@@ -154,15 +172,13 @@ class Dot:
     @contextmanager
     def scope(self, isa: Isa) -> Iterator[None]:
         """Where the steps stand: brings in what TVM's own types cannot express."""
-        if self.name != "bf16":
+        if self.name not in _BF16_LLVM:
             yield
             return
         # TVM turns bfloat16 into uint16 before LLVM sees it, but the intrinsic wants LLVM's bfloat.
-        with T.attr(
-            T.int32(0),
-            "pragma_import_llvm",
-            _DPBF16PS.format(lanes=isa.lanes, bits=isa.bits, n=isa.lanes * 2),
-        ):
+        names = {"name": f"hago_{self.name}_{isa.bits}", "llvm": _BF16_LLVM[self.name].format(bits=isa.bits)}
+        code = _BF16_CODE.format(**names, lanes=isa.lanes, n=isa.lanes * 2)
+        with T.attr(T.int32(0), "pragma_import_llvm", code):
             yield
 
 
@@ -176,13 +192,17 @@ _MADDWD = {
     256: "llvm.x86.avx2.pmadd.wd",
     128: "llvm.x86.sse2.pmadd.wd",
 }
-_DPBF16PS = """
-declare <{lanes} x float> @llvm.x86.avx512bf16.dpbf16ps.{bits}(<{lanes} x float>, <{n} x bfloat>, <{n} x bfloat>)
-define <{lanes} x float> @hago_dpbf16ps_{bits}(<{lanes} x float> %c, <{n} x i16> %a, <{n} x i16> %b) alwaysinline {{
+_BF16_LLVM = {
+    "bf16": "llvm.x86.avx512bf16.dpbf16ps.{bits}",
+    "bfdot": "llvm.aarch64.neon.bfdot.v4f32.v8bf16",
+    "bfmmla": "llvm.aarch64.neon.bfmmla",
+}
+_BF16_CODE = """
+declare <{lanes} x float> @{llvm}(<{lanes} x float>, <{n} x bfloat>, <{n} x bfloat>)
+define <{lanes} x float> @{name}(<{lanes} x float> %c, <{n} x i16> %a, <{n} x i16> %b) alwaysinline {{
   %x = bitcast <{n} x i16> %a to <{n} x bfloat>
   %y = bitcast <{n} x i16> %b to <{n} x bfloat>
-  %r = call <{lanes} x float>
-    @llvm.x86.avx512bf16.dpbf16ps.{bits}(<{lanes} x float> %c, <{n} x bfloat> %x, <{n} x bfloat> %y)
+  %r = call <{lanes} x float> @{llvm}(<{lanes} x float> %c, <{n} x bfloat> %x, <{n} x bfloat> %y)
   ret <{lanes} x float> %r
 }}
 """
@@ -203,6 +223,10 @@ DOTS = {
         Dot("smull", 4, "uint8", "int8", _I8, True, 3, shift=128),
         Dot("smull7", 8, "uint8", "int8", _I8, True, 5, shift=128),
         Dot("mlal16", 1, "uint8", "int16", _I16, True, 1),
+        Dot("bfdot", 2, "uint16", "uint16", _BF16, False, 1),
+        Dot("half", 1, "float16", "float16", np.dtype(np.float16), False, 1),
+        Dot("usmmla", 8, "uint8", "uint8", _I8, True, 1, pairs=True),
+        Dot("bfmmla", 4, "uint16", "uint16", _BF16, False, 1, pairs=True),
         Dot("tile-u8s8", 4, "uint8", "uint8", _I8, True, 1, "llvm.x86.tdpbusd"),
         Dot("tile-bf16", 2, "uint16", "uint16", _BF16, False, 1, "llvm.x86.tdpbf16ps"),
     )

@@ -8,6 +8,7 @@ the node (quantization scales) are not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from .broadcast import nest, operand, walk
 from .elements import ONNX_DTYPES, Vec, constant, named, narrowed, widened
 from .elementwise_ops import OPS, heavy, supported
 from .fallback import emit_fallback
+from .narrowing import can_narrow, narrow, narrowing
 from .vector import Expr, Flat, primfunc
 
 
@@ -54,6 +56,8 @@ def fused(params: Body, isa: Isa, threads: int) -> Any:
     cost = sum(16 if heavy(step.op) else 1 for step in params.steps)
     first_step = len(params.inputs) + len(params.scalars)
     uses = [index for step in params.steps for index in step.inputs]
+    *steps, last = params.steps
+    direct = can_narrow(isa) and last.op == "Cast" and params.y.dtype == "bfloat16"
 
     def body(*buffers: Flat) -> None:
         *sources, y = buffers
@@ -64,13 +68,21 @@ def fused(params: Body, isa: Isa, threads: int) -> Any:
                 raw = operand(source, index, strides, width)
                 values.append(widened(raw, tensor.dtype, width))
             values += [constant(value, dtype, width) for dtype, value in params.scalars]
-            for number, step in enumerate(params.steps, first_step):
-                given: list[Any] = [values[i] if i >= 0 else None for i in step.inputs]
-                result = OPS[step.op](given, dict(step.attrs))
-                values.append(named(result) if uses.count(number) > 1 else result)
-            y.store(to, narrowed(values[-1]), width)
 
-        walk(loops, lanes, threads, cost, vector)
+            def computed(step: Step) -> Vec:
+                given: list[Any] = [values[i] if i >= 0 else None for i in step.inputs]
+                return OPS[step.op](given, dict(step.attrs))
+
+            for number, step in enumerate(steps, first_step):
+                result = computed(step)
+                values.append(named(result) if uses.count(number) > 1 else result)
+            if direct and values[last.inputs[0]].dtype == "float32":
+                y.store(to, narrow(values[last.inputs[0]].value, width), width)
+            else:
+                y.store(to, narrowed(computed(last)), width)
+
+        with narrowing() if direct else nullcontext():
+            walk(loops, lanes, threads, cost, vector)
 
     return primfunc([_held(t) for t in params.inputs], [_held(params.y)], body)
 

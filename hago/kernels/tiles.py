@@ -62,7 +62,7 @@ def tiled(p: DenseParams, isa: Isa, threads: int) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def best_dot(p: DenseParams, isa: Isa) -> str:
+def best_tiles(p: DenseParams, isa: Isa) -> str:
     """The instruction for these shapes: ``p.dot``, or its like on tiles where that is estimated to be faster."""
     dot = _FROM_VECTORS.get(p.dot)
     if not isa.amx or dot is None or p.group_steps or p.o // p.groups < isa.lanes:
@@ -275,4 +275,4 @@ def _emit(intrinsic: str, *arguments: Any) -> None:
     T.evaluate(T.call_llvm_intrin("void", intrinsic, *arguments))
 
 
-__all__ = ["SUMS", "Block", "best_dot", "candidates", "choose_block", "tiled"]
+__all__ = ["SUMS", "Block", "best_tiles", "candidates", "choose_block", "tiled"]

@@ -27,7 +27,7 @@ __all__ = ["DOMAIN", "LoweredGraph", "Node", "Reference", "TensorType", "lower",
 def lower(qdq: onnx.ModelProto, spec: HardwareSpec | None = None) -> LoweredGraph:
     """Lowers a float or QDQ graph with static shapes to hago ops; what has none stays standard ONNX.
 
-    Operators that ``spec`` does not offer as int8 or bfloat16 stay in float; without a spec, all are
+    Operators that ``spec`` does not offer as int8 or in a short float stay in float32; without a spec, all are
     taken. Raises ModelError on a tensor without a static type, UnsupportedOpError on control flow.
     """
     source = SourceGraph(qdq)

@@ -1,4 +1,4 @@
-"""Convolution and fully connected operators, on integers, bfloat16 and float32."""
+"""Convolution and fully connected operators, on integers, short floats and float32."""
 
 from __future__ import annotations
 
@@ -114,10 +114,10 @@ def _bias_scale(bias: Constant | None, x: Quant) -> np.ndarray | None:
 
 
 def _float_anchor(
-    tr: Translator, op: str, node: SourceNode, x: str, weight: np.ndarray, half: bool, tail: Tail,
+    tr: Translator, op: str, node: SourceNode, x: str, weight: np.ndarray, precision: str, tail: Tail,
     bias: np.ndarray | None, attrs: dict[str, Any],
 ) -> bool:  # fmt: skip
-    """Emits Conv or Gemm; ``weight`` and ``x`` are bfloat16 where ``half``."""
+    """Emits Conv or Gemm; ``weight`` and ``x`` are of that precision."""
     total = np.zeros(weight.shape[0], np.float32) if bias is None else bias.astype(np.float32)
     if tail.bias is not None:
         total = total + tail.bias.astype(np.float32)
@@ -126,17 +126,22 @@ def _float_anchor(
         tr.build.constant(weight, f"{node.name}_weight"),
         tr.build.constant(np.ascontiguousarray(total), f"{node.name}_bias"),
     ]
-    precision = "bfloat16" if half else "float32"
     attrs |= {"act_lo": tail.low, "act_hi": tail.high, "precision": precision}
     output = tr.hago(op, node, inputs, tr.source.type(tail.out), tail.out, attrs)
     tr.finish(tail, Value(tensor=output))
     return True
 
 
-def _bfloat16_input(tr: Translator, kind: str, name: str, weight: Constant) -> str | None:
-    """The bfloat16 tensor behind a real input, where weight and hardware are of that precision too."""
-    half = tr.value(name).bfloat16
-    return half if weight.bfloat16 is not None and tr.offers(kind, "bfloat16") else None
+def _float_operands(
+    tr: Translator, kind: str, name: str, weight: Constant, short: bool = True
+) -> tuple[str, np.ndarray, str]:
+    """Input, weight and precision: a short float where input, weight and hardware have it, else float32."""
+    x = tr.value(name).short if short else None
+    if x is not None and weight.short is not None:
+        precision = tr.build.types[x].dtype
+        if weight.short.dtype.name == precision and tr.offers(kind, precision):
+            return x, weight.short, precision
+    return tr.tensor(name), weight.array, "float32"
 
 
 def conv(tr: Translator, node: SourceNode) -> bool:
@@ -158,20 +163,8 @@ def conv(tr: Translator, node: SourceNode) -> bool:
             whole = IntegerWeight(_channels_last(whole.codes), whole.scale, whole.mult, whole.group_size)
             if _integer_anchor(tr, "QConv", node, x, whole, tail, values, dict(attrs)):
                 return True
-    half = _bfloat16_input(tr, kind, node.inputs[0], weight)
-    real = weight.bfloat16 if half else weight.array
-    assert real is not None
-    return _float_anchor(
-        tr,
-        "Conv",
-        node,
-        half or tr.tensor(node.inputs[0]),
-        _channels_last(real),
-        half is not None,
-        tail,
-        values,
-        attrs,
-    )
+    source, real, precision = _float_operands(tr, kind, node.inputs[0], weight)
+    return _float_anchor(tr, "Conv", node, source, _channels_last(real), precision, tail, values, attrs)
 
 
 def _channels_last(weight: np.ndarray) -> np.ndarray:
@@ -208,14 +201,11 @@ def _fully_connected(tr: Translator, node: SourceNode, transposed: bool) -> bool
         whole = integer_weight(weight.codes, out_axis, 1 - out_axis, _bias_scale(bias, x))
         if whole is not None and _integer_anchor(tr, "QGemm", node, x, whole, tail, values, {}, alpha):
             return True
-    half = _bfloat16_input(tr, "fully_connected", node.inputs[0], weight) if alpha == 1.0 else None
-    real = weight.bfloat16 if half else weight.array
-    assert real is not None
+    source, real, precision = _float_operands(tr, "fully_connected", node.inputs[0], weight, alpha == 1.0)
     if alpha != 1.0:
         real = real * np.float32(alpha)
     real = real if transposed else real.T
-    source = half or tr.tensor(node.inputs[0])
-    return _float_anchor(tr, "Gemm", node, source, real, half is not None, tail, values, {})
+    return _float_anchor(tr, "Gemm", node, source, real, precision, tail, values, {})
 
 
 def _tail_bias(tr: Translator, tail: Tail) -> Constant | None:

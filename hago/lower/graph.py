@@ -35,6 +35,9 @@ _DTYPES: dict[int, np.dtype] = {
     TensorProto.UINT64: np.dtype(np.uint64),
     TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
 }
+SHORT_FLOATS = ("bfloat16", "float16")
+"""Precisions of which the operands are stored; sums are float32."""
+
 _NAMES = {dtype: dtype.name for dtype in _DTYPES.values()}  # numpy works a name out anew each time
 _CODES = {name: code for code, name in zip(_DTYPES, _NAMES.values(), strict=True)}
 

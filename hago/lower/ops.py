@@ -68,7 +68,7 @@ SCHEMAS: Mapping[str, OpSchema] = {
     # y = clamp(rint(x / scale) + zero_point, lo, hi), of x transposed by perm.
     "Quantize": _schema("x", "scale zero_point lo hi", ("perm",)),
     "Dequantize": _schema("x", "scale zero_point", ("perm",)),
-    # bfloat16: x and w are bfloat16, the sum is float32. r is added before the clamp.
+    # precision bfloat16 or float16: x and w are of that type, the sum is float32. r is added before the clamp.
     "Conv": _schema("x w bias r?", "strides pads dilations group act_lo act_hi precision"),
     # activation, after the clamp: "Gelu" or "Gelu_tanh".
     "Gemm": _schema("x w bias r?", "act_lo act_hi precision", ("activation",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .graph import SHORT_FLOATS
 from .source import SourceNode
 from .translate import Translator
 from .values import Quant, Value
@@ -28,26 +29,26 @@ def dequantize_linear(tr: Translator, node: SourceNode) -> bool:
 
 
 def cast(tr: Translator, node: SourceNode) -> bool:
-    """Widening a bfloat16 tensor: nothing is emitted until somebody needs float32."""
-    if tr.source.type(node.inputs[0]).dtype != "bfloat16" or node.attrs["to"] != 1:
+    """Widening a short float: nothing is emitted until somebody needs float32."""
+    if tr.source.type(node.inputs[0]).dtype not in SHORT_FLOATS or node.attrs["to"] != 1:
         return False
-    tr.set(node.outputs[0], Value(bfloat16=tr.tensor(node.inputs[0])))
+    tr.set(node.outputs[0], Value(short=tr.tensor(node.inputs[0])))
     return True
 
 
 def narrow(tr: Translator, node: SourceNode) -> bool:
-    """Cast of float32 to bfloat16, once per tensor."""
-    if tr.source.type(node.inputs[0]).dtype != "float32" or node.attrs["to"] != 16:
-        return False
+    """Cast of float32 to a short float, once per tensor."""
     type_ = tr.source.type(node.outputs[0])
+    if tr.source.type(node.inputs[0]).dtype != "float32" or type_.dtype not in SHORT_FLOATS:
+        return False
     tensor = tr.once(
-        ("bfloat16", node.inputs[0]),
+        (type_.dtype, node.inputs[0]),
         lambda: tr.standard(
             "Cast",
             [tr.tensor(node.inputs[0])],
             type_,
             node.outputs[0],
-            {"to": 16},
+            {"to": node.attrs["to"]},
             name=node.name,
             layer=node.layer,
         ),

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from ..errors import ModelError, UnsupportedOpError
-from .graph import TensorType, array_of, attribute_value, code_dtype, type_of
+from .graph import SHORT_FLOATS, TensorType, array_of, attribute_value, code_dtype, type_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +67,16 @@ class Codes:
 
 
 class Constant:
-    """A constant tensor. ``codes`` is set where it is the dequantized form of stored integers."""
+    """A constant tensor.
+
+    ``codes`` is set where it is the dequantized form of stored integers, ``short`` where it is the widened form of
+    bfloat16 or float16.
+    """
 
     def __init__(
-        self, array: np.ndarray | None = None, codes: Codes | None = None, bfloat16: np.ndarray | None = None
+        self, array: np.ndarray | None = None, codes: Codes | None = None, short: np.ndarray | None = None
     ) -> None:
-        self._array, self.codes, self.bfloat16 = array, codes, bfloat16
+        self._array, self.codes, self.short = array, codes, short
 
     @property
     def array(self) -> np.ndarray:
@@ -80,8 +84,8 @@ class Constant:
             if self.codes is not None:
                 self._array = self.codes.dequantize()
             else:
-                assert self.bfloat16 is not None
-                self._array = self.bfloat16.astype(np.float32)
+                assert self.short is not None
+                self._array = self.short.astype(np.float32)
         return self._array
 
     @property
@@ -201,7 +205,7 @@ class SourceGraph:
             return Constant(codes=codes)
         if node.op == "Cast" and self._types_cast(node):
             stored = self.constant(node.inputs[0])
-            return None if stored is None else Constant(bfloat16=stored.array)
+            return None if stored is None else Constant(short=stored.array)
         return None
 
     def _quantized_constant(self, node: SourceNode) -> Constant | None:
@@ -223,8 +227,8 @@ class SourceGraph:
         return Constant(np.clip(codes, limits.min, limits.max).astype(zero.dtype))
 
     def _types_cast(self, node: SourceNode) -> bool:
-        """Whether a Cast widens a bfloat16 tensor to float32."""
-        return self.type(node.inputs[0]).dtype == "bfloat16" and code_dtype(node.attrs["to"]) == "float32"
+        """Whether a Cast widens a tensor of a short float to float32."""
+        return self.type(node.inputs[0]).dtype in SHORT_FLOATS and code_dtype(node.attrs["to"]) == "float32"
 
     @cached_property
     def names(self) -> frozenset[str]:

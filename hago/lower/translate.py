@@ -97,8 +97,8 @@ class Translator:
             return self.build.emit(
                 "Dequantize", [value.quant.tensor], type_, hint=name, name=f"{name}_dequantize", attrs=attrs
             )
-        if value.bfloat16 is not None:
-            return self.standard("Cast", [value.bfloat16], type_, name, {"to": 1})
+        if value.short is not None:
+            return self.standard("Cast", [value.short], type_, name, {"to": 1})
         assert value.codes is not None, f"no form of {name!r}"
         return self._shifted(value.codes, name, -SIGNED_SHIFT, "int8") if value.signed else value.codes
 

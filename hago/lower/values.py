@@ -65,8 +65,8 @@ class Value:
 
     tensor: the lowered tensor with exactly the source tensor's type. quant: it is the dequantized form
     of that uint8 tensor. table: it is a function of one. codes: it is itself quantized codes (then the
-    source tensor is an integer one), ``signed`` where those are int8. bfloat16: it is the widened form
-    of that bfloat16 tensor.
+    source tensor is an integer one), ``signed`` where those are int8. short: it is the widened form
+    of that tensor of bfloat16 or float16.
     """
 
     tensor: str | None = None
@@ -74,4 +74,4 @@ class Value:
     table: Table | None = None
     codes: str | None = None
     signed: bool = False
-    bfloat16: str | None = None
+    short: str | None = None

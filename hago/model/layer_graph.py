@@ -1,4 +1,4 @@
-"""Look-ups over a normalized ONNX graph, seen through quantize, dequantize and bfloat16 casts."""
+"""Look-ups over a normalized ONNX graph, seen through quantize, dequantize and casts to short floats."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+
+SHORT_FLOATS = (onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT16)
 
 
 class GraphView:
@@ -28,17 +30,20 @@ class GraphView:
         self.types = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input, *graph.output]}
 
     def is_wrapper(self, node: onnx.NodeProto) -> bool:
-        """Quantize, Dequantize, or one of the casts that mark a bfloat16 tensor."""
+        """Quantize, Dequantize, one of the casts that mark a short float, or the Clip before a cast to float16."""
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             return True
-        bfloat16 = onnx.TensorProto.BFLOAT16
+        if node.op_type == "Clip":
+            reader = self.only_reader(node.output[0])
+            highest = self.value_of(node.input[2]) if len(node.input) > 2 else None
+            return reader is not None and reader.op_type == "Cast" and highest == np.finfo(np.float16).max
         types = {self.types.get(node.input[0]), self.types.get(node.output[0])} if node.op_type == "Cast" else set()
         if node.op_type == "Cast" and node.input[0] in self.initializers:
             types.add(self.initializers[node.input[0]].data_type)
-        return bfloat16 in types
+        return not types.isdisjoint(SHORT_FLOATS)
 
     def origin(self, tensor: str) -> str:
-        """The tensor behind any quantize, dequantize and bfloat16 casts."""
+        """The tensor behind any quantize, dequantize and casts to short floats."""
         while (node := self.producer.get(tensor)) is not None and self.is_wrapper(node):
             tensor = node.input[0]
         return tensor

@@ -30,7 +30,7 @@ class Model:
 
     ``proto`` is at opset 21, with static shapes on every tensor; see ``hago.model.normalize``.
     ``hash`` is the SHA-256 of what was loaded, whatever the batch. ``is_quantized`` says that the model
-    holds quantized (QDQ) or bfloat16 tensors already. ``source_proto`` is the model as it was read.
+    holds quantized (QDQ) tensors, or short floats, already. ``source_proto`` is the model as it was read.
     """
 
     proto: onnx.ModelProto = field(repr=False)

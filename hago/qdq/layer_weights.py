@@ -148,7 +148,7 @@ class WeightStore:
             if precision == "bfloat16":
                 rounded = floats.astype(ml_dtypes.bfloat16)
             else:
-                limit = float(np.finfo(np.float16).max)
+                limit = float(np.finfo(np.float16).max)  # see CandidateWriter._within_float16
                 rounded = np.clip(floats, -limit, limit).astype(np.float16)
             self._short[name, precision] = numpy_helper.from_array(rounded)
         return self._short[name, precision]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .quantizer import Quantizer
 
 SHORT_FLOATS = {"bfloat16": TensorProto.BFLOAT16, "float16": TensorProto.FLOAT16}
+LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 _INTEGERS = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}
 _JOINS = ("add", "mul", "concat", "matmul")
 
@@ -207,13 +208,28 @@ class CandidateWriter:
                 proto = self.q.weights.short(name, precision)
                 short = self.graph.add_initializer(key, f"{name}_{precision}", proto)
             else:
+                source = self._within_float16(name, layer) if precision == "float16" else name
                 short = self.graph.unique(f"{name}_{precision}")
-                self.graph.add_node("Cast", [name], short, layer.name, {"to": SHORT_FLOATS[precision]})
+                self.graph.add_node("Cast", [source], short, layer.name, {"to": SHORT_FLOATS[precision]})
                 self.graph.add_type(short, SHORT_FLOATS[precision], shape)
             self._pairs[key] = output = self.graph.unique(f"{name}_from_{precision}")
             self.graph.add_node("Cast", [short], output, layer.name, {"to": TensorProto.FLOAT})
             self.graph.add_type(output, TensorProto.FLOAT, shape)
         return self._pairs[key]
+
+    def _within_float16(self, name: str, layer: Layer) -> str:
+        """The tensor, saturated where a cast would make infinity of what float32 holds."""
+        lo, hi = self.index.bounds.get(name, (-np.inf, np.inf))
+        if lo >= -LARGEST_FLOAT16 and hi <= LARGEST_FLOAT16:
+            return name
+        bounds = [
+            self.graph.add_initializer(("float16", edge), f"float16_{edge}", np.array(value, np.float32))
+            for edge, value in (("lowest", -LARGEST_FLOAT16), ("highest", LARGEST_FLOAT16))
+        ]
+        saturated = self.graph.unique(f"{name}_saturated")
+        self.graph.add_node("Clip", [name, *bounds], saturated, layer.name)
+        self.graph.add_type(saturated, TensorProto.FLOAT, self.q.model.tensor_shapes[name])
+        return saturated
 
 
 def _joins(layer: Layer, node: onnx.NodeProto) -> bool:

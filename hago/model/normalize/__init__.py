@@ -71,11 +71,10 @@ def normalize(
 
 
 def is_quantized(proto: onnx.ModelProto) -> bool:
-    """Whether the model holds quantized (QDQ) or bfloat16 tensors already."""
-    bfloat16 = onnx.TensorProto.BFLOAT16
+    """Whether the model holds quantized (QDQ), bfloat16 or float16 tensors already."""
+    short = (onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT16)
     return any(
-        n.op_type in QUANTIZE_OPS
-        or (n.op_type == "Cast" and any(a.name == "to" and a.i == bfloat16 for a in n.attribute))
+        n.op_type in QUANTIZE_OPS or (n.op_type == "Cast" and any(a.name == "to" and a.i in short for a in n.attribute))
         for n in proto.graph.node
     )
 

@@ -23,7 +23,7 @@ def fold_all(graph: ir.Graph, where: str) -> None:
     """Folds, infers shapes and takes decided branches until nothing is left to fold.
 
     DequantizeLinear of a constant stays: it is how a quantized model holds its weights. So does a cast
-    from bfloat16, which is how Hago writes weights in that type.
+    from a short float, which is how Hago writes weights in that type.
     """
     for _ in range(_MAX_ROUNDS):
         infer(graph, where)
@@ -48,7 +48,7 @@ def _fold(editor: Editor, node: ir.Node) -> None:
         editor.changed += 1
     if node.op_type in ("Shape", "Size"):
         results = _shape(node)
-    elif any(v is not None and constant(v) is None for v in node.inputs) or _from_bfloat16(node):
+    elif any(v is not None and constant(v) is None for v in node.inputs) or _is_short_weight(node):
         return
     else:
         results = _constant_attribute(node) if node.op_type == "Constant" else _evaluate(node)
@@ -66,9 +66,17 @@ def _fold(editor: Editor, node: ir.Node) -> None:
     editor.discard(node)
 
 
-def _from_bfloat16(node: ir.Node) -> bool:
+def _is_short_weight(node: ir.Node) -> bool:
+    """Whether it widens a weight in bfloat16, or one in float16 that meets an activation in float16.
+
+    Models are often stored in float16 to save space: that alone says nothing of how they are to be computed.
+    """
     source = node.inputs[0] if node.op_type == "Cast" else None
-    return source is not None and source.dtype == ir.DataType.BFLOAT16
+    if source is None or source.dtype != ir.DataType.FLOAT16:
+        return source is not None and source.dtype == ir.DataType.BFLOAT16
+    others = (value.producer() for user, _ in node.outputs[0].uses() for value in user.inputs if value is not None)
+    widened = [other.inputs[0] for other in others if other is not None and other.op_type == "Cast"]
+    return any(v is not None and v.dtype == ir.DataType.FLOAT16 and constant(v) is None for v in widened)
 
 
 def _rename(graph: ir.Graph, value: ir.Value, name: str | None) -> None:

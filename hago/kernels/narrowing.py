@@ -1,0 +1,43 @@
+"""float32 to bfloat16 by Arm's own instruction (bfcvtn), of which TVM's types know nothing: as LLVM IR.
+
+Rounded half to even, NaN stays NaN: what `hago.kernels.elements.rounded` does in eight integer operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tvm.script.ir_builder import tirx as T
+
+from .base import Isa
+from .vector import Expr, typed
+
+_WIDTHS = (1, 2, 4, 8, 16)
+_CODE = """
+define {i16} @hago_narrow_{n}({float} %x) alwaysinline {{
+  %y = fptrunc {float} %x to {bfloat}
+  %r = bitcast {bfloat} %y to {i16}
+  ret {i16} %r
+}}
+"""
+
+
+def can_narrow(isa: Isa) -> bool:
+    """Whether there is such an instruction."""
+    return isa.arm and isa.bf16
+
+
+@contextmanager
+def narrowing() -> Iterator[None]:
+    """Where `narrow` may stand."""
+    kinds = ("i16", "float", "bfloat")
+    functions = [_CODE.format(n=n, **{kind: kind if n == 1 else f"<{n} x {kind}>" for kind in kinds}) for n in _WIDTHS]
+    with T.attr(T.int32(0), "pragma_import_llvm", "".join(functions)):
+        yield
+
+
+def narrow(value: Expr, lanes: int) -> Any:
+    """The bits of float32 values as bfloat16."""
+    return T.call_extern(typed("uint16", lanes), f"hago_narrow_{lanes}", value)
