@@ -3,8 +3,9 @@
     python scripts/aarch64_sysroot.py --install     # once
     python benchmarks/aarch64.py
 
-Every real model in int8 (and, where the spec has it, 7 bits), compiled for each Arm spec and sent to an RPC server that
-runs under QEMU: every node against the numpy reference, and whole networks against those compiled for this machine.
+Every real model in every precision that an Arm spec offers, compiled for it and sent to an RPC server that runs under
+QEMU: every node against the numpy reference, whole networks against those compiled for this machine, and accuracy over
+RPC against this machine's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from common import (
     ARM_SPECS,
     CLASSIFIERS,
@@ -29,6 +31,7 @@ from common import (
     write_table,
 )
 
+from hago.calibrate import Calibration
 from hago.calibrating import calibrate_model
 from hago.compiler.build import build, cross_build
 from hago.compiler.cache import KernelCache
@@ -38,8 +41,10 @@ from hago.device.config import Device
 from hago.device.emulated import emulated_server, processor_of
 from hago.device.remote import RemoteNet, Session, connect
 from hago.lower import LoweredGraph, lower
-from hago.model import load_model
+from hago.model import Model, load_model
+from hago.qdq import Quantizer
 from hago.spec import HardwareSpec, load_spec, resolve_hw
+from hago.strategy import uniform
 
 CALIBRATION = 32
 
@@ -60,13 +65,17 @@ class Row:
     outputs_differing: int
     error: float
     same_class: float | None
+    accuracy: float | None
+    accuracy_here: float | None
     seconds: float
 
 
 def main() -> None:
     parser = arguments(__doc__, out=Path("reports/aarch64.md"))
     parser.set_defaults(only=list(EVERY_MODEL))
-    parser.add_argument("--samples", type=int, default=20, help="per model (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=100, help="per network at most (default: %(default)s)")
+    parser.add_argument("--least", type=int, default=8, help="per network at least (default: %(default)s)")
+    parser.add_argument("--budget", type=float, default=15.0, help="seconds for a network's samples beyond these")
     parser.add_argument("--specs", nargs="*", default=list(ARM_SPECS))
     parser.add_argument("--cache", type=Path, help="kernel cache (default: a new, empty one)")
     options = parser.parse_args()
@@ -84,34 +93,51 @@ def main() -> None:
 
 
 def compare(name: str, device: Device, cache: KernelCache, place: Path, options: Any) -> list[Row]:
-    """One model at each integer precision of the device's spec."""
+    """One model at each precision of the device's spec."""
     bundle = load_bundle(options.models, name)
     model, host, spec = load_model(bundle["model"]), resolve_hw("auto"), load_spec(device.spec)
     samples = make_samples(bundle["calib"][0:CALIBRATION], model.inputs)
     calibration = calibrate_model(model, samples, host, threads=options.threads, cache=cache)
     entry = model.inputs[0].name
     found = []
-    for precision, qdq in integer_forms(model, calibration, spec).items():
+    for precision, qdq in forms(model, calibration, spec).items():
         started = time.perf_counter()
         here = build(lower(qdq, host), host, threads=1, cache=cache)
-        count = min(options.samples, len(bundle["x"]))
-        feeds = [{entry: bundle["x"][i : i + 1]} for i in range(count)]
+        feeds = [{entry: bundle["x"][i : i + 1]} for i in range(min(options.samples, len(bundle["x"])))]
         graph = lower(qdq, spec)
         with connect(device) as session:
             send = partial(_send, spec, session, cache, place / f"{name}-{precision}-{device.spec}")
             checks = Conformance(graph, spec, make=partial(send, "nodes")).check(feeds[0]).nodes
             net = send("net", graph)
-            theirs = np.concatenate([net.run(feed)[0] for feed in feeds])
-        ours = np.concatenate([here.run(feed)[0] for feed in feeds])
-        classes = float((ours.argmax(-1) == theirs.argmax(-1)).mean()) if name in CLASSIFIERS else None
+            begin, answers = time.perf_counter(), []
+            for feed in feeds:
+                if len(answers) >= options.least and time.perf_counter() - begin > options.budget:
+                    break
+                answers.append(net.run(feed)[0])
+        theirs, count = np.concatenate(answers), len(answers)
+        ours = np.concatenate([here.run(feed)[0] for feed in feeds[:count]])
+        classes = right = right_here = None
+        if name in CLASSIFIERS:
+            labels = bundle["y"][:count]
+            classes = float((ours.argmax(-1) == theirs.argmax(-1)).mean())
+            right, right_here = (float((out.argmax(-1) == labels).mean()) for out in (theirs, ours))
         seconds = time.perf_counter() - started
         differing = int((ours != theirs).sum())
         error = float(np.abs(ours - theirs).max() / np.abs(ours).max())
         exact = [check for check in checks if check.exact]
         values, wrong = sum(check.elements for check in exact), sum(check.differing for check in exact)
         nodes = len(exact), values, wrong, len(checks) - len(exact)
-        found.append(Row(name, device.spec, precision, *nodes, count, ours.size, differing, error, classes, seconds))
+        about = (count, ours.size, differing, error, classes, right, right_here)
+        found.append(Row(name, device.spec, precision, *nodes, *about, seconds))
     return found
+
+
+def forms(model: Model, calibration: Calibration, spec: HardwareSpec) -> dict[str, onnx.ModelProto]:
+    """Precision -> network: the integer ones per channel, the short floats, and float32."""
+    quantizer = Quantizer(model, calibration, spec)
+    offered = dict.fromkeys(choice.precision for choice in spec.choices("conv"))
+    short = {p: quantizer.qdq(uniform(model, spec, p)) for p in offered if p in ("bfloat16", "float16")}
+    return {**integer_forms(model, calibration, spec), **short, "float32": model.proto}
 
 
 def _send(
@@ -125,20 +151,27 @@ def _send(
 
 
 def cells(row: Row) -> list[str]:
-    same = "-" if row.same_class is None else f"{100 * row.same_class:.1f}"
+    same, right, here = (
+        "-" if share is None else f"{100 * share:.1f}" for share in (row.same_class, row.accuracy, row.accuracy_here)
+    )
     nodes = [str(row.nodes), f"{row.values:,}", str(row.differing), str(row.float_nodes)]
-    outputs = [str(row.samples), f"{row.outputs:,}", str(row.outputs_differing), f"{row.error:.0e}", same]
+    outputs = [str(row.samples), f"{row.outputs:,}", str(row.outputs_differing), f"{row.error:.0e}", same, right, here]
     return [row.model, row.spec, row.precision, *nodes, *outputs]
 
 
 _HEAD = ["model", "compiled for", "precision", "exact nodes", "values", "differing", "float nodes"]
-_HEAD += ["samples", "outputs", "differing", "error", "same class %"]
+_HEAD += ["samples", "outputs", "differing", "error", "same class %", "top-1 % over RPC", "top-1 % here"]
 
 
 def _text(rows: list[Row]) -> str:
     wrong = [row for row in rows if row.differing]
     whole = [row for row in rows if not row.float_nodes]
     same = sum(not row.outputs_differing for row in whole)
+    told = [row for row in whole if row.accuracy is not None]
+    equal = sum(row.accuracy == row.accuracy_here for row in told)
+    mixed = [row for row in rows if row.float_nodes and row.accuracy is not None]
+    alike = sum(row.accuracy == row.accuracy_here for row in mixed)
+    most = max((abs((row.accuracy or 0) - (row.accuracy_here or 0)) for row in mixed), default=0.0)
     values, differing = sum(row.values for row in rows), sum(row.differing for row in rows)
     machines = ", ".join(f"{spec} on QEMU's {processor_of(spec)}" for spec in dict.fromkeys(row.spec for row in rows))
     text = f"""# AArch64 against this machine
@@ -155,6 +188,8 @@ reached over TVM's RPC. The emulated processor ends the program at an instructio
 
 - Nodes: {differing} of {values:,} values differ, in {len(wrong)} of {len(rows)} networks.
 - Outputs: of the {len(whole)} networks without float nodes, {same} give exactly this machine's.
+- Accuracy over RPC is this machine's, on the same samples, in {equal} of {len(told)} classifiers without float nodes; with
+  float nodes (float32, short floats, softmax) in {alike} of {len(mixed)}, and differs by {100 * most:.1f} points at most.
 
 """
     return text + markdown(_HEAD, [cells(row) for row in rows]) + "\n" + provenance(1) + "\n"
