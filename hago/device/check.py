@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,15 +57,19 @@ def _there(session: Session, spec: HardwareSpec) -> Finding:
     triple = str(spec.target.get("mtriple", "x86_64-linux-gnu"))
     problems: list[str] = []
     try:
-        words = session.call("running a probe", lambda: _probe(session, spec, triple))
+        words, ffi = session.call("running a probe", lambda: _probe(session, spec, triple))
     except DeviceError as error:
         return Finding(session.device, spec, tuple(facts), (f"code for {triple} does not run there: {error.what}",))
     facts.append(("architecture", triple.partition("-")[0]))
     if spec.family == "arm":
-        found = arm_features(words.__getitem__)
-        facts.append(("features", " ".join(sorted(found))))
-        problems += _lacking([name for name in spec.cpu_features if name not in found], spec)
+        features = arm_features(words.__getitem__)
+        facts.append(("features", " ".join(sorted(features))))
+        problems += _lacking([name for name in spec.cpu_features if name not in features], spec)
     facts.append(("clock governor", _read(session, _GOVERNOR)))
+    facts.append(("TVM's FFI", ffi))
+    own = _own_ffi()
+    if ffi != own:
+        problems.append(f"its TVM has FFI {ffi}, the one here {own}: install the same version there (docs/devices.md)")
     return Finding(session.device, spec, tuple(facts), tuple(problems))
 
 
@@ -72,18 +77,20 @@ def _lacking(missing: list[str], spec: HardwareSpec) -> tuple[str, ...]:
     return (f"the processor lacks {', '.join(missing)}, which {spec.name} asks for",) if missing else ()
 
 
-def _probe(session: Session, spec: HardwareSpec, triple: str) -> dict[int, int]:
-    """The device's words of features by their numbers, read by code of the plainest kind for its architecture."""
+def _probe(session: Session, spec: HardwareSpec, triple: str) -> tuple[dict[int, int], str]:
+    """The device's words of features by their numbers and its version of TVM's FFI, as the plainest code finds them."""
     import tvm
     from tvm.script.ir_builder import IRBuilder
     from tvm.script.ir_builder import tirx as T
     from tvm.target import Target
 
+    size = len(ARM_FEATURE_WORDS) + 2  # the version of TVM's FFI is three words of 32 bits
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("probe")
-        words = T.arg("words", T.buffer((len(ARM_FEATURE_WORDS),), "int64"))
+        words = T.arg("words", T.buffer((size,), "int64"))
         for i, word in enumerate(ARM_FEATURE_WORDS):
             T.buffer_store(words, T.call_extern("int64", "getauxval", T.int64(word)), [i])
+        T.evaluate(T.call_extern("int32", "TVMFFIGetVersion", T.address_of(words[len(ARM_FEATURE_WORDS)])))
     module = tvm.compile(tvm.IRModule({"probe": builder.get()}), target=Target({"kind": "llvm", "mtriple": triple}))
     with tempfile.TemporaryDirectory() as place:
         made, library = Path(place) / "probe.o", Path(place) / "hago_probe.so"
@@ -94,9 +101,11 @@ def _probe(session: Session, spec: HardwareSpec, triple: str) -> dict[int, int]:
             raise DeviceError(error.what, hint=error.hint) from error
         remote = session.remote
         remote.upload(str(library))
-        buffer = tvm.runtime.tensor(np.zeros(len(ARM_FEATURE_WORDS), np.int64), remote.cpu())
+        buffer = tvm.runtime.tensor(np.zeros(size, np.int64), remote.cpu())
         remote.load_module(library.name)["probe"](buffer)
-        return dict(zip(ARM_FEATURE_WORDS, map(int, buffer.numpy()), strict=True))
+        found = buffer.numpy()
+        words_by_number = dict(zip(ARM_FEATURE_WORDS, map(int, found[:-2]), strict=True))
+        return words_by_number, ".".join(map(str, found[-2:].view(np.uint32)[:3]))
 
 
 def _read(session: Session, path: str) -> str:
@@ -105,6 +114,15 @@ def _read(session: Session, path: str) -> str:
     except DeviceError:
         return "not readable"
     return text.decode(errors="replace").strip() or "not readable"
+
+
+def _own_ffi() -> str:
+    """The version of TVM's FFI here, as its library tells it."""
+    import tvm_ffi
+
+    words = (ctypes.c_uint32 * 3)()
+    ctypes.CDLL(tvm_ffi.libinfo.find_libtvm_ffi()).TVMFFIGetVersion(words)
+    return ".".join(map(str, words))
 
 
 def _local_governor() -> str:
