@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -98,6 +100,24 @@ def test_a_server_is_killed_in_the_middle_and_nothing_is_lost(tmp_path: Path, ca
     assert trials[0].checked == 4 and not any(r.estimated for r in trials)
     assert (tmp_path / "out" / "model.so").is_file() and (tmp_path / "out" / "run.py").is_file()
     assert "one+two" in result.summary()
+
+
+def test_a_server_that_hangs_is_given_up(tmp_path: Path, cache: KernelCache) -> None:
+    with rpc_server() as (one, first), rpc_server() as (_, second):
+        file = devices_file(tmp_path, one=at(first, timeout_s=2), two=at(second, timeout_s=20))
+        result = hago.tune(
+            tiny.network(),
+            data=tiny.samples(),
+            devices="one+two",
+            devices_file=file,
+            trials=4,
+            patience=None,
+            cache=cache,
+            progress=Watching(1, lambda: os.killpg(one.pid, signal.SIGSTOP)),
+        )
+    records = result.search.records
+    assert [r.state for r in records] == ["ok"] * 4 and {r.device for r in records[1:]} == {"two"}
+    assert any("one: no answer within 2 s" in (r.trouble or "") for r in records)
 
 
 def test_when_all_are_gone_the_search_ends_and_goes_on_later(
