@@ -20,10 +20,11 @@ from .depthwise import (
     pack_depthwise_channels,
     pack_depthwise_weights,
 )
-from .dot import DOTS, exact_dot, pairs_fit_int16, sums_fit_int16
+from .dot import DOTS, exact_dot, pairs_fit_int16
 from .epilogue import bounds, zeros
 from .group_scales import spread_groups
 from .packing import remembered
+from .pairwise import sums_fit_int16
 from .tiles import best_dot, tiled
 
 Params = DenseParams | DepthwiseParams
@@ -236,8 +237,9 @@ def _pack_integers(
     if not isa.arm:
         fitting = {"maddubs": pairs_fit_int16}
     elif isinstance(p, DenseParams):
-        names = ("smull",) if multiplier is not None else ("smull7", "smull")
-        fitting = {name: partial(sums_fit_int16, dot=name) for name in names}
+        size = 0 if multiplier is None else int(attrs["group_size"])
+        names = [name for name in ("smull7", "smull") if size % DOTS[name].pack == 0]
+        fitting = {name: partial(sums_fit_int16, terms=DOTS[name].terms) for name in names}
     for dot, fits in fitting.items():
         found = packed(dot)
         if fits(found[0]):

@@ -32,6 +32,7 @@ from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, prefetch, vector_index
 from .epilogue import BOUNDS, ZEROS, add_residual, clamp, dequantize, requantize
 from .padding import padded_copy
+from .pairwise import even, pairs_copy
 from .window import Window
 
 _WEIGHTS_IN_CACHE = 512 * 1024
@@ -91,6 +92,9 @@ class Plan:
     chunk: int  # steps that one instruction takes: 1, or up to 16 where it multiplies tiles
     needed: int  # steps before they were rounded up to whole chunks
     tap_stride: int  # elements between two taps of one kernel row
+    pixel: int  # elements between two pixels of a row, and of one group, as the loops read them
+    group: int
+    half: bool  # the last step takes half the elements
     scratch: bool  # the input is copied into a padded (or widened) buffer first
     rows: int  # output rows and columns as the loops see them (a 1x1 convolution is one long row)
     cols: int
@@ -100,10 +104,13 @@ class Plan:
 def plan(p: DenseParams, isa: Isa) -> Plan:
     dot, isa = DOTS[p.dot], isa.fit(p.o // p.groups)
     per_group, kh, kw = p.c // p.groups, *p.kernel
+    if dot.narrow:
+        per_group = even(per_group)
+    pixel = per_group * p.groups
     if p.contiguous_row:
-        taps, length, tap_stride = 1, kw * p.c, 0
+        taps, length, tap_stride = 1, kw * pixel, 0
     else:
-        taps, length, tap_stride = kw, per_group, p.dilations[1] * p.c
+        taps, length, tap_stride = kw, per_group, p.dilations[1] * pixel
     unit = max(1, p.group_steps)
     needed = -(-length // (dot.pack * unit)) * unit
     chunk = min(needed, TILE_STEPS) if dot.tiles else 1
@@ -115,7 +122,10 @@ def plan(p: DenseParams, isa: Isa) -> Plan:
     flat = kh == kw == 1 and p.strides == (1, 1) and not any(p.pads)
     rows, cols = (1, p.n * p.h * p.w) if flat else (p.n * p.oh, p.ow)
     vectors = -(-(p.o // p.groups) // isa.lanes)
-    return Plan(isa.lanes, vectors, taps, steps, chunk, needed, tap_stride, scratch, rows, cols)
+    half = dot.narrow and not p.group_steps and needed * dot.pack - length >= dot.pack // 2
+    return Plan(
+        isa.lanes, vectors, taps, steps, chunk, needed, tap_stride, pixel, per_group, half, scratch, rows, cols
+    )  # fmt: skip
 
 
 def row_steps(p: DenseParams, isa: Isa) -> int:
@@ -128,18 +138,24 @@ def row_steps(p: DenseParams, isa: Isa) -> int:
 def choose_tile(p: DenseParams, isa: Isa) -> Tile:
     """The tile that fits the registers with the fewest estimated cycles."""
     shape = plan(p, isa)
-    per_dot, extra = DOTS[p.dot].cost, 2 if p.group_steps else 1
     best, best_cost = Tile(1, 1), float("inf")
     for vectors in range(1, min(shape.vectors, 8 if isa.registers > 16 else 4) + 1):
         for pixels in range(1, min(shape.cols, 28) + 1):
-            rows = pixels - 1 if row_steps(p, isa) > 1 else 0
-            sums = pixels * vectors * (extra + DOTS[p.dot].narrow)
-            if sums + min(vectors, 4) + 1 + rows + (per_dot > 1) > isa.registers:
+            if _registers(p, isa, Tile(pixels, vectors)) > isa.registers:
                 continue
             cost = estimate(p, isa, Tile(pixels, vectors))
             if cost < best_cost * 0.999:
                 best, best_cost = Tile(pixels, vectors), cost
     return best
+
+
+def _registers(p: DenseParams, isa: Isa, tile: Tile) -> int:
+    """Vectors that one step of the tile keeps: sums, weights, and what is multiplied with them."""
+    sums = tile.pixels * tile.vectors * (2 if p.group_steps else 1)
+    if DOTS[p.dot].narrow:
+        return sums + 2 * tile.vectors + 3
+    rows = tile.pixels - 1 if row_steps(p, isa) > 1 else 0
+    return sums + min(tile.vectors, 4) + 1 + rows + (DOTS[p.dot].cost > 1)
 
 
 def estimate(p: DenseParams, isa: Isa, tile: Tile) -> float:
@@ -181,8 +197,8 @@ def pack_weights(w: np.ndarray, p: DenseParams, isa: Isa) -> np.ndarray:
     dot, shape = DOTS[p.dot], plan(p, isa)
     o, kh, kw, c = w.shape
     isa = isa.fit(o // p.groups)
-    w = w.astype(dot.weight_numpy)
-    rows = w.reshape(o, kh, 1, kw * c) if p.contiguous_row else w
+    w = np.pad(w.astype(dot.weight_numpy), [(0, 0)] * 3 + [(0, shape.group - c)])
+    rows = w.reshape(o, kh, 1, -1) if p.contiguous_row else w
     rows = np.pad(rows, [(0, 0)] * 3 + [(0, shape.needed * dot.pack - rows.shape[-1])])
     rows = _in_chunks(rows.reshape(*rows.shape[:3], shape.needed, dot.pack), shape)
     rows = rows.reshape(p.groups, o // p.groups, -1, dot.pack)
@@ -224,13 +240,13 @@ class Dense:
         tile = p.tile or self.best_tile()
         self.P, self.V = min(tile.pixels, self.plan.cols), min(tile.vectors, self.plan.vectors)
         self.lanes = isa.lanes
-        self.o, self.c = p.o // p.groups, p.c // p.groups  # of one group
+        self.o, self.c = p.o // p.groups, self.plan.group  # of one group
         self.depth = p.kernel[0] * self.plan.taps * self.plan.steps
         self.row_steps = row_steps(p, isa)
         self.tiles = -(-self.plan.cols // self.P)
         self.work = self.plan.rows * self.tiles
         self.blocks = -(-self.plan.vectors // self.V)
-        self.row = (p.w + p.pads[1] + p.pads[3]) * p.c  # elements of one (padded) input row
+        self.row = (p.w + p.pads[1] + p.pads[3]) * self.plan.pixel  # elements of one (padded) input row
         self.chunks = threads if p.macs >= _MACS_WORTH_A_THREAD * threads else 1
         self.acc_type = f"{'int32' if self.dot.integer else 'float32'}x{self.lanes}"
 
@@ -265,7 +281,10 @@ class Dense:
             if self.plan.scratch:
                 pad = T.Cast(dot.x_type, self.zero[0] if integer else T.int32(0))
                 image, slack = (p.n, p.h, p.w, p.c), dot.pack * max(1, p.group_steps)
-                self.x = padded_copy(self.x, image, p.pads, dot.read_type, pad, slack, self.chunks, dot.read)
+                if dot.narrow:
+                    self.x = pairs_copy(self.x, image, p.groups, p.pads, pad, slack, self.chunks, dot.read)
+                else:
+                    self.x = padded_copy(self.x, image, p.pads, dot.read_type, pad, slack, self.chunks, dot.read)
             with dot.scope(self.isa):
                 self.loops()
         return builder.get()
@@ -306,10 +325,10 @@ class Dense:
             out_row, pixel = 0, moved_back(work, self.P, plan_.cols)
         y_at = T.bind((out_row * plan_.cols + pixel) * p.o + group * self.o + T.int32(0))
         if (plan_.rows == 1 and p.oh * p.n > 1) or (p.oh * p.n == 1 and p.kernel[0] == 1 and not any(p.pads)):
-            x_at = T.bind(pixel * (p.strides[1] * p.c) + group * self.c + T.int32(0))
+            x_at = T.bind(pixel * (p.strides[1] * self.plan.pixel) + group * self.c + T.int32(0))
         else:
             line = (out_row // p.oh) * (p.h + p.pads[0] + p.pads[2]) + out_row % p.oh * p.strides[0]
-            x_at = T.bind(line * self.row + pixel * (p.strides[1] * p.c) + group * self.c + T.int32(0))
+            x_at = T.bind(line * self.row + pixel * (p.strides[1] * self.plan.pixel) + group * self.c + T.int32(0))
         self.compute(vector, first, x_at, y_at)
 
     def compute(self, vector: Any, first: Any, x_at: Any, y_at: Any) -> None:
@@ -344,8 +363,11 @@ class Dense:
                     self.row_of_steps(acc, at + s * (self.row_steps * pack), first, depth + s * self.row_steps)
             else:
                 in_rows = 0
-            with T.serial(in_rows, plan_.steps) as s:
+            last = plan_.steps - plan_.half
+            with T.serial(in_rows, last) as s:
                 self.step(acc, at + s * pack, first, depth + s)
+            if plan_.half:
+                self.half_step(acc, at + last * pack, first, depth + last)
 
     def reduce_groups(self, acc: Any, x_at: Any, first: Any) -> None:
         """Two-level scales: each group of steps has its own sum, times a small integer per channel."""
@@ -372,7 +394,7 @@ class Dense:
     def row_of_steps(self, acc: Any, x_at: Any, first: Any, depth: Any) -> None:
         """Several steps of the whole tile, for which each pixel's elements are loaded at once."""
         kind = self.dot.weight_type(self.lanes)
-        at = [x_at + q * (self.p.strides[1] * self.p.c) for q in range(self.P)]
+        at = [x_at + q * (self.p.strides[1] * self.plan.pixel) for q in range(self.P)]
         rows = [T.bind(self.dot.load_row(self.x, where, self.row_steps)) for where in at]
         for s in range(self.row_steps):
             weights = [T.bind(self.w.vload([first + v, depth + s, 0], kind)) for v in range(self.V)]
@@ -386,12 +408,22 @@ class Dense:
         """One packed reduction step of the whole tile."""
         kind = self.dot.weight_type(self.lanes)
         weights = [T.bind(self.w.vload([first + v, depth, 0], kind)) for v in range(self.V)]
-        self.prefetch(first, depth)
+        if not self.isa.arm:
+            self.prefetch(first, depth)
         for q in range(self.P):
-            a = T.bind(self.dot.load(self.x, x_at + q * (self.p.strides[1] * self.p.c), self.lanes))
+            a = T.bind(self.dot.load(self.x, x_at + q * (self.p.strides[1] * self.plan.pixel), self.lanes))
             for v in range(self.V):
                 k = q * self.V + v
                 acc[k] = self.dot.step(self.isa, acc[k], a, weights[v])
+
+    def half_step(self, acc: Any, x_at: Any, first: Any, depth: Any) -> None:
+        """The last step, where a row ends in the middle of it."""
+        weights = [T.bind(self.w.vload([first + v, depth, 0], "int8x16")) for v in range(self.V)]
+        for q in range(self.P):
+            at = x_at + q * (self.p.strides[1] * self.plan.pixel)
+            for v in range(self.V):
+                k = q * self.V + v
+                acc[k] = self.dot.half_step(acc[k], self.x, at, weights[v])
 
     def prefetch(self, first: Any, depth: Any) -> None:
         """Asks for weights some steps before they are needed: the processor's own guesses end at every page."""
