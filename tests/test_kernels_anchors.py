@@ -17,6 +17,7 @@ from hago.kernels import tiles
 from hago.kernels.base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, DOTPROD, I8MM, NEON, Isa
 from hago.kernels.dense import DenseParams, Tile, choose_tile, dense, pack_channels, pack_weights
 from hago.kernels.depthwise import DepthwiseParams, depthwise, pack_depthwise_channels, pack_depthwise_weights
+from hago.kernels.depthwise_bytes import depthwise_bytes, pack_bytes_weights, taps_fit_int16
 from hago.kernels.dot import DOTS, pairs_fit_int16
 from hago.kernels.epilogue import bounds, zeros
 from hago.kernels.jit import jit
@@ -48,7 +49,8 @@ _ARM_MATMUL = [
     for isa, dot in ((NEON, "mlal16"), (DOTPROD, "sdot"), (I8MM, "sdot"), (NEON, "fma"))
 ]
 _ARM_DEPTHWISE = [
-    pytest.param(isa, dot, marks=_emulated) for isa, dot in ((NEON, "mlal16"), (DOTPROD, "sdot"), (I8MM, "sdot"))
+    pytest.param(isa, dot, marks=_emulated)
+    for isa, dot in ((NEON, "mlal16"), (NEON, "smull"), (NEON, "smull7"), (DOTPROD, "sdot"), (I8MM, "sdot"))
 ]
 _MATMUL = [(isa, dot) for isa, dot in _INTEGER if dot != "maddubs"] + [(isa, "fma") for isa in _HERE]
 _TILES = pytest.mark.skipif(
@@ -269,9 +271,11 @@ def test_a_row_per_thread_gives_the_same_integers(isa: Isa, dot: str) -> None:
 def test_integer_depthwise_is_bit_exact(
     isa: Isa, dot: str, geometry: dict[str, Any], c: int, seed: int, extreme: bool
 ) -> None:
+    if DOTS[dot].narrow:
+        c = max(c, 8)
     p = DepthwiseParams(dot, "uint8", c=c, **geometry)
     rng = np.random.default_rng(seed)
-    limit = 64 if dot == "maddubs" else 127
+    limit = 64 if dot == "maddubs" else 63 if dot == "smull7" else 127
     x = values(rng, (p.n, p.h, p.w, c), 0, 255, extreme).astype(np.uint8)
     w = values(rng, (c, *p.kernel), -limit, limit, extreme).astype(np.int8)
     zx, zy = int(rng.integers(256)), 17
@@ -283,10 +287,13 @@ def test_integer_depthwise_is_bit_exact(
     corrected = (bias - (zx - DOTS[dot].shift) * per_channel).astype(np.int32)
     lo, hi = (0, 255) if seed % 2 else (5, 201)
     want = requantized(acc, scale, zy, lo, hi)
-    args = [x, pack_depthwise_weights(w, p, isa), pack_depthwise_channels(corrected, p, isa)]
+    narrow = DOTS[dot].narrow
+    pack, template = (pack_bytes_weights, depthwise_bytes) if narrow else (pack_depthwise_weights, depthwise)
+    args = [x, pack(w, p, isa), pack_depthwise_channels(corrected, p, isa)]
+    assert not narrow or taps_fit_int16(args[1], DOTS[dot].terms)
     args += [pack_depthwise_channels(scale, p, isa), zeros(zx, zy), bounds(lo - zy, hi - zy)]
     got = np.zeros(want.shape, np.uint8)
-    kernel_of(depthwise, p, isa)(*args, got)
+    kernel_of(template, p, isa)(*args, got)
     np.testing.assert_array_equal(got, want)
 
 

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from ..errors import BuildError
-from .base import EMITTERS, Isa, KernelCall, NodeView, TensorType, emits
+from .base import EMITTERS, Isa, KernelCall, NodeView, Template, TensorType, emits
 from .dense import DenseParams, dense, pack_channels, pack_weights, plan
 from .depthwise import (
     MIN_CHANNELS,
@@ -20,6 +20,7 @@ from .depthwise import (
     pack_depthwise_channels,
     pack_depthwise_weights,
 )
+from .depthwise_bytes import depthwise_bytes, pack_bytes_weights, taps_fit_int16
 from .dot import DOTS, exact_dot, pairs_fit_int16
 from .epilogue import bounds, zeros
 from .group_scales import spread_groups
@@ -196,7 +197,9 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
 
 
 def _call(p: Params, node: NodeView, inputs: list[Any], output: str, temporaries: dict[str, TensorType]) -> KernelCall:
-    template = depthwise if isinstance(p, DepthwiseParams) else tiled if DOTS[p.dot].tiles else dense
+    dot = DOTS[p.dot]
+    thin: Template = depthwise_bytes if dot.narrow else depthwise
+    template = thin if isinstance(p, DepthwiseParams) else tiled if dot.tiles else dense
     return KernelCall(template.__name__, p, template, tuple(inputs), (output,), node.layer, temporaries)
 
 
@@ -210,7 +213,8 @@ def _per_channel(values: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
 def _pack(weights: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
     if isinstance(p, DenseParams):
         return pack_weights(weights, p, isa)
-    return pack_depthwise_weights(weights[..., 0], p, isa)
+    pack = pack_bytes_weights if DOTS[p.dot].narrow else pack_depthwise_weights
+    return pack(weights[..., 0], p, isa)
 
 
 def _pack_integers(
@@ -240,6 +244,8 @@ def _pack_integers(
         size = 0 if multiplier is None else int(attrs["group_size"])
         names = [name for name in ("smull7", "smull") if size % DOTS[name].pack == 0]
         fitting = {name: partial(sums_fit_int16, terms=DOTS[name].terms) for name in names}
+    elif p.c >= 8 and p.out == "uint8":
+        fitting = {name: partial(taps_fit_int16, terms=DOTS[name].terms) for name in ("smull7", "smull")}
     for dot, fits in fitting.items():
         found = packed(dot)
         if fits(found[0]):

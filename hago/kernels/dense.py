@@ -30,7 +30,16 @@ from tvm.script.ir_builder import tirx as T
 from .base import Isa
 from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, prefetch, vector_index
-from .epilogue import BOUNDS, ZEROS, add_residual, clamp, dequantize, requantize
+from .epilogue import (
+    BOUNDS,
+    ZEROS,
+    add_residual,
+    clamp,
+    dequantize,
+    requantize,
+    requantized_bytes,
+    residual_bytes,
+)
 from .padding import padded_copy
 from .pairwise import even, pairs_copy
 from .window import Window
@@ -169,7 +178,8 @@ def estimate(p: DenseParams, isa: Isa, tile: Tile) -> float:
     # Small cores start two instructions in a cycle, of any kind.
     inner = max(dots + loads if isa.arm else max(dots, loads), 5 * per_dot) + 0.5
     depth = p.kernel[0] * shape.taps * shape.steps
-    per_block = inner * depth + 6 * tile.pixels * tile.vectors + 20
+    finish = 8 if isa.arm and p.out == "uint8" else 6
+    per_block = inner * depth + finish * tile.pixels * tile.vectors + 20
     return blocks * per_block * shape.rows * p.groups
 
 
@@ -195,7 +205,7 @@ def pack_channels(values: np.ndarray, groups: int, isa: Isa) -> np.ndarray:
 def pack_weights(w: np.ndarray, p: DenseParams, isa: Isa) -> np.ndarray:
     """Weights [O, KH, KW, C/G] -> [G*OV, KH*taps*steps, L*KP], zeros where nothing is."""
     dot, shape = DOTS[p.dot], plan(p, isa)
-    o, kh, kw, c = w.shape
+    o, kh, _, c = w.shape
     isa = isa.fit(o // p.groups)
     w = np.pad(w.astype(dot.weight_numpy), [(0, 0)] * 3 + [(0, shape.group - c)])
     rows = w.reshape(o, kh, 1, -1) if p.contiguous_row else w
@@ -346,10 +356,18 @@ class Dense:
             self.reduce_groups(acc, x_at, first)
         else:
             self.reduce(acc, x_at, first, 0, self.depth)
-        for v in range(self.V):
-            channel = channel_start(vector + v, self.o, self.lanes)
+        at = 0
+        while at < self.V:
+            count = self.together(self.V - at)
+            channel = channel_start(vector + at, self.o, self.lanes)
             for q in range(self.P):
-                self.finish(acc[q * self.V + v], y_at + q * p.o + channel, (first + v) * self.lanes)
+                sums = [acc[q * self.V + at + v] for v in range(count)]
+                place, lane = y_at + q * p.o + channel, (first + at) * self.lanes
+                if count > 1:
+                    self.finish_bytes(sums, place, lane)
+                else:
+                    self.finish(sums[0], place, lane)
+            at += count
 
     def reduce(self, acc: Any, x_at: Any, first: Any, start: Any, count: Any) -> None:
         """Adds the products of all taps and steps."""
@@ -430,6 +448,23 @@ class Dense:
         for v in range(self.V):
             offset = ((first + v) * self.depth + depth + _STEPS_AHEAD) * (self.lanes * self.dot.pack)
             prefetch(self.w.access_ptr("r", offset=offset))
+
+    def together(self, left: int) -> int:
+        """How many of the ``left`` vectors become one vector of bytes: Arm narrows several at once."""
+        fits = self.isa.arm and self.dot.integer and self.p.out == "uint8" and self.o % self.lanes == 0
+        return 4 if fits and left >= 4 else 2 if fits and left >= 2 else 1
+
+    def finish_bytes(self, sums: list[Any], at: Any, lane: Any) -> None:
+        """Epilogue and store of two or four neighbouring vectors of one pixel."""
+        lanes, count = self.lanes, self.lanes * len(sums)
+        scales = [self.scale.vload([lane + v * lanes], f"float32x{lanes}") for v in range(len(sums))]
+        if self.p.residual:
+            r = self.r.vload([at], f"uint8x{count}")
+            first = self.p.residual == "first"
+            codes = residual_bytes(self.isa, sums, scales, self.zero[1], self.bounds, r, first)
+        else:
+            codes = requantized_bytes(self.isa, sums, scales, self.zero[1], self.bounds)
+        T.buffer_store(self.y, codes, [vector_index(at, count)])
 
     def finish(self, value: Any, at: Any, lane: Any) -> None:
         """Epilogue and store of one vector; where O < L the lanes that exist are stored one by one."""

@@ -59,6 +59,8 @@ class DepthwiseParams(Window):
 
 def fitted(p: DepthwiseParams, isa: Isa) -> tuple[Isa, int]:
     """The instructions at the vector width that the channels fill, and S."""
+    if DOTS[p.dot].narrow:
+        return isa, _UNPACKED if p.c >= 16 else 2
     if DOTS[p.dot].pack in (1, _UNPACKED) and DOTS[p.dot].integer and p.out == "uint8" and p.c >= 16:
         bits = isa.bits
         while bits // 8 > p.c:
@@ -72,7 +74,7 @@ def result_rows(p: DepthwiseParams, isa: Isa) -> int:
     _, stretch = fitted(p, isa)
     reach = p.kernel[0] + p.strides[0]  # rows of the image under two rows of the result
     enough = stretch == _UNPACKED and isa.registers > 16 and p.dilations[0] == 1 and reach <= DOTS[p.dot].pack
-    return 2 if enough and p.oh > 1 else 1
+    return 2 if enough and p.oh > 1 and not DOTS[p.dot].narrow else 1
 
 
 def channel_order(p: DepthwiseParams, isa: Isa) -> np.ndarray:
@@ -82,7 +84,7 @@ def channel_order(p: DepthwiseParams, isa: Isa) -> np.ndarray:
     if stretch == 1:
         return channel_starts(p.c, lanes)[:, None] + np.arange(lanes)
     # Unpacking (and widening) works within 128 bits: there, vector k of four holds channels 4k to 4k + 3 of 16.
-    part, lane = np.arange(_UNPACKED)[:, None], np.arange(lanes)
+    part, lane = np.arange(stretch)[:, None], np.arange(lanes)
     order = lane // 4 * 16 + part * 4 + lane % 4
     return (channel_starts(p.c, stretch * lanes)[:, None, None] + order).reshape(-1, lanes)
 
@@ -109,10 +111,10 @@ def pack_depthwise_weights(w: np.ndarray, p: DepthwiseParams, isa: Isa) -> np.nd
 
 def depthwise(p: DepthwiseParams, isa: Isa, threads: int) -> Any:
     """The PrimFunc. Buffers: x, weights, bias [CS*S*L]; integers: scale [CS*S*L], zero; bounds; y (see dense.py)."""
-    return _Depthwise(p, isa, threads).build()
+    return Depthwise(p, isa, threads).build()
 
 
-class _Depthwise:
+class Depthwise:
     """Emits one kernel."""
 
     def __init__(self, p: DepthwiseParams, isa: Isa, threads: int) -> None:
@@ -124,8 +126,7 @@ class _Depthwise:
         self.R = result_rows(p, isa)
         self.strips = -(-p.oh // self.R)
         self.under = p.kernel[0] + (self.R - 1) * p.strides[0]  # rows under a tile, a dilation apart
-        wide = 4 if self.isa.registers > 16 and self.R == 1 else 2
-        self.P = min(p.ow, 8 if self.S == 1 else wide)
+        self.P = self.pixels()
         self.tiles = -(-p.ow // self.P)
         self.span = (self.P - 1) * p.strides[1] + (p.kernel[1] - 1) * p.dilations[1] + 1  # columns under a tile
         self.chunks = threads if p.macs >= _MACS_WORTH_A_THREAD * threads else 1
@@ -136,6 +137,15 @@ class _Depthwise:
         self.pads = (0, 0) if self.whole else p.pads[:2]
         self.height = p.h + (p.pads[0] + p.pads[2] if self.whole else 0)
         self.width = p.w + (p.pads[1] + p.pads[3] if self.whole else 0)
+
+    def pixels(self) -> int:
+        """P: neighbouring pixels of a row that one tile computes."""
+        wide = 4 if self.isa.registers > 16 and self.R == 1 else 2
+        return min(self.p.ow, 8 if self.S == 1 else wide)
+
+    def weights_shape(self) -> tuple[int, ...]:
+        taps = self.R * self.groups * self.p.kernel[1]
+        return self.stretches * self.S, taps, self.lanes * self.dot.pack
 
     def _inside(self) -> float:
         """Share of the tiles that lie inside the image."""
@@ -153,8 +163,7 @@ class _Depthwise:
             T.func_name("kernel")
             T.func_attr({"tirx.noalias": True})
             source = argument("x", (p.n, p.h, p.w, p.c), dot.x_type)
-            weights = (vectors, self.R * self.groups * p.kernel[1], self.lanes * dot.pack)
-            self.weights = argument("w", weights, dot.weight_numpy.name)
+            self.weights = argument("w", self.weights_shape(), dot.weight_numpy.name)
             channels = (vectors * self.lanes,)
             self.bias = argument("bias", channels, "int32" if dot.integer else "float32")
             if dot.integer:
