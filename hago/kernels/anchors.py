@@ -233,7 +233,9 @@ def _pack_integers(
         return remembered(weights, (q, isa), lambda w: (_pack(w, q, isa), _tap_sums(w)))
 
     fitting: dict[str, Callable[[np.ndarray], bool]] = {}
-    if isa.vnni or isa.dotprod:
+    # So few channels that a dot product of rows would have to interleave them one by one.
+    few = isa.arm and isinstance(p, DepthwiseParams) and p.out == "uint8" and 8 <= p.c < 16
+    if isa.vnni or (isa.dotprod and not few):
         dot = exact_dot(isa)
         if isinstance(p, DenseParams) and multiplier is None:
             dot = best_dot(replace(p, dot=dot), isa)
@@ -244,7 +246,7 @@ def _pack_integers(
         size = 0 if multiplier is None else int(attrs["group_size"])
         names = [name for name in ("smull7", "smull") if size % DOTS[name].pack == 0]
         fitting = {name: partial(sums_fit_int16, terms=DOTS[name].terms) for name in names}
-    elif p.c >= 8 and p.out == "uint8":
+    elif few or (p.c >= 16 and p.out == "uint8"):
         fitting = {name: partial(taps_fit_int16, terms=DOTS[name].terms) for name in ("smull7", "smull")}
     for dot, fits in fitting.items():
         found = packed(dot)

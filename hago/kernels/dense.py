@@ -41,7 +41,7 @@ from .epilogue import (
     residual_bytes,
 )
 from .padding import padded_copy
-from .pairwise import even, pairs_copy
+from .pairwise import pairs_copy
 from .window import Window
 
 _WEIGHTS_IN_CACHE = 512 * 1024
@@ -113,8 +113,8 @@ class Plan:
 def plan(p: DenseParams, isa: Isa) -> Plan:
     dot, isa = DOTS[p.dot], isa.fit(p.o // p.groups)
     per_group, kh, kw = p.c // p.groups, *p.kernel
-    if dot.narrow:
-        per_group = even(per_group)
+    if dot.narrow and not _pairs_align(p):
+        per_group += 1
     pixel = per_group * p.groups
     if p.contiguous_row:
         taps, length, tap_stride = 1, kw * pixel, 0
@@ -135,6 +135,12 @@ def plan(p: DenseParams, isa: Isa) -> Plan:
     return Plan(
         isa.lanes, vectors, taps, steps, chunk, needed, tap_stride, pixel, per_group, half, scratch, rows, cols
     )  # fmt: skip
+
+
+def _pairs_align(p: DenseParams) -> bool:
+    """Whether every pixel and tap that a tile begins with is the first of a pair of elements."""
+    across = p.contiguous_row and p.strides[1] * p.c % 2 == 0 and (p.w + p.pads[1] + p.pads[3]) * p.c % 2 == 0
+    return p.c // p.groups % 2 == 0 or across
 
 
 def row_steps(p: DenseParams, isa: Isa) -> int:
@@ -162,7 +168,8 @@ def _registers(p: DenseParams, isa: Isa, tile: Tile) -> int:
     """Vectors that one step of the tile keeps: sums, weights, and what is multiplied with them."""
     sums = tile.pixels * tile.vectors * (2 if p.group_steps else 1)
     if DOTS[p.dot].narrow:
-        return sums + 2 * tile.vectors + 3
+        # Half a step and the whole one before it stand in one block, which LLVM orders as it likes.
+        return sums + 2 * tile.vectors + 3 + plan(p, isa).half * tile.pixels
     rows = tile.pixels - 1 if row_steps(p, isa) > 1 else 0
     return sums + min(tile.vectors, 4) + 1 + rows + (DOTS[p.dot].cost > 1)
 
@@ -292,7 +299,9 @@ class Dense:
                 pad = T.Cast(dot.x_type, self.zero[0] if integer else T.int32(0))
                 image, slack = (p.n, p.h, p.w, p.c), dot.pack * max(1, p.group_steps)
                 if dot.narrow:
-                    self.x = pairs_copy(self.x, image, p.groups, p.pads, pad, slack, self.chunks, dot.read)
+                    self.x = pairs_copy(
+                        self.x, image, p.groups, self.c, p.pads, pad, slack, self.chunks, dot.read
+                    )  # fmt: skip
                 else:
                     self.x = padded_copy(self.x, image, p.pads, dot.read_type, pad, slack, self.chunks, dot.read)
             with dot.scope(self.isa):

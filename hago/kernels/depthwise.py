@@ -27,7 +27,7 @@ from .base import Isa
 from .dense import channel_starts
 from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
-from .epilogue import BOUNDS, ZEROS, at_most, clamp, dequantize, pack_bytes, requantize, round_to_int
+from .epilogue import BOUNDS, ZEROS, at_most, clamp, dequantize, pack_bytes, requantize, requantized_bytes, round_to_int
 from .padding import padded_copy
 from .window import Window
 
@@ -283,7 +283,9 @@ class Depthwise:
             T.buffer_store(self.y, clamp(isa, sums[0], bounds[0], bounds[1]), place)
             return
         scales = [self.scale.vload([(first + s) * lanes], f"float32x{lanes}") for s in range(self.S)]
-        if self.S == _UNPACKED:
+        if self.S == _UNPACKED and isa.arm:
+            T.buffer_store(self.y, requantized_bytes(isa, sums, scales, self.zero[1], bounds), place)
+        elif self.S == _UNPACKED:
             reals = [T.Cast(f"float32x{lanes}", acc) * scale for acc, scale in zip(sums, scales, strict=True)]
             whole = [round_to_int(isa, at_most(isa, real, bounds[1])) for real in reals]
             T.buffer_store(self.y, pack_bytes(isa, whole, self.zero[1], bounds[0]), place)

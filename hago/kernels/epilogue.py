@@ -82,11 +82,9 @@ def add_residual(isa: Isa, first: Any, second: Any, bounds: Any) -> Any:
 def pack_bytes(isa: Isa, whole: list[Any], zero: Any, low: Any) -> Any:
     """Four vectors of int32 results less the zero point, none too high -> one vector of bytes of at least ``low``.
 
-    Within 128 bits, 4 lanes of each vector become neighbours. Packing saturates, which clamps at 0; ``zero`` and
-    ``low`` are scalars as in the buffers, ``low`` less the zero point.
+    On x86. Within 128 bits, 4 lanes of each vector become neighbours. Packing saturates, which clamps at 0; ``zero``
+    and ``low`` are scalars as in the buffers, ``low`` less the zero point.
     """
-    if isa.arm:
-        return _pack_bytes_arm(whole, zero, low)
     words, count = isa.bits // 16, isa.bits // 8
     first, second = (
         T.call_llvm_pure_intrin(f"int16x{words}", _PACK_WORDS[isa.bits], whole[i], whole[i + 1])
@@ -95,11 +93,6 @@ def pack_bytes(isa: Isa, whole: list[Any], zero: Any, low: Any) -> Any:
     )
     packed = T.call_llvm_pure_intrin(f"uint8x{count}", _PACK_BYTES[isa.bits], first, second)
     return T.max(packed, T.broadcast(T.Cast("uint8", T.Cast("int32", low) + zero), count))
-
-
-def _pack_bytes_arm(whole: list[Any], zero: Any, low: Any) -> Any:
-    least = T.Cast("uint8", T.Cast("int32", low) + zero)
-    return T.max(_narrowed(whole, zero), T.broadcast(least, 4 * len(whole)))
 
 
 def _narrowed(whole: list[Any], zero: Any) -> Any:

@@ -26,11 +26,6 @@ TIMES = 4  # each pair stands in the copy
 _CHANNELS, _STEP = 4, 8
 
 
-def even(channels: int) -> int:
-    """Channels of one group as the copy has them: a pair must not reach into the next pixel."""
-    return channels + channels % 2
-
-
 def laid_out(packed: np.ndarray) -> np.ndarray:
     """Packed weights [.., L*KP], channel by channel -> pair by pair, and in each channel by channel."""
     by_channel = packed.reshape(*packed.shape[:-1], _CHANNELS, _STEP // 2, 2)
@@ -47,16 +42,16 @@ def sums_fit_int16(weights: np.ndarray, terms: int) -> bool:
 
 
 def pairs_copy(
-    x: Any, shape: tuple[int, int, int, int], groups: int, pads: tuple[int, int, int, int], pad: Any, slack: int,
-    chunks: int, read: Callable[..., Any],
+    x: Any, shape: tuple[int, int, int, int], groups: int, channels: int, pads: tuple[int, int, int, int], pad: Any,
+    slack: int, chunks: int, read: Callable[..., Any],
 ) -> Any:  # fmt: skip
-    """Copies flat ``x`` [N, H, W, C] to [N, top+H+bottom, left+W+right, G, C' / 2, 4, 2]: see `padded_copy`.
+    """Copies flat ``x`` [N, H, W, C] to [N, top+H+bottom, left+W+right, G, C'], each pair four times (`padded_copy`).
 
-    C' is the `even` number of channels of each of the ``groups``; ``slack`` counts elements of the input.
+    C' are the ``channels`` that each of the ``groups`` shall have there: as many as it has, or one more so that pairs
+    do not reach into the next pixel. ``slack`` counts elements of the input.
     """
     n, h, w, c = shape
     top, left, bottom, right = pads
-    channels = even(c // groups)
     pixel, height = groups * channels, top + h + bottom
     line = (left + w + right) * pixel
     size = n * height * line
@@ -81,18 +76,48 @@ def pairs_copy(
 
     def copy_pair(source: Any, target: Any, count: int) -> None:
         codes = T.reinterpret("uint16", x.vload([source], "uint8x2")) if count == 2 else T.Cast("uint16", x[source])
+        store_pair(codes, target)
+
+    def copy_colours(source: Any, target: Any) -> None:
+        """Four pixels of three colours. What a fourth would be meets zero weights, so any byte will do."""
+        flip, order = T.reinterpret("int32", T.uint32(0x80808080)), [k // 8 * 2 + k % 2 for k in range(16)]
+        for k, at in enumerate((0, 3, 6, 8)):
+            codes = T.reinterpret("int32", x.vload([source + at], "uint8x4"))
+            codes = T.bitwise_xor(T.shift_right(codes, T.int32(8)) if k == 3 else codes, flip)
+            four = T.bind(T.reinterpret("int8x16", T.broadcast(codes, 4)))
+            T.buffer_store(copy, T.Shuffle([four], order), [vector_index(TIMES * (target + 4 * k), 16)])
+
+    def store_pair(codes: Any, target: Any) -> None:
         pair = T.broadcast(T.bitwise_xor(codes, T.Cast("uint16", T.int32(0x8080))), TIMES)
         T.buffer_store(copy, T.reinterpret("int8x8", pair), [vector_index(TIMES * target, 2 * TIMES)])
 
     def copy_line(source: Any, target: Any) -> None:
         start, inner = target * line + left * pixel, w * c
+        if pixel % 2:
+            copy_across(source * inner, target * line, inner)
+            return
         fill(target * line, left * pixel)
         if channels * groups == c:
             copy_run(source * inner, start, inner)
+        elif groups == 1 and c == 3 and w % 4 == 0:
+            with T.serial(0, w // 4) as i:
+                copy_colours(source * inner + 12 * i, start + 16 * i)
         else:
             with T.serial(0, w * groups) as i:
                 copy_run(source * inner + i * (c // groups), start + i * channels, c // groups)
         fill(start + w * pixel, right * pixel)
+
+    def copy_across(source: Any, target: Any, count: int) -> None:
+        """A line whose pairs reach from one pixel into the next, and from padding into pixels."""
+        fill(target, line)
+        byte, eight = T.bind(T.Cast("uint16", T.Cast("uint8", pad))), T.Cast("uint16", T.int32(8))
+        start, before = target + left * pixel, left * pixel % 2
+        if before:
+            store_pair(byte + T.shift_left(T.Cast("uint16", x[source]), eight), start - 1)
+        copy_run(source + before, start + before, (count - before) // 2 * 2)
+        if (count - before) % 2:
+            last = source + count - 1
+            store_pair(T.Cast("uint16", x[last]) + T.shift_left(byte, eight), start + count - 1)
 
     with maybe_parallel(n * height, chunks) as (at, end), T.serial(at, end) as target:
         if not (top or bottom):
