@@ -95,7 +95,7 @@ def pack_bytes(isa: Isa, whole: list[Any], zero: Any, low: Any) -> Any:
     return T.max(packed, T.broadcast(T.Cast("uint8", T.Cast("int32", low) + zero), count))
 
 
-def _narrowed(whole: list[Any], zero: Any) -> Any:
+def narrowed(whole: list[Any], zero: Any) -> Any:
     """One, two or four vectors of int32 -> bytes, the zero point added, saturated at every step, on Arm."""
     words = [T.call_llvm_pure_intrin("int16x4", "llvm.aarch64.neon.sqxtn.v4i16", part) for part in whole]
     if len(words) == 1:
@@ -115,7 +115,7 @@ def requantized_bytes(isa: Isa, sums: list[Any], scales: list[Any], zero: Any, b
     Rounding to int32 and narrowing saturate, so that it is enough to clamp the bytes.
     """
     whole = [round_to_int(isa, T.Cast("float32x4", value) * scale) for value, scale in zip(sums, scales, strict=True)]
-    codes, count = _narrowed(whole, zero), 4 * len(sums)
+    codes, count = narrowed(whole, zero), 4 * len(sums)
     low, high = (T.broadcast(T.Cast("uint8", T.Cast("int32", bounds[i]) + zero), count) for i in (0, 1))
     return T.max(T.min(codes, high), low)
 
@@ -135,7 +135,7 @@ def residual_bytes(
         first, second = (other, own) if residual_first else (own, other)
         inner = T.call_llvm_pure_intrin(kind, "llvm.fma", second, b_scale, offset)
         whole.append(round_to_int(isa, T.call_llvm_pure_intrin(kind, "llvm.fma", first, a_scale, inner)))
-    codes, count = _narrowed(whole, T.int32(0)), 4 * len(sums)
+    codes, count = narrowed(whole, T.int32(0)), 4 * len(sums)
     low, high = (T.broadcast(T.Cast("uint8", bounds[i]), count) for i in (2, 3))
     return T.max(T.min(codes, high), low)
 
