@@ -172,6 +172,26 @@ def test_integer_convolution_is_bit_exact(
     check_integers(isa, p, seed, extreme)
 
 
+@pytest.mark.parametrize("dot", [pytest.param(dot, marks=_emulated) for dot in ("smull", "smull7")])
+@pytest.mark.parametrize(
+    ("w", "c", "kernel", "stride", "left", "right"),
+    [
+        (10, 1, 4, 2, 1, 1),  # pairs reach into the next pixel, from padding into the first and from the last
+        (9, 1, 2, 2, 2, 1),
+        (11, 1, 9, 4, 1, 0),
+        (7, 5, 3, 2, 1, 0),
+        (8, 3, 3, 2, 0, 0),
+        (32, 3, 3, 1, 1, 1),  # four pixels of three colours at once
+        (9, 3, 3, 1, 1, 1),
+    ],
+)
+def test_pairs_of_odd_channels_are_bit_exact(
+    dot: str, w: int, c: int, kernel: int, stride: int, left: int, right: int
+) -> None:
+    p = DenseParams(dot, "uint8", 2, 9, w, c, 20, (3, kernel), (1, stride), (1, left, 1, right))
+    check_integers(NEON, p, 3, False)
+
+
 @_TILES
 @settings(_quick, max_examples=40)
 @given(
