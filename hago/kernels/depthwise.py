@@ -128,7 +128,7 @@ class Depthwise:
         self.under = p.kernel[0] + (self.R - 1) * p.strides[0]  # rows under a tile, a dilation apart
         self.P = self.pixels()
         self.tiles = -(-p.ow // self.P)
-        self.span = (self.P - 1) * p.strides[1] + (p.kernel[1] - 1) * p.dilations[1] + 1  # columns under a tile
+        self.span = self.columns_under(self.P)
         self.chunks = threads if p.macs >= _MACS_WORTH_A_THREAD * threads else 1
         self.acc_type = f"{'int32' if self.dot.integer else 'float32'}x{self.lanes}"
 
@@ -142,6 +142,15 @@ class Depthwise:
         """P: neighbouring pixels of a row that one tile computes."""
         wide = 4 if self.isa.registers > 16 and self.R == 1 else 2
         return min(self.p.ow, 8 if self.S == 1 else wide)
+
+    def columns_under(self, pixels: int) -> int:
+        """Columns of the image under so many neighbouring pixels."""
+        p = self.p
+        return (pixels - 1) * p.strides[1] + (p.kernel[1] - 1) * p.dilations[1] + 1
+
+    def stretches_of_row(self) -> list[tuple[int, int, int]]:
+        """First pixel, number of tiles, and P of each part of a row."""
+        return [(0, self.tiles, self.P)]
 
     def weights_shape(self) -> tuple[int, ...]:
         taps = self.R * self.groups * self.p.kernel[1]
@@ -189,10 +198,11 @@ class Depthwise:
         if padded:
             size = self.under * self.span * p.c + self.lanes * self.dot.pack
             self.copy = T.alloc_buffer((size,), self.dot.x_type, scope="local")
-        with T.serial(at, end) as strip, T.serial(0, self.tiles) as t:
+
+        def tile_at(strip: Any, first: int, t: Any) -> None:
             image = T.bind(strip // self.strips)
             row = T.bind(moved_back(strip % self.strips, self.R, p.oh) + T.int32(0))
-            pixel = T.bind(moved_back(t, self.P, p.ow) + T.int32(0))
+            pixel = T.bind(moved_back(t, self.P, p.ow) + T.int32(first))
             target = T.bind(((image * p.oh + row) * p.ow + pixel) * p.c)
             y, x = T.bind(row * sh - top), T.bind(pixel * sw - left)
             source = T.bind((image * self.height + y) * (self.width * p.c) + x * p.c)
@@ -207,6 +217,12 @@ class Depthwise:
                     with T.Else():
                         self.copy_tile(image * (p.h * p.w * p.c), y, x)
                         self.channels(self.copy, 0, self.span * p.c, target)
+
+        with T.serial(at, end) as strip:
+            for first, tiles, pixels in self.stretches_of_row():
+                self.P, self.span = pixels, self.columns_under(pixels)
+                with T.serial(0, tiles) as t:
+                    tile_at(strip, first, t)
 
     def copy_tile(self, image: Any, y: Any, x: Any) -> None:
         """The pixels under one tile, row by row of the kernel, those outside the image filled with padding."""

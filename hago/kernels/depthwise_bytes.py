@@ -47,13 +47,23 @@ class DepthwiseBytes(Depthwise):
         p = self.p
         best, least = 1, float("inf")
         for pixels in range(1, min(_PIXELS, p.ow) + 1):
-            columns = len(self.columns(pixels))
-            if pixels * self.S + 2 * columns + 4 > self.isa.registers and pixels > 1:
+            if pixels * self.S + 2 * len(self.columns(pixels)) + 4 > self.isa.registers and pixels > 1:
                 continue
-            cost = -(-p.ow // pixels) * (pixels * 15 * self.S + p.kernel[0] * (2 * columns + p.kernel[1]) + 20)
+            full, rest = divmod(p.ow, pixels)
+            cost = full * self.cost(pixels) + (self.cost(rest) if rest else 0)
             if cost < least:
                 best, least = pixels, cost
         return best
+
+    def cost(self, pixels: int) -> int:
+        """Instructions of a tile, about."""
+        kh, kw = self.p.kernel
+        return pixels * 15 * self.S + kh * (2 * len(self.columns(pixels)) + kw) + 20
+
+    def stretches_of_row(self) -> list[tuple[int, int, int]]:
+        """Tiles of P pixels, and one of what is left: such a tile costs too much to be computed twice in part."""
+        full, rest = divmod(self.p.ow, self.P)
+        return [(0, full, self.P), *([(self.p.ow - rest, 1, rest)] if rest else [])]
 
     def columns(self, pixels: int) -> list[int]:
         """Columns of the image under a tile."""
