@@ -402,7 +402,7 @@ def test_matmul_of_activations(
     np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize(("isa", "dot"), _INTEGER, ids=lambda v: getattr(v, "name", v))
+@pytest.mark.parametrize(("isa", "dot"), [*_INTEGER, *_ARM_INTEGER], ids=lambda v: getattr(v, "name", v))
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3)])
 def test_two_level_scales_are_bit_exact(isa: Isa, dot: str, kernel: tuple[int, int]) -> None:
     size, c, o = 8, 24, 20
@@ -417,10 +417,11 @@ def test_two_level_scales_are_bit_exact(isa: Isa, dot: str, kernel: tuple[int, i
     lanes = isa.fit(o).lanes
     columns = np.stack([pack_channels(np.ascontiguousarray(col), 1, isa) for col in m.T])
     multiplier = np.tile(columns.reshape(len(columns), -1, lanes).transpose(1, 0, 2), (1, kernel[0] * kernel[1], 1))
-    args = [x, pack_weights(w, p, isa), pack_channels(np.zeros(o, np.int32), 1, isa)]
+    bias = (DOTS[dot].shift * effective.sum((1, 2, 3))).astype(np.int32)
+    args = [x, pack_weights(w, p, isa), pack_channels(bias, 1, isa)]
     args += [pack_channels(np.ones(o, np.float32), 1, isa), zeros(0), bounds(-np.inf, np.inf), multiplier]
     got = np.zeros(want.shape, np.float32)
-    jit(dense, p, isa)(*(np.ascontiguousarray(a) for a in args), got)
+    kernel_of(dense, p, isa)(*(np.ascontiguousarray(a) for a in args), got)
     np.testing.assert_array_equal(got, want)
 
 
