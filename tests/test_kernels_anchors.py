@@ -23,6 +23,7 @@ from hago.kernels.depthwise import (
     pack_depthwise_halves,
     pack_depthwise_weights,
 )
+from hago.kernels.depthwise_bytes import depthwise_bytes, pack_bytes_weights, taps_fit_int16
 from hago.kernels.dot import DOTS, pairs_fit_int16
 from hago.kernels.epilogue import bounds, zeros
 from hago.kernels.half import doubled, halved, pack_halves
@@ -51,12 +52,14 @@ _emulated = [
     pytest.mark.skipif(not can_emulate(), reason="no emulated AArch64 machine (scripts/aarch64_sysroot.py makes it)"),
 ]
 _ARM_INTEGER = [pytest.param(isa, dot, marks=_emulated) for isa, dots in _ARM.items() for dot in dots]
+_ARM_GROUPS = [item for item in _ARM_INTEGER if not DOTS[item.values[1]].pairs]  # type: ignore[index]
 _ARM_MATMUL = [
     pytest.param(isa, dot, marks=_emulated)
     for isa, dot in ((NEON, "mlal16"), (DOTPROD, "sdot"), (I8MM, "usdot"), (NEON, "fma"))
 ]
 _ARM_DEPTHWISE = [
-    pytest.param(isa, dot, marks=_emulated) for isa, dot in ((NEON, "mlal16"), (DOTPROD, "sdot"), (I8MM, "usdot"))
+    pytest.param(isa, dot, marks=_emulated)
+    for isa, dot in ((NEON, "mlal16"), (NEON, "smull"), (NEON, "smull7"), (DOTPROD, "sdot"), (I8MM, "usdot"))
 ]
 _MATMUL = [(isa, dot) for isa, dot in _INTEGER if dot != "maddubs"] + [(isa, "fma") for isa in _HERE]
 _TILES = pytest.mark.skipif(
@@ -184,6 +187,26 @@ def test_integer_convolution_is_bit_exact(
     check_integers(isa, p, seed, extreme)
 
 
+@pytest.mark.parametrize("dot", [pytest.param(dot, marks=_emulated) for dot in ("smull", "smull7")])
+@pytest.mark.parametrize(
+    ("w", "c", "kernel", "stride", "left", "right"),
+    [
+        (10, 1, 4, 2, 1, 1),  # pairs reach into the next pixel, from padding into the first and from the last
+        (9, 1, 2, 2, 2, 1),
+        (11, 1, 9, 4, 1, 0),
+        (7, 5, 3, 2, 1, 0),
+        (8, 3, 3, 2, 0, 0),
+        (32, 3, 3, 1, 1, 1),  # four pixels of three colours at once
+        (9, 3, 3, 1, 1, 1),
+    ],
+)
+def test_pairs_of_odd_channels_are_bit_exact(
+    dot: str, w: int, c: int, kernel: int, stride: int, left: int, right: int
+) -> None:
+    p = DenseParams(dot, "uint8", 2, 9, w, c, 20, (3, kernel), (1, stride), (1, left, 1, right))
+    check_integers(NEON, p, 3, False)
+
+
 @_TILES
 @settings(_quick, max_examples=40)
 @given(
@@ -301,9 +324,11 @@ def test_a_row_per_thread_gives_the_same_integers(isa: Isa, dot: str) -> None:
 def test_integer_depthwise_is_bit_exact(
     isa: Isa, dot: str, geometry: dict[str, Any], c: int, seed: int, extreme: bool
 ) -> None:
+    if DOTS[dot].narrow:
+        c = max(c, 8)
     p = DepthwiseParams(dot, "uint8", c=c, **geometry)
     rng = np.random.default_rng(seed)
-    limit = 64 if dot == "maddubs" else 127
+    limit = 64 if dot == "maddubs" else 63 if dot == "smull7" else 127
     x = values(rng, (p.n, p.h, p.w, c), 0, 255, extreme).astype(np.uint8)
     w = values(rng, (c, *p.kernel), -limit, limit, extreme).astype(np.int8)
     zx, zy = int(rng.integers(256)), 17
@@ -315,10 +340,13 @@ def test_integer_depthwise_is_bit_exact(
     corrected = (bias - (zx - DOTS[dot].shift) * per_channel).astype(np.int32)
     lo, hi = (0, 255) if seed % 2 else (5, 201)
     want = requantized(acc, scale, zy, lo, hi)
-    args = [x, pack_depthwise_weights(w, p, isa), pack_depthwise_channels(corrected, p, isa)]
+    narrow = DOTS[dot].narrow
+    pack, template = (pack_bytes_weights, depthwise_bytes) if narrow else (pack_depthwise_weights, depthwise)
+    args = [x, pack(w, p, isa), pack_depthwise_channels(corrected, p, isa)]
+    assert not narrow or taps_fit_int16(args[1], DOTS[dot].terms)
     args += [pack_depthwise_channels(scale, p, isa), zeros(zx, zy), bounds(lo - zy, hi - zy)]
     got = np.zeros(want.shape, np.uint8)
-    kernel_of(depthwise, p, isa)(*args, got)
+    kernel_of(template, p, isa)(*args, got)
     np.testing.assert_array_equal(got, want)
 
 
@@ -511,7 +539,7 @@ def test_matmul_of_activations(
     np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize(("isa", "dot"), _INTEGER, ids=lambda v: getattr(v, "name", v))
+@pytest.mark.parametrize(("isa", "dot"), [*_INTEGER, *_ARM_GROUPS], ids=lambda v: getattr(v, "name", v))
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3)])
 def test_two_level_scales_are_bit_exact(isa: Isa, dot: str, kernel: tuple[int, int]) -> None:
     size, c, o = 8, 24, 20
@@ -526,10 +554,11 @@ def test_two_level_scales_are_bit_exact(isa: Isa, dot: str, kernel: tuple[int, i
     lanes = isa.fit(o).lanes
     columns = np.stack([pack_channels(np.ascontiguousarray(col), 1, isa) for col in m.T])
     multiplier = np.tile(columns.reshape(len(columns), -1, lanes).transpose(1, 0, 2), (1, kernel[0] * kernel[1], 1))
-    args = [x, pack_weights(w, p, isa), pack_channels(np.zeros(o, np.int32), 1, isa)]
+    bias = (DOTS[dot].shift * effective.sum((1, 2, 3))).astype(np.int32)
+    args = [x, pack_weights(w, p, isa), pack_channels(bias, 1, isa)]
     args += [pack_channels(np.ones(o, np.float32), 1, isa), zeros(0), bounds(-np.inf, np.inf), multiplier]
     got = np.zeros(want.shape, np.float32)
-    jit(dense, p, isa)(*(np.ascontiguousarray(a) for a in args), got)
+    kernel_of(dense, p, isa)(*(np.ascontiguousarray(a) for a in args), got)
     np.testing.assert_array_equal(got, want)
 
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulated_kernels import can_emulate, kernel_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 from kernel_harness import ISAS, compiled, run, view
 
-from hago.kernels.base import AVX2, AVX512_VNNI, EMITTERS, Isa, TensorType
+from hago.kernels.base import AVX2, AVX512_VNNI, EMITTERS, NEON, Isa, TensorType
 from hago.kernels.broadcast import nest
+from hago.kernels.lookup import Lookup, lookup
 from hago.kernels.transpose import order
 from hago.kernels.vector import widths
 from hago.lower import arithmetic
@@ -156,6 +158,18 @@ def test_lookup_equals_numpy(shape: tuple[int, ...], dtype: str, isa: Isa, seed:
     feeds = {"x": extreme_bytes(rng, shape), "table": rng.integers(0, 256, 256).astype(dtype)}
     node = view("QLookup", feeds, {"y": TensorType(dtype, shape)}, constants=("table",))
     np.testing.assert_array_equal(run(node, feeds, isa)[0], feeds["table"][feeds["x"]])
+
+
+@pytest.mark.aarch64
+@pytest.mark.skipif(not can_emulate(), reason="no emulated AArch64 machine (scripts/aarch64_sysroot.py makes it)")
+@pytest.mark.parametrize("size", [63, 64, 256, 300])
+def test_lookup_on_arm_equals_numpy(size: int) -> None:
+    rng = np.random.default_rng(size)
+    x, table = (rng.integers(0, 256, n).astype(np.uint8) for n in (size, 256))
+    x[:: size // 8] = [0, 63, 64, 127, 128, 191, 192, 255, 1][: len(x[:: size // 8])]
+    got = np.zeros(size, np.uint8)
+    kernel_of(lookup, Lookup((size,), "uint8"), NEON)(x, table, got)
+    np.testing.assert_array_equal(got, table[x])
 
 
 def _has_vbmi() -> bool:

@@ -22,12 +22,14 @@ from .depthwise import (
     pack_depthwise_halves,
     pack_depthwise_weights,
 )
-from .dot import DOTS, exact_dot, pairs_fit_int16, sums_fit_int16
+from .depthwise_bytes import depthwise_bytes, pack_bytes_weights, taps_fit_int16
+from .dot import DOTS, exact_dot, pairs_fit_int16
 from .epilogue import bounds, zeros
 from .group_scales import spread_groups
 from .half import doubled, halved, pack_halves
 from .packing import remembered
 from .pairs import best_pairs, paired
+from .pairwise import sums_fit_int16
 from .tiles import best_tiles, tiled
 
 Params = DenseParams | DepthwiseParams
@@ -200,12 +202,14 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
 
 
 def _call(p: Params, node: NodeView, inputs: list[Any], output: str, temporaries: dict[str, TensorType]) -> KernelCall:
-    template = depthwise if isinstance(p, DepthwiseParams) else _dense_template(p)
+    template = _template(p)
     return KernelCall(template.__name__, p, template, tuple(inputs), (output,), node.layer, temporaries)
 
 
-def _dense_template(p: DenseParams) -> Template:
+def _template(p: Params) -> Template:
     dot = DOTS[p.dot]
+    if isinstance(p, DepthwiseParams):
+        return depthwise_bytes if dot.narrow else depthwise
     return tiled if dot.tiles else paired if dot.pairs else halved if dot.half else dense
 
 
@@ -223,7 +227,8 @@ def _per_channel(values: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
 def _pack(weights: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
     if isinstance(p, DenseParams):
         return pack_weights(weights, p, isa)
-    return pack_depthwise_weights(weights[..., 0], p, isa)
+    pack = pack_bytes_weights if DOTS[p.dot].narrow else pack_depthwise_weights
+    return pack(weights[..., 0], p, isa)
 
 
 def _pack_floats(weights: np.ndarray, p: Params, isa: Isa) -> tuple[np.ndarray, ...]:
@@ -253,7 +258,9 @@ def _pack_integers(
         return remembered(weights, (q, isa), lambda w: (_pack(w, q, isa), _tap_sums(w)))
 
     fitting: dict[str, Callable[[np.ndarray], bool]] = {}
-    if isa.vnni or isa.dotprod:
+    # So few channels that a dot product of rows would have to interleave them one by one.
+    few = isa.arm and isinstance(p, DepthwiseParams) and p.out == "uint8" and 8 <= p.c < 16
+    if isa.vnni or (isa.dotprod and not few):
         dot = exact_dot(isa)
         if isinstance(p, DenseParams) and multiplier is None:
             dot = _best_dot(replace(p, dot=dot), isa)
@@ -261,8 +268,11 @@ def _pack_integers(
     if not isa.arm:
         fitting = {"maddubs": pairs_fit_int16}
     elif isinstance(p, DenseParams):
-        names = ("smull",) if multiplier is not None else ("smull7", "smull")
-        fitting = {name: partial(sums_fit_int16, dot=name) for name in names}
+        size = 0 if multiplier is None else int(attrs["group_size"])
+        names = [name for name in ("smull7", "smull") if size % DOTS[name].pack == 0]
+        fitting = {name: partial(sums_fit_int16, terms=DOTS[name].terms) for name in names}
+    elif few or (p.c >= 16 and p.out == "uint8"):
+        fitting = {name: partial(taps_fit_int16, terms=DOTS[name].terms) for name in ("smull7", "smull")}
     for dot, fits in fitting.items():
         found = packed(dot)
         if fits(found[0]):

@@ -19,190 +19,44 @@ compiled kernel serves every calibration of a layer.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from .base import Isa
+from .dense_plan import (
+    TILE_STEPS,
+    DenseParams,
+    Plan,
+    Tile,
+    channel_starts,
+    choose_tile,
+    estimate,
+    pack_channels,
+    pack_weights,
+    plan,
+    row_steps,
+    together,
+)
 from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, prefetch, vector_index
-from .epilogue import BOUNDS, ZEROS, add_residual, clamp, dequantize, requantize
+from .epilogue import (
+    BOUNDS,
+    ZEROS,
+    add_residual,
+    clamp,
+    dequantize,
+    requantize,
+    requantized_bytes,
+    residual_bytes,
+)
 from .padding import padded_copy
-from .window import Window
+from .pairwise import pairs_copy
 
 _WEIGHTS_IN_CACHE = 512 * 1024
-TILE_STEPS = 16  # rows of a tile of weights: the steps that one tile instruction takes at most
 _STEPS_AHEAD = 32  # to prefetch: some hundred cycles
 _MACS_WORTH_A_THREAD = 300_000  # less than some two to five microseconds of work do not pay for waking a thread
-
-
-@dataclass(frozen=True)
-class Tile:
-    """P pixels times V vectors of output channels, accumulated in registers."""
-
-    pixels: int
-    vectors: int
-
-
-@dataclass(frozen=True)
-class DenseParams(Window):
-    """Shapes and types of one dense kernel. ``dot`` names the instruction (see dot.py)."""
-
-    dot: str
-    out: str  # "uint8" or "float32"
-    n: int
-    h: int
-    w: int
-    c: int
-    o: int
-    kernel: tuple[int, int] = (1, 1)
-    strides: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilations: tuple[int, int] = (1, 1)
-    groups: int = 1
-    residual: str = ""  # "first" or "second" summand; "": none
-    group_steps: int = 0  # > 0: reduction steps that share one integer multiplier (two-level scales)
-    tile: Tile | None = None
-    x_shape: tuple[int, ...] | None = None  # as the graph has them, where not [N, H, W, C]
-    y_shape: tuple[int, ...] | None = None
-
-    @property
-    def contiguous_row(self) -> bool:
-        """Whether one kernel row reads KW*C neighbouring elements, so that taps share a packed step."""
-        return self.groups == 1 and self.dilations[1] == 1 and not self.group_steps
-
-    @property
-    def macs(self) -> int:
-        return self.n * self.oh * self.ow * self.o * self.kernel[0] * self.kernel[1] * self.c // self.groups
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What follows from the parameters and the instruction set: the loop structure."""
-
-    lanes: int
-    vectors: int  # vectors of output channels in one group
-    taps: int  # steps of the reduction: KH * taps * chunks * chunk
-    steps: int  # chunks * chunk
-    chunk: int  # steps that one instruction takes: 1, or up to 16 where it multiplies tiles
-    needed: int  # steps before they were rounded up to whole chunks
-    tap_stride: int  # elements between two taps of one kernel row
-    scratch: bool  # the input is copied into a padded (or widened) buffer first
-    rows: int  # output rows and columns as the loops see them (a 1x1 convolution is one long row)
-    cols: int
-
-
-@lru_cache(maxsize=4096)
-def plan(p: DenseParams, isa: Isa) -> Plan:
-    dot, isa = DOTS[p.dot], isa.fit(p.o // p.groups)
-    per_group, kh, kw = p.c // p.groups, *p.kernel
-    if p.contiguous_row:
-        taps, length, tap_stride = 1, kw * p.c, 0
-    else:
-        taps, length, tap_stride = kw, per_group, p.dilations[1] * p.c
-    unit = max(1, p.group_steps)
-    needed = -(-length // (dot.pack * unit)) * unit
-    chunk = min(needed, TILE_STEPS) if dot.tiles else 1
-    steps = -(-needed // chunk) * chunk
-    # A packed step that passes the end of its row or group reads what zero weights then cancel;
-    # only behind the last pixel is there nothing to read, hence the slack of the copy.
-    ragged = needed * dot.pack != length
-    scratch = any(p.pads) or ragged or dot.widens
-    flat = kh == kw == 1 and p.strides == (1, 1) and not any(p.pads)
-    rows, cols = (1, p.n * p.h * p.w) if flat else (p.n * p.oh, p.ow)
-    vectors = -(-(p.o // p.groups) // isa.lanes)
-    return Plan(isa.lanes, vectors, taps, steps, chunk, needed, tap_stride, scratch, rows, cols)
-
-
-def row_steps(p: DenseParams, isa: Isa) -> int:
-    """How many steps one load of a pixel's elements serves: Arm's products take one lane of a vector."""
-    whole = isa.arm and p.dot in ("sdot", "usdot", "bfdot", "fma", "half") and not p.group_steps
-    return isa.bits // 32 if whole and plan(p, isa).steps >= isa.bits // 32 else 1
-
-
-@lru_cache(maxsize=4096)
-def choose_tile(p: DenseParams, isa: Isa) -> Tile:
-    """The tile that fits the registers with the fewest estimated cycles."""
-    shape = plan(p, isa)
-    per_dot, extra = DOTS[p.dot].cost, 2 if p.group_steps else 1
-    best, best_cost = Tile(1, 1), float("inf")
-    for vectors in range(1, min(shape.vectors, 8 if isa.registers > 16 else 4) + 1):
-        for pixels in range(1, min(shape.cols, 28) + 1):
-            rows = pixels - 1 if row_steps(p, isa) > 1 else 0
-            sums = pixels * vectors * (extra + DOTS[p.dot].narrow)
-            if sums + min(vectors, 4) + 1 + rows + (per_dot > 1) > isa.registers:
-                continue
-            cost = estimate(p, isa, Tile(pixels, vectors))
-            if cost < best_cost * 0.999:
-                best, best_cost = Tile(pixels, vectors), cost
-    return best
-
-
-def estimate(p: DenseParams, isa: Isa, tile: Tile) -> float:
-    """Cycles on one core: dot products, loads, and what overlapping repeats."""
-    shape, per_dot = plan(p, isa), DOTS[p.dot].cost
-    blocks = -(-shape.cols // tile.pixels) * -(-shape.vectors // tile.vectors)
-    dots = tile.pixels * tile.vectors * per_dot
-    # Two loads start in a cycle, as two dot products do where that is the unit; a dot product has a latency of
-    # about five, hence the floor.
-    loads = tile.pixels / row_steps(p, isa) + tile.vectors
-    # Small cores start two instructions in a cycle, of any kind.
-    inner = max(dots + loads if isa.arm else max(dots, loads), 5 * per_dot) + 0.5
-    depth = p.kernel[0] * shape.taps * shape.steps
-    per_block = inner * depth + 6 * tile.pixels * tile.vectors + 20
-    return blocks * per_block * shape.rows * p.groups
-
-
-def channel_starts(o: int, lanes: int) -> np.ndarray:
-    """First output channel of each vector; the last one is moved back to end at ``o``."""
-    count = -(-o // lanes)
-    starts = np.arange(count) * lanes
-    if o >= lanes:
-        starts[-1] = o - lanes
-    return starts
-
-
-def pack_channels(values: np.ndarray, groups: int, isa: Isa) -> np.ndarray:
-    """Per-channel values [O] -> [G*OV*L] in the order of the vectors, zeros where there is no channel."""
-    per_group = values.reshape(groups, -1)
-    o = per_group.shape[1]
-    lanes = isa.fit(o).lanes
-    index = channel_starts(o, lanes)[:, None] + np.arange(lanes)
-    padded = np.concatenate([per_group, np.zeros((groups, max(0, lanes - o)), values.dtype)], axis=1)
-    return np.ascontiguousarray(padded[:, index].reshape(-1))
-
-
-def pack_weights(w: np.ndarray, p: DenseParams, isa: Isa) -> np.ndarray:
-    """Weights [O, KH, KW, C/G] -> [G*OV, KH*taps*steps, L*KP], zeros where nothing is."""
-    dot, shape = DOTS[p.dot], plan(p, isa)
-    o, kh, kw, c = w.shape
-    isa = isa.fit(o // p.groups)
-    w = w.astype(dot.weight_numpy)
-    rows = w.reshape(o, kh, 1, kw * c) if p.contiguous_row else w
-    rows = np.pad(rows, [(0, 0)] * 3 + [(0, shape.needed * dot.pack - rows.shape[-1])])
-    rows = _in_chunks(rows.reshape(*rows.shape[:3], shape.needed, dot.pack), shape)
-    rows = rows.reshape(p.groups, o // p.groups, -1, dot.pack)
-    per_group = o // p.groups
-    index = channel_starts(per_group, isa.lanes)[:, None] + np.arange(isa.lanes)
-    rows = np.pad(rows, [(0, 0), (0, max(0, isa.lanes - per_group)), (0, 0), (0, 0)])
-    packed = rows[:, index]  # [G, OV, L, steps, KP]
-    packed = packed.transpose(0, 1, 3, 2, 4).reshape(p.groups * shape.vectors, -1, isa.lanes * dot.pack)
-    return dot.laid_out(np.ascontiguousarray(packed))
-
-
-def _in_chunks(rows: np.ndarray, shape: Plan) -> np.ndarray:
-    """[.., needed, KP] -> [.., steps, KP]: the last chunk is moved back, its repeated steps have zero weights."""
-    if shape.steps == shape.needed:
-        return rows
-    last = shape.steps - shape.chunk
-    repeated = shape.steps - shape.needed
-    tail = rows[..., shape.needed - shape.chunk :, :].copy()
-    tail[..., :repeated, :] = 0
-    return np.concatenate([rows[..., :last, :], tail], axis=-2)
 
 
 def dense(p: DenseParams, isa: Isa, threads: int) -> Any:
@@ -224,13 +78,13 @@ class Dense:
         tile = p.tile or self.best_tile()
         self.P, self.V = min(tile.pixels, self.plan.cols), min(tile.vectors, self.plan.vectors)
         self.lanes = isa.lanes
-        self.o, self.c = p.o // p.groups, p.c // p.groups  # of one group
+        self.o, self.c = p.o // p.groups, self.plan.group  # of one group
         self.depth = p.kernel[0] * self.plan.taps * self.plan.steps
         self.row_steps = row_steps(p, isa)
         self.tiles = -(-self.plan.cols // self.P)
         self.work = self.plan.rows * self.tiles
         self.blocks = -(-self.plan.vectors // self.V)
-        self.row = (p.w + p.pads[1] + p.pads[3]) * p.c  # elements of one (padded) input row
+        self.row = (p.w + p.pads[1] + p.pads[3]) * self.plan.pixel  # elements of one (padded) input row
         self.chunks = threads if p.macs >= _MACS_WORTH_A_THREAD * threads else 1
         self.acc_type = f"{'int32' if self.dot.integer else 'float32'}x{self.lanes}"
 
@@ -266,7 +120,12 @@ class Dense:
             if self.plan.scratch:
                 pad = T.Cast(dot.x_type, self.zero[0] if integer else T.int32(0))
                 image, slack = (p.n, p.h, p.w, p.c), dot.pack * max(1, p.group_steps)
-                self.x = padded_copy(self.x, image, p.pads, dot.read_type, pad, slack, self.chunks, dot.read)
+                if dot.narrow:
+                    self.x = pairs_copy(
+                        self.x, image, p.groups, self.c, p.pads, pad, slack, self.chunks, dot.read
+                    )  # fmt: skip
+                else:
+                    self.x = padded_copy(self.x, image, p.pads, dot.read_type, pad, slack, self.chunks, dot.read)
             with dot.scope(self.isa):
                 self.loops()
         return builder.get()
@@ -307,10 +166,10 @@ class Dense:
             out_row, pixel = 0, moved_back(work, self.P, plan_.cols)
         y_at = T.bind((out_row * plan_.cols + pixel) * p.o + group * self.o + T.int32(0))
         if (plan_.rows == 1 and p.oh * p.n > 1) or (p.oh * p.n == 1 and p.kernel[0] == 1 and not any(p.pads)):
-            x_at = T.bind(pixel * (p.strides[1] * p.c) + group * self.c + T.int32(0))
+            x_at = T.bind(pixel * (p.strides[1] * self.plan.pixel) + group * self.c + T.int32(0))
         else:
             line = (out_row // p.oh) * (p.h + p.pads[0] + p.pads[2]) + out_row % p.oh * p.strides[0]
-            x_at = T.bind(line * self.row + pixel * (p.strides[1] * p.c) + group * self.c + T.int32(0))
+            x_at = T.bind(line * self.row + pixel * (p.strides[1] * self.plan.pixel) + group * self.c + T.int32(0))
         self.compute(vector, first, x_at, y_at)
 
     def compute(self, vector: Any, first: Any, x_at: Any, y_at: Any) -> None:
@@ -332,11 +191,18 @@ class Dense:
 
     def finish_tile(self, acc: Any, vector: Any, first: Any, y_at: Any) -> None:
         """Epilogue of all sums of a tile, those of one pixel after the other."""
-        p = self.p
-        for v in range(self.V):
-            channel = channel_start(vector + v, self.o, self.lanes)
+        at = 0
+        while at < self.V:
+            count = together(self.p, self.isa, self.V - at)
+            channel = channel_start(vector + at, self.o, self.lanes)
             for q in range(self.P):
-                self.finish(acc[q * self.V + v], y_at + q * p.o + channel, (first + v) * self.lanes)
+                sums = [acc[q * self.V + at + v] for v in range(count)]
+                place, lane = y_at + q * self.p.o + channel, (first + at) * self.lanes
+                if count > 1:
+                    self.finish_bytes(sums, place, lane)
+                else:
+                    self.finish(sums[0], place, lane)
+            at += count
 
     def reduce(self, acc: Any, x_at: Any, first: Any, start: Any, count: Any) -> None:
         """Adds the products of all taps and steps."""
@@ -350,8 +216,11 @@ class Dense:
                     self.row_of_steps(acc, at + s * (self.row_steps * pack), first, depth + s * self.row_steps)
             else:
                 in_rows = 0
-            with T.serial(in_rows, plan_.steps) as s:
+            last = plan_.steps - plan_.short_end
+            with T.serial(in_rows, last) as s:
                 self.step(acc, at + s * pack, first, depth + s)
+            if plan_.short_end:
+                self.half_step(acc, at + last * pack, first, depth + last)
 
     def reduce_groups(self, acc: Any, x_at: Any, first: Any) -> None:
         """Two-level scales: each group of steps has its own sum, times a small integer per channel."""
@@ -378,7 +247,7 @@ class Dense:
     def row_of_steps(self, acc: Any, x_at: Any, first: Any, depth: Any) -> None:
         """Several steps of the whole tile, for which each pixel's elements are loaded at once."""
         kind = self.dot.weight_type(self.lanes)
-        at = [x_at + q * (self.p.strides[1] * self.p.c) for q in range(self.P)]
+        at = [x_at + q * (self.p.strides[1] * self.plan.pixel) for q in range(self.P)]
         rows = [T.bind(self.dot.load_row(self.x, where, self.row_steps)) for where in at]
         for s in range(self.row_steps):
             weights = [T.bind(self.w.vload([first + v, depth + s, 0], kind)) for v in range(self.V)]
@@ -392,18 +261,40 @@ class Dense:
         """One packed reduction step of the whole tile."""
         kind = self.dot.weight_type(self.lanes)
         weights = [T.bind(self.w.vload([first + v, depth, 0], kind)) for v in range(self.V)]
-        self.prefetch(first, depth)
+        if not self.isa.arm:
+            self.prefetch(first, depth)
         for q in range(self.P):
-            a = T.bind(self.dot.load(self.x, x_at + q * (self.p.strides[1] * self.p.c), self.lanes))
+            a = T.bind(self.dot.load(self.x, x_at + q * (self.p.strides[1] * self.plan.pixel), self.lanes))
             for v in range(self.V):
                 k = q * self.V + v
                 acc[k] = self.dot.step(self.isa, acc[k], a, weights[v])
+
+    def half_step(self, acc: Any, x_at: Any, first: Any, depth: Any) -> None:
+        """The last step, where a row ends in the middle of it."""
+        weights = [T.bind(self.w.vload([first + v, depth, 0], "int8x16")) for v in range(self.V)]
+        for q in range(self.P):
+            at = x_at + q * (self.p.strides[1] * self.plan.pixel)
+            for v in range(self.V):
+                k = q * self.V + v
+                acc[k] = self.dot.half_step(acc[k], self.x, at, weights[v])
 
     def prefetch(self, first: Any, depth: Any) -> None:
         """Asks for weights some steps before they are needed: the processor's own guesses end at every page."""
         for v in range(self.V):
             offset = ((first + v) * self.depth + depth + _STEPS_AHEAD) * (self.lanes * self.dot.pack)
             prefetch(self.w.access_ptr("r", offset=offset))
+
+    def finish_bytes(self, sums: list[Any], at: Any, lane: Any) -> None:
+        """Epilogue and store of two or four neighbouring vectors of one pixel."""
+        lanes, count = self.lanes, self.lanes * len(sums)
+        scales = [self.scale.vload([lane + v * lanes], f"float32x{lanes}") for v in range(len(sums))]
+        if self.p.residual:
+            r = self.r.vload([at], f"uint8x{count}")
+            first = self.p.residual == "first"
+            codes = residual_bytes(self.isa, sums, scales, self.zero[1], self.bounds, r, first)
+        else:
+            codes = requantized_bytes(self.isa, sums, scales, self.zero[1], self.bounds)
+        T.buffer_store(self.y, codes, [vector_index(at, count)])
 
     def finish(self, value: Any, at: Any, lane: Any) -> None:
         """Epilogue and store of one vector; where O < L the lanes that exist are stored one by one."""
@@ -439,3 +330,9 @@ class Dense:
         other = T.Cast(f"int32x{lanes}", r)
         first, second = (other, codes) if p.residual == "first" else (codes, other)
         return add_residual(isa, first, second, bounds)
+
+
+__all__ = [
+    "TILE_STEPS", "Dense", "DenseParams", "Plan", "Tile", "channel_starts", "choose_tile", "dense", "estimate",
+    "pack_channels", "pack_weights", "plan",
+]  # fmt: skip

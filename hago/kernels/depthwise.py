@@ -27,7 +27,7 @@ from .base import Isa
 from .dense import channel_starts
 from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
-from .epilogue import BOUNDS, ZEROS, at_most, clamp, dequantize, pack_bytes, requantize, round_to_int
+from .epilogue import BOUNDS, ZEROS, at_most, clamp, dequantize, pack_bytes, requantize, requantized_bytes, round_to_int
 from .half import MOST_TERMS, doubled, factors
 from .padding import padded_copy
 from .window import Window
@@ -60,6 +60,8 @@ class DepthwiseParams(Window):
 
 def fitted(p: DepthwiseParams, isa: Isa) -> tuple[Isa, int]:
     """The instructions at the vector width that the channels fill, and S."""
+    if DOTS[p.dot].narrow:
+        return isa, _UNPACKED if p.c >= 16 else 2
     if DOTS[p.dot].pack in (1, _UNPACKED) and DOTS[p.dot].integer and p.out == "uint8" and p.c >= 16:
         bits = isa.bits
         while bits // 8 > p.c:
@@ -73,7 +75,7 @@ def result_rows(p: DepthwiseParams, isa: Isa) -> int:
     _, stretch = fitted(p, isa)
     reach = p.kernel[0] + p.strides[0]  # rows of the image under two rows of the result
     enough = stretch == _UNPACKED and isa.registers > 16 and p.dilations[0] == 1 and reach <= DOTS[p.dot].pack
-    return 2 if enough and p.oh > 1 else 1
+    return 2 if enough and p.oh > 1 and not DOTS[p.dot].narrow else 1
 
 
 def channel_order(p: DepthwiseParams, isa: Isa) -> np.ndarray:
@@ -83,7 +85,7 @@ def channel_order(p: DepthwiseParams, isa: Isa) -> np.ndarray:
     if stretch == 1:
         return channel_starts(p.c, lanes)[:, None] + np.arange(lanes)
     # Unpacking (and widening) works within 128 bits: there, vector k of four holds channels 4k to 4k + 3 of 16.
-    part, lane = np.arange(_UNPACKED)[:, None], np.arange(lanes)
+    part, lane = np.arange(stretch)[:, None], np.arange(lanes)
     order = lane // 4 * 16 + part * 4 + lane % 4
     return (channel_starts(p.c, stretch * lanes)[:, None, None] + order).reshape(-1, lanes)
 
@@ -125,10 +127,10 @@ def depthwise(p: DepthwiseParams, isa: Isa, threads: int) -> Any:
 
     float16: scale, bounds.
     """
-    return _Depthwise(p, isa, threads).build()
+    return Depthwise(p, isa, threads).build()
 
 
-class _Depthwise:
+class Depthwise:
     """Emits one kernel."""
 
     def __init__(self, p: DepthwiseParams, isa: Isa, threads: int) -> None:
@@ -140,10 +142,9 @@ class _Depthwise:
         self.R = result_rows(p, isa)
         self.strips = -(-p.oh // self.R)
         self.under = p.kernel[0] + (self.R - 1) * p.strides[0]  # rows under a tile, a dilation apart
-        wide = 4 if self.isa.registers > 16 and self.R == 1 else 2
-        self.P = min(p.ow, 8 if self.S == 1 else wide)
+        self.P = self.pixels()
         self.tiles = -(-p.ow // self.P)
-        self.span = (self.P - 1) * p.strides[1] + (p.kernel[1] - 1) * p.dilations[1] + 1  # columns under a tile
+        self.span = self.columns_under(self.P)
         self.chunks = threads if p.macs >= _MACS_WORTH_A_THREAD * threads else 1
         self.acc_type = f"{'int32' if self.dot.integer else 'float32'}x{self.lanes}"
 
@@ -152,6 +153,24 @@ class _Depthwise:
         self.pads = (0, 0) if self.whole else p.pads[:2]
         self.height = p.h + (p.pads[0] + p.pads[2] if self.whole else 0)
         self.width = p.w + (p.pads[1] + p.pads[3] if self.whole else 0)
+
+    def pixels(self) -> int:
+        """P: neighbouring pixels of a row that one tile computes."""
+        wide = 4 if self.isa.registers > 16 and self.R == 1 else 2
+        return min(self.p.ow, 8 if self.S == 1 else wide)
+
+    def columns_under(self, pixels: int) -> int:
+        """Columns of the image under so many neighbouring pixels."""
+        p = self.p
+        return (pixels - 1) * p.strides[1] + (p.kernel[1] - 1) * p.dilations[1] + 1
+
+    def stretches_of_row(self) -> list[tuple[int, int, int]]:
+        """First pixel, number of tiles, and P of each part of a row."""
+        return [(0, self.tiles, self.P)]
+
+    def weights_shape(self) -> tuple[int, ...]:
+        taps = self.R * self.groups * self.p.kernel[1]
+        return self.stretches * self.S, taps, self.lanes * self.dot.pack
 
     def _inside(self) -> float:
         """Share of the tiles that lie inside the image."""
@@ -169,8 +188,7 @@ class _Depthwise:
             T.func_name("kernel")
             T.func_attr({"tirx.noalias": True})
             source = argument("x", (p.n, p.h, p.w, p.c), dot.x_type)
-            weights = (vectors, self.R * self.groups * p.kernel[1], self.lanes * dot.pack)
-            self.weights = argument("w", weights, dot.weight_numpy.name)
+            self.weights = argument("w", self.weights_shape(), dot.weight_numpy.name)
             channels = (vectors * self.lanes,)
             self.bias = argument("bias", channels, "int32" if dot.integer else "float32")
             if dot.integer or dot.half:
@@ -197,10 +215,11 @@ class _Depthwise:
         if padded:
             size = self.under * self.span * p.c + self.lanes * self.dot.pack
             self.copy = T.alloc_buffer((size,), self.dot.x_type, scope="local")
-        with T.serial(at, end) as strip, T.serial(0, self.tiles) as t:
+
+        def tile_at(strip: Any, first: int, t: Any) -> None:
             image = T.bind(strip // self.strips)
             row = T.bind(moved_back(strip % self.strips, self.R, p.oh) + T.int32(0))
-            pixel = T.bind(moved_back(t, self.P, p.ow) + T.int32(0))
+            pixel = T.bind(moved_back(t, self.P, p.ow) + T.int32(first))
             target = T.bind(((image * p.oh + row) * p.ow + pixel) * p.c)
             y, x = T.bind(row * sh - top), T.bind(pixel * sw - left)
             source = T.bind((image * self.height + y) * (self.width * p.c) + x * p.c)
@@ -215,6 +234,12 @@ class _Depthwise:
                     with T.Else():
                         self.copy_tile(image * (p.h * p.w * p.c), y, x)
                         self.channels(self.copy, 0, self.span * p.c, target)
+
+        with T.serial(at, end) as strip:
+            for first, tiles, pixels in self.stretches_of_row():
+                self.P, self.span = pixels, self.columns_under(pixels)
+                with T.serial(0, tiles) as t:
+                    tile_at(strip, first, t)
 
     def copy_tile(self, image: Any, y: Any, x: Any) -> None:
         """The pixels under one tile, row by row of the kernel, those outside the image filled with padding."""
@@ -299,7 +324,9 @@ class _Depthwise:
             total = T.call_llvm_pure_intrin(self.acc_type, "llvm.fma", T.Cast(self.acc_type, sums[0]), scales[0], bias)
             T.buffer_store(self.y, clamp(isa, total, bounds[0], bounds[1]), place)
             return
-        if self.S == _UNPACKED:
+        if self.S == _UNPACKED and isa.arm:
+            T.buffer_store(self.y, requantized_bytes(isa, sums, scales, self.zero[1], bounds), place)
+        elif self.S == _UNPACKED:
             reals = [T.Cast(f"float32x{lanes}", acc) * scale for acc, scale in zip(sums, scales, strict=True)]
             whole = [round_to_int(isa, at_most(isa, real, bounds[1])) for real in reals]
             T.buffer_store(self.y, pack_bytes(isa, whole, self.zero[1], bounds[0]), place)

@@ -14,9 +14,9 @@ On Arm:
 
     sdot     s8 x s8, four steps, exact
     usdot    u8 x s8, four steps, exact
-    smull    s8 x s8, four steps: two products are added in int16 (smull, smlal), then neighbours in int32 (sadalp);
-             exact for weights that `sums_fit_int16` accepts: all but -128 do
-    smull7   the same with eight steps, four products in int16: all 7-bit weights fit
+    smull    s8 x s8, eight steps: two products are added in int16 (smull, smlal), then neighbours in int32 (sadalp);
+             exact for weights that `sums_fit_int16` accepts: all but -128 do (see pairwise.py)
+    smull7   the same with four products in int16: all 7-bit weights fit
     mlal16   int16 x int16, one step, exact (smlal): 8-bit values widened beforehand
     bfdot    bfloat16, two steps, float32 accumulators
     half     float16, one step, eight channels, float16 accumulators (see half.py)
@@ -46,6 +46,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from .base import Isa
+from .pairwise import TIMES, laid_out, llvm
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Dot:
     tile_instruction: str = ""  # LLVM's name; empty for instructions on vectors
     shift: int = 0  # what reading takes off the code of an activation
     pairs: bool = False  # whether it multiplies pairs of pixels by pairs of channels
+    terms: int = 0  # products that are first added up in narrower registers (pairwise.py); 0: none are
 
     @property
     def tiles(self) -> bool:
@@ -80,7 +82,7 @@ class Dot:
     @property
     def narrow(self) -> bool:
         """Whether products are first added up in narrower registers, which are needed besides."""
-        return self.name in _PAIRWISE
+        return self.terms > 0
 
     def weight_type(self, lanes: int) -> str:
         return f"{self.weight_numpy.name}x{lanes * self.pack}"
@@ -89,8 +91,9 @@ class Dot:
         """``pack`` elements of one pixel, broadcast to every lane."""
         if self.pack == 1:
             return T.broadcast(x[at], lanes)
-        whole = "int64" if self.pack == 8 else "int32"
-        packed = T.reinterpret(whole, x.vload([at], f"{self.read_type}x{self.pack}"))
+        if self.narrow:  # it lies there that often
+            return x.vload([at * TIMES], f"int8x{lanes * self.pack}")
+        packed = T.reinterpret("int32", x.vload([at], f"{self.read_type}x{self.pack}"))
         # LLVM has no unsigned types: what it calls a vector of bytes is int8 to TVM.
         wide = f"{'int8' if self.read_type == 'uint8' else self.read_type}x{lanes * self.pack}"
         return T.reinterpret(wide, T.broadcast(packed, lanes))
@@ -117,13 +120,7 @@ class Dot:
 
     def laid_out(self, packed: np.ndarray) -> np.ndarray:
         """Packed weights [.., L*KP], channel by channel, in the order in which the instruction takes them."""
-        if self.name not in _PAIRWISE:
-            return packed
-        # See `_sums_of_pairs`: turn t has of channel c the pair of steps c ^ t.
-        pairs = self.pack // 2
-        by_channel = packed.reshape(*packed.shape[:-1], 4, pairs, 2)
-        channel, turn = np.arange(4), np.arange(pairs)[:, None]
-        return np.ascontiguousarray(by_channel[..., channel, (channel ^ turn) % pairs, :]).reshape(packed.shape)
+        return laid_out(packed) if self.narrow else packed
 
     def step(self, isa: Isa, acc: Any, a: Any, w: Any) -> Any:
         """``acc`` plus the products of ``a`` and ``w``."""
@@ -145,33 +142,24 @@ class Dot:
             return T.call_llvm_pure_intrin(ints, f"llvm.aarch64.neon.{self.name}.v4i32.v16i8", acc, *factors)
         if self.name == "mlal16":
             return acc + T.Cast(ints, a) * T.Cast(ints, w)
-        if self.name in _PAIRWISE:
-            return acc + self._sums_of_pairs(a, w)
+        if self.narrow:
+            return T.call_extern(ints, "hago_step", acc, a, w)
         if self.name == "maddubs":
             a = T.call_llvm_pure_intrin(f"int16x{lanes * 2}", _MADDUBS[bits], a, w)
             w = T.broadcast(T.int16(1), lanes * 2)
         return acc + T.call_llvm_pure_intrin(ints, _MADDWD[bits], a, w)
 
-    def _sums_of_pairs(self, a: Any, w: Any) -> Any:
-        """Products in int16, of which neighbours belong to one channel; four lanes of sums in int32.
-
-        ``a`` repeats the pairs p0 p1 (or p0 to p3) of steps. In turn t the pairs are exchanged so that channel c meets
-        pair c ^ t: the even turns are taken from the lower halves of registers, the odd ones from the upper.
-        """
-        pairs, sums = self.pack // 2, None
-        for turn in range(pairs):
-            order = [2 * ((i // 2 % pairs) ^ turn) + i % 2 for i in range(16)]
-            turned = T.bind(T.Shuffle([a], order))
-            half = 8 * (turn % 2)
-            steps = T.Shuffle([turned], [half + i for i in range(8)])
-            weights = T.Shuffle([w], [turn * 8 + i for i in range(8)])
-            product = T.Cast("int16x8", steps) * T.Cast("int16x8", weights)
-            sums = product if sums is None else sums + product
-        return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", sums)
+    def half_step(self, acc: Any, x: Any, at: Any, w: Any) -> Any:
+        """The first half of a step of a `narrow` one: ``w`` has its weights."""
+        return T.call_extern("int32x4", "hago_half", acc, x.vload([at * TIMES], "int8x16"), w)
 
     @contextmanager
     def scope(self, isa: Isa) -> Iterator[None]:
         """Where the steps stand: brings in what TVM's own types cannot express."""
+        if self.narrow:
+            with T.attr(T.int32(0), "pragma_import_llvm", llvm(self.terms)):
+                yield
+            return
         if self.name not in _BF16_LLVM:
             yield
             return
@@ -207,7 +195,6 @@ define <{lanes} x float> @{name}(<{lanes} x float> %c, <{n} x i16> %a, <{n} x i1
 }}
 """
 
-_PAIRWISE = ("smull", "smull7")
 _I8, _I16 = np.dtype(np.int8), np.dtype(np.int16)
 _BF16 = np.dtype(np.uint16)  # bfloat16 lies in memory, and is passed to kernels, as its bits
 DOTS = {
@@ -220,8 +207,8 @@ DOTS = {
         Dot("bf16", 2, "uint16", "uint16", _BF16, False, 1),
         Dot("sdot", 4, "uint8", "int8", _I8, True, 1, shift=128),
         Dot("usdot", 4, "uint8", "uint8", _I8, True, 1),
-        Dot("smull", 4, "uint8", "int8", _I8, True, 3, shift=128),
-        Dot("smull7", 8, "uint8", "int8", _I8, True, 5, shift=128),
+        Dot("smull", 8, "uint8", "int8", _I8, True, 6, shift=128, terms=2),
+        Dot("smull7", 8, "uint8", "int8", _I8, True, 5, shift=128, terms=4),
         Dot("mlal16", 1, "uint8", "int16", _I16, True, 1),
         Dot("bfdot", 2, "uint16", "uint16", _BF16, False, 1),
         Dot("half", 1, "float16", "float16", np.dtype(np.float16), False, 1),
@@ -242,16 +229,6 @@ def pairs_fit_int16(packed: np.ndarray) -> bool:
     high = np.maximum(pairs, 0).sum(1).max(initial=0)
     low = np.minimum(pairs, 0).sum(1).min(initial=0)
     return bool(255 * high <= 32767 and 255 * low >= -32768)
-
-
-def sums_fit_int16(laid_out: np.ndarray, dot: str) -> bool:
-    """Whether no sum that `smull` or `smull7` forms in int16 can leave it, for weights as `Dot.laid_out` has them.
-
-    The other factor is a code less 128, so each product is at most 128 |w|.
-    """
-    pairs = DOTS[dot].pack // 2
-    terms = np.abs(laid_out.astype(np.int32)).reshape(-1, pairs, 4, 2)  # turn, channel, step
-    return bool(128 * terms.sum(axis=1).max(initial=0) <= 32767)
 
 
 def exact_dot(isa: Isa) -> str:

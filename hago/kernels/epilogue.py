@@ -82,11 +82,9 @@ def add_residual(isa: Isa, first: Any, second: Any, bounds: Any) -> Any:
 def pack_bytes(isa: Isa, whole: list[Any], zero: Any, low: Any) -> Any:
     """Four vectors of int32 results less the zero point, none too high -> one vector of bytes of at least ``low``.
 
-    Within 128 bits, 4 lanes of each vector become neighbours. Packing saturates, which clamps at 0; ``zero`` and
-    ``low`` are scalars as in the buffers, ``low`` less the zero point.
+    On x86. Within 128 bits, 4 lanes of each vector become neighbours. Packing saturates, which clamps at 0; ``zero``
+    and ``low`` are scalars as in the buffers, ``low`` less the zero point.
     """
-    if isa.arm:
-        return _pack_bytes_arm(whole, zero, low)
     words, count = isa.bits // 16, isa.bits // 8
     first, second = (
         T.call_llvm_pure_intrin(f"int16x{words}", _PACK_WORDS[isa.bits], whole[i], whole[i + 1])
@@ -97,12 +95,49 @@ def pack_bytes(isa: Isa, whole: list[Any], zero: Any, low: Any) -> Any:
     return T.max(packed, T.broadcast(T.Cast("uint8", T.Cast("int32", low) + zero), count))
 
 
-def _pack_bytes_arm(whole: list[Any], zero: Any, low: Any) -> Any:
-    narrow = [T.call_llvm_pure_intrin("int16x4", "llvm.aarch64.neon.sqxtn.v4i16", part) for part in whole]
-    words = [T.Shuffle(narrow[i : i + 2], list(range(8))) + T.broadcast(T.Cast("int16", zero), 8) for i in (0, 2)]
-    halves = [T.call_llvm_pure_intrin("uint8x8", "llvm.aarch64.neon.sqxtun.v8i8", part) for part in words]
-    least = T.Cast("uint8", T.Cast("int32", low) + zero)
-    return T.max(T.Shuffle(halves, list(range(16))), T.broadcast(least, 16))
+def narrowed(whole: list[Any], zero: Any) -> Any:
+    """One, two or four vectors of int32 -> bytes, the zero point added, saturated at every step, on Arm."""
+    words = [T.call_llvm_pure_intrin("int16x4", "llvm.aarch64.neon.sqxtn.v4i16", part) for part in whole]
+    if len(words) == 1:
+        words *= 2
+    wide = [T.Shuffle(words[i : i + 2], list(range(8))) for i in range(0, len(words), 2)]
+    moved = [
+        T.call_llvm_pure_intrin("int16x8", "llvm.aarch64.neon.sqadd.v8i16", part, T.broadcast(T.Cast("int16", zero), 8))
+        for part in wide
+    ]
+    halves = [T.call_llvm_pure_intrin("uint8x8", "llvm.aarch64.neon.sqxtun.v8i8", part) for part in moved]
+    return halves[0] if len(halves) == 1 else T.Shuffle(halves, list(range(16)))
+
+
+def requantized_bytes(isa: Isa, sums: list[Any], scales: list[Any], zero: Any, bounds: Any) -> Any:
+    """Two or four neighbouring vectors of int32 sums -> their codes, on Arm: `requantize` for several at once.
+
+    Rounding to int32 and narrowing saturate, so that it is enough to clamp the bytes.
+    """
+    whole = [round_to_int(isa, T.Cast("float32x4", value) * scale) for value, scale in zip(sums, scales, strict=True)]
+    codes, count = narrowed(whole, zero), 4 * len(sums)
+    low, high = (T.broadcast(T.Cast("uint8", T.Cast("int32", bounds[i]) + zero), count) for i in (0, 1))
+    return T.max(T.min(codes, high), low)
+
+
+def residual_bytes(
+    isa: Isa, sums: list[Any], scales: list[Any], zero: Any, bounds: Any, residual: Any, residual_first: bool
+) -> Any:  # fmt: skip
+    """The same with a residual, a vector of as many codes, added: `add_residual` on Arm."""
+    kind, whole = "float32x4", []
+    a_scale, b_scale, offset = (T.broadcast(bounds[i], 4) for i in range(4, 7))
+    zero = T.broadcast(T.Cast("float32", zero), 4)
+    for i, (value, scale) in enumerate(zip(sums, scales, strict=True)):
+        real = clamp(isa, T.Cast(kind, value) * scale, bounds[0], bounds[1])
+        # Codes are small integers: as floats they are exact.
+        own = T.call_llvm_pure_intrin(kind, "llvm.roundeven.v4f32", real) + zero
+        other = T.Cast(kind, T.Cast("int32x4", T.Shuffle([residual], [4 * i + k for k in range(4)])))
+        first, second = (other, own) if residual_first else (own, other)
+        inner = T.call_llvm_pure_intrin(kind, "llvm.fma", second, b_scale, offset)
+        whole.append(round_to_int(isa, T.call_llvm_pure_intrin(kind, "llvm.fma", first, a_scale, inner)))
+    codes, count = narrowed(whole, T.int32(0)), 4 * len(sums)
+    low, high = (T.broadcast(T.Cast("uint8", bounds[i]), count) for i in (2, 3))
+    return T.max(T.min(codes, high), low)
 
 
 _PACK_WORDS = {

@@ -62,7 +62,7 @@ def q_global_avg_pool(params: Global, isa: Isa, threads: int) -> Any:
     part = 256
 
     def body(x: Flat, numbers: Flat, scales: Flat, constants: Flat, y: Flat) -> None:
-        zero, scale, epilogue = numbers.load(0), scales.load(0), Epilogue(params.out, constants, 0)
+        zero, scale, epilogue = numbers.load(0), scales.load(0), Epilogue(params.out, constants, 0, isa)
 
         def image(n: Expr) -> None:
             def vector(c: Expr, lanes: int) -> None:

@@ -1,7 +1,7 @@
 """256-entry tables applied to uint8 tensors.
 
-Two ways, by what the processor has: `vpermi2b` (AVX512-VBMI), 128 entries at a time from registers; else one
-load per element, which the processor overlaps to about one a cycle.
+By what the processor has: `vpermi2b` (AVX512-VBMI), 128 entries at a time from registers; on Arm `tbl` and `tbx`, 64
+entries at a time; else one load per element, which the processor overlaps to about one a cycle.
 """
 
 from __future__ import annotations
@@ -51,10 +51,12 @@ class Table:
         self._vectors: list[Expr] = []
         if table.dtype == "uint8" and isa.vbmi and count >= 64:
             self._vectors = [table.load(64 * i, 64) for i in range(4)]
+        if table.dtype == "uint8" and isa.arm and count >= 64:
+            self._vectors = [table.load(16 * i, 16) for i in range(16)]
 
     def __call__(self, index: Expr, lanes: int) -> Expr:
-        if self._vectors and lanes == 64:
-            return self._permuted(index)
+        if self._vectors and lanes == self.lanes:
+            return self._from_registers(index) if self._isa.arm else self._permuted(index)
         return self._table.gather(T.cast(index, "int32" if lanes == 1 else f"int32x{lanes}"))
 
     def _permuted(self, index: Expr) -> Expr:
@@ -66,3 +68,15 @@ class Table:
             for i in range(2)
         )
         return T.Select(index < T.broadcast(T.uint8(128), 64), low, high)
+
+    def _from_registers(self, index: Expr) -> Expr:
+        """An index past a quarter of the table gives 0 by tbl, and leaves what there was by tbx."""
+        found = _intrinsic("tbl4", *self._vectors[:4], index)
+        for quarter in range(1, 4):
+            within = index - T.broadcast(T.uint8(64 * quarter), self.lanes)
+            found = _intrinsic("tbx4", found, *self._vectors[4 * quarter : 4 * quarter + 4], within)
+        return found
+
+
+def _intrinsic(name: str, *arguments: Expr) -> Expr:
+    return T.bind(T.call_llvm_pure_intrin("uint8x16", f"llvm.aarch64.neon.{name}.v16i8", *arguments))

@@ -20,6 +20,7 @@ from tvm.script.ir_builder import tirx as T
 
 from .base import Isa
 from .dense import Dense, DenseParams, Tile, choose_tile, estimate, plan
+from .dense_plan import finish_cost
 from .dot import DOTS
 from .emit import Registers
 
@@ -65,7 +66,8 @@ def _estimate(p: DenseParams, isa: Isa, tile: Tile) -> float:
     sums = tile.pixels * tile.vectors
     inner = max(sums + 2 * tile.vectors + tile.pixels, 5) + 0.5
     depth = p.kernel[0] * shape.taps * shape.steps
-    return blocks * (inner * depth + 7 * sums + 2 * tile.vectors + 20) * shape.rows * p.groups
+    finish = finish_cost(p, isa, tile.vectors) * tile.pixels + sums
+    return blocks * (inner * depth + finish + 2 * tile.vectors + 20) * shape.rows * p.groups
 
 
 def _copying(p: DenseParams, isa: Isa) -> float:

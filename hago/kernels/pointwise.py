@@ -47,7 +47,7 @@ def binary(params: Binary, isa: Isa, threads: int) -> Any:
 
     def body(a: Flat, b: Flat, factors: Flat, constants: Flat, y: Flat) -> None:
         numbers = [factors.load(i) for i in range(3)]
-        epilogue = Epilogue(params.out, constants, 0)
+        epilogue = Epilogue(params.out, constants, 0, isa)
 
         def vector(to: Expr, at: list[Expr], lanes: int) -> None:
             left = codes(operand(a, at[0], loops.strides[0], lanes), lanes)
@@ -124,7 +124,7 @@ def scale_shift(params: ScaleShift, isa: Isa, threads: int) -> Any:
     channels = params.channels
 
     def body(x: Flat, mul: Flat, add: Flat, constants: Flat, y: Flat) -> None:
-        epilogue = Epilogue("uint8", constants, 0)
+        epilogue = Epilogue("uint8", constants, 0, isa)
 
         def row_body(row: Expr) -> None:
             def vector(c: Expr, lanes: int) -> None:
@@ -196,7 +196,7 @@ def convert(params: Convert, isa: Isa, threads: int) -> Any:
     shape = tuple(params.shape[axis] for axis in params.perm)
 
     def quantize(x: Flat, factors: Flat, constants: Flat, y: Flat) -> None:
-        scale, epilogue = factors.load(0), Epilogue("uint8", constants, 0)
+        scale, epilogue = factors.load(0), Epilogue("uint8", constants, 0, isa)
         permute(x, y, how, byte_lanes(isa), threads, cost=4, before=lambda v, lanes: epilogue(v / scale, lanes))
 
     def dequantize(x: Flat, factors: Flat, constants: Flat, y: Flat) -> None:

@@ -103,7 +103,7 @@ def q_avg_pool(params: Window, isa: Isa, threads: int) -> Any:
     taps = params.kernel[0] * params.kernel[1]
 
     def body(x: Flat, numbers: Flat, scales: Flat, constants: Flat, y: Flat) -> None:
-        zero, epilogue = numbers.load(0), Epilogue(params.out, constants, 0)
+        zero, epilogue = numbers.load(0), Epilogue(params.out, constants, 0, isa)
 
         def accumulate(acc: Expr | None, at: Expr, width: int) -> Expr:
             value = cast(x.load(at, width), "int32", width)

@@ -16,6 +16,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from .base import Isa, TensorType
+from .epilogue import narrowed, round_to_int
 
 Expr: TypeAlias = Any
 """A TIR expression, scalar or vector (TVM's classes are untyped)."""
@@ -197,8 +198,8 @@ class Epilogue:
     The constants are loaded once, where this object is made: before the loops.
     """
 
-    def __init__(self, out: str, constants: Flat, at: int) -> None:
-        self.out = out
+    def __init__(self, out: str, constants: Flat, at: int, isa: Isa) -> None:
+        self.out, self.isa = out, isa
         if out == "uint8":
             self.zero_point = constants.load(at)
             self.low = T.bind(T.cast(constants.load(at + 1) - self.zero_point, "float32"))
@@ -207,10 +208,21 @@ class Epilogue:
             self.low, self.high = constants.load(at), constants.load(at + 1)
 
     def __call__(self, product: Expr, lanes: int) -> Expr:
+        if self.isa.arm and self.out == "uint8" and lanes == 16:
+            return self._saturated(product)
         clamped = T.min(T.max(product, self.low), self.high)
         if self.out == "float32":
             return clamped
         return cast(rint_to_int32(clamped, lanes) + self.zero_point, "uint8", lanes)
+
+    def _saturated(self, product: Expr) -> Expr:
+        """On Arm, where rounding and narrowing saturate: the upper end can wait until the results are bytes."""
+        product, low = T.bind(product), T.broadcast(self.low, 4)
+        parts = [T.Shuffle([product], list(range(at, at + 4))) for at in range(0, 16, 4)]
+        # What is no number becomes the lower end, as it does above.
+        reals = [T.call_llvm_pure_intrin("float32x4", "llvm.maxnum", part, low) for part in parts]
+        codes = narrowed([round_to_int(self.isa, real) for real in reals], self.zero_point)
+        return T.min(codes, T.broadcast(T.cast(T.cast(self.high, "int32") + self.zero_point, "uint8"), 16))
 
 
 @lru_cache(maxsize=8192)
