@@ -3,6 +3,7 @@
 config.py     devices.yaml -> Device
 remote.py     a session with a device: upload, run, time
 check.py      what a device is, against what its spec says
+sockets.py    the connections behind sessions, to be cut when a device hangs
 pool.py       several devices of one kind, any of which may die
 bench.py      where a search's candidates are timed, or their instructions counted
 places.py     names -> bench

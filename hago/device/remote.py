@@ -23,6 +23,9 @@ from ..errors import DataError, DeviceError
 from ..tensor import TensorInfo
 from .config import Device
 from .emulated import emulated_server
+from .sockets import Connection, open_sockets
+
+_PATIENCE = 2.0  # times a device's limit: until then an answer is waited for where no limit of our own can end it
 
 Result = TypeVar("Result")
 KernelTypes = Sequence[tuple[str, tuple[int, ...]]]
@@ -32,8 +35,8 @@ KernelTypes = Sequence[tuple[str, tuple[int, ...]]]
 class Session:
     """A connection to one device; `connect` opens it."""
 
-    def __init__(self, device: Device, remote: Any) -> None:
-        self.device, self._remote = device, remote
+    def __init__(self, device: Device, remote: Any, connection: Connection) -> None:
+        self.device, self._remote, self._connection = device, remote, connection
         self._nets: list[RemoteNet] = []
 
     @property
@@ -44,7 +47,7 @@ class Session:
     def call(self, what: str, function: Callable[[], Result], timeout_s: float | None = None) -> Result:
         """``function()``, in a thread of its own; given up after ``timeout_s`` (default: the device's)."""
         limit = self.device.timeout_s if timeout_s is None else timeout_s
-        return limited(self.device, what, function, limit)
+        return limited(self.device, what, function, limit, give_up=self._connection.cut)
 
     def function(self, name: str) -> Any:
         """A global function of the device's runtime."""
@@ -90,11 +93,21 @@ class Session:
             net.close()
         self._nets.clear()
         self._remote = None
+        self._connection.forget()
         gc.collect()  # TVM's objects refer to each other in circles: without this the connection outlives them
 
 
-def limited(device: Device, what: str, function: Callable[[], Result], limit_s: float) -> Result:
-    """``function()``, waited for no longer than ``limit_s``. Raises DeviceError for whatever goes wrong."""
+def limited(
+    device: Device,
+    what: str,
+    function: Callable[[], Result],
+    limit_s: float,
+    give_up: Callable[[], None] = lambda: None,
+) -> Result:
+    """``function()``, waited for no longer than ``limit_s``; then ``give_up`` is called.
+
+    Raises DeviceError for whatever goes wrong.
+    """
     answers: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
 
     def work() -> None:
@@ -107,6 +120,7 @@ def limited(device: Device, what: str, function: Callable[[], Result], limit_s: 
     try:
         good, answer = answers.get(timeout=limit_s)
     except Empty:
+        give_up()
         raise DeviceError(
             f"no answer within {limit_s:g} s while {what}",
             where=f"device {device.name!r} ({device.address})",
@@ -142,7 +156,12 @@ def connect(device: Device) -> Iterator[Session]:
         tracker = rpc.connect_tracker(*device.tracker)
         return tracker.request(device.key, session_timeout=int(device.timeout_s) * 10)
 
-    session = Session(device, limited(device, "connecting", reach, device.timeout_s))
+    before = open_sockets()
+    remote = limited(device, "connecting", reach, device.timeout_s, give_up=lambda: Connection(before).cut())
+    connection = Connection(before)
+    connection.limit(_PATIENCE * device.timeout_s)
+    session = Session(device, remote, connection)
+    del remote
     try:
         yield session
     finally:
