@@ -38,7 +38,7 @@ struct block {
     uint32_t insns[CLASSES];
 };
 
-enum { GETPPID = 173 };
+static int64_t getppid_number = 173; /* the argument mark=NUMBER names another */
 static struct block *blocks;
 static uint64_t began[CLASSES];
 static int counting;
@@ -115,7 +115,7 @@ static void write_counts(const uint64_t *now) {
 static void called(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
                    uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8) {
     (void)id, (void)vcpu, (void)a1, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
-    if (number != GETPPID) return;
+    if (number != getppid_number) return;
     uint64_t now[CLASSES];
     totals(now);
     if (counting) write_counts(now);
@@ -127,7 +127,8 @@ __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t 
                                                                char **argv) {
     (void)info;
     for (int i = 0; i < argc; i++)
-        if (starts(argv[i], "out=")) snprintf(path, sizeof path, "%s", argv[i] + 4);
+        if (starts(argv[i], "mark=")) getppid_number = atoi(argv[i] + 5);
+        else if (starts(argv[i], "out=")) snprintf(path, sizeof path, "%s", argv[i] + 4);
     if (path[0] == 0) return 1;
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
     qemu_plugin_register_vcpu_syscall_cb(id, called);

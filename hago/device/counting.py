@@ -21,8 +21,9 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
+from ..compiler.cache import default_folder
 from ..errors import DeviceError
-from ..files import hash_bytes
+from ..files import hash_bytes, make_folder
 from .emulated import settings_of, sysroot
 
 _TIME_S = 900.0
@@ -47,6 +48,33 @@ class InstructionCount:
         return InstructionCount(MappingProxyType(rest))
 
 
+@dataclass(frozen=True)
+class Machine:
+    """An emulator, and the Python with TVM's runtime that runs in it; ``getppid`` is the number of that system call."""
+
+    emulator: str
+    python: str
+    environment: Mapping[str, str]
+    getppid: int
+
+
+def arm_machine(spec: str) -> Machine:
+    """The emulated AArch64 machine. Raises DeviceError where a part of it is missing."""
+    folder, emulator = sysroot(), shutil.which("qemu-aarch64")
+    if folder is None or emulator is None:
+        raise DeviceError(
+            "counting needs the emulated AArch64 machine and qemu-aarch64",
+            hint="scripts/aarch64_sysroot.py makes the one; Debian: apt install qemu-user",
+        )
+    root = folder / "root"
+    # Nothing of this machine's environment and the same seeds every time: all that moves memory changes counts.
+    environment = settings_of(spec) | {
+        "QEMU_LD_PREFIX": str(root), "PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(folder / "wheels"),
+        "PYTHONHASHSEED": "0", "QEMU_RAND_SEED": "0",
+    }  # fmt: skip
+    return Machine(emulator, str(root / "usr/bin/python3.11"), environment, getppid=173)
+
+
 class Counter:
     """One emulated processor of a spec that counts network after network; a context manager.
 
@@ -54,8 +82,8 @@ class Counter:
     changes no count. Not safe for use by several threads at once.
     """
 
-    def __init__(self, spec: str, *, time_s: float = _TIME_S) -> None:
-        self.spec, self.time_s = spec, time_s
+    def __init__(self, spec: str, *, time_s: float = _TIME_S, machine: Machine | None = None) -> None:
+        self.spec, self.time_s, self.machine = spec, time_s, machine
         self._python: subprocess.Popen[str] | None = None
         self._place: tempfile.TemporaryDirectory[str] | None = None
 
@@ -126,26 +154,16 @@ class Counter:
         """The emulated Python, started where there is none, and the folder that it writes to."""
         if self._python is not None and self._place is not None:
             return self._python, Path(self._place.name)
-        folder, emulator = sysroot(), shutil.which("qemu-aarch64")
-        if folder is None or emulator is None:
-            raise DeviceError(
-                "counting needs the emulated AArch64 machine and qemu-aarch64",
-                hint="scripts/aarch64_sysroot.py makes the one; Debian: apt install qemu-user",
-            )
-        root, plugin = folder / "root", _plugin(folder)
-        # Nothing of this machine's environment and the same seeds every time: all that moves memory changes counts.
-        environment = settings_of(self.spec) | {
-            "QEMU_LD_PREFIX": str(root), "PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(folder / "wheels"),
-            "PYTHONHASHSEED": "0", "QEMU_RAND_SEED": "0",
-        }  # fmt: skip
+        machine = self.machine or arm_machine(self.spec)
         self._place = tempfile.TemporaryDirectory(prefix="hago-count-")
         place = Path(self._place.name)
+        plugin = f"{_plugin()},out={place / 'counts'},mark={machine.getppid}"
         program = ["-P", str(Path(__file__).with_name("counted.py"))]
-        command = [emulator, "-plugin", f"{plugin},out={place / 'counts'}", str(root / "usr/bin/python3.11"), *program]
+        command = [machine.emulator, "-plugin", plugin, machine.python, *program]
         with open(place / "log", "wb") as log:
             self._python = subprocess.Popen(
                 command,
-                env=environment,
+                env=dict(machine.environment),
                 cwd=place,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -168,8 +186,9 @@ def _parsed(line: str) -> InstructionCount:
 
 
 @cache
-def _plugin(folder: Path) -> Path:
-    """The plugin, compiled from count.c and kept beside the emulated machine."""
+def _plugin() -> Path:
+    """The plugin, compiled from count.c and kept in the user's cache."""
+    folder = make_folder(default_folder())
     source = Path(__file__).with_name("count.c")
     made = folder / f"count-{hash_bytes(source.read_bytes())[:12]}.so"
     if made.is_file():
