@@ -146,7 +146,8 @@ def text(rows: Sequence[Row]) -> str:
     return f"""# Do instructions order kernels as times do?
 
 The kernels of the real models for AVX2, timed on this processor and counted under QEMU's emulation of an x86 one, as
-kernels for Arm are counted where there is no board. Pairs count where the slower one takes at least {100 * (CLEAR - 1):.0f} % longer.
+kernels for Arm are counted where there is no board. Pairs count where the slower one takes at least
+{100 * (CLEAR - 1):.0f} % longer.
 
 - {len(kernels)} kernels: rank correlation of times and instructions (Spearman) {rank:.3f}; of {every[1]:,} pairs
   {100 * every[0] / max(every[1], 1):.1f} % are ordered rightly.
