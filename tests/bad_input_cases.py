@@ -620,4 +620,63 @@ FILES = [
     ),
 ]
 
-CASES = [*MODELS, *SAMPLES, *HARDWARE, *STRATEGIES, *SEARCH, *FILES]
+_TWO_KINDS = """\
+devices:
+  a: {spec: arm-cortex-a72, rpc: "192.168.1.7:9090"}
+  b: {spec: arm-cortex-a76, rpc: "192.168.1.8:9090"}
+"""
+
+DEVICES = [
+    BadInput(
+        "Devices",
+        "a name that is not in the file",
+        "hago tune model.onnx --data samples.npz --device pi5 --devices-file devices.yaml",
+        errors.DeviceError,
+        "there is no device 'pi5'",
+        "devices.yaml",
+        "devices: local, a, b",
+        text("devices.yaml", _TWO_KINDS),
+    ),
+    BadInput(
+        "Devices",
+        "two ways to one device",
+        "hago device list --file devices.yaml",
+        errors.DeviceError,
+        "needs exactly one of local: true, rpc, tracker, emulated: true (has: rpc, emulated)",
+        "devices.yaml: devices.pi",
+        None,
+        text("devices.yaml", "devices:\n  pi: {spec: arm-cortex-a72, rpc: '10.0.0.2:9090', emulated: true}\n"),
+    ),
+    BadInput(
+        "Devices",
+        "an address without a port",
+        "hago device list --file devices.yaml",
+        errors.DeviceError,
+        "must be host:port, not '10.0.0.2'",
+        "devices.yaml: devices.pi.rpc",
+        None,
+        text("devices.yaml", "devices:\n  pi: {spec: arm-cortex-a72, rpc: 10.0.0.2}\n"),
+    ),
+    BadInput(
+        "Devices",
+        "two kinds that are to share the work",
+        "hago tune model.onnx --data samples.npz --device a+b --devices-file devices.yaml",
+        errors.DeviceError,
+        "are not of one kind",
+        None,
+        "--devices A,B",
+        text("devices.yaml", _TWO_KINDS),
+    ),
+    BadInput(
+        "Devices",
+        "a device, and hardware besides",
+        "hago tune model.onnx --data samples.npz --device a --hw x86-avx2 --devices-file devices.yaml",
+        errors.DeviceError,
+        "devices have specs of their own",
+        "x86-avx2",
+        "leave out --hw",
+        text("devices.yaml", _TWO_KINDS),
+    ),
+]
+
+CASES = [*MODELS, *SAMPLES, *HARDWARE, *STRATEGIES, *SEARCH, *DEVICES, *FILES]
