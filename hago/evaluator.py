@@ -23,19 +23,19 @@ from .calibrate import Calibration
 from .calibrating import calibrate_model
 from .compiler.build import build
 from .compiler.cache import KernelCache
-from .data import DataParts, Samples
+from .data import DataParts
 from .errors import DataError, HagoError, NoDeviceError, StorageError
 from .files import make_folder, write_atomic
+from .float_reference import FloatReference
 from .lower import LoweredGraph, lower
-from .measure.accuracy import Accuracy, hopeless, measure_accuracy, run_batch, summarize
+from .measure.accuracy import hopeless
 from .measure.bench import Bench, Candidate, Effort, LocalBench
 from .measure.environment import Environment, read_environment
-from .measure.expected import ExpectedChange, is_classifier
 from .measure.metrics import Metric
 from .model import Model
 from .qdq import Quantizer, observed_tensors
 from .record import Record
-from .runners import Runner, TvmRunner
+from .runners import TvmRunner
 from .runtime.artifact import Artifact
 from .spec import HardwareSpec
 from .strategy import Strategy, uniform
@@ -102,7 +102,7 @@ class TvmEvaluator:
     def float_record(self) -> Record:
         """float32 on the search part."""
         started = time.perf_counter()
-        record = self._record(-1, FLOAT, None).with_accuracy(self._float_accuracy("search"))
+        record = self._record(-1, FLOAT, None).with_accuracy(self.floats.accuracy("search"))
         timing = self.bench.measure([self._float_candidate], self._samples, Effort(settled=False))
         return self._finished(record.measured_by(timing, FLOAT), self.float_artifact, started)
 
@@ -117,15 +117,15 @@ class TvmEvaluator:
             artifact = candidate.artifact
             stop = None
             if stop_below is not None and not self.metric.needs_float:
-                scores = self._float_accuracy("search").scores
+                scores = self.floats.accuracy("search").scores
                 better = self.metric.higher_is_better
                 stop = hopeless(scores, -stop_below, higher_is_better=better)
-            answers = _Answers(len(self.parts.search)) if self._expectation is not None else None
+            answers = _Answers(len(self.parts.search)) if self.floats.expectation is not None else None
             with self.bench.runner(candidate) as runner:
-                accuracy = self._accuracy(runner, "search", stop, answers)
+                accuracy = self.floats.of_candidate(runner, "search", stop, answers)
             record = record.with_accuracy(accuracy)
-            if answers is not None and self._expectation is not None and not accuracy.partial:
-                record = replace(record, expected_change=self._expectation.change(answers.classes))
+            if answers is not None and self.floats.expectation is not None and not accuracy.partial:
+                record = replace(record, expected_change=self.floats.expectation.change(answers.classes))
             if record.state == "pruned":  # hopeless: its latency is of no interest
                 return self._finished(record, artifact, started)
             timing = self.bench.measure([self._float_candidate, candidate], self._samples, Effort(limit_s=time_left_s))
@@ -150,12 +150,12 @@ class TvmEvaluator:
         label = "chosen" if strategy.choices else FLOAT
         record = self._record(-2 if strategy.choices else -1, label, strategy if strategy.choices else None)
         if not strategy.choices:
-            record = record.with_accuracy(self._float_accuracy("test"), part="test")
+            record = record.with_accuracy(self.floats.accuracy("test"), part="test")
             timing = self.bench.measure([self._float_candidate], self._samples, Effort(settled=False))
             return self._finished(record.measured_by(timing, FLOAT), self.float_artifact, started)
         candidate = self.candidate(strategy)
         with self.bench.runner(candidate) as runner:
-            record = record.with_accuracy(self._accuracy(runner, "test", None), part="test")
+            record = record.with_accuracy(self.floats.of_candidate(runner, "test"), part="test")
         timing = self.bench.measure([self._float_candidate, candidate], self._samples, Effort(rounds=4, time=8))
         return self._finished(record.measured_by(timing, candidate.name), candidate.artifact, started)
 
@@ -165,21 +165,17 @@ class TvmEvaluator:
         for name, proto in protos.items():
             candidate = Candidate(name, proto, self.build(proto))
             with self.bench.runner(candidate) as runner:
-                records[name] = self._record(-2, name, None).with_accuracy(self._accuracy(runner, "test", None), "test")
+                records[name] = self._record(-2, name, None).with_accuracy(
+                    self.floats.of_candidate(runner, "test"), "test"
+                )
             candidates.append(candidate)
         timing = self.bench.measure(candidates, self._samples, Effort(rounds=4, time=4 * len(candidates)))
         return {name: record.measured_by(timing, name) for name, record in records.items()}
 
     def sensitivity(self, strategy: Strategy, samples: int) -> float:
         """Noise power over signal power of the final outputs, on the first calibration samples."""
-        count = min(samples, len(self.parts.calibration))
-        artifact = self.artifact(strategy)
-        runner = TvmRunner(artifact, name="probe")
-        found = self._outputs(runner, self.parts.calibration, count)
-        floats = self._float_probe(count)
-        noise = sum(float(np.square(f.astype(np.float64) - a).sum()) for f, a in zip(floats, found, strict=True))
-        signal = sum(float(np.square(f.astype(np.float64)).sum()) for f in floats)
-        return noise / signal if signal else float(noise > 0)
+        runner = TvmRunner(self.artifact(strategy), name="probe")
+        return self.floats.noise(runner, min(samples, len(self.parts.calibration)))
 
     def kernel_times(self, strategy: Strategy) -> Mapping[str, float]:
         """Layer -> seconds of its kernels; layout changes and conversions stand under ``""``.
@@ -296,6 +292,11 @@ class TvmEvaluator:
         return Candidate(FLOAT, self.model.proto, self.float_artifact, quantized=False)
 
     @cached_property
+    def floats(self) -> FloatReference:
+        """float32 on the samples."""
+        return FloatReference(lambda: self._float_runner, self.parts, self.metric, self.seed, self.say)
+
+    @cached_property
     def _float_runner(self) -> TvmRunner:
         return TvmRunner(self.float_artifact, name=FLOAT)
 
@@ -305,70 +306,6 @@ class TvmEvaluator:
         batch, part = self.model.batch, self.parts.search
         picks = (np.arange(start, start + batch) % len(part) for start in range(0, _CHECKED * batch, batch))
         return [part.subset(indices).batch(0, batch) for indices in picks]
-
-    def _part(self, name: str) -> Samples:
-        return {"calibration": self.parts.calibration, "search": self.parts.search, "test": self.parts.test}[name]
-
-    def _float_outputs(self, part: str) -> list[np.ndarray]:
-        """float32's outputs on a part, each [n, ...]; kept, since every candidate is compared with them."""
-        kept = self.__dict__.setdefault("_kept_outputs", {})
-        if part not in kept:
-            self.say(f"running float32 on the {part} samples")
-            samples = self._part(part)
-            kept[part] = self._outputs(self._float_runner, samples, len(samples))
-        return kept[part]
-
-    def _float_probe(self, count: int) -> list[np.ndarray]:
-        """float32's outputs on the first calibration samples; kept."""
-        kept = self.__dict__.setdefault("_kept_probe", {})
-        if count not in kept:
-            kept[count] = self._outputs(self._float_runner, self.parts.calibration, count)
-        return kept[count]
-
-    def _float_accuracy(self, part: str) -> Accuracy:
-        kept = self.__dict__.setdefault("_kept_accuracy", {})
-        if part not in kept:
-            if self.metric.name == "top1":  # its outputs on the search part are needed too: see _expectation
-                labels = self._part(part).labels
-                scores = self.metric.per_sample(self._float_outputs(part), np.asarray(labels))
-                kept[part] = summarize(self.metric, scores, seed=self.seed)
-                return kept[part]
-            floats = self._float_outputs(part) if self.metric.needs_float else None
-            self.say(f"float32's accuracy on the {part} samples")
-            kept[part] = measure_accuracy(
-                self._float_runner, self._part(part), self.metric, float_outputs=floats, seed=self.seed
-            )
-        return kept[part]
-
-    @cached_property
-    def _expectation(self) -> ExpectedChange | None:
-        """Judges top-1 on the search part; None for other metrics."""
-        labels = self.parts.search.labels
-        if self.metric.name != "top1" or labels is None:
-            return None
-        logits, labels = self._float_outputs("search")[0], np.asarray(labels)
-        return ExpectedChange(logits, labels) if is_classifier(logits, labels) else None
-
-    def _accuracy(self, runner: Runner, part: str, stop: Any, seen: Any = None) -> Accuracy:
-        floats = self._float_outputs(part) if self.metric.needs_float else None
-        return measure_accuracy(
-            runner,
-            self._part(part),
-            self.metric,
-            float_scores=self._float_accuracy(part).scores,
-            float_outputs=floats,
-            stop=stop,
-            seen=seen,
-            seed=self.seed,
-        )
-
-    def _outputs(self, runner: TvmRunner, samples: Samples, count: int) -> list[np.ndarray]:
-        batch = self.model.batch
-        rows: list[Sequence[np.ndarray]] = []
-        for start in range(0, count, batch):
-            end = min(start + batch, count)
-            rows.append(run_batch(runner, samples.batch(start, end), end - start))
-        return [np.concatenate(arrays) for arrays in zip(*rows, strict=True)]
 
     def _record(self, number: int, label: str, strategy: Strategy | None, **more: Any) -> Record:
         return Record(

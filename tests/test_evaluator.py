@@ -97,7 +97,7 @@ def test_the_accuracy_is_that_of_the_artifact_on_these_samples(
 def test_a_hopeless_candidate_is_cut_short(evaluator: TvmEvaluator, parts: DataParts) -> None:
     broken = load_model(tiny.network(seed=5))  # other weights, as wrong as can be
     other = TvmEvaluator(broken, HOST, parts, get_metric("top1"), cache=evaluator.cache)
-    other.__dict__["_kept_accuracy"] = {"search": evaluator._float_accuracy("search")}
+    other.floats._kept_accuracy["search"] = evaluator.floats.accuracy("search")
     strategy = uniform(broken, HOST)
     record = other.evaluate(strategy, stop_below=-0.02)
     assert record.state == "pruned" and record.n_samples < len(parts.search)

@@ -44,6 +44,22 @@ def padded_copy(
             T.buffer_store(copy, read(x[source * inner + i]), [target * line + left * c + i])
         fill(target * line + left * c + inner, right * c)
 
+    each_line(n, h, (top, bottom), chunks, copy_line, lambda target: fill(target * line, line))
+    fill(size - slack, slack)
+    return copy
+
+
+def each_line(
+    n: int,
+    h: int,
+    pads: tuple[int, int],
+    chunks: int,
+    copy_line: Callable[[Any, Any], None],
+    fill_line: Callable[[Any], None],
+) -> None:
+    """Calls ``copy_line`` (source, target) for lines of N images, and ``fill_line`` (target) above and below them."""
+    top, bottom = pads
+    height = top + h + bottom
     with maybe_parallel(n * height, chunks) as (at, end), T.serial(at, end) as target:
         if not (top or bottom):
             copy_line(target, target)
@@ -53,6 +69,4 @@ def padded_copy(
                 with T.Then():
                     copy_line(target // height * h + y, target)
                 with T.Else():
-                    fill(target * line, line)
-    fill(size - slack, slack)
-    return copy
+                    fill_line(target)

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from .emit import maybe_parallel, vector_index
+from .emit import vector_index
+from .padding import each_line
 
 TIMES = 4  # each pair stands in the copy
 _CHANNELS, _STEP = 4, 8
@@ -119,16 +120,7 @@ def pairs_copy(
             last = source + count - 1
             store_pair(T.Cast("uint16", x[last]) + T.shift_left(byte, eight), start + count - 1)
 
-    with maybe_parallel(n * height, chunks) as (at, end), T.serial(at, end) as target:
-        if not (top or bottom):
-            copy_line(target, target)
-        else:
-            y = T.bind(target % height - top)
-            with T.If(T.And(y >= 0, y < h)):
-                with T.Then():
-                    copy_line(target // height * h + y, target)
-                with T.Else():
-                    fill(target * line, line)
+    each_line(n, h, (top, bottom), chunks, copy_line, lambda target: fill(target * line, line))
     fill(size, slack)
     return copy
 
