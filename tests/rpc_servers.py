@@ -21,12 +21,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def rpc_server(port: int | None = None) -> Iterator[tuple[subprocess.Popen[bytes], Address]]:
-    """A server: its process and its address. Killed at the end, if it is still there."""
+def rpc_server(
+    port: int | None = None, *more: str, program: str = "rpc_server"
+) -> Iterator[tuple[subprocess.Popen[bytes], Address]]:
+    """A server (or tracker): its process and its address. Killed at the end, if it is still there."""
     chosen = port or free_port()
-    command = [sys.executable, "-m", "tvm.exec.rpc_server", "--host", "127.0.0.1", "--port", str(chosen)]
+    command = [sys.executable, "-m", f"tvm.exec.{program}", "--host", "127.0.0.1", "--port", str(chosen)]
     process = subprocess.Popen(
-        [*command, "--port-end", str(chosen + 1)],
+        [*command, "--port-end", str(chosen + 1), *more],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

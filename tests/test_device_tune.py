@@ -102,6 +102,35 @@ def test_a_server_is_killed_in_the_middle_and_nothing_is_lost(tmp_path: Path, ca
     assert "one+two" in result.summary()
 
 
+def test_a_tracker_gives_another_board_of_the_key(tmp_path: Path, cache: KernelCache) -> None:
+    pytest.importorskip("tornado", reason="TVM's tracker needs tornado")
+    with ExitStack() as stack:
+        _, (host, port) = stack.enter_context(rpc_server(program="rpc_tracker"))
+        key = ("--tracker", f"{host}:{port}", "--key", "board")
+        one, _ = stack.enter_context(rpc_server(None, *key))
+        file = devices_file(
+            tmp_path, farm={"spec": HOST.name, "tracker": f"{host}:{port}", "key": "board", "timeout_s": 30}
+        )
+
+        def replace_board() -> None:
+            kill(one)
+            stack.enter_context(rpc_server(None, *key))
+
+        result = hago.tune(
+            tiny.network(),
+            data=tiny.samples(),
+            devices="farm",
+            devices_file=file,
+            trials=3,
+            patience=None,
+            cache=cache,
+            progress=Watching(1, replace_board),
+        )
+    records = result.search.records
+    assert [r.state for r in records] == ["ok"] * 3 and result.search.error is None
+    assert any("farm: " in (r.trouble or "") for r in records)
+
+
 def test_a_server_that_hangs_is_given_up(tmp_path: Path, cache: KernelCache) -> None:
     with rpc_server() as (one, first), rpc_server() as (_, second):
         file = devices_file(tmp_path, one=at(first, timeout_s=2), two=at(second, timeout_s=20))
