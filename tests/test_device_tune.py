@@ -30,7 +30,7 @@ from hago.evaluator import TvmEvaluator
 from hago.joint import JointEvaluator
 from hago.measure.metrics import get_metric
 from hago.model import Model, load_model
-from hago.record import read_records
+from hago.record import Record, read_records
 from hago.scheme import PER_TENSOR
 from hago.spec import load_spec, resolve_hw
 from hago.spec.joint import join
@@ -208,6 +208,17 @@ def test_float_layers_get_their_accuracy_from_the_device(
     assert record.state == "ok" and not record.checked
     assert len(calls) >= 8 + (record.n_samples or 0)
     assert set(evaluator.kernel_times(mixed)) >= {"conv1", "conv2"}
+
+
+def test_many_candidates_in_one_measurement(evaluator: TvmEvaluator, model: Model) -> None:
+    layers = ("conv1", "conv2", "fc")
+    chosen = [frozenset(name for i, name in enumerate(layers) if bits >> i & 1) for bits in range(1, 8)]
+    strategies = [Strategy(model.hash, HOST.name, {name: Choice("int8") for name in names}) for names in chosen]
+    strategies += [uniform(model, HOST, "int8", PER_TENSOR)]
+    records = [Record(i, "", strategy) for i, strategy in enumerate(strategies)]
+    again = evaluator.remeasure(records)
+    assert len(again) == 8 and all(record.latency_ratio for record in again)
+    assert evaluator.evaluate(strategies[0]).state == "ok"  # whose network has been taken off the device meanwhile
 
 
 def test_devices_of_two_kinds_do_not_share_work(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ..runners import Runner
 
 _ROUNDS, _ROUND_S = 20, 0.01
+_FORMS_KEPT = 4
 _CLOSE = 1e-3  # float32 on two machines: largest difference, as a part of the largest output
 
 
@@ -98,18 +99,23 @@ class _Remote:
         self._place.cleanup()
 
     def _form(self, candidate: Candidate) -> _Form:
-        """The candidate for the device; float32 and the last few are kept."""
+        """The candidate for the device."""
         key = hash_bytes(candidate.proto.SerializeToString(deterministic=True))[:24]
         if key not in self._forms:
-            while len(self._forms) >= 12:
-                second = list(self._forms)[1]
-                self._forms.pop(second).path.unlink(missing_ok=True)
             lowered = lower(candidate.proto, self.spec)
             network = cross_build(lowered, self.spec, threads=self.threads, cache=self.cache)
             path = Path(self._place.name) / f"{key}.so"
             network.save(path)
             self._forms[key] = _Form(key, network, path, is_exact(lowered))
         return self._forms[key]
+
+    def _forms_of(self, candidates: Sequence[Candidate]) -> list[_Form]:
+        """Their forms. Of all others float32's, which came first, and the last few are kept."""
+        forms = [self._form(candidate) for candidate in candidates]
+        wanted = {form.key for form in forms}
+        for key in [key for key in list(self._forms)[1:] if key not in wanted][:-_FORMS_KEPT]:
+            self._forms.pop(key).path.unlink(missing_ok=True)
+        return forms
 
     def _net(self, member: Member, form: _Form) -> RemoteNet:
         return member.net(form.key, form.path, dict(form.network.meta))
@@ -135,10 +141,11 @@ class RpcBench(_Remote):
     """Boards of one kind; a candidate and float32 are timed in turns on the same board, by the board itself."""
 
     def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
-        forms = [self._form(candidate) for candidate in candidates]
+        forms = self._forms_of(candidates)
 
         def work(member: Member) -> tuple[dict[str, Latency], int]:
             checked = [self._check(member, c, f, samples) for c, f in zip(candidates, forms, strict=True)]
+            member.keep({form.key for form in forms})
             nets = {c.name: self._net(member, f) for c, f in zip(candidates, forms, strict=True)}
             rounds = round(_ROUNDS * effort.rounds)
             if effort.limit_s is not None:
@@ -192,7 +199,7 @@ class CountingBench(_Remote):
         self._counts: dict[str, int] = {}
 
     def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
-        forms = [self._form(candidate) for candidate in candidates]
+        forms = self._forms_of(candidates)
         new = [(c, f) for c, f in zip(candidates, forms, strict=True) if f.key not in self._counts]
         if new:
             self.pool.do(lambda member: [self._check(member, c, f, samples) for c, f in new])

@@ -7,7 +7,7 @@ while, and is then asked again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,6 @@ from .remote import RemoteNet, Session, connect
 Result = TypeVar("Result")
 
 _REST_S, _PAUSE_S, _PATIENCE_S = 60.0, 3.0, 30.0
-_NETS_KEPT = 8  # networks that stay loaded on a device
 
 
 class Member:
@@ -42,13 +41,15 @@ class Member:
         return self._session
 
     def net(self, key: str, path: Path, meta: dict[str, Any]) -> RemoteNet:
-        """The saved network, loaded on the device; the last few stay there."""
+        """The saved network, loaded on the device, where it stays until `keep` does not name it."""
         if key not in self._nets:
-            while len(self._nets) >= _NETS_KEPT:
-                second = list(self._nets)[1]  # the first is float32, which everything is measured against
-                self.session.unload(self._nets.pop(second))
             self._nets[key] = self.session.load(path, meta)
         return self._nets[key]
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Unloads all networks but these."""
+        for key in [key for key in self._nets if key not in keys]:
+            self.session.unload(self._nets.pop(key))
 
     def close(self) -> None:
         """Gives the session up, whatever state it is in."""
