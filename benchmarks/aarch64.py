@@ -171,7 +171,7 @@ def _text(rows: list[Row]) -> str:
     equal = sum(row.accuracy == row.accuracy_here for row in told)
     mixed = [row for row in rows if row.float_nodes and row.accuracy is not None]
     alike = sum(row.accuracy == row.accuracy_here for row in mixed)
-    most = max((abs((row.accuracy or 0) - (row.accuracy_here or 0)) for row in mixed), default=0.0)
+    most = max((round(abs((row.accuracy or 0) - (row.accuracy_here or 0)) * row.samples) for row in mixed), default=0)
     values, differing = sum(row.values for row in rows), sum(row.differing for row in rows)
     machines = ", ".join(f"{spec} on QEMU's {processor_of(spec)}" for spec in dict.fromkeys(row.spec for row in rows))
     text = f"""# AArch64 against this machine
@@ -189,7 +189,7 @@ reached over TVM's RPC. The emulated processor ends the program at an instructio
 - Nodes: {differing} of {values:,} values differ, in {len(wrong)} of {len(rows)} networks.
 - Outputs: of the {len(whole)} networks without float nodes, {same} give exactly this machine's.
 - Accuracy over RPC is this machine's, on the same samples, in {equal} of {len(told)} classifiers without float nodes;
-  with float nodes (float32, short floats) in {alike} of {len(mixed)}, and differs by {100 * most:.1f} points at
+  with float nodes (float32, short floats) in {alike} of {len(mixed)}, and in the others it differs by {most} sample(s) at
   most.
 
 """
