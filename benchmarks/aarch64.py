@@ -189,7 +189,7 @@ reached over TVM's RPC. The emulated processor ends the program at an instructio
 - Nodes: {differing} of {values:,} values differ, in {len(wrong)} of {len(rows)} networks.
 - Outputs: of the {len(whole)} networks without float nodes, {same} give exactly this machine's.
 - Accuracy over RPC is this machine's, on the same samples, in {equal} of {len(told)} classifiers without float nodes;
-  with float nodes (float32, short floats) in {alike} of {len(mixed)}, and in the others it differs by {most} sample(s) at
+  with float nodes (float32, short floats) in {alike} of {len(mixed)}, in the others it differs by {most} sample(s) at
   most.
 
 """
