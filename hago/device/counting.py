@@ -67,10 +67,11 @@ def arm_machine(spec: str) -> Machine:
             hint="scripts/aarch64_sysroot.py makes the one; Debian: apt install qemu-user",
         )
     root = folder / "root"
-    # Nothing of this machine's environment and the same seeds every time: all that moves memory changes counts.
+    # Nothing of this machine's environment, the same seeds every time, and no compiled modules, which may be there or
+    # not: all that moves memory changes counts.
     environment = settings_of(spec) | {
         "QEMU_LD_PREFIX": str(root), "PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(folder / "wheels"),
-        "PYTHONHASHSEED": "0", "QEMU_RAND_SEED": "0",
+        "PYTHONHASHSEED": "0", "QEMU_RAND_SEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "/nowhere",
     }  # fmt: skip
     return Machine(emulator, str(root / "usr/bin/python3.11"), environment, getppid=173)
 

@@ -35,7 +35,7 @@ class Answer:
 
 _ESTIMATED = (
     "Estimated: there was no board. What is compared are instructions, counted in an emulator, which are no times; "
-    "measure on the device before you rely on it (`hago measure`)."
+    "measure on the device before you rely on it (hago measure)."
 )
 
 

@@ -35,7 +35,7 @@ _COUNT = _Words(
     "their number",
     "Instructions",
     "Gain",
-    "of fewer instructions",
+    "cheaper",
     "more instructions",
     "takes more instructions than float32",
     "Instructions, estimated",

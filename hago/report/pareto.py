@@ -95,7 +95,7 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
     if len(points) < 2:
         return None
     compact = width < 600
-    left, right = (50, width - 14) if compact else (64, width - 66)
+    left, right = (58, width - 14) if compact else (64, width - 66)
     top, bottom = 14, height - 62
     x_axis, y_axis = _axes(points, report, (left, right), (bottom, top))
     order = {"pruned": 0, "trial": 0, "front": 1, "float": 2, "test": 3, "chosen": 4}
