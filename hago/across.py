@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class Across:
             "gone": dict(self.gone),
             "devices": [_device(device) for device in self.devices],
             "matrix": [asdict(cell) for cell in self.cells],
-            "differences": [{**asdict(replace(d, precisions=dict(d.precisions)))} for d in self.differences],
+            "differences": [asdict(difference) for difference in self.differences],
         }
 
 

@@ -43,7 +43,7 @@ from .strategy import Strategy, uniform
 FLOAT = "float32"
 Say = Callable[[str], None]
 
-_CHECKED = 4  # samples whose outputs on another machine are held against this machine's
+_CHECKED = 4  # batches whose outputs on another machine are held against this machine's
 
 
 class TvmEvaluator:
@@ -303,9 +303,7 @@ class TvmEvaluator:
     @cached_property
     def _samples(self) -> list[dict[str, np.ndarray]]:
         """A few batches: the first for timing, all for holding another machine's outputs against this one's."""
-        batch, part = self.model.batch, self.parts.search
-        picks = (np.arange(start, start + batch) % len(part) for start in range(0, _CHECKED * batch, batch))
-        return [part.subset(indices).batch(0, batch) for indices in picks]
+        return self.parts.search.whole_batches(self.model.batch, _CHECKED)
 
     def _record(self, number: int, label: str, strategy: Strategy | None, **more: Any) -> Record:
         return Record(

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .api import Result
 from .compiler.build import build
 from .compiler.cache import KernelCache
@@ -184,7 +182,7 @@ def _chosen_threads(model: Model, spec: HardwareSpec, parts: DataParts, cache: K
     if most > 1:
         lowered = lower(model.proto, spec)
         runners = [TvmRunner(build(lowered, spec, threads=count, cache=cache), name=str(count)) for count in (1, most)]
-        feeds = parts.search.subset(np.arange(model.batch) % len(parts.search)).batch(0, model.batch)
+        (feeds,) = parts.search.whole_batches(model.batch, 1)
         latency = measure_latency(runners, feeds, rounds=15, budget_s=2.0)[str(most)]
         chosen = most if latency.ratio_high < _WORTH_THREADS else 1
     if kept is not None:

@@ -102,7 +102,7 @@ def cross_build(
     cache: KernelCache | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CrossBuilt:
-    """Like `build`, for a machine other than this one; ``threads`` are those of that machine."""
+    """Like `build`, for another machine (or as for one); ``threads`` are those of that machine."""
     built = _built(lowered, spec, threads, cache, progress)
     return CrossBuilt(_describe(built.program, spec, threads), built)
 

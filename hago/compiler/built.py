@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,14 +145,6 @@ class Built:
         evaluator = self.modules[use.key].time_evaluator(use.symbol, tvm.cpu(), repeat=repeats, min_repeat_ms=1)
         # The least of several: what else runs on the machine only ever adds to it.
         return float(np.min(evaluator(*tensors).results))
-
-
-def by_layer(costs: Iterable[tuple[str | None, str, float]]) -> dict[str, float]:
-    """Sums by layer; what belongs to no layer (layout changes, conversions) stands under ``""``."""
-    sums: dict[str, float] = {}
-    for layer, _, cost in costs:
-        sums[layer or ""] = sums.get(layer or "", 0.0) + cost
-    return sums
 
 
 def _type(item: str | np.ndarray, types: Mapping[str, TensorType]) -> TensorType:

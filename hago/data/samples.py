@@ -199,6 +199,11 @@ class Samples:
         for start in range(0, len(self), size):
             yield self.batch(start, start + size)
 
+    def whole_batches(self, size: int, count: int) -> list[dict[str, Array]]:
+        """``count`` batches of just ``size``: where the samples end it begins anew."""
+        order = np.arange(size * count).reshape(count, size) % len(self)
+        return [self.subset(indices).batch(0, size) for indices in order]
+
     def subset(self, indices: npt.ArrayLike) -> Samples:
         """The samples at ``indices``, in that order. Raises DataError where there is none or no such one."""
         chosen = np.asarray(indices)

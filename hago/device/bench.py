@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.build import CrossBuilt, cross_build
-from ..compiler.built import KernelUse, by_layer
+from ..compiler.built import KernelUse
 from ..compiler.cache import KernelCache
 from ..compiler.conformance import is_exact
 from ..errors import MeasureError
@@ -28,6 +28,7 @@ from ..lower import lower
 from ..measure.bench import Candidate, Effort, Feeds, Timing, quietest
 from ..measure.instructions import INSTRUCTION_S, InstructionEstimate
 from ..measure.latency import Latency, latency_of
+from ..runtime.artifact import by_layer
 from ..spec import HardwareSpec, resolve_hw
 from ..tensor import TensorInfo
 from .config import Device
@@ -164,7 +165,10 @@ class RpcBench(_Remote):
             def times(uses: Sequence[KernelUse]) -> list[float]:
                 library = form.path.with_suffix(".kernels.so")
                 form.network.built.export_kernels(library)
-                return member.session.kernel_times_s(library, [(use.symbol, use.tensors) for use in uses])
+                try:
+                    return member.session.kernel_times_s(library, [(use.symbol, use.tensors) for use in uses])
+                finally:
+                    library.unlink()
 
             return form.layer_costs(f"device {self.pool.name}", times)
 

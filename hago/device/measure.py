@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 
 from ..compiler.build import build
@@ -77,9 +76,7 @@ def _measure(
         return Candidate(label, proto, artifact, quantized=proto is not model.proto)
 
     plain, quantized = candidate("float32", model.proto), candidate("quantized", qdq)
-    batch = model.batch
-    picks = (np.arange(i, i + batch) % len(samples) for i in range(0, min(_CHECKED, len(samples)), batch))
-    feeds = [samples.subset(indices).batch(0, batch) for indices in picks]
+    feeds = samples.whole_batches(model.batch, -(-min(_CHECKED, len(samples)) // model.batch))
     timing = bench.measure([plain, quantized], feeds, Effort())
     accuracy = None
     if samples.labels is not None:

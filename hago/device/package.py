@@ -8,10 +8,8 @@ from typing import Any
 
 import onnx
 
-from ..compiler.build import build, cross_build
-from ..compiler.built import triple_of
+from ..compiler.build import cross_build
 from ..compiler.cache import KernelCache
-from ..compiler.linker import is_foreign
 from ..files import make_folder, write_atomic
 from ..lower import lower
 from ..model import Model
@@ -64,19 +62,11 @@ class Package:
     meta: dict[str, Any]
 
 
-def compile_for(proto: onnx.ModelProto, spec: HardwareSpec, *, threads: int, cache: KernelCache) -> Any:
-    """The model compiled for ``spec``, whichever machine that is: something to ``save``, with a ``meta``."""
-    from tvm.target import Target
-
-    foreign = is_foreign(triple_of(Target(dict(spec.target))))
-    return (cross_build if foreign else build)(lower(proto, spec), spec, threads=threads, cache=cache)
-
-
 def make_package(
     model: Model, proto: onnx.ModelProto, spec: HardwareSpec, folder: Path, *, threads: int, cache: KernelCache
 ) -> Package:
     """Compiles ``proto`` (the model, or its QDQ form) and writes model.so, run.py and, if quantized, the QDQ file."""
-    net = compile_for(proto, spec, threads=threads, cache=cache)
+    net = cross_build(lower(proto, spec), spec, threads=threads, cache=cache)
     make_folder(folder)
     library = folder / "model.so"
     net.save(library)

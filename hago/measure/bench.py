@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -120,14 +120,15 @@ class Bench(Protocol):
 
 @dataclass
 class LocalBench:
-    """This machine."""
+    """This machine, for the candidates of one model."""
 
     spec: HardwareSpec
     seed: int = 0
     estimated: bool = False
     where: str = ""
     files: tuple[str, ...] = ()
-    _budget_s: dict[int, float] = field(default_factory=dict)
+    _float: Runner | None = None  # opened once: every candidate is measured beside it
+    _budget_s: float = 0.0
 
     @property
     def host(self) -> HardwareSpec:
@@ -164,18 +165,21 @@ class LocalBench:
     def _open(self, candidate: Candidate) -> Runner:
         from ..runners import TvmRunner
 
-        return TvmRunner(candidate.artifact, name=candidate.name)
+        if candidate.quantized:
+            return TvmRunner(candidate.artifact, name=candidate.name)
+        if self._float is None:
+            self._float = TvmRunner(candidate.artifact, name=candidate.name)
+        return self._float
 
     def _trial_budget_s(self, floats: Candidate, feeds: Feeds) -> float:
         """Time for one measurement: fixed for small models, a number of calls for large ones."""
-        kept = self._budget_s
-        if id(floats.artifact) not in kept:
+        if not self._budget_s:
             started = time.perf_counter()
             for _ in range(3):
                 floats.artifact.run(feeds)
             once = (time.perf_counter() - started) / 3
-            kept[id(floats.artifact)] = max(_BUDGET_S, _CALLS_WORTH * once)
-        return kept[id(floats.artifact)]
+            self._budget_s = max(_BUDGET_S, _CALLS_WORTH * once)
+        return self._budget_s
 
 
 def quietest(measure: Callable[[int], dict[str, Latency]]) -> dict[str, Latency]:

@@ -10,7 +10,7 @@ import ctypes
 import json
 import os
 import platform
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,10 +129,7 @@ class Artifact:
 
     def layer_times(self) -> dict[str, float]:
         """Seconds by layer; what belongs to no layer (layout changes, conversions) stands under ``""``."""
-        sums: dict[str, float] = {}
-        for layer, _, seconds in self.kernel_times():
-            sums[layer or ""] = sums.get(layer or "", 0.0) + seconds
-        return sums
+        return by_layer(self.kernel_times())
 
     def _refuse(self) -> None:
         """An instruction that the processor does not have would end the whole process."""
@@ -156,6 +153,14 @@ class Artifact:
                     where=f"input {name!r}",
                     hint="a compiled network has a fixed batch: compile with batch=... for another",
                 )
+
+
+def by_layer(costs: Iterable[tuple[str | None, str, float]]) -> dict[str, float]:
+    """Sums by layer of (layer, kernel family, cost); what belongs to no layer stands under ``""``."""
+    sums: dict[str, float] = {}
+    for layer, _, cost in costs:
+        sums[layer or ""] = sums.get(layer or "", 0.0) + cost
+    return sums
 
 
 def load(path: str | os.PathLike[str]) -> Artifact:
