@@ -22,7 +22,7 @@ from hago.kernels.dot import DOTS
 from hago.kernels.epilogue import bounds, zeros
 from hago.kernels.jit import jit
 from hago.kernels.tiles import tiled
-from hago.runtime.artifact import missing_features
+from hago.runtime.processor import missing_features
 from hago.spec import load_spec
 
 SHAPES = {

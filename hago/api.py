@@ -27,7 +27,8 @@ from .files import make_folder
 from .measure.metrics import Metric, get_metric
 from .model import Model, load_model
 from .record import Record
-from .runtime.artifact import Artifact, load, missing_features
+from .runtime.artifact import Artifact, load
+from .runtime.processor import missing_features
 from .runtime.threads import check_threads
 from .spec import HardwareSpec, resolve_hw
 from .strategy import Strategy

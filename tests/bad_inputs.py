@@ -284,7 +284,7 @@ def full_disk() -> AbstractContextManager[object]:
 
 def old_processor() -> AbstractContextManager[object]:
     """A processor of before AVX2."""
-    return mock.patch("hago.runtime.artifact._host_features", return_value={"sse2", "ssse3", "bmi1", "bmi2", "f16c"})
+    return mock.patch("hago.runtime.processor.host_features", return_value={"sse2", "ssse3", "bmi1", "bmi2", "f16c"})
 
 
 def without(*packages: str) -> Callable[[], AbstractContextManager[object]]:

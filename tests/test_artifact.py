@@ -18,8 +18,9 @@ import hago
 from hago.compiler.cache import KernelCache
 from hago.compiler.linker import linker
 from hago.errors import BuildError, DataError, MeasureError
-from hago.runtime import artifact as artifact_module
-from hago.runtime.artifact import Artifact, load, missing_features
+from hago.runtime import processor
+from hago.runtime.artifact import Artifact, load
+from hago.runtime.processor import missing_features
 from hago.spec import resolve_hw
 
 HOST = resolve_hw("auto")
@@ -260,21 +261,19 @@ def test_a_shared_object_that_is_no_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_network_for_another_processor_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact_module, "_host_features", lambda: frozenset({"sse2", "avx"}))
+    monkeypatch.setattr(processor, "host_features", lambda: frozenset({"sse2", "avx"}))
     with pytest.raises(BuildError, match=rf"this processor lacks .*avx2.*compiled for {HOST.name}"):
         load(saved)
 
 
 def test_features_have_linux_names_and_llvm_names() -> None:
-    flags = frozenset(
-        map(artifact_module._plain, ["avx2", "bmi1", "abm", "avx512_vnni", "avx512vl", "avx_vnni", "amx_int8"])
-    )
+    flags = frozenset(map(processor.plain, ["avx2", "bmi1", "abm", "avx512_vnni", "avx512vl", "avx_vnni", "amx_int8"]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artifact_module, "_host_features", lambda: flags)
-        patch.setattr(artifact_module, "allow_tiles", lambda: True)  # as Linux would, on a processor with tiles
+        patch.setattr(processor, "host_features", lambda: flags)
+        patch.setattr(processor, "allow_tiles", lambda: True)  # as Linux would, on a processor with tiles
         wanted = ["avx2", "bmi", "lzcnt", "avx512vnni", "avx512vl", "avxvnni", "amx-int8"]
         assert missing_features([*wanted, "avx512bf16"]) == ["avx512bf16"]
-        patch.setattr(artifact_module, "_host_features", frozenset)
+        patch.setattr(processor, "host_features", frozenset)
         assert missing_features(wanted) == []  # it cannot be told
 
 

@@ -19,7 +19,7 @@ from hago.compiler.conformance import Conformance
 from hago.errors import BuildError, MeasureError, UnsupportedOpError
 from hago.kernels.base import ISAS
 from hago.lower import lower, reference
-from hago.runtime.artifact import missing_features
+from hago.runtime.processor import missing_features
 from hago.spec import HardwareSpec, load_spec, resolve_hw
 
 HOST = resolve_hw("auto")

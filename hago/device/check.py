@@ -12,7 +12,7 @@ import numpy as np
 
 from ..compiler.linker import link, object_code
 from ..errors import BuildError, DeviceError
-from ..runtime.artifact import ARM_FEATURE_WORDS, arm_features, missing_features
+from ..runtime.processor import ARM_FEATURE_WORDS, arm_features, missing_features
 from ..spec import HardwareSpec, resolve_hw
 from .config import Device
 from .remote import Session, connect

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import hash_bytes
+from ..runtime.processor import read_cpuinfo
 
 # The features that decide which kernels run, of x86 (as /proc/cpuinfo names them) and of AArch64.
 FEATURES = (
@@ -70,7 +71,7 @@ class Environment:
 
 def read_environment(threads: int | None = None) -> Environment:
     """What this process runs on, now; ``threads`` is how many the measurements were given."""
-    names = _cpuinfo()
+    names = next(iter(read_cpuinfo()), {})
     flags = set(names.get("flags", names.get("Features", "")).split())
     return Environment(
         cpu=_cpu_name(names),
@@ -94,16 +95,6 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8", errors="replace").strip() or None
     except OSError:
         return None
-
-
-def _cpuinfo() -> dict[str, str]:
-    """The fields of the first CPU in /proc/cpuinfo; empty where there is none."""
-    fields: dict[str, str] = {}
-    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
-        name, found, value = line.partition(":")
-        if found:
-            fields.setdefault(name.strip(), value.strip())
-    return fields
 
 
 def _cpu_name(names: Mapping[str, str]) -> str:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import platform
-from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import cache
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,7 @@ from tvm.runtime.vm import VirtualMachine
 
 from ..errors import BuildError, DataError, MeasureError
 from ..tensor import TensorInfo
-from .amx import allow_tiles
+from .processor import missing_features
 from .seal import is_sealed
 from .threads import use_threads
 
@@ -216,66 +214,6 @@ def _name_for_loader(path: str | os.PathLike[str]) -> str:
         seen.append(file)
     folder, name = os.path.split(absolute)
     return os.path.join(folder, *["."] * seen.index(file), name)
-
-
-def missing_features(wanted: Collection[str]) -> list[str]:
-    """Those of the features (LLVM's names) that this process cannot use; none where it cannot be told.
-
-    AMX tiles are asked for on the way.
-    """
-    host = _host_features()
-    missing = [name for name in wanted if host and _linux_name(name) not in host]
-    tiles = [name for name in wanted if name.startswith("amx-") and name not in missing]
-    return missing if not tiles or allow_tiles() else missing + tiles
-
-
-@cache
-def _host_features() -> frozenset[str]:
-    """The processor's features, as `_plain` spells them; empty where they cannot be read."""
-    if platform.machine() in ("aarch64", "arm64"):
-        return _own_arm_features()
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return frozenset()
-    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return frozenset(_plain(flag) for flag in line.partition(":")[2].split())
-
-
-# Bits of Linux's auxiliary vector (uapi/asm/hwcap.h of arm64) by LLVM's name of the feature.
-_HWCAP, _HWCAP2 = ARM_FEATURE_WORDS = 16, 26
-_ARM_FEATURE_BITS = {
-    "neon": (_HWCAP, 1), "fullfp16": (_HWCAP, 10), "dotprod": (_HWCAP, 20), "sve": (_HWCAP, 22),
-    "i8mm": (_HWCAP2, 13), "bf16": (_HWCAP2, 14),
-}  # fmt: skip
-
-
-def arm_features(word: Callable[[int], int]) -> frozenset[str]:
-    """The features that the words of an auxiliary vector tell; ``word`` gives one by its number."""
-    return frozenset(name for name, (number, bit) in _ARM_FEATURE_BITS.items() if word(number) >> bit & 1)
-
-
-def _own_arm_features() -> frozenset[str]:
-    """What the kernel tells every process; an emulator tells it of the processor that it emulates."""
-    try:
-        getauxval = ctypes.CDLL(None).getauxval
-    except (OSError, AttributeError):  # not Linux
-        return frozenset()
-    getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
-    return arm_features(getauxval)
-
-
-_OTHER_NAMES = {"bmi": "bmi1", "lzcnt": "abm", "sha": "shani", "prfchw": "3dnowprefetch"}
-
-
-def _linux_name(feature: str) -> str:
-    """Linux's name of a feature that LLVM names, as `_plain` spells it."""
-    return _plain(_OTHER_NAMES.get(feature, feature))
-
-
-def _plain(feature: str) -> str:
-    """One spelling for LLVM's avx512vnni and Linux's avx512_vnni."""
-    return feature.replace("_", "").replace(".", "").replace("-", "")
 
 
 def _view(buffer: Any, info: TensorInfo) -> np.ndarray:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import SpecError
 from ..runtime.amx import allow_tiles
+from ..runtime.processor import CPUINFO, read_cpuinfo
 from .types import HardwareSpec
 
 # What /proc/cpuinfo calls differently from LLVM; other names agree once "avx512_" has lost its "_".
@@ -79,14 +80,14 @@ def llvm_view() -> tuple[str, frozenset[str]]:
 
 def read_host(
     llvm: LlvmView = llvm_view,
-    cpuinfo: Path = Path("/proc/cpuinfo"),
+    cpuinfo: Path = CPUINFO,
     sysfs: Path = Path("/sys/devices/system/cpu"),
     machine: str | None = None,
     tiles: Callable[[], bool] = allow_tiles,
 ) -> HostInfo:
     """Reads processor, cores, caches and features; the arguments are there for tests."""
     llvm_cpu, llvm_features = llvm()
-    blocks = _cpuinfo(cpuinfo)
+    blocks = read_cpuinfo(cpuinfo)
     first = blocks[0] if blocks else {}
     flags = (first.get("flags") or first.get("Features") or "").split()
     cores = {(block.get("physical id"), block["core id"]) for block in blocks if "core id" in block}
@@ -112,21 +113,6 @@ def read_host(
 
 def _llvm_name(flag: str) -> str:
     return _LLVM_NAMES.get(flag) or (flag.replace("_", "") if flag.startswith("avx512_") else flag)
-
-
-def _cpuinfo(path: Path) -> list[dict[str, str]]:
-    """One mapping per logical processor; empty where there is no such file."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    blocks = []
-    for part in text.split("\n\n"):
-        pairs = (line.split(":", 1) for line in part.splitlines() if ":" in line)
-        block = {key.strip(): value.strip() for key, value in pairs}
-        if "processor" in block:
-            blocks.append(block)
-    return blocks
 
 
 def _caches(folder: Path) -> dict[int, int]:

@@ -1,0 +1,81 @@
+"""What this processor can do, as Linux tells it. Everything else in Hago that asks for features asks here."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from collections.abc import Callable, Collection
+from functools import cache
+from pathlib import Path
+
+from .amx import allow_tiles
+
+CPUINFO = Path("/proc/cpuinfo")
+
+# Bits of Linux's auxiliary vector (uapi/asm/hwcap.h of arm64) by LLVM's name of the feature.
+_HWCAP, _HWCAP2 = ARM_FEATURE_WORDS = 16, 26
+_ARM_FEATURE_BITS = {
+    "neon": (_HWCAP, 1), "fullfp16": (_HWCAP, 10), "dotprod": (_HWCAP, 20), "sve": (_HWCAP, 22),
+    "i8mm": (_HWCAP2, 13), "bf16": (_HWCAP2, 14),
+}  # fmt: skip
+_OTHER_NAMES = {"bmi": "bmi1", "lzcnt": "abm", "sha": "shani", "prfchw": "3dnowprefetch"}
+
+
+def read_cpuinfo(path: Path = CPUINFO) -> list[dict[str, str]]:
+    """The fields of each logical processor; empty where there is no such file."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    blocks = []
+    for part in text.split("\n\n"):
+        pairs = (line.split(":", 1) for line in part.splitlines() if ":" in line)
+        block = {key.strip(): value.strip() for key, value in pairs}
+        if "processor" in block:
+            blocks.append(block)
+    return blocks
+
+
+def missing_features(wanted: Collection[str]) -> list[str]:
+    """Those of the features (LLVM's names) that this process cannot use; none where it cannot be told.
+
+    AMX tiles are asked for on the way.
+    """
+    host = host_features()
+    missing = [name for name in wanted if host and _linux_name(name) not in host]
+    tiles = [name for name in wanted if name.startswith("amx-") and name not in missing]
+    return missing if not tiles or allow_tiles() else missing + tiles
+
+
+@cache
+def host_features() -> frozenset[str]:
+    """The processor's features, as `plain` spells them; empty where they cannot be read."""
+    if platform.machine() in ("aarch64", "arm64"):
+        return _own_arm_features()
+    first = next(iter(read_cpuinfo()), {})
+    return frozenset(map(plain, first.get("flags", "").split()))
+
+
+def arm_features(word: Callable[[int], int]) -> frozenset[str]:
+    """The features that the words of an auxiliary vector tell; ``word`` gives one by its number."""
+    return frozenset(name for name, (number, bit) in _ARM_FEATURE_BITS.items() if word(number) >> bit & 1)
+
+
+def _own_arm_features() -> frozenset[str]:
+    """What the kernel tells every process; an emulator tells it of the processor that it emulates."""
+    try:
+        getauxval = ctypes.CDLL(None).getauxval
+    except (OSError, AttributeError):  # not Linux
+        return frozenset()
+    getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    return arm_features(getauxval)
+
+
+def _linux_name(feature: str) -> str:
+    """Linux's name of a feature that LLVM names, as `plain` spells it."""
+    return plain(_OTHER_NAMES.get(feature, feature))
+
+
+def plain(feature: str) -> str:
+    """One spelling for LLVM's avx512vnni and Linux's avx512_vnni."""
+    return feature.replace("_", "").replace(".", "").replace("-", "")
