@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from .documents import did_you_mean, is_json, mapping, read_document
 from .errors import SpecError, StrategyError
 from .files import hash_bytes, write_atomic
 from .scheme import PER_CHANNEL, Granularity
-from .strategy_file import did_you_mean, is_json, mapping, read_plain
 
 if TYPE_CHECKING:
     from .model import Layer, Model
@@ -55,8 +55,7 @@ class Choice:
     def __post_init__(self) -> None:
         if self.calibrator not in CALIBRATORS:
             raise StrategyError(
-                f"unknown calibrator {self.calibrator!r}{did_you_mean(self.calibrator, CALIBRATORS)}",
-                hint=f"calibrators: {', '.join(CALIBRATORS)}",
+                f"unknown calibrator {self.calibrator!r}", hint=did_you_mean(self.calibrator, CALIBRATORS)
             )
 
     def to_dict(self) -> dict[str, str]:
@@ -72,7 +71,7 @@ class Choice:
 
         Raises StrategyError on an unknown key, a value that is no string, or an unknown name.
         """
-        fields = mapping(data, where, known=("precision", "granularity", "calibrator"))
+        fields = mapping(data, where, error=StrategyError, known=("precision", "granularity", "calibrator"))
         for key, value in fields.items():
             if not isinstance(value, str):
                 raise StrategyError(f"{key} must be a string, not {value!r}", where=where)
@@ -129,7 +128,7 @@ class Strategy:
     @classmethod
     def from_dict(cls, data: Any, where: str | None = None) -> Strategy:
         """Reads plain data; raises StrategyError naming ``where`` and the key that is wrong."""
-        fields = mapping(data, where, known=("hago_strategy", "model", "hw", "layers"))
+        fields = mapping(data, where, error=StrategyError, known=("hago_strategy", "model", "hw", "layers"))
         version = fields.get("hago_strategy")
         if version != _FORMAT or isinstance(version, bool):
             raise StrategyError(
@@ -140,7 +139,7 @@ class Strategy:
         for key in ("model", "hw"):
             if not isinstance(fields.get(key), str):
                 raise StrategyError(f"{key} must be a string, found {fields.get(key)!r}", where=where)
-        layers = mapping(fields.get("layers", {}), f"{where}: layers" if where else "layers", known=None)
+        layers = mapping(fields.get("layers", {}), f"{where}: layers" if where else "layers", error=StrategyError)
         prefix = f"{where}: " if where else ""
         choices = {name: Choice.from_dict(v, f"{prefix}layers: {name}") for name, v in layers.items()}
         return cls(fields["model"], fields["hw"], choices)
@@ -158,7 +157,7 @@ class Strategy:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Strategy:
         """Reads what :meth:`save` wrote. Data alone is read: no tags, anchors or duplicate keys."""
-        return cls.from_dict(read_plain(path), str(path))
+        return cls.from_dict(read_document(path, error=StrategyError).data, str(path))
 
     def check(self, model: Model, spec: HardwareSpec) -> None:
         """Raises StrategyError unless every choice can be carried out on this model and hardware."""
@@ -172,8 +171,8 @@ class Strategy:
         for name, choice in self.choices.items():
             if name not in layers:
                 raise StrategyError(
-                    f"the model has no layer {name!r}{did_you_mean(name, layers)}",
-                    hint="`hago inspect MODEL` lists the layers",
+                    f"the model has no layer {name!r}",
+                    hint=f"{did_you_mean(name, layers)} (`hago inspect MODEL` lists the layers)",
                 )
             check_choice(layers[name], choice, spec)
         for name in layers.keys() - self.choices.keys():

@@ -134,8 +134,9 @@ def test_devices_are_read_from_their_file(tmp_path: Path) -> None:
         ("devices: {a: {spec: x, tracker: 'h:1'}}", "a tracker needs a key"),
         ("devices: {a: {rpc: 'h:1'}}", "spec: auto is for this machine alone"),
         ("devices: {a: {spec: x, rpc: 'h:1', port: 3}}", "devices.a.port"),
-        ("devices: [", "is no YAML"),
-        ("", "devices: Field required"),
+        ("devices: [", "broken YAML: "),
+        ("", "must be a mapping of keys to values"),
+        ("device: {}", "devices: Field required"),
     ],
 )
 def test_a_wrong_file_names_the_key(text: str, message: str, tmp_path: Path) -> None:

@@ -512,7 +512,7 @@ def test_per_tensor_clipping_can_minimise_the_squared_error():
 
 def test_mistakes_are_named():
     model, ranges = prepared("classifier")
-    with pytest.raises(StrategyError, match="no layer 'lefd'; did you mean 'left'"):
+    with pytest.raises(StrategyError, match="no layer 'lefd'\n  hint: did you mean 'left'"):
         qdq("classifier", Strategy(model.hash, SPEC.name, {"lefd": Choice("int8")}))
     with pytest.raises(StrategyError, match="layer flatten: cannot run in int8: it only moves data"):
         qdq("classifier", Strategy(model.hash, SPEC.name, {"flatten": Choice("int8")}))

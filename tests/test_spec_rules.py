@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hago.documents import Document, KeyPath
 from hago.scheme import TensorScheme
 from hago.spec import (
     HardwareSpec,
@@ -23,7 +24,7 @@ from hago.spec import (
 from hago.spec.bounds import accumulator_limit, largest, partial_sum_range
 from hago.spec.rules import problems_of
 from hago.spec.schema import parse
-from hago.spec.yaml import Document, KeyPath, read_with_bases
+from hago.spec.yaml import read_with_bases
 
 
 @pytest.fixture(params=spec_names())

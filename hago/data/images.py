@@ -16,16 +16,15 @@ Labels come from ``labels.csv`` (columns ``file,label``) or from the class sub-f
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ..documents import read_document
 from ..errors import DataError, MissingExtraError
 from ..tensor import TensorInfo
 from .samples import InputReader, Samples, element_type
@@ -70,20 +69,14 @@ class Preprocessing(BaseModel):
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Preprocessing:
         """Reads a YAML or JSON file. Raises DataError with the key that is wrong and why."""
+        document = read_document(path, error=DataError, hint=f"like {_EXAMPLE}")
         try:
-            text = Path(path).read_text("utf-8")
-            data = json.loads(text) if str(path).endswith(".json") else yaml.safe_load(text)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise DataError(f"cannot be read: {error}", where=str(path)) from error
-        if not isinstance(data, dict):
-            raise DataError(f"must hold keys and values, found {data!r}", where=str(path), hint=f"like {_EXAMPLE}")
-        try:
-            return cls.model_validate(data)
+            return cls.model_validate(document.data)
         except ValidationError as error:
             first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"][:1]) or "the description"
             known = ", ".join(cls.model_fields)
-            raise DataError(f"{key}: {first['msg']}", where=str(path), hint=f"keys: {known}") from error
+            text = first["msg"].removeprefix("Value error, ")
+            raise DataError(text, where=document.where(first["loc"][:1]), hint=f"keys: {known}") from error
 
     def apply(self, image: Any) -> Array:
         """A PIL image -> float32 [C, H, W] or [H, W, C]; uint8 where whole pixels are asked for."""

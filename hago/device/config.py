@@ -10,16 +10,16 @@ devices:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ..documents import Document, read_document
 from ..errors import DeviceError
 
 DEFAULT_FILE = "devices.yaml"
+_LONGEST_S = 86_400  # no device answers after a day
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Entry(BaseModel):
     tracker: str | None = None
     emulated: bool = False
     key: str = ""
-    timeout_s: float = Field(60.0, gt=0)
+    timeout_s: float = Field(60.0, gt=0, le=_LONGEST_S)
 
     @model_validator(mode="after")
     def _one_way(self) -> _Entry:
@@ -81,22 +81,14 @@ class _File(BaseModel):
 
 def load_devices(path: str | os.PathLike[str]) -> dict[str, Device]:
     """The devices of a file, by name. Raises DeviceError, which names the file and the key."""
-    where = str(path)
+    document = read_document(path, error=DeviceError, hint="see docs/devices.md for what it holds")
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DeviceError(
-            f"cannot be read: {error.strerror}", where=where, hint="see docs/devices.md for what it holds"
-        ) from error
-    except yaml.YAMLError as error:
-        raise DeviceError(f"is no YAML: {error}", where=where) from error
-    try:
-        file = _File.model_validate(data if isinstance(data, Mapping) else {})
+        file = _File.model_validate(document.data)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "devices"
-        raise DeviceError(first["msg"].removeprefix("Value error, "), where=f"{where}: {key}") from None
-    return {name: _device(name, entry, where) for name, entry in file.devices.items()}
+        where = document.where(first["loc"] or ("devices",))
+        raise DeviceError(first["msg"].removeprefix("Value error, "), where=where) from None
+    return {name: _device(name, entry, document) for name, entry in file.devices.items()}
 
 
 def find_device(name: str, path: str | os.PathLike[str] | None = None) -> Device:
@@ -111,13 +103,13 @@ def find_device(name: str, path: str | os.PathLike[str] | None = None) -> Device
     raise DeviceError(f"there is no device {name!r}", where=str(file), hint=f"devices: {names}")
 
 
-def _device(name: str, entry: _Entry, where: str) -> Device:
+def _device(name: str, entry: _Entry, document: Document) -> Device:
     def address(text: str | None, key: str) -> tuple[str, int] | None:
         if text is None:
             return None
         host, _, port = text.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise DeviceError(f"must be host:port, not {text!r}", where=f"{where}: devices.{name}.{key}")
+            raise DeviceError(f"must be host:port, not {text!r}", where=document.where(("devices", name, key)))
         return host, int(port)
 
     rpc, tracker = address(entry.rpc, "rpc"), address(entry.tracker, "tracker")

@@ -7,12 +7,13 @@ import os
 from importlib import resources
 from pathlib import Path
 
+from ..documents import Document, did_you_mean
 from ..errors import SpecError
 from .joint import SEPARATOR, join
 from .rules import problems_of, to_hardware
 from .schema import Problem, SpecFile, parse
 from .types import HardwareSpec
-from .yaml import Document, did_you_mean, read_with_bases
+from .yaml import read_with_bases
 
 _FAMILIES = ("x86", "arm", "nvidia", "integer")
 

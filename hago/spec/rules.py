@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..documents import KeyPath, did_you_mean
 from ..errors import StrategyError
 from ..scheme import Granularity, TensorScheme
 from .bounds import accumulator_limit, largest, partial_sum_range
 from .schema import FLOAT_BITS, INTEGER_STORAGE, InstructionSection, Problem, SpecFile, TypeSection, WaySection
 from .types import OP_KINDS, HardwareSpec, OpChoice
-from .yaml import KeyPath, did_you_mean
 
 WEIGHTED = frozenset({"conv", "depthwise_conv", "fully_connected"})
 SUMMING = WEIGHTED | {"matmul", "avg_pool", "global_avg_pool"}  # K terms go into one accumulator

@@ -18,8 +18,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ..documents import Document, KeyPath, did_you_mean
 from .types import OP_KINDS
-from .yaml import OWN_KEYS, Document, KeyPath, did_you_mean
+from .yaml import OWN_KEYS
 
 Storage = Literal["int8", "uint8", "float8_e4m3", "float16", "bfloat16", "float32"]
 INTEGER_STORAGE = ("int8", "uint8")
