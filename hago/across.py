@@ -132,7 +132,7 @@ def compare_devices(
             found.append(OnDevice(name, *about, told.strategy, told.result, told.report))
         if not found:
             raise DeviceError("no device could be measured: " + "; ".join(f"{k}: {v}" for k, v in gone.items()))
-        protos = {d.name: evaluators[d.name].qdq(d.strategy) for d in found if d.strategy.choices}
+        protos = {d.name: evaluators[d.name].qdq(d.strategy) for d in found if not d.strategy.is_float}
         cells: list[Cell] = []
         for device in found:
             say(f"{device.name}: every answer")
@@ -165,7 +165,7 @@ def _column(
         reason = cannot[other.name]
         if reason is not None:
             cells.append(Cell(other.name, device.name, CANNOT, reason=reason))
-        elif other.strategy.choices and other.name not in records:
+        elif not other.strategy.is_float and other.name not in records:
             cells.append(Cell(other.name, device.name, FAILED, reason=failure))
         else:
             record = records.get(other.name) or device.result.float_test or device.result.float
@@ -190,7 +190,7 @@ def _why_not(strategy: Strategy, model: Model, spec: HardwareSpec) -> str | None
 def _told(device: OnDevice, other: OnDevice, record: Record) -> Cell:
     if record.state != "ok":
         return Cell(device.name, other.name, FAILED, reason=record.reason)
-    is_float = not device.strategy.choices
+    is_float = device.strategy.is_float
     return Cell(
         device.name,
         other.name,

@@ -110,6 +110,8 @@ class TvmEvaluator:
         self, strategy: Strategy, *, stop_below: float | None = None, time_left_s: float | None = None
     ) -> Record:
         """One candidate on the search part; what goes wrong is a record with its reason."""
+        if strategy.is_float:
+            return replace(self.float_record(), strategy=strategy, accuracy_change=0.0, latency_ratio=1.0)
         started = time.perf_counter()
         record = self._record(0, "candidate", strategy)
         try:
@@ -147,13 +149,12 @@ class TvmEvaluator:
     def test(self, strategy: Strategy) -> Record:
         """The candidate on the test part, and its latency measured at length."""
         started = time.perf_counter()
-        label = "chosen" if strategy.choices else FLOAT
-        record = self._record(-2 if strategy.choices else -1, label, strategy if strategy.choices else None)
-        if not strategy.choices:
+        if strategy.is_float:
+            record = self._record(-1, FLOAT, None)
             record = record.with_accuracy(self.floats.accuracy("test"), part="test")
             timing = self.bench.measure([self._float_candidate], self._samples, Effort(settled=False))
             return self._finished(record.measured_by(timing, FLOAT), self.float_artifact, started)
-        candidate = self.candidate(strategy)
+        record, candidate = self._record(-2, "chosen", strategy), self.candidate(strategy)
         with self.bench.runner(candidate) as runner:
             record = record.with_accuracy(self.floats.of_candidate(runner, "test"), part="test")
         timing = self.bench.measure([self._float_candidate, candidate], self._samples, Effort(rounds=4, time=8))
@@ -162,15 +163,15 @@ class TvmEvaluator:
     def test_together(self, protos: Mapping[str, onnx.ModelProto]) -> dict[str, Record]:
         """Several QDQ forms of the model, whoever made them, on the test part; all timed in turns with float32."""
         candidates, records = [self._float_candidate], {}
-        for name, proto in protos.items():
-            candidate = Candidate(name, proto, self.build(proto))
+        for index, (name, proto) in enumerate(protos.items()):
+            candidate = Candidate(str(index), proto, self.build(proto))
             with self.bench.runner(candidate) as runner:
                 records[name] = self._record(-2, name, None).with_accuracy(
                     self.floats.of_candidate(runner, "test"), "test"
                 )
             candidates.append(candidate)
         timing = self.bench.measure(candidates, self._samples, Effort(rounds=4, time=4 * len(candidates)))
-        return {name: record.measured_by(timing, name) for name, record in records.items()}
+        return {name: record.measured_by(timing, str(i)) for i, (name, record) in enumerate(records.items())}
 
     def sensitivity(self, strategy: Strategy, samples: int) -> float:
         """Noise power over signal power of the final outputs, on the first calibration samples."""
@@ -266,11 +267,11 @@ class TvmEvaluator:
         return self.candidate(strategy).artifact
 
     def candidate(self, strategy: Strategy, name: str = "candidate") -> Candidate:
-        """The strategy as the bench takes it; float32 where it has no choices.
+        """The strategy as the bench takes it; float32 where it quantizes nothing.
 
         The last few are kept: the search asks for some more than once.
         """
-        if not strategy.choices:
+        if strategy.is_float:
             return self._float_candidate
         key = strategy.key()
         if key not in self._candidates:

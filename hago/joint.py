@@ -76,7 +76,7 @@ class JointEvaluator:
         return [self._judged(record, found) for record, found in zip(records, again, strict=True)]
 
     def test(self, strategy: Strategy) -> Record:
-        return self._together(lambda evaluator: evaluator.test(strategy), strategy if strategy.choices else None)
+        return self._together(lambda evaluator: evaluator.test(strategy), None if strategy.is_float else strategy)
 
     def sensitivity(self, strategy: Strategy, samples: int) -> float:
         return self._first.sensitivity(strategy, samples)  # all have the same network

@@ -107,6 +107,11 @@ class Strategy:
     def __reduce__(self) -> tuple[Any, ...]:  # a mappingproxy can be neither copied nor sent
         return Strategy, (self.model_hash, self.hw, dict(self.choices))
 
+    @property
+    def is_float(self) -> bool:
+        """Whether every layer stays in float32, named or not."""
+        return all(choice.precision == "float32" for choice in self.choices.values())
+
     def choice(self, layer: str) -> Choice:
         """The choice for this layer: float32 where it is not named."""
         return self.choices.get(layer, FLOAT32)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..strategy import Strategy
 from .additive import AdditiveModel, make_promise
 from .ledger import Finished, Ledger
 from .objective import Evaluator, Goal
@@ -74,6 +75,7 @@ class Planner:
     ) -> None:
         self._space, self._evaluator, self._goal, self._ledger = space, evaluator, goal, ledger
         self._interrupts = interrupts
+        self._float_key = Strategy(space.model_hash, space.hw).key()
         self._seed, self._sampler, self._reproducible = seed, sampler, reproducible
         self._probe_s, self._float_bytes, self._tell, self._hurry = probe_s, float_bytes, tell, hurry
         kept = ledger.recall("sensitivities") or {}
@@ -84,10 +86,13 @@ class Planner:
         self._additive: tuple[tuple[int, int], AdditiveModel] | None = None
 
     def next(self, history: Sequence[Finished]) -> Proposal | None:
-        """What to measure next; None when every strategy has been."""
+        """What to measure next; None when every strategy has been.
+
+        Never float32: it has been measured, whoever would propose it.
+        """
         elsewhere = self._ledger.elsewhere()
         for left in self._ledger.pending():
-            if self._space.strategy(left.params).key() not in elsewhere:
+            if self._space.strategy(left.params).key() not in {*elsewhere, self._float_key}:
                 return Proposal(left.params, left.origin, left.label)
         by_key = {past.key: past for past in history}
         for stage in (self._uniform, self._fastest, self._programme, self._refine):
@@ -109,7 +114,7 @@ class Planner:
             needed = not within or (candidate.label.startswith(main) and self._at_stake(by_key))
             if i > 0 and not needed:
                 continue
-            if self._key(candidate) not in by_key:
+            if not self._is_measured(candidate, by_key):
                 return Proposal(candidate.params, UNIFORM, candidate.label)
         return None
 
@@ -118,7 +123,7 @@ class Planner:
         if self._at_stake(by_key):
             return None  # what is fastest whatever it loses would hardly lose less
         candidate = fastest(self._space, self.times, self.sensitivities)
-        if candidate is None or self._key(candidate) in by_key:
+        if candidate is None or self._is_measured(candidate, by_key):
             return None
         return Proposal(candidate.params, KERNEL_TIMES, candidate.label)
 
@@ -136,6 +141,8 @@ class Planner:
         self._tell("integer programme")
 
         def verdict(candidate: Candidate) -> bool | None:
+            if self._key(candidate) == self._float_key:
+                return True
             past = by_key.get(self._key(candidate))
             return None if past is None else self._goal.within(past.record)
 
@@ -153,9 +160,9 @@ class Planner:
             for past in by_key.values()
             if past.record.state != "failed"
         ]
-        rng = np.random.default_rng([self._seed, len(by_key)])
+        rng, seen = np.random.default_rng([self._seed, len(by_key)]), {*by_key, self._float_key}
         with self._interrupts.allowed():
-            candidate = refine(self._space, self.times, self.sensitivities, outcomes, self._goal.max_drop, by_key, rng)
+            candidate = refine(self._space, self.times, self.sensitivities, outcomes, self._goal.max_drop, seen, rng)
         return None if candidate is None else Proposal(candidate.params, REFINE, candidate.label)
 
     def _sample(self, history: Sequence[Finished], elsewhere: set[str]) -> Proposal | None:
@@ -167,11 +174,10 @@ class Planner:
             group_name: "float32" if "float32" in choices else choices[0]
             for group_name, choices in self._space.parameters.items()
         }
-        float_strategy = self._space.strategy(float_params)
         baseline = Observation(float_params, self._values(1.0, 0.0, 1.0), -self._goal.max_drop)
-        if not float_strategy.choices:  # float32 is a strategy here, and its outcome is known
+        if self._space.strategy(float_params).key() == self._float_key:  # a strategy here, of known outcome
             observations = [baseline, *observations]
-            known[float_strategy.key()] = baseline
+        known[self._float_key] = baseline
         for key in elsewhere:  # not to be proposed again; what comes of them is not known yet
             known.setdefault(key, baseline)
         outcomes = [
@@ -226,6 +232,10 @@ class Planner:
         plain = [self._space.uniform(main, calibrator) for calibrator in self._space.calibrators]
         found = [by_key.get(self._space.strategy(params).key()) for params in plain]
         return not any(past is not None and self._goal.within(past.record) for past in found)
+
+    def _is_measured(self, candidate: Candidate, by_key: dict[str, Finished]) -> bool:
+        key = self._key(candidate)
+        return key in by_key or key == self._float_key
 
     def _key(self, candidate: Candidate) -> str:
         return self._space.strategy(candidate.params).key()

@@ -21,7 +21,8 @@ _NOT_FAR = 1.5  # times the best ratio: what is slower than that was not just un
 
 def finalists(space: SearchSpace, times: TimeTable, goal: Goal, records: Sequence[Record]) -> list[Record]:
     """The records within the bound that may be the fastest; those that keep the margin, where there are any."""
-    within = [r for r in records if goal.within(r) and r.strategy is not None and r.latency_ratio is not None]
+    quantized = [r for r in records if r.strategy is not None and not r.strategy.is_float]
+    within = [r for r in quantized if goal.within(r) and r.latency_ratio is not None]
     within = [r for r in within if goal.within(r, goal.margin)] or within
     if not within:
         return []

@@ -70,6 +70,24 @@ def test_float_is_measured_against_itself(evaluator: TvmEvaluator, parts: DataPa
     assert record.size_bytes and record.size_bytes >= 4 * (32 * 18 + 32 * 288 + 128)
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_strategy_that_quantizes_nothing_is_float32(evaluator: TvmEvaluator, model: Model, named: bool) -> None:
+    layers = {layer.name: Choice() for layer in model.layers} if named else {}
+    strategy = Strategy(model.hash, HOST.name, layers)
+    assert strategy.is_float
+    record = evaluator.evaluate(strategy, stop_below=-0.01, time_left_s=1.0)
+    assert (record.state, record.accuracy_change, record.latency_ratio) == ("ok", 0.0, 1.0)
+    assert record.accuracy == evaluator.float_record().accuracy
+    assert evaluator.test(strategy).label == "float32" and evaluator.sensitivity(strategy, 8) == 0.0
+
+
+def test_answers_are_told_apart_from_float32_by_more_than_their_names(evaluator: TvmEvaluator, int8: Strategy) -> None:
+    """A device may have any name, float32 too."""
+    proto = evaluator.qdq(int8)
+    records = evaluator.test_together({"float32": proto, "other": proto})
+    assert list(records) == ["float32", "other"] and all(r.latency_ratio for r in records.values())
+
+
 def test_a_candidate_is_measured_in_full(evaluator: TvmEvaluator, parts: DataParts, int8: Strategy) -> None:
     record = evaluator.evaluate(int8)
     assert (record.state, record.part, record.strategy, record.reason) == ("ok", "search", int8, None)

@@ -12,7 +12,8 @@ from search_harness import FakeEvaluator, NetBuilder, residual_space
 
 from hago.errors import BuildError, HagoError, MeasureError, SearchError, StorageError
 from hago.record import Record, read_records
-from hago.search.ledger import RECORDS_FILE
+from hago.search.ledger import RECORDS_FILE, open_ledger
+from hago.search.objective import Goal
 from hago.search.progress import Status
 from hago.search.result import MET, NOT_FASTER, NOT_MET
 from hago.search.space import SearchSpace
@@ -128,6 +129,41 @@ def test_where_integers_are_slower_float32_stays():
     assert result.test is result.float_test
     assert {b.cause for b in result.blockers} >= {"latency"}
     assert "no faster quantized than in float32" in result.summary()
+
+
+class SlowIntegers(FakeEvaluator):
+    """Quantized is slower everywhere, so that every programme ends at float32."""
+
+    def layer_s(self, layer, precision):
+        return super().layer_s(layer, "float32") * (1.0 if precision == "float32" else 1.5)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "grid"])
+def test_no_trial_is_spent_on_float32(sampler, tmp_path):
+    space = residual_space(blocks=1)
+    for trials in (4, 12):  # begun, and resumed
+        evaluator = SlowIntegers(space, HARMLESS, broken=("bfloat16",))
+        result = run_search(
+            space, evaluator, sampler=sampler, trials=trials, folder=tmp_path / "out", resume=trials > 4, patience=None
+        )
+        assert evaluator.evaluated and not any(strategy.is_float for strategy in evaluator.evaluated)
+    assert len(result.records) == 12 and result.outcome == NOT_FASTER and result.best is result.float
+
+
+def test_an_older_search_that_began_float32_is_resumed_without_it(tmp_path):
+    """Its trial was left, failed, or stands in the records alone: float32's outcome is known all the same."""
+    space = residual_space(blocks=1)
+    params = {name: "float32" if "float32" in choices else choices[0] for name, choices in space.parameters.items()}
+    goal, identity = Goal(), {**FakeEvaluator(space).identity(), "seed": "0"}
+    ledger = open_ledger(space, goal, identity, folder=tmp_path)
+    _, left = ledger.begin(params, "kernel times", "fastest by kernel times")
+    ledger.leave(left, "KeyboardInterrupt")
+    number, failed = ledger.begin(params, "programme", "integer programme 1")
+    ledger.finish(failed, Record(number, "it", space.strategy(params), state="failed", reason="names"), None)
+    evaluator = FakeEvaluator(space, LOSSES)
+    result = run_search(space, evaluator, folder=tmp_path, resume=True, trials=12)
+    assert evaluator.evaluated and not any(strategy.is_float for strategy in evaluator.evaluated)
+    assert result.met
 
 
 def test_a_model_without_a_quantizable_layer_gets_float32():
