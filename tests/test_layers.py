@@ -6,9 +6,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
+from onnx.reference import ReferenceEvaluator
 from test_normalize import build, weights
 
+from hago.api import quantize
 from hago.model import Layer, load_model
+from hago.spec import load_spec
+from hago.strategy import uniform
 
 
 def layers(nodes, inputs, outputs, constants=None, **options) -> dict[str, Layer]:  # type: ignore[no-untyped-def]
@@ -113,6 +117,79 @@ class TestJoins:
         found = layers(nodes, {"x": [1, 3, 4, 4]}, ["y"], {"w": weights(3, 3, 1, 1)})
         assert [la.kind for la in found.values()] == ["lookup", "mul", "global_avg_pool", "conv", "lookup", "mul"]
         assert all(la.quantizable for la in found.values())
+
+
+MASK = np.tril(np.ones((6, 6))) > 0
+
+
+def hiding(fill: float, shown: np.ndarray | float = 0.0) -> np.ndarray:
+    return np.where(MASK, shown, fill).astype(np.float32)
+
+
+class TestConstants:
+    """What the values of constants forbid is a reason of the layer, so that every other strategy can be made."""
+
+    @pytest.mark.parametrize(
+        "op,constant,reason",
+        [
+            ("Add", hiding(-np.inf), "its constant 'k' holds infinity, which no integer can stand for"),
+            ("Mul", np.float32([np.inf]), "its constant 'k' holds infinity, which no integer can stand for"),
+            (
+                "Add",
+                hiding(-3.4e38),
+                "its constant 'k' is a mask of 0 and -3.4e+38, beside which eight bits hold nothing",
+            ),
+            (
+                "Add",
+                hiding(-1e4),
+                "its constant 'k' is a mask of 0 and -1e+04, beside which eight bits hold nothing else",
+            ),
+            ("Add", hiding(-3.4e38, weights(6, 6)), "of which eight bits would make the small ones zero"),
+            ("Mul", hiding(-1e6, weights(6, 6)), "of which eight bits would make the small ones zero"),
+            ("Add", weights(6, 6), None),
+            ("Mul", hiding(1.0), None),
+            ("Add", np.float32([-123.7, -116.3, -103.5, 0, 0, 0]), None),
+            ("Add", np.float32([-20000.0]), None),
+            ("Mul", np.float32([0.0]), None),
+            ("Mul", np.float32([1e-40]), None),
+        ],
+    )
+    def test_beside_activations(self, op: str, constant: np.ndarray, reason: str | None) -> None:
+        layer = layers([(op, "x k", "y")], {"x": [1, 4, 6, 6]}, ["y"], {"k": constant})["y"]
+        assert layer.quantizable == (reason is None)
+        assert (reason or "") in (layer.reason or "")
+
+    def test_every_constant_of_a_concat(self) -> None:
+        constants = {"k": np.ones((1, 1, 6, 6), np.float32), "l": np.full((1, 1, 6, 6), -np.inf, np.float32)}
+        layer = layers([("Concat", "x k l", "y", {"axis": 1})], {"x": [1, 4, 6, 6]}, ["y"], constants)["y"]
+        assert layer.reason == "its constant 'l' holds infinity, which no integer can stand for"
+
+    def test_weights_that_leave_float32(self) -> None:
+        for scale, quantizable in ((3e38, False), (1e-40, True), (0.0, True)):
+            constants = {"w": np.full((4, 4, 3, 3), scale, np.float32)}
+            layer = layers([("Conv", "x w", "y")], {"x": [1, 4, 6, 6]}, ["y"], constants)["y"]
+            assert layer.quantizable == quantizable, scale
+
+    @pytest.mark.parametrize("variance,quantizable", [(1.0, True), (0.0, True), (-1.0, False)])
+    def test_a_normalization_without_a_variance(self, variance: float, quantizable: bool) -> None:
+        rows = {k: np.ones(3, np.float32) for k in "gbm"} | {"v": np.float32([1, variance, 1])}
+        layer = layers([("BatchNormalization", "x g b m v", "y")], {"x": [1, 3, 4, 4]}, ["y"], rows)["y"]
+        assert layer.quantizable == quantizable
+        assert quantizable or "not finite in channel 1" in (layer.reason or "")
+
+    @pytest.mark.parametrize("fill", [-np.inf, float(np.finfo(np.float32).min), -65504.0, -1e4])
+    def test_masked_attention_is_made_in_every_precision_and_hides_what_it_hid(self, fill: float) -> None:
+        """A row that sees one place alone gives that place's value, however much the others hold."""
+        nodes = [("MatMul", "x t", "s"), ("Add", "s mask", "m"), ("Softmax", "m", "p"), ("MatMul", "p x", "y")]
+        nodes = [("MatMul", "x w", "k"), ("Transpose", "k", "t", {"perm": [0, 2, 1]}), *nodes]
+        model = load_model(build(nodes, {"x": [1, 6, 6]}, ["y"], {"mask": hiding(fill), "w": weights(6, 6)}))
+        spec = load_spec("x86-avx2")
+        x = weights(16, 6, 6)
+        for precision in ("int8", "int7"):
+            made = quantize(model, uniform(model, spec, precision), x, hw=spec)
+            assert any(node.op_type == "QuantizeLinear" for node in made.graph.node)
+            (got,) = ReferenceEvaluator(made).run(None, {"x": x[:1]})
+            np.testing.assert_allclose(got[0, 0], x[0, 0], atol=0.05)
 
 
 class TestOthers:

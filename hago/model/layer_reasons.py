@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from .layer_constants import constant_objections
 from .layer_graph import GraphView, attribute
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def objections(graph: GraphView, node: onnx.NodeProto, layer: Layer, made_by: Ma
             source = _source(tensor, made_by)
             if source is not None and not source.quantizable:
                 yield f"its input {tensor!r} comes from {source.op_type} {source.name!r}, which runs in float"
+    yield from constant_objections(graph, layer)
 
 
 def _source(tensor: str, made_by: Mapping[str, Layer]) -> Layer | None:

@@ -26,9 +26,10 @@ class Affine:
 
 def fold_affine(editor: Editor) -> None:
     """One pass over the graph; a chain of several affine nodes takes several passes."""
-    for node in editor.nodes("Conv", "ConvTranspose", "Gemm", "MatMul"):
-        if node.graph is not None:
-            _fold_after(editor, node)
+    with np.errstate(all="ignore"):  # numbers that are not finite are told about at the end
+        for node in editor.nodes("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            if node.graph is not None:
+                _fold_after(editor, node)
 
 
 def _fold_after(editor: Editor, node: ir.Node) -> None:
