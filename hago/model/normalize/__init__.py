@@ -5,6 +5,7 @@ check     the ONNX standard, operators, finite weights
 prepare   static inputs, standard operators, opset 21, named nodes
 shapes    shape inference
 half      float16 read as float32
+qoperators, integers, quantizers   quantized operators as QDQ, odd quantizers as arithmetic
 constants folding, decided branches
 simplify  operators that do nothing; clamps; arithmetic with constants
 canonical explicit padding, Gemm as x @ W.T + b, one output per node
@@ -26,11 +27,15 @@ from .check import check_numbers
 from .constants import check_inference_mode, fold_all
 from .edit import QUANTIZE_OPS, Editor, constant, dims
 from .half import widen
+from .integers import expand_integers
 from .patterns import recognise
 from .prepare import InputShapes, prepare
+from .qoperators import expand_quantized
+from .quantizers import expand_quantizers
 from .read import content_hash, read_proto
 from .shapes import infer, require_static
 from .simplify import simplify
+from .types import check_types
 
 _MAX_ROUNDS = 100
 
@@ -51,6 +56,7 @@ def normalize(
         for value in [v for n in graph.all_nodes() for v in n.outputs]:
             value.type = None
     fold_all(graph, where)
+    _quantized_operators(graph, where)
     require_static(graph, where)
     check_inference_mode(graph, where)
     for _ in range(_MAX_ROUNDS):
@@ -68,6 +74,16 @@ def normalize(
     infer(graph, where)
     require_static(graph, where)
     return _finish(model, where), actual
+
+
+def _quantized_operators(graph: ir.Graph, where: str) -> None:
+    """Brings every form of quantization to QDQ of 8 bits or to arithmetic."""
+    if expand_quantized(graph, where):
+        fold_all(graph, where)
+    check_types(graph, where)
+    changed = expand_integers(graph, where)
+    if expand_quantizers(graph, where) or changed:
+        fold_all(graph, where)
 
 
 def is_quantized(proto: onnx.ModelProto) -> bool:

@@ -9,6 +9,7 @@ import onnx
 
 from ...errors import ModelError, UnsupportedOpError
 from .edit import QUANTIZE_OPS, STANDARD_DOMAINS
+from .qoperators import MICROSOFT, can_expand
 
 OLDEST_OPSET = 7  # promised from 11; the converter copes with most older models too
 _LIMIT_BYTES = 2**31 - 1  # of one protobuf message
@@ -97,7 +98,8 @@ def check_operators(proto: onnx.ModelProto, where: str) -> None:
         if (node.domain, node.op_type) in functions:
             continue
         if node.domain not in STANDARD_DOMAINS:
-            if not (node.domain == "com.microsoft" and node.op_type in QUANTIZE_OPS):
+            known = node.domain == MICROSOFT and node.op_type in QUANTIZE_OPS
+            if not (known or can_expand(node.domain, node.op_type)):
                 bad.append((node, f"domain {node.domain!r} is not the ONNX standard's"))
         elif not onnx.defs.has(node.op_type, opset, ""):
             bad.append((node, f"the standard has no such operator at opset {opset}"))

@@ -9,6 +9,8 @@ from onnx import inliner, version_converter
 
 from ...errors import ModelError
 from .check import default_opset, light, walk
+from .edit import QUANTIZE_OPS, STANDARD_DOMAINS
+from .qoperators import MICROSOFT
 
 OPSET = 21
 IR_VERSION = 10
@@ -42,13 +44,17 @@ def _drop_hidden_inputs(proto: onnx.ModelProto) -> None:
 
 
 def _standard_domain(proto: onnx.ModelProto) -> None:
-    """Moves ONNX Runtime's own Quantize/DequantizeLinear, the same operators, into the standard domain."""
+    """Moves ONNX Runtime's own Quantize/DequantizeLinear, the same operators, into the standard domain.
+
+    Its other quantized operators stay there until they are replaced (`qoperators`).
+    """
     for node in walk(proto.graph.node):
-        if node.domain in ("ai.onnx", "com.microsoft"):
+        if node.domain == "ai.onnx" or (node.domain == MICROSOFT and node.op_type in QUANTIZE_OPS):
             node.domain = ""
     version = default_opset(proto, proto.graph.name)
+    others = [o for o in proto.opset_import if o.domain not in STANDARD_DOMAINS]
     del proto.opset_import[:]
-    proto.opset_import.append(onnx.helper.make_opsetid("", version))
+    proto.opset_import.extend([onnx.helper.make_opsetid("", version), *others])
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
@@ -163,18 +169,19 @@ def to_opset(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
         onnx.defs.get_schema(n.op_type, version, "").since_version
         != onnx.defs.get_schema(n.op_type, OPSET, "").since_version
         for n in walk(proto.graph.node)
-        if onnx.defs.has(n.op_type, OPSET, "")
+        if not n.domain and onnx.defs.has(n.op_type, OPSET, "")
     ):
         proto = _convert(proto, where, version)
     for node in walk(proto.graph.node):
-        if not onnx.defs.has(node.op_type, OPSET, ""):
+        if not node.domain and not onnx.defs.has(node.op_type, OPSET, ""):
             raise ModelError(
                 f"operator {node.op_type} is gone from opset {OPSET} and could not be converted",
                 where=f"{where}, node {node.name!r}",
                 hint="export the model again at opset 17 or newer",
             )
+    others = [o for o in proto.opset_import if o.domain]
     del proto.opset_import[:]
-    proto.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    proto.opset_import.extend([onnx.helper.make_opsetid("", OPSET), *others])
     proto.ir_version = IR_VERSION
     return proto
 
@@ -209,6 +216,8 @@ def _convert(proto: onnx.ModelProto, where: str, version: int) -> onnx.ModelProt
 def _check_backward(proto: onnx.ModelProto, where: str, version: int) -> None:
     """A newer model may be read at opset 21 where its operators changed in the types they take alone."""
     for node in walk(proto.graph.node):
+        if node.domain:
+            continue
         new = onnx.defs.get_schema(node.op_type, version, "")
         if new.since_version <= OPSET:
             continue

@@ -30,6 +30,7 @@ def infer(graph: ir.Graph, where: str) -> None:
 def _infer_once(graph: ir.Graph, where: str) -> None:
     slim = onnx.ModelProto(ir_version=IR_VERSION)
     slim.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    slim.opset_import.extend(onnx.helper.make_opsetid(d, 1) for d in {n.domain for n in graph if n.domain})
     slim.graph.name = graph.name or "main"
     slim.graph.input.extend(ir.serde.serialize_value(v) for v in graph.inputs)
     for value in graph.initializers.values():
