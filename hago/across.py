@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def compare_devices(
 
     root, places = Path(out), {name: find_place(name, devices_file) for name in devices}
     search = {name: options.pop(name) for name in _SEARCH if name in options}
-    evaluators: dict[str, TvmEvaluator] = {}
+    sessions, evaluators = ExitStack(), dict[str, TvmEvaluator]()
     found: list[OnDevice] = []
     gone: dict[str, str] = {}
     try:
@@ -121,6 +122,7 @@ def compare_devices(
             say(f"{name}: search")
             try:
                 session = open_session(model, data=data, out=root / name, places=[place], **options)
+                sessions.callback(session.close)
                 assert isinstance(session.evaluator, TvmEvaluator)
                 evaluators[name] = session.evaluator
                 told = session.find(resume=has_search(root / name), **search)
@@ -138,8 +140,7 @@ def compare_devices(
             say(f"{device.name}: every answer")
             cells += _column(device, found, protos, evaluators[device.name])
     finally:
-        for evaluator in evaluators.values():
-            evaluator.close()
+        sessions.close()
     loaded = evaluators[found[0].name].model
     across = Across(loaded, tuple(found), tuple(cells), differences(loaded, found), gone)
     write_across(across, root)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from .compiler.cache import KernelCache
 from .data import make_samples
 from .errors import DeviceError, ModelError
 from .files import make_folder
+from .folder_lock import locked_folder
 from .measure.metrics import Metric, get_metric
 from .model import Model, load_model
 from .record import Record
@@ -189,21 +191,26 @@ def open_session(
 
     if places and hw != "auto":
         raise DeviceError("devices have specs of their own", where=f"hw {hw!r}", hint="leave out --hw (hw=)")
-    return Session.open(
-        model=load_model(_source(model), batch),
-        spec=resolve_hw(hw),
-        data=data,
-        calibration=calibration,
-        test=test,
-        metric=get_metric(metric),
-        seed=seed,
-        threads=None if threads is None else check_threads(threads),
-        folder=None if out is None else make_folder(out),
-        cache=_cache(cache),
-        progress=progress,
-        places=places,
-        rule=joint,
-    )
+    folder = None if out is None else make_folder(out)
+    with ExitStack() as held:
+        if folder is not None:
+            held.enter_context(locked_folder(folder))
+        session = Session.open(
+            model=load_model(_source(model), batch),
+            spec=resolve_hw(hw),
+            data=data,
+            calibration=calibration,
+            test=test,
+            metric=get_metric(metric),
+            seed=seed,
+            threads=None if threads is None else check_threads(threads),
+            folder=folder,
+            cache=_cache(cache),
+            progress=progress,
+            places=places,
+            rule=joint,
+        )
+        return replace(session, held=held.pop_all())
 
 
 def compile(  # the name promised to users

@@ -77,6 +77,10 @@ class StorageError(HagoError):
     """A file or folder cannot be written."""
 
 
+class HagoWarning(UserWarning):
+    """Something went on in another way than asked for; the message says how."""
+
+
 class MissingExtraError(HagoError):
     """An optional dependency is missing."""
 

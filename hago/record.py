@@ -11,7 +11,7 @@ import math
 import numbers
 import operator
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
@@ -263,10 +263,11 @@ def write_records(path: str | os.PathLike[str], records: Iterable[Record]) -> No
     write_atomic(path, "".join(record.to_line() + "\n" for record in records))
 
 
-def read_records(path: str | os.PathLike[str]) -> list[Record]:
+def read_records(path: str | os.PathLike[str], damaged: Callable[[StorageError], None] | None = None) -> list[Record]:
     """All records of a file in their order; a torn last line (the writer was killed) is left out.
 
-    Raises StorageError when the file cannot be read or another line is damaged, naming the line.
+    Raises StorageError when the file cannot be read or another line is damaged, naming the line; with ``damaged``,
+    such lines are left out too, and it hears of each.
     """
     try:
         raw = Path(path).read_bytes()
@@ -279,15 +280,23 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        where = f"{path}: line {number}"
         try:
-            data = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise StorageError(
-                f"is damaged: {error}", where=where, hint="delete this line to go on without its record"
-            ) from error
-        records.append(Record.from_dict(data, where))
+            records.append(_from_line(line, f"{path}: line {number}"))
+        except StorageError as error:
+            if damaged is None:
+                raise
+            damaged(error)
     return records
+
+
+def _from_line(line: bytes, where: str) -> Record:
+    try:
+        data = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise StorageError(
+            f"is damaged: {error}", where=where, hint="delete this line to go on without its record"
+        ) from error
+    return Record.from_dict(data, where)
 
 
 def _write_all(handle: int, payload: bytes) -> None:

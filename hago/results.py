@@ -14,8 +14,10 @@ out/
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,12 +60,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Session:
-    """Everything that one tuning job needs."""
+    """Everything that one tuning job needs; ``held`` is let go of when it is closed."""
 
     evaluator: TvmEvaluator | JointEvaluator
     space: SearchSpace
     progress: Progress
     folder: Path | None
+    held: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
     def open(
@@ -162,8 +165,9 @@ class Session:
             return None
 
     def close(self) -> None:
-        """Lets go of the devices."""
-        self.evaluator.close()
+        """Lets go of the devices and of the folder."""
+        with self.held:
+            self.evaluator.close()
 
 
 # Several threads must be worth their cost in energy and in other work: this much faster than one.
@@ -202,6 +206,6 @@ def console_summary(result: Result) -> str:
 def _how_to_run(folder: Path) -> list[str]:
     """What to type next, here or on the device."""
     boards = [script.parent for script in sorted([*folder.glob("run.py"), *folder.glob("*/run.py")])]
-    here = [f"hago run {library} --data SAMPLES.npz" for library in sorted(folder.rglob("model.so"))]
-    here = [line for line in here if not any(str(board) in line for board in boards)]
+    built = [library for library in sorted(folder.rglob("model.so")) if library.parent not in boards]
+    here = [f"hago run {shlex.quote(str(library))} --data SAMPLES.npz" for library in built]
     return here + [f"copy {board} to the board, and there: python run.py SAMPLES.npz" for board in boards]

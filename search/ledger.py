@@ -20,11 +20,11 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ..errors import HagoError, SearchError, StorageError
+from ..errors import HagoError, HagoWarning, SearchError, StorageError
 from ..record import Record, append_record, read_records
 from .objective import Goal
 from .space import Params, SearchSpace
-from .storage import STUDY_FILE, StorageLike, open_storage, storage_errors
+from .storage import STUDY_FILE, StorageLike, damage, open_storage, storage_errors
 from .worker import is_alive, this_worker
 
 RECORDS_FILE = "records.jsonl"
@@ -184,7 +184,7 @@ class Ledger:
             self._reconcile(self._records, goal)
 
     def _reconcile(self, path: Path, goal: Goal) -> None:
-        written = [r for r in read_records(path) if _is_trial(r)] if path.exists() else []
+        written = [r for r in read_records(path, _tell_damage) if _is_trial(r)] if path.exists() else []
         stored = {_key(past.record) for past in self.finished()}
         for record in written:
             if _key(record) in stored or record.strategy is None:
@@ -240,6 +240,8 @@ def open_ledger(
         except OSError as error:
             raise StorageError(f"cannot be made: {error.strerror}", where=str(path)) from error
     records = None if path is None else path / RECORDS_FILE
+    if path is not None and storage is None and resume:
+        _set_aside(path)
     opened, where = open_storage(storage, path)
     known = {**identity, "space": space.signature[:12], "objectives": ", ".join(goal.objectives)}
     known["format"] = _FORMAT
@@ -276,6 +278,26 @@ def open_ledger(
                 study.set_metric_names(names)
             study.set_user_attr(_IDENTITY, known)
     return Ledger(study, opened, where, space, records)
+
+
+def _tell_damage(error: StorageError) -> None:
+    warnings.warn(f"{error.where} {error.what}; its trial is taken from the study, if it is there", HagoWarning, 2)
+
+
+def _set_aside(folder: Path) -> None:
+    """Moves a damaged study out of the way where the records can stand in for it."""
+    study = folder / STUDY_FILE
+    if not (folder / RECORDS_FILE).is_file() or not study.is_file() or (found := damage(study)) is None:
+        return
+    try:
+        for suffix in ("", "-journal", "-wal", "-shm"):  # what belongs to it would be taken for the new one's
+            part = study.with_name(study.name + suffix)
+            if part.exists():
+                part.replace(folder / f"damaged-{part.name}")
+    except OSError as error:
+        raise StorageError(f"is damaged ({found}), and cannot be moved: {error.strerror}", where=str(study)) from error
+    kept = folder / f"damaged-{study.name}"
+    warnings.warn(f"{study} is damaged ({found}): now {kept.name}, and made anew from {RECORDS_FILE}", HagoWarning, 2)
 
 
 _METRIC_NAMES = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
@@ -18,6 +20,7 @@ from ..errors import SearchError, StorageError
 
 STUDY_FILE = "study.db"
 _JOURNALS = (".journal", ".log")
+_LONGEST_PATH = 500  # bytes: sqlite opens no longer one
 _BUSY_S = 60  # how long to wait for another process that writes to the same sqlite file
 _TABLES_VERSION_HINT = "it was made by another version of Optuna: `optuna storage upgrade` brings it up to date"
 
@@ -63,7 +66,34 @@ def open_storage(storage: StorageLike, folder: Path | None) -> tuple[BaseStorage
             lock = _FileLock(path)
             _cut_torn_line(path, lock)
             return JournalStorage(JournalFileBackend(str(path), lock_obj=cast(Any, lock))), text
-    return _open_database(f"sqlite:///{path.absolute()}", text), text
+    if len(os.fsencode(path.absolute())) > _LONGEST_PATH:
+        raise StorageError(
+            f"sqlite opens no path of more than {_LONGEST_PATH} bytes", where=text, hint="choose another"
+        )
+    # Quoted once more: SQLAlchemy unquotes, and in Optuna's URLs a brace is a template's.
+    return _open_database(f"sqlite:///{quote(_as_uri(path))}?uri=true", text), text
+
+
+def _as_uri(path: Path) -> str:
+    """sqlite's own URI of a path, which no byte of it can break."""
+    return f"file:{quote(os.fsencode(path.absolute()))}"
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with the content of an sqlite study, or None; a study that is merely busy is not damaged."""
+    try:
+        with closing(sqlite3.connect(f"{_as_uri(path)}?mode=ro", uri=True, timeout=_BUSY_S)) as file:
+            found = [str(row[0]) for row in file.execute("PRAGMA quick_check(1)")]
+            if found != ["ok"]:
+                return found[0].splitlines()[-1]
+            for table in ("study_user_attributes", "trial_user_attributes"):
+                for (text,) in file.execute(f"SELECT value_json FROM {table}"):
+                    json.loads(text)
+    except sqlite3.OperationalError:
+        return None  # locked, unreadable, or without these tables: opening it says so
+    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+        return str(error)
+    return None
 
 
 def _open_database(url: str, where: str) -> BaseStorage:

@@ -16,7 +16,8 @@ from optuna.storages import JournalStorage, RDBStorage
 from optuna.trial import TrialState
 from search_harness import FakeEvaluator, residual_space
 
-from hago.errors import SearchError, StorageError
+from hago.errors import HagoWarning, SearchError, StorageError
+from hago.folder_lock import locked_folder
 from hago.record import read_records
 from hago.search import ledger as ledger_module
 from hago.search.ledger import RECORDS_FILE
@@ -295,6 +296,102 @@ def test_either_file_is_enough_to_go_on(tmp_path, uninterrupted):
     result = search(tmp_path, evaluator, trials=10)
     assert len(evaluator.evaluated) == 2 and not set(evaluator.proposed()) & set(uninterrupted[:8])
     assert set(keys(result)) >= set(uninterrupted[:8])
+
+
+@pytest.mark.parametrize(
+    ("garbage", "place"),
+    [(b"\x00\xff garbage", 0), (b'{"hago_record": 1}', 2), (b'{"a": [', 5), (b"[" * 5000, 3), (b"null", 4)],
+)
+def test_a_damaged_line_of_the_records_is_passed_over(tmp_path, uninterrupted, garbage, place):
+    search(tmp_path, trials=5)
+    lines = (tmp_path / RECORDS_FILE).read_bytes().split(b"\n")
+    lines[place] = garbage  # in the place of float32, a trial, the last line
+    (tmp_path / RECORDS_FILE).write_bytes(b"\n".join([*lines[:-1], b""]))
+    evaluator = FakeEvaluator(residual_space(), LOSSES)
+    with pytest.warns(HagoWarning, match=rf"records\.jsonl: line {place + 1} is .*taken from the study"):
+        result = search(tmp_path, evaluator, trials=7)
+    assert evaluator.proposed() == uninterrupted[5:7] and keys(result) == uninterrupted[:7]
+    with pytest.warns(HagoWarning):
+        assert keys(search(tmp_path, trials=7)) == uninterrupted[:7]
+
+
+def shorten(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def overwrite(data: bytes) -> bytes:
+    return data[:4096] + b"\x5a" * 4096 + data[8192:]
+
+
+def replace_text(data: bytes) -> bytes:
+    return data.replace(b'{"hago_record"', b'{!hago_record"')
+
+
+@pytest.mark.parametrize("harm", [shorten, overwrite, replace_text, lambda data: b"no database at all " * 500])
+def test_a_damaged_study_is_made_anew_from_the_records(tmp_path, uninterrupted, harm):
+    search(tmp_path, trials=5)
+    (tmp_path / STUDY_FILE).write_bytes(harm((tmp_path / STUDY_FILE).read_bytes()))
+    evaluator = FakeEvaluator(residual_space(), LOSSES)
+    with pytest.warns(HagoWarning, match=r"study\.db is damaged \(.*\): now damaged-study\.db"):
+        result = search(tmp_path, evaluator, trials=7)
+    assert len(evaluator.evaluated) == 2 and keys(result)[:5] == uninterrupted[:5]
+    assert (tmp_path / f"damaged-{STUDY_FILE}").exists()
+    search(tmp_path, trials=7)  # whole again: no warning
+
+
+NAMES = [
+    "run?lr=1&x=2",
+    "a#b",
+    "50% {off}",
+    'it\'s "here"',
+    "späße 日本語",
+    "-dash",
+    "a:b;c",
+    "tab\there",
+    "\udcff\udc80",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_of_a_folder_holds_its_own_study(tmp_path, name):
+    space, folder = residual_space(blocks=1), tmp_path / name
+    for resume in (False, True):
+        result = run_search(space, FakeEvaluator(space), folder=folder, trials=1, resume=resume)
+        assert len(result.records) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (folder / STUDY_FILE).stat().st_size > 0
+    neighbour = tmp_path / f"{name.split('?')[0]}?lr=2"  # of the same name up to what ends a URL's path
+    assert len(run_search(space, FakeEvaluator(space), folder=neighbour, trials=1).records) == 1
+
+
+def test_a_path_too_long_for_sqlite_is_told(tmp_path):
+    with pytest.raises(StorageError, match="sqlite opens no path of more than 500 bytes"):
+        search(tmp_path / ("a" * 200) / ("b" * 200) / ("c" * 200))
+
+
+def hold(folder: Path, held: object, until: object) -> None:
+    with locked_folder(folder):
+        held.set()  # type: ignore[attr-defined]
+        until.wait(60)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_folder_is_filled_by_one_process_at_a_time(tmp_path, killed):
+    held, until = FORK.Event(), FORK.Event()
+    other = FORK.Process(target=hold, args=(tmp_path, held, until))
+    other.start()
+    assert held.wait(60)
+    told = rf"another run of hago \(process {other.pid}\) is filling this folder"
+    with pytest.raises(StorageError, match=told), locked_folder(tmp_path):
+        pass
+    if killed:
+        other.kill()
+    until.set()
+    other.join()
+    for _ in range(2):  # again and again, and by one thread of this process at a time
+        with locked_folder(tmp_path), pytest.raises(StorageError, match=str(os.getpid())), locked_folder(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_half_a_line_of_a_journal_is_cut_off(tmp_path):

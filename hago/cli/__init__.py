@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
-from ..errors import HagoError
+from ..errors import HagoError, HagoWarning
 from . import build, cache, compare, device, hw, inspect, measure, report, stages, tune
 
 _DESCRIPTION = """
@@ -44,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         top.print_help()
         return EXIT_ERROR
     try:
-        return int(arguments.run(arguments))
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", HagoWarning)
+            warnings.showwarning = _show_warning
+            return int(arguments.run(arguments))
     except HagoError as error:
         if arguments.debug:
             raise
@@ -57,3 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone (`hago ... | head`): nothing more to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """One line for what Hago warns of; Python's own form, which names a line of code, for the rest."""
+    if issubclass(category, HagoWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, str(place[0]), int(place[1])), file=sys.stderr, end="")
