@@ -28,10 +28,11 @@ from .errors import DataError, HagoError, NoDeviceError, StorageError
 from .files import make_folder, write_atomic
 from .float_reference import FloatReference
 from .lower import LoweredGraph, lower
-from .measure.accuracy import hopeless
 from .measure.bench import Bench, Candidate, Effort, LocalBench
 from .measure.environment import Environment, read_environment
-from .measure.metrics import Metric
+from .measure.metrics import Metric, fit, unit_of
+from .measure.outputs import ModelOutputs
+from .measure.topk import TopK
 from .model import Model
 from .qdq import Quantizer, observed_tensors
 from .record import Record
@@ -67,7 +68,7 @@ class TvmEvaluator:
         say: Say = lambda text: None,
         bench: Bench | None = None,
     ) -> None:
-        self.model, self.spec, self.parts, self.metric = model, spec, parts, metric
+        self.model, self.spec, self.parts, self._asked = model, spec, parts, metric
         self.bench: Bench = bench if bench is not None else LocalBench(spec, seed)
         self.host = self.bench.host
         self.threads, self.seed, self.folder, self.say = threads, seed, folder, say
@@ -79,12 +80,28 @@ class TvmEvaluator:
                 where=parts.search.where,
                 hint="give (x, y), or take a metric without labels: cosine, sqnr, mse",
             )
+        if isinstance(metric, TopK):
+            fit(metric, ModelOutputs.of(model), lambda: parts.search.labels)  # what does not fit is told at once
 
     # What the search asks (see search/objective.py, Evaluator).
 
     @property
+    def metric(self) -> Metric:
+        """What judges, settled on the outputs that it reads."""
+        return self.floats.metric
+
+    @property
     def higher_is_better(self) -> bool:
-        return self.metric.higher_is_better
+        return self._asked.higher_is_better
+
+    @property
+    def unit(self) -> str:
+        """The metric's: "share", "dB" or ""."""
+        return unit_of(self._asked)
+
+    def remarks(self) -> tuple[str, ...]:
+        """What to know of the metric before its values are believed."""
+        return self.floats.remarks()
 
     def identity(self) -> Mapping[str, str]:
         """What must be the same for a search to be resumed."""
@@ -92,7 +109,7 @@ class TvmEvaluator:
         return {
             "model": self.model.hash,
             "hw": self.spec.name,
-            "metric": self.metric.name,
+            "metric": self._asked.name,
             "threads": str(self.threads),
             "batch": str(self.model.batch),
             **{f"samples.{name}": value for name, value in hashes.items()},
@@ -117,12 +134,8 @@ class TvmEvaluator:
         try:
             candidate = self.candidate(strategy)
             artifact = candidate.artifact
-            stop = None
-            if stop_below is not None and not self.metric.needs_float:
-                scores = self.floats.accuracy("search").scores
-                better = self.metric.higher_is_better
-                stop = hopeless(scores, -stop_below, higher_is_better=better)
-            answers = _Answers(len(self.parts.search)) if self.floats.expectation is not None else None
+            stop = None if stop_below is None else self.floats.race(-stop_below)
+            answers = self.floats.answers() if self.floats.expectation is not None else None
             with self.bench.runner(candidate) as runner:
                 accuracy = self.floats.of_candidate(runner, "search", stop, answers)
             record = record.with_accuracy(accuracy)
@@ -295,7 +308,7 @@ class TvmEvaluator:
     @cached_property
     def floats(self) -> FloatReference:
         """float32 on the samples."""
-        return FloatReference(lambda: self._float_runner, self.parts, self.metric, self.seed, self.say)
+        return FloatReference(lambda: self._float_runner, self.model, self.parts, self._asked, self.seed, self.say)
 
     @cached_property
     def _float_runner(self) -> TvmRunner:
@@ -311,7 +324,7 @@ class TvmEvaluator:
             id=number,
             label=label,
             strategy=strategy,
-            metric=self.metric.name,
+            metric=self._asked.name,
             threads=self.threads,
             environment=self.environment.key(),
             **more,
@@ -324,13 +337,3 @@ class TvmEvaluator:
             build_s=artifact.build_s,
             trial_s=time.perf_counter() - started,
         )
-
-
-class _Answers:
-    """Collects the class of the highest score of every sample."""
-
-    def __init__(self, count: int) -> None:
-        self.classes = np.zeros(count, np.int64)
-
-    def __call__(self, outputs: Sequence[np.ndarray], where: np.ndarray) -> None:
-        self.classes[where] = outputs[0].argmax(axis=-1)

@@ -9,88 +9,163 @@ from typing import Any
 import numpy as np
 
 from .data import DataParts, Samples
-from .measure.accuracy import Accuracy, measure_accuracy, run_batch, summarize
+from .measure.accuracy import Accuracy, StopRule, hopeless, measure_accuracy
+from .measure.against_float import AgainstFloat
 from .measure.expected import ExpectedChange, is_classifier
-from .measure.metrics import Metric
-from .measure.running import batch_of
+from .measure.metrics import Metric, SampleMetric, fit
+from .measure.outputs import ModelOutputs, Part
+from .measure.running import collect_outputs
+from .measure.topk import TopK
+from .model import Model
 from .runners import Runner
+
+_FEW = 32  # calibration samples that tell the magnitudes of outputs
 
 
 class FloatReference:
     """Runs float32 once on each part, when it is first asked for; ``opened`` gives its runner then."""
 
     def __init__(
-        self, opened: Callable[[], Runner], parts: DataParts, metric: Metric, seed: int, say: Callable[[str], None]
+        self,
+        opened: Callable[[], Runner],
+        model: Model,
+        parts: DataParts,
+        metric: Metric,
+        seed: int,
+        say: Callable[[str], None],
     ) -> None:
-        self._opened, self._parts, self._metric, self._seed, self._say = opened, parts, metric, seed, say
+        self._opened, self._parts, self._asked, self._seed, self._say = opened, parts, metric, seed, say
+        self._outputs = ModelOutputs.of(model, lambda: self._probe(min(_FEW, len(parts.calibration))))
         self._kept_outputs: dict[str, list[np.ndarray]] = {}
         self._kept_probes: dict[int, list[np.ndarray]] = {}
         self._kept_accuracy: dict[str, Accuracy] = {}
+        self._logits: np.ndarray | None = None
 
     def part(self, name: str) -> Samples:
         """The samples of "calibration", "search" or "test"."""
         return {"calibration": self._parts.calibration, "search": self._parts.search, "test": self._parts.test}[name]
 
+    @cached_property
+    def metric(self) -> Metric:
+        """The metric, settled on the outputs that it reads. Raises DataError where they or the labels do not fit."""
+        return fit(self._asked, self._outputs, lambda: self._parts.search.labels)
+
     def accuracy(self, part: str) -> Accuracy:
         """float32's own."""
         if part not in self._kept_accuracy:
-            self._kept_accuracy[part] = self._accuracy(part)
+            metric = self.metric
+            floats = self._outputs_on(part) if metric.needs_float else None
+            self._say(f"float32's accuracy on the {part} samples")
+            keep = self._keep_logits if part == "search" and isinstance(metric, TopK) and metric.k == 1 else None
+            self._kept_accuracy[part] = measure_accuracy(
+                self._opened(), self.part(part), metric, float_outputs=floats, seen=keep, seed=self._seed
+            )
         return self._kept_accuracy[part]
 
-    def of_candidate(self, runner: Runner, part: str, stop: Any = None, seen: Any = None) -> Accuracy:
+    def race(self, max_drop: float) -> StopRule | None:
+        """Stops candidates on the search part that lose more than ``max_drop``, by the scores of samples alone.
+
+        None for metrics of the whole set and those against float32: what they would be over all samples is not known.
+        """
+        metric, scores = self.metric, self.accuracy("search").scores
+        if not isinstance(metric, SampleMetric) or metric.needs_float or scores is None:
+            return None
+        return hopeless(scores, max_drop, higher_is_better=metric.higher_is_better, value=metric.value)
+
+    def of_candidate(self, runner: Runner, part: str, stop: StopRule | None = None, seen: Any = None) -> Accuracy:
         """A candidate's accuracy, with its change against float32; ``stop`` and ``seen`` as in `measure_accuracy`."""
         return measure_accuracy(
             runner,
             self.part(part),
-            self._metric,
-            float_scores=self.accuracy(part).scores,
-            float_outputs=self._outputs(part) if self._metric.needs_float else None,
+            self.metric,
+            reference=self.accuracy(part),
+            float_outputs=self._outputs_on(part) if self.metric.needs_float else None,
             stop=stop,
             seen=seen,
             seed=self._seed,
         )
 
+    def remarks(self) -> tuple[str, ...]:
+        """What to know of the metric before its values are believed."""
+        metric = self.metric
+        told = list(getattr(metric, "remarks", ()))
+        if isinstance(metric, TopK):
+            found, guessed = self.accuracy("search"), metric.guessing(self._parts.search.labels)
+            if found.low is not None and found.low <= guessed:
+                most = "class" if metric.k == 1 else f"{metric.k} classes"
+                told.append(
+                    f"float32 itself is right on {found.value:.1%} of the search samples, not clearly better than "
+                    f"always answering the most frequent {most} ({guessed:.1%}): do the labels, the output and the "
+                    "preprocessing belong to this model?"
+                )
+        return tuple(told)
+
     def noise(self, runner: Runner, count: int) -> float:
-        """Noise power over signal power of the final outputs, on the first ``count`` calibration samples."""
-        if count not in self._kept_probes:
-            self._kept_probes[count] = _run(self._opened(), self._parts.calibration, count)
-        floats = self._kept_probes[count]
-        found = _run(runner, self._parts.calibration, count)
-        noise = sum(float(np.square(f.astype(np.float64) - a).sum()) for f, a in zip(floats, found, strict=True))
-        signal = sum(float(np.square(f.astype(np.float64)).sum()) for f in floats)
-        return noise / signal if signal else float(noise > 0)
+        """Noise power over signal power on the first ``count`` calibration samples.
+
+        The mean over the quantities that the metric judges, so that none is lost in a larger one.
+        """
+        floats, found = self._probe(count), collect_outputs(runner, self._parts.calibration, count)
+        return float(np.mean([_noise(part.of(floats), part.of(found)) for part in self._judged]))
 
     @cached_property
     def expectation(self) -> ExpectedChange | None:
         """Judges top-1 on the search part; None for other metrics."""
-        labels = self._parts.search.labels
-        if self._metric.name != "top1" or labels is None:
-            return None
-        logits, labels = self._outputs("search")[0], np.asarray(labels)
-        return ExpectedChange(logits, labels) if is_classifier(logits, labels) else None
+        self.accuracy("search")
+        return None if self._logits is None else ExpectedChange(self._logits, np.asarray(self._parts.search.labels))
 
-    def _accuracy(self, part: str) -> Accuracy:
-        if self._metric.name == "top1":  # its outputs on the search part are needed too: see expectation
-            scores = self._metric.per_sample(self._outputs(part), np.asarray(self.part(part).labels))
-            return summarize(self._metric, scores, seed=self._seed)
-        floats = self._outputs(part) if self._metric.needs_float else None
-        self._say(f"float32's accuracy on the {part} samples")
-        return measure_accuracy(self._opened(), self.part(part), self._metric, float_outputs=floats, seed=self._seed)
+    def answers(self) -> Answers:
+        """Collects what a candidate answers on the search part, for `expectation`."""
+        assert isinstance(self.metric, TopK)
+        return Answers(self.metric, len(self._parts.search))
 
-    def _outputs(self, part: str) -> list[np.ndarray]:
+    def _keep_logits(self, outputs: Sequence[np.ndarray], where: np.ndarray) -> None:
+        """Keeps float32's scores of the classes [n, C], if there is one row of them for a sample."""
+        metric, labels = self.metric, np.asarray(self._parts.search.labels)
+        assert isinstance(metric, TopK)
+        logits = metric.scores(outputs, labels[where])
+        if not is_classifier(logits, labels[where]):
+            return
+        if self._logits is None:
+            self._logits = np.empty((len(labels), logits.shape[1]), logits.dtype)
+        self._logits[where] = logits
+
+    @cached_property
+    def _judged(self) -> tuple[Part, ...]:
+        """The quantities that the metric reads; all of them where it may read any."""
+        metric, parts = self.metric, self._outputs.parts
+        if isinstance(metric, AgainstFloat) and metric.parts:
+            return metric.parts
+        if isinstance(metric, TopK):
+            return tuple(part for part in parts if part.output == metric.index) or parts
+        return parts
+
+    def _probe(self, count: int) -> list[np.ndarray]:
+        """float32's outputs on the first ``count`` calibration samples."""
+        if count not in self._kept_probes:
+            self._kept_probes[count] = collect_outputs(self._opened(), self._parts.calibration, count)
+        return self._kept_probes[count]
+
+    def _outputs_on(self, part: str) -> list[np.ndarray]:
         """Outputs on a part, each [n, ...]."""
         if part not in self._kept_outputs:
             self._say(f"running float32 on the {part} samples")
-            samples = self.part(part)
-            self._kept_outputs[part] = _run(self._opened(), samples, len(samples))
+            self._kept_outputs[part] = collect_outputs(self._opened(), self.part(part))
         return self._kept_outputs[part]
 
 
-def _run(runner: Runner, samples: Samples, count: int) -> list[np.ndarray]:
-    """Outputs on the first ``count`` samples, each [count, ...]."""
-    batch = batch_of(runner)
-    rows: list[Sequence[np.ndarray]] = []
-    for start in range(0, count, batch):
-        end = min(start + batch, count)
-        rows.append(run_batch(runner, samples.batch(start, end), end - start))
-    return [np.concatenate(arrays) for arrays in zip(*rows, strict=True)]
+class Answers:
+    """Collects the class of the highest score of every sample."""
+
+    def __init__(self, metric: TopK, count: int) -> None:
+        self._metric = metric
+        self.classes = np.zeros(count, np.int64)
+
+    def __call__(self, outputs: Sequence[np.ndarray], where: np.ndarray) -> None:
+        self.classes[where] = self._metric.scores(outputs, self.classes[where]).argmax(axis=-1)
+
+
+def _noise(floats: np.ndarray, found: np.ndarray) -> float:
+    """Power of the error over the power of the values, of one quantity [n, e]."""
+    noise, signal = float(np.square(floats - found).sum()), float(np.square(floats).sum())
+    return noise / signal if signal else float(noise > 0)

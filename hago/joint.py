@@ -11,6 +11,7 @@ from pathlib import Path
 from .errors import SearchError
 from .evaluator import TvmEvaluator
 from .measure.environment import Environment
+from .measure.metrics import Metric
 from .record import Record
 from .strategy import Strategy
 
@@ -31,12 +32,23 @@ class JointEvaluator:
             raise SearchError(f"a joint search judges by {' or '.join(RULES)}, not {rule!r}")
         self.evaluators, self.rule = dict(evaluators), rule
         self._first = next(iter(self.evaluators.values()))
-        self.spec, self.model, self.metric = self._first.spec, self._first.model, self._first.metric
+        self.spec, self.model = self._first.spec, self._first.model
         self.parts, self.seed = self._first.parts, self._first.seed
+
+    @property
+    def metric(self) -> Metric:
+        return self._first.metric
 
     @property
     def higher_is_better(self) -> bool:
         return self._first.higher_is_better
+
+    @property
+    def unit(self) -> str:
+        return self._first.unit
+
+    def remarks(self) -> tuple[str, ...]:
+        return self._first.remarks()
 
     @property
     def estimated(self) -> bool:

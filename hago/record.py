@@ -44,9 +44,9 @@ _REAL = (
     "trial_s",
 )
 _INTERVALS = tuple(f"{name}_interval" for name in ("accuracy", "accuracy_change", "latency", "latency_ratio"))
-_NUMBERS_BY_NAME = ("layer_times", "ratios")
+_NUMBERS_BY_NAME = ("layer_times", "ratios", "accuracy_parts")
 _TEXTS = ("label", "state", "reason", "metric", "part", "environment", "created", "device", "trouble")
-_LEFT_OUT = ("estimated", "ratios")  # of lines that say nothing of them
+_LEFT_OUT = ("estimated", "ratios", "accuracy_parts")  # of lines that say nothing of them
 _REQUIRED = ("id", "label", "state", "part", "created")
 
 
@@ -62,7 +62,8 @@ class Record:
     "failed" or "pruned" (accuracy stopped early), the last two with a ``reason``. Accuracy is in the
     metric's own unit (top-1: a fraction) on ``n_samples`` of the ``part`` "search" or "test"; changes are
     to float32 on the same samples, the latency ratio is to float32 of the same compiler, interleaved
-    (below 1: faster). ``expected_change`` is what the change is likely to be on other samples (measure/expected.py).
+    (below 1: faster). ``accuracy_parts`` are the values of each quantity among the outputs, where there are several.
+    ``expected_change`` is what the change is likely to be on other samples (measure/expected.py).
     Intervals are (low, high) at 95 %. What was not measured is None.
     ``layer_times`` are seconds per layer, ``environment`` is :meth:`Environment.key`, ``created`` is
     ISO 8601 in UTC.
@@ -106,6 +107,7 @@ class Record:
     estimated: bool = False
     instructions: int | None = None
     ratios: Mapping[str, float] = field(default_factory=dict)
+    accuracy_parts: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # numpy's scalars and JSON's lists become plain numbers and tuples, so equal records are equal.
@@ -177,19 +179,21 @@ class Record:
         low, high = accuracy.change_low, accuracy.change_high
         state, reason = self.state, self.reason
         if accuracy.partial and state == "ok":
-            state, reason = "pruned", f"accuracy out of reach after {accuracy.n} of {len(accuracy.scores)} samples"
+            total = accuracy.n if accuracy.scores is None else len(accuracy.scores)
+            state, reason = "pruned", f"accuracy out of reach after {accuracy.n} of {total} samples"
         return replace(
             self,
             state=state,
             reason=reason,
             metric=accuracy.metric,
             accuracy=accuracy.value,
-            accuracy_interval=(accuracy.low, accuracy.high),
+            accuracy_interval=None if accuracy.low is None or accuracy.high is None else (accuracy.low, accuracy.high),
             accuracy_change=accuracy.change,
             accuracy_change_interval=None if low is None or high is None else (low, high),
             p_value=accuracy.p_value,
             n_samples=accuracy.n,
             part=part,
+            accuracy_parts=accuracy.parts,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -50,7 +50,11 @@ class FakeRunner:
 @dataclass
 class FakeSamples:
     x: np.ndarray
-    labels: np.ndarray | None = None
+    labels: np.ndarray | list | None = None
+    indices: np.ndarray | None = None
+
+    def __post_init__(self):
+        self.indices = np.arange(len(self.x)) if self.indices is None else self.indices
 
     def __len__(self):
         return len(self.x)
@@ -59,7 +63,9 @@ class FakeSamples:
         return {"x": self.x[start:stop]}
 
     def subset(self, indices):
-        return FakeSamples(self.x[indices], None if self.labels is None else self.labels[indices])
+        labels = [self.labels[i] for i in indices] if isinstance(self.labels, list) else self.labels
+        labels = labels[indices] if isinstance(labels, np.ndarray) else labels
+        return FakeSamples(self.x[indices], labels, self.indices[indices])
 
 
 class Top1:
@@ -145,6 +151,7 @@ class TwoInputSamples:
         rng = np.random.default_rng(5)
         self.x = {name: rng.normal(size=(n, 4)).astype(np.float32) for name in "ab"}
         self.labels = expected(self.x)[0].argmax(axis=1)
+        self.indices = np.arange(n)
 
     def __len__(self):
         return len(self.labels)

@@ -253,8 +253,71 @@ def test_labels_must_be_as_many_and_classes() -> None:
     refuse((x, 3), IMAGE, "labels")
     refuse((x, np.array([0, 1, 2, 3, 9, 2])), IMAGE, "from 0 to 3", "sample 4", "is 9", classes=4)
     refuse((x, np.array([0, 1, 2, -1, 1, 2])), IMAGE, "sample 3", "is -1", classes=4)
-    refuse((x, np.array([0, 1, np.nan, 1, 1, 1])), IMAGE, "label of sample 2")
+    refuse((x, {"boxes": y, "classes": y}), IMAGE, "6 samples", "list of mappings")
+    refuse((x, (y, y)), IMAGE, "6 samples", "list(zip(boxes, classes))")
     make_samples((x, np.array([0, 1, 2, 3, 3, 2])), IMAGE, classes=4)
+
+
+class Text(str):
+    """A text that numpy could take apart."""
+
+
+OBJECTS: dict[str, list[Any]] = {
+    "boxes, as many as there are": [np.full((k % 3, 4), k, np.float32) for k in range(20)],
+    "texts": [f"spoken {k}" for k in range(20)],
+    "own texts": [Text(k) for k in range(20)],
+    "ragged lists": [list(range(k % 4)) for k in range(20)],
+    "mappings": [{"boxes": np.zeros((k % 3, 4)), "ids": {k}} for k in range(20)],
+    "sets and None": [None if k % 2 else {k} for k in range(20)],
+    "pairs": [(np.zeros((k % 3, 4)), "name") for k in range(20)],
+}
+
+
+@pytest.mark.parametrize("labels", OBJECTS.values(), ids=OBJECTS.keys())
+def test_labels_of_any_kind_are_kept_as_they_are(labels: list[Any]) -> None:
+    x, _ = images(20)
+    as_array = np.empty(20, object)
+    for i, label in enumerate(labels):
+        as_array[i] = label
+    batches = ((x[i : i + 4], labels[i : i + 4]) for i in range(0, 20, 4))
+    for data in ((x, labels), (x, tuple(labels)), (x, as_array), list(zip(x, labels, strict=True)), batches):
+        if isinstance(data, list) and labels[1] is None:
+            continue  # an item without a label among others is refused
+        samples = make_samples(data, IMAGE)
+        assert isinstance(samples.labels, list) and samples.has_labels
+        assert all(a is b for a, b in zip(samples.labels, labels, strict=True))
+        picked = samples.subset([3, 0, 3]).labels
+        assert picked is not None and all(a is labels[i] for a, i in zip(picked, (3, 0, 3), strict=True))
+        first, second = (split_samples(samples, seed=4) for _ in range(2))
+        assert first.split == second.split and not first.split.stratified
+        for name in ("calibration", "search", "test"):
+            part = getattr(first, name)
+            assert part.labels is not None
+            assert all(a is labels[i] for a, i in zip(part.labels, part.indices, strict=True))
+
+
+def test_labels_that_numbers_can_hold_are_arrays(tmp_path: Path) -> None:
+    x, _ = images(6)
+    nan = np.array([0, 1, np.nan, 1, 1, 1])
+    npt.assert_array_equal(make_samples((x, nan), IMAGE).labels, nan)  # a metric may know what it means
+    boxes = make_samples((x, [np.ones((2, 4))] * 6), IMAGE).labels
+    assert isinstance(boxes, np.ndarray) and boxes.shape == (6, 2, 4)
+    texts = np.array([f"text {i}" for i in range(6)])
+    np.savez(tmp_path / "texts.npz", x=x, y=texts)
+    np.savez_compressed(tmp_path / "packed.npz", x=x, y=texts)
+    for data in ((x, texts), tmp_path / "texts.npz", tmp_path / "packed.npz"):
+        npt.assert_array_equal(make_samples(data, IMAGE).labels, texts)
+
+
+def test_pickled_labels_are_refused_where_they_are_read(tmp_path: Path) -> None:
+    x, _ = images(6)
+    np.savez(tmp_path / "boxes.npz", x=x, y=np.array([{"box": 1}] * 6, dtype=object))
+    samples = make_samples(tmp_path / "boxes.npz", IMAGE)
+    parts = split_samples(samples)
+    for part in (samples, samples.spooled(), samples.subset([0]), parts.search, make_samples(samples, IMAGE)):
+        assert part.has_labels and len(part.batch(0, 1)) == 1
+        with pytest.raises(DataError, match=r"boxes.npz\[y\](.|\n)*pickle(.|\n)*Python"):
+            _ = part.labels
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

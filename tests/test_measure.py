@@ -321,11 +321,50 @@ def test_bad_outputs_are_an_error_with_the_reason(function, message):
 def test_a_metric_must_give_one_number_per_sample():
     class Broken(Top1):
         def per_sample(self, outputs, labels, float_outputs):
-            return np.array([np.nan, 1.0])
+            return np.array([[1.0, 1.0]])
 
     samples = FakeSamples(one_hot(np.arange(2)), np.arange(2))
     with pytest.raises(MeasureError, match="top1: the metric must give one number for each of 2 samples"):
         measure_accuracy(FakeRunner(batch=2), samples, Broken())
+
+
+def test_a_score_that_is_no_number_names_its_sample():
+    class Mostly(Top1):
+        def per_sample(self, outputs, labels, float_outputs):
+            return np.where(np.isin(labels, (71, 75)), np.nan, 1.0)
+
+    samples = FakeSamples(np.ones((100, 3), np.float32), np.arange(100))
+    for stop in (None, lambda *_: False):
+        with pytest.raises(MeasureError, match=r"gave NaN for sample 7[15]"):
+            measure_accuracy(FakeRunner(), samples, Mostly(), stop=stop)
+    with pytest.raises(MeasureError, match="NaN for sample 71 and 1 more of 32"):
+        measure_accuracy(FakeRunner(), samples, Mostly())
+
+
+def test_no_metric_but_a_mean_of_scores_is_raced():
+    class Worst(Top1):
+        def value(self, scores):
+            return float(np.min(scores))
+
+    float_scores = np.full(200, 1.0)
+    worse = np.where(np.arange(200) % 2, 0.0, 1.0)
+    seen = np.where(np.arange(200) < 100, worse, np.nan)
+    assert hopeless(float_scores, 0.1)(seen, 200)
+    assert not hopeless(float_scores, 0.1, value=Worst().value)(seen, 200)
+
+
+def test_the_change_is_of_the_value_even_where_one_side_looks_like_a_mean():
+    class Worst(Top1):
+        def per_sample(self, outputs, labels, float_outputs):
+            return outputs[0][:, 0]
+
+        def value(self, scores):
+            return float(np.min(scores))
+
+    x = np.ones((40, 3), np.float32)
+    floats = np.where(np.arange(40) == 3, 0.0, 1.0)
+    found = measure_accuracy(FakeRunner(), FakeSamples(x), Worst(), float_scores=floats)
+    assert (found.value, found.change, found.p_value) == (1.0, 1.0, None)
 
 
 def test_float_scores_must_fit_the_samples():

@@ -42,7 +42,11 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("model", metavar="MODEL", help="an ONNX file")
     add("--data", metavar="PATH", required=True, help="samples: an npz file (x, y) or a folder of images")
     add("--calibration", metavar="PATH", help="samples to calibrate on (no labels needed)")
-    add("--metric", default="top1", help="top1, top5, cosine, sqnr or mse (default: %(default)s)")
+    add(
+        "--metric",
+        default="top1",
+        help="top1, top5, cosine, sqnr or mse; of one output: top1:NAME (default: %(default)s)",
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--strategy", metavar="FILE", help="quantize by this strategy (YAML or JSON)")
     source.add_argument("--qdq", metavar="FILE", help="this QDQ ONNX file is the quantized model")
@@ -74,6 +78,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..compare.contenders import usual_contenders
     from ..data import make_samples
     from ..measure.metrics import get_metric
+    from ..measure.outputs import ModelOutputs
     from ..measure.running import kept_affinity
     from ..model import load_model
     from ..runtime.threads import check_threads
@@ -102,6 +107,7 @@ def _run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         threads=threads,
         progress=say,
+        outputs=ModelOutputs.of(model),
     )
     if arguments.out is not None:
         _write(Path(arguments.out), found, qdq)

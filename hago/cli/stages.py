@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import DataError
 from ..files import write_atomic
+
+if TYPE_CHECKING:
+    from ..data import Samples
+    from ..runtime.artifact import Artifact
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -110,12 +114,27 @@ def _run(arguments: argparse.Namespace) -> int:
     outputs = [np.concatenate(parts) for parts in zip(*collected, strict=True)]
     print(f"{len(samples)} samples, {net.batch} per call, {net.threads} thread(s)")
     print(f"latency  {np.median(times) * 1e3:.3f} ms per call (median)")
-    if samples.labels is not None and outputs[0].ndim == 2 and np.asarray(samples.labels).ndim == 1:
-        print(f"top-1    {(outputs[0].argmax(1) == samples.labels).mean():.2%}")
+    told = _top1(net, samples, outputs)
+    if told:
+        print(told)
     if arguments.out is not None:
         _write(Path(arguments.out), {info.name: array for info, array in zip(net.output_info, outputs, strict=True)})
         print(f"outputs  {arguments.out}")
     return 0
+
+
+def _top1(net: Artifact, samples: Samples, outputs: list[np.ndarray]) -> str:
+    """The line of top-1, where labels are classes and an output fits them; empty where they are something else."""
+    from ..measure.outputs import ModelOutputs
+    from ..measure.topk import TopK
+
+    try:
+        metric = TopK("top1").fitted(ModelOutputs(net.output_info), samples.labels)
+        value = metric.value(metric.per_sample(outputs, samples.labels))
+    except DataError:
+        return ""
+    name = "" if len(outputs) == 1 else f" (output {net.output_info[metric.index or 0].name})"
+    return f"top-1    {value:.2%}{name}"
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:

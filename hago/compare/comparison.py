@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,10 @@ from ..errors import HagoError, MeasureError, MissingExtraError
 from ..measure.accuracy import Accuracy, measure_accuracy
 from ..measure.environment import Environment, read_environment
 from ..measure.latency import Clock, Latency, measure_latency
+from ..measure.metrics import fit
+from ..measure.outputs import ModelOutputs
 from ..measure.running import batch_of, collect_outputs
+from ..tensor import TensorInfo
 from .text import markdown_table, rich_table, row_cells
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from ..runners import Runner
 
 Progress = Callable[[str], None]
+
+_FEW = 32  # samples that tell the magnitudes of outputs
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,15 @@ class ComparisonRow:
         if self.accuracy is not None:
             accuracy = self.accuracy
             data["accuracy"] = accuracy.value
-            data["accuracy_interval"] = [accuracy.low, accuracy.high]
+            if accuracy.low is not None:
+                data["accuracy_interval"] = [accuracy.low, accuracy.high]
+            if accuracy.parts:
+                data["accuracy_parts"] = dict(accuracy.parts)
             data["n_samples"] = accuracy.n
             if accuracy.change is not None:
                 data["accuracy_change"] = accuracy.change
-                data["accuracy_change_interval"] = [accuracy.change_low, accuracy.change_high]
+                if accuracy.change_low is not None:
+                    data["accuracy_change_interval"] = [accuracy.change_low, accuracy.change_high]
                 data["p_value"] = accuracy.p_value
         return {key: value if _is_json(value) else str(value) for key, value in data.items()}
 
@@ -148,10 +157,12 @@ def compare(
     threads: int | None = None,
     progress: Progress | None = None,
     clock: Clock = time.perf_counter_ns,
+    outputs: ModelOutputs | None = None,
 ) -> Comparison:
     """Opens, scores and times all contenders; see :class:`Comparison`.
 
-    ``budget_s`` bounds the timing besides ``rounds``. ``progress`` hears what is being done. Raises
+    ``budget_s`` bounds the timing besides ``rounds``. ``progress`` hears what is being done. ``outputs`` are those of
+    the model, for metrics that read one by its name or join several (measure/outputs.py). Raises
     MeasureError when there is nothing to compare; what goes wrong with one contender is its row's note.
     """
     if not contenders or len({contender.label for contender in contenders}) != len(contenders):
@@ -169,7 +180,7 @@ def compare(
                 sizes.setdefault(contender.label, getattr(runner, "size_bytes", None))
             except Exception as error:  # also a bug of one engine leaves the other rows
                 notes[contender.label] = _note(error)
-        accuracies = _accuracies(contenders[0].label, runners, samples, metric, notes, seed, say)
+        accuracies = _accuracies(contenders[0].label, runners, samples, metric, outputs, notes, seed, say)
         say("timing in turns")
         batch = max((batch_of(runner) for runner in runners.values()), default=1)
         latencies = _latencies(runners, samples, notes, rounds, budget_s, seed, clock)
@@ -188,24 +199,30 @@ def _accuracies(
     runners: dict[str, Runner],
     samples: Samples,
     metric: Metric,
+    outputs: ModelOutputs | None,
     notes: dict[str, str],
     seed: int,
     say: Progress,
 ) -> dict[str, Accuracy]:
-    """Accuracy of each runner by label; the runners that fail are noted and dropped."""
+    """Accuracy of each runner by label; the runners that fail are noted and dropped.
+
+    Raises DataError where the metric fits neither the outputs nor the labels.
+    """
     found: dict[str, Accuracy] = {}
     float_outputs: list[np.ndarray] | None = None
+    if outputs is not None and not metric.needs_float:
+        metric = fit(metric, outputs, lambda: samples.labels)
     for label in list(runners):
         say(f"accuracy of {label}")
         try:
             if label == baseline and metric.needs_float:
                 float_outputs = collect_outputs(runners[label], samples)
-            reference = found[baseline].scores if baseline in found else None
+                metric = fit(metric, _with_values(outputs, float_outputs), lambda: samples.labels)
             found[label] = measure_accuracy(
                 runners[label],
                 samples,
                 metric,
-                float_scores=reference,
+                reference=found.get(baseline),
                 float_outputs=float_outputs,
                 seed=seed,
             )
@@ -213,6 +230,13 @@ def _accuracies(
             notes[label] = _note(error)
             runners.pop(label).close()
     return found
+
+
+def _with_values(outputs: ModelOutputs | None, floats: list[np.ndarray]) -> ModelOutputs:
+    """The outputs with float32's values on a few samples; without names they are numbered."""
+    if outputs is None:
+        outputs = ModelOutputs(tuple(TensorInfo(str(i), f.dtype.name, f.shape) for i, f in enumerate(floats)))
+    return replace(outputs, few=lambda: [array[:_FEW] for array in floats])
 
 
 def _latencies(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -47,17 +46,21 @@ def ratio_text(latency: Latency) -> str:
 
 def accuracy_text(accuracy: Accuracy) -> str:
     """``87.4 % [85.3, 89.3]`` for shares, else four digits."""
-    if is_share(accuracy):
-        return f"{accuracy.value * 100:.1f} % [{accuracy.low * 100:.1f}, {accuracy.high * 100:.1f}]"
-    return f"{accuracy.value:.4g} [{accuracy.low:.4g}, {accuracy.high:.4g}]"
+    value, low, high = accuracy.value, accuracy.low, accuracy.high
+    if accuracy.is_share:
+        ends = "" if low is None or high is None else f" [{low * 100:.1f}, {high * 100:.1f}]"
+        return f"{value * 100:.1f} %{ends}"
+    return f"{value:.4g}" + ("" if low is None or high is None else f" [{low:.4g}, {high:.4g}]")
 
 
 def change_text(accuracy: Accuracy) -> str:
     """``-0.3 points [-1.1, +0.5], p = 0.45`` for shares, else four digits."""
     change, low, high = accuracy.change, accuracy.change_low, accuracy.change_high
-    if change is None or low is None or high is None:
+    if change is None:
         return _NOTHING
-    if not is_share(accuracy):
+    if low is None or high is None:
+        return f"{change:+.4g}"
+    if not accuracy.is_share:
         return f"{change:+.4g} [{low:+.4g}, {high:+.4g}]"
     p_value = "" if accuracy.p_value is None else f", p = {accuracy.p_value:.2g}"
     return f"{change * 100:+.1f} points [{low * 100:+.1f}, {high * 100:+.1f}]{p_value}"
@@ -71,12 +74,6 @@ def size_text(size_bytes: int | None) -> str:
         if size_bytes >= factor:
             return f"{size_bytes / factor:.3g} {unit}"
     return f"{size_bytes} B"
-
-
-def is_share(accuracy: Accuracy) -> bool:
-    """Whether the value is a share of samples that were right."""
-    seen = accuracy.scores[~np.isnan(accuracy.scores)]
-    return bool(np.isin(seen, (0.0, 1.0)).all())
 
 
 def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str, caption: str) -> Table:

@@ -12,8 +12,9 @@ import numpy as np
 from ..errors import DataError
 from ..tensor import TensorInfo
 from .images import Preprocessing, open_images
+from .labels import as_labels
 from .npz import NpzFile, open_npy
-from .samples import InputReader, Samples, element_type, is_float
+from .samples import InputReader, Samples, element_type
 from .sources import Array, ArraySource, SliceSource, Source, Spool, as_array, is_array_like
 
 _LABEL_KEYS = ("y", "labels", "label")
@@ -49,7 +50,7 @@ def make_samples(
         if samples.inputs != infos:
             samples = Samples(
                 [InputReader(info, _Rows(data, info.name), data.where) for info in infos],
-                data.labels,
+                data.own_labels,
                 where=data.where,
             )
     elif isinstance(data, (str, os.PathLike)):
@@ -77,7 +78,7 @@ def make_samples(
 def check_labels(samples: Samples, classes: int) -> None:
     """Raises DataError where an integer label is no class of a model that has ``classes`` of them."""
     labels = samples.labels
-    if labels is None or labels.dtype.kind not in "iu":
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
         return
     wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
@@ -139,8 +140,12 @@ def _from_arrays(
             hint="save them so: numpy.savez(file, x=..., y=...)",
         )
     label_key = next((key for key in _LABEL_KEYS if key in arrays and key not in keys.values()), None)
+    unread: DataError | None = None
     if labels is None and label_key is not None:
-        labels = arrays[label_key]
+        try:
+            labels = arrays[label_key]
+        except DataError as error:  # raised where labels are read: not every metric does
+            unread = error
 
     def readers(prefix: str) -> list[InputReader]:
         found = []
@@ -155,7 +160,8 @@ def _from_arrays(
     if all(key in arrays and key not in keys.values() for key in calib_keys):
         calibration = Samples(readers("calib_"), where=f"{where}[calib]")
     parts = readers("")
-    return Samples(parts, _labels(labels, len(parts[0].source), where), where=where, calibration=calibration)
+    own = None if labels is None else as_labels(labels, len(parts[0].source), where)
+    return Samples(parts, own if unread is None else unread, where=where, calibration=calibration)
 
 
 def _source(value: Any, where: str) -> Source:
@@ -186,26 +192,12 @@ def _has_slices(value: object) -> bool:
         return False
 
 
-def _labels(labels: object, total: int, where: str) -> Array | None:
-    if labels is None:
-        return None
-    array = as_array(labels, f"{where}: labels")
-    if array.ndim == 0 or len(array) != total:
-        count = "a single number" if array.ndim == 0 else str(len(array))
-        raise DataError(f"{total} samples need as many labels, found {count}", where=where)
-    if array.dtype.kind in "iu" and array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if is_float(array.dtype) and not np.isfinite(array).all():
-        first = int(np.flatnonzero(~np.isfinite(array.reshape(total, -1)).all(axis=1))[0])
-        raise DataError(f"the label of sample {first} is not a finite number", where=where)
-    return array
-
-
 def _from_iterable(data: Any, infos: tuple[TensorInfo, ...]) -> Samples:
     # An object with len() and items alone, as a torch Dataset, need not end by IndexError.
     items = data if isinstance(data, Iterable) else (data[i] for i in range(len(data)))
     spools = [Spool(info.shape[1:], element_type(info.dtype), "data") for info in infos]
-    labels: list[Array] = []
+    labels: list[Any] = []
+    labelled = False
     for number, item in enumerate(items):
         where = f"data, item {number}"
         feeds, label = _parse_item(item, infos, where)
@@ -217,24 +209,18 @@ def _from_iterable(data: Any, infos: tuple[TensorInfo, ...]) -> Samples:
             counts.add(len(rows))
         if len(counts) != 1:
             raise DataError(f"the inputs hold different numbers of samples: {sorted(counts)}", where=where)
-        if number > 0 and (label is not None) != bool(labels):
+        if number > 0 and (label is not None) != labelled:
             raise DataError("either every item or no item may have a label", where=where)
         if label is not None:
-            if labels and label.shape[1:] != labels[0].shape[1:]:
-                raise DataError(
-                    f"labels must have one shape, found {label.shape[1:]} after {labels[0].shape[1:]}",
-                    where=where,
-                )
-            if len(label) not in counts:
-                raise DataError(f"{counts.pop()} samples need as many labels, found {len(label)}", where=where)
-            labels.append(label)
+            labelled = True
+            labels += label
     readers = [InputReader(info, ArraySource(spool.array()), "data") for info, spool in zip(infos, spools, strict=True)]
-    whole = np.concatenate(labels) if labels else None
-    return Samples(readers, _labels(whole, len(readers[0].source), "data"), where="data")
+    own = as_labels(labels, len(readers[0].source), "data") if labelled else None
+    return Samples(readers, own, where="data")
 
 
-def _parse_item(item: Any, infos: tuple[TensorInfo, ...], where: str) -> tuple[dict[str, Array], Array | None]:
-    """One item of an iterable -> rows [m, ...] per input, labels [m, ...] or None; m = 1 for one sample."""
+def _parse_item(item: Any, infos: tuple[TensorInfo, ...], where: str) -> tuple[dict[str, Array], list[Any] | None]:
+    """One item of an iterable -> rows [m, ...] per input, m labels or None; m = 1 for one sample."""
     x, y = item, None
     if isinstance(item, (tuple, list)) and 1 <= len(item) <= 2:
         x, y = item[0], (item[1] if len(item) == 2 else None)
@@ -252,10 +238,10 @@ def _parse_item(item: Any, infos: tuple[TensorInfo, ...], where: str) -> tuple[d
             hint="give (mapping from input name to array, label)",
         )
     arrays = {info.name: as_array(x[info.name], where) for info in infos}
-    labels = None if y is None else as_array(y, where)
+    labels = None
     if all(arrays[info.name].ndim == len(info.shape) - 1 for info in infos):
         arrays = {name: array[None] for name, array in arrays.items()}
-        labels = None if labels is None else labels[None]
+        labels = None if y is None else [y]
     elif any(arrays[info.name].ndim != len(info.shape) for info in infos):
         name = next(i for i in infos if arrays[i.name].ndim != len(i.shape))
         raise DataError(
@@ -264,6 +250,13 @@ def _parse_item(item: Any, infos: tuple[TensorInfo, ...], where: str) -> tuple[d
             where=where,
             hint="an iterable gives (x, y) pairs; two whole arrays belong in a tuple: data=(x, y)",
         )
-    elif labels is not None and labels.ndim == 0:
-        labels = np.repeat(labels, len(arrays[infos[0].name]))
+    elif y is not None:
+        count = len(arrays[infos[0].name])
+        single = _is_number(y) or (count == 1 and isinstance(y, (str, bytes, Mapping)))
+        labels = [y] * count if single else list(as_labels(y, count, where))
     return arrays, labels
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a single number: in a batch it stands for every sample."""
+    return isinstance(value, (bool, int, float, np.generic)) or (is_array_like(value) and len(value.shape) == 0)

@@ -113,7 +113,7 @@ def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, 
         raise DataError(
             "holds Python objects, which only pickle can read, and pickle can run any code",
             where=where,
-            hint="store plain numeric arrays; samples of different shapes cannot share one array",
+            hint="store plain arrays of numbers or texts; in Python, labels may be any objects: data=(x, y)",
         )
     return shape, fortran, dtype
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..errors import DataError
 from ..files import hash_bytes
 from ..tensor import TensorInfo
+from .labels import Labels
 from .sources import MEMORY_BYTES, Array, ArraySource, Indices, Source, Spool
 
 # Bytes read at a time where all samples are walked through.
@@ -131,15 +132,15 @@ class InputReader:
 class Samples:
     """Samples for one model, with or without labels; a subset shares what it is a subset of.
 
-    ``labels`` is [n, ...] or None. ``calibration`` holds the samples that the same file sets apart for
-    calibration, if any. Batches are to be read, never written to: they may be views of the caller's
-    arrays.
+    ``labels`` is an array [n, ...] (of objects: [n]) or None; or the error to raise when they are read, since not
+    every metric does. ``calibration`` holds the samples that the same file sets apart for calibration, if any.
+    Batches are to be read, never written to: they may be views of the caller's arrays.
     """
 
     def __init__(
         self,
         readers: Sequence[InputReader],
-        labels: Array | None = None,
+        labels: Array | DataError | None = None,
         *,
         where: str = "samples",
         calibration: Samples | None = None,
@@ -152,7 +153,7 @@ class Samples:
         total = next(iter(counts.values()))
         if total == 0:
             raise DataError("there are no samples", where=where)
-        if labels is not None and len(labels) != total:
+        if isinstance(labels, np.ndarray) and len(labels) != total:
             raise DataError(f"{total} samples need as many labels, found {len(labels)}", where=where)
         self._all_labels = labels
         self._digests: list[bytes | None] = [None] * total
@@ -174,8 +175,22 @@ class Samples:
         return tuple(reader.info.name for reader in self._readers)
 
     @property
-    def labels(self) -> Array | None:
-        return None if self._all_labels is None else self._all_labels[self._indices]
+    def has_labels(self) -> bool:
+        """Whether there are labels; they are not read."""
+        return self._all_labels is not None
+
+    @property
+    def labels(self) -> Labels | None:
+        """An array [n, ...], or a list of n objects. Raises DataError where the file's cannot be read."""
+        own = self.own_labels
+        if isinstance(own, DataError):
+            raise own
+        return own.tolist() if own is not None and own.dtype.hasobject else own
+
+    @property
+    def own_labels(self) -> Array | DataError | None:
+        """The labels as the constructor takes them."""
+        return self._all_labels[self._indices] if isinstance(self._all_labels, np.ndarray) else self._all_labels
 
     @property
     def indices(self) -> Indices:
@@ -258,7 +273,7 @@ class Samples:
             InputReader(reader.info, ArraySource(spool.array()), reader.where)
             for reader, spool in zip(self._readers, spools, strict=True)
         ]
-        spooled = Samples(readers, self.labels, where=self.where, calibration=self.calibration)
+        spooled = Samples(readers, self.own_labels, where=self.where, calibration=self.calibration)
         spooled._digests = [self._digests[i] for i in self._indices]
         return spooled
 

@@ -182,8 +182,8 @@ def _groups(digests: Sequence[bytes]) -> list[Indices]:
 
 def _classes(samples: Samples) -> npt.NDArray[Any] | None:
     """Integer class of each sample [n], or None where labels are none or of another kind."""
-    labels = samples.labels
-    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "biu":
+    labels = samples.own_labels
+    if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "biu":
         return None
     return labels
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 
 from ..compiler.build import build
@@ -19,7 +20,8 @@ from ..lower import lower
 from ..measure.accuracy import measure_accuracy
 from ..measure.bench import Bench, Candidate, Effort
 from ..measure.instructions import InstructionEstimate
-from ..measure.metrics import get_metric
+from ..measure.metrics import fit, get_metric
+from ..measure.outputs import ModelOutputs
 from ..model import Model
 from .places import Place
 
@@ -79,9 +81,11 @@ def _measure(
     feeds = samples.whole_batches(model.batch, -(-min(_CHECKED, len(samples)) // model.batch))
     timing = bench.measure([plain, quantized], feeds, Effort())
     accuracy = None
-    if samples.labels is not None:
+    labels = samples.own_labels
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "biu":
         with bench.runner(quantized) as runner:
-            accuracy = measure_accuracy(runner, samples, get_metric("top1")).value
+            metric = fit(get_metric("top1"), ModelOutputs.of(model), lambda: labels)
+            accuracy = measure_accuracy(runner, samples, metric).value
     ours, floats = timing.latency["quantized"], timing.latency["float32"]
     about: dict[str, Any] = {"accuracy": accuracy, "samples": len(samples), "checked": timing.checked}
     if isinstance(ours, InstructionEstimate) or isinstance(floats, InstructionEstimate):

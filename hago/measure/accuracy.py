@@ -1,27 +1,29 @@
 """Accuracy of a runner, with its error and the paired change against float32.
 
-Every sample is scored by the compiled artifact itself; the change is taken sample by sample, which needs far
-fewer samples than two separate intervals.
+Every sample is run by the compiled artifact itself. The change is taken sample by sample, or by the same resamples
+for a metric of the whole set (whole_set.py), which needs far fewer samples than two separate intervals.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import MeasureError
 from . import stats
+from .against_float import AgainstFloat
+from .metrics import Metric, SampleMetric, SetMetric, reads_labels
 from .running import batch_of, run_batch
+from .whole_set import SetValue, measure_set
 
 if TYPE_CHECKING:
     from ..data import Samples
     from ..runners import Runner
-    from .metrics import Metric
 
 Scores = NDArray[np.float64]
 # (scores [n_total], NaN where not yet measured; n_total) -> whether to stop
@@ -32,24 +34,29 @@ BLOCK = 32
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Value of a metric on samples, with its interval and the paired change against float scores.
+    """Value of a metric on samples, with its interval and the paired change against float32.
 
     ``scores`` has one entry per sample, in the order of the samples, NaN where a stopped (``partial``)
-    measurement did not get to; ``n`` counts the others. ``change`` and what follows are None without
-    float scores; ``p_value`` is McNemar's and None unless all scores are 0 or 1.
+    measurement did not get to; ``n`` counts the others. A metric of the whole set has no scores but ``draws``, its
+    values on resamples of the samples; the interval is None where they are too few. ``change`` and what follows are
+    None without float32's; ``p_value`` is McNemar's and None unless it ``is_share``: all scores are 0 or 1. ``parts``
+    are the values of each quantity among the outputs, where a metric judges several.
     """
 
     metric: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
     partial: bool
-    scores: Scores
+    scores: Scores | None
     change: float | None = None
     change_low: float | None = None
     change_high: float | None = None
     p_value: float | None = None
+    is_share: bool = False
+    draws: Scores | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 def measure_accuracy(
@@ -57,6 +64,7 @@ def measure_accuracy(
     samples: Samples,
     metric: Metric,
     *,
+    reference: Accuracy | None = None,
     float_scores: ArrayLike | None = None,
     float_outputs: Sequence[NDArray[Any]] | None = None,
     stop: StopRule | None = None,
@@ -65,45 +73,76 @@ def measure_accuracy(
     confidence: float = stats.CONFIDENCE,
     seed: int = 0,
 ) -> Accuracy:
-    """Scores every sample with ``metric``, at the batch the runner was built for; the last batch is padded.
+    """The metric on all samples, at the batch the runner was built for; the last batch is padded.
 
-    ``float_scores`` (per sample, in order) gives the paired change; ``float_outputs`` (one array ``[n,
-    ...]`` per output) is for metrics that compare with them. With ``stop``, samples are visited in an
-    order drawn from ``seed``, so that those seen so far stand for all, and ``stop`` is asked after each
-    block of samples. ``seen`` hears the outputs of each block and the indices of its samples.
+    ``reference`` is float32 on the same samples (or ``float_scores``, per sample in order), which gives the paired
+    change; ``float_outputs`` (one array ``[n, ...]`` per output) is for metrics that compare with them. With ``stop``,
+    samples are visited in an order drawn from ``seed``, so that those seen so far stand for all, and ``stop`` is asked
+    after each block of samples. ``seen`` hears the outputs of each block and the indices of its samples. A metric of
+    the whole set is asked once, with everything, and once for each resample; it is never stopped.
 
     Raises MeasureError when the runner fails, gives NaN, or a batch of another size.
     """
     n_total = len(samples)
-    reference = None if float_scores is None else np.asarray(float_scores, dtype=np.float64)
-    if n_total == 0 or (reference is not None and reference.shape != (n_total,)):
-        found = "none" if reference is None else str(reference.shape)
+    if reference is not None:
+        float_scores = reference.scores
+    floats = None if float_scores is None else np.asarray(float_scores, dtype=np.float64)
+    if n_total == 0 or (floats is not None and floats.shape != (n_total,)):
+        found = "none" if floats is None else str(floats.shape)
         raise MeasureError(f"accuracy needs samples and as many float scores, got {n_total} samples, {found}")
+    if isinstance(metric, SetMetric) and not _gives_scores(metric, reference):
+        unknown = reference is None and getattr(metric, "whole_set", None) is None
+        whole = measure_set(runner, samples, metric, float_outputs, seed, may_give_scores=unknown)
+        if isinstance(whole, SetValue):
+            return _summarize_set(metric, whole, n_total, reference, confidence)
+        assert isinstance(metric, SampleMetric)  # scores come of a function, which is of both kinds
+        return summarize(metric, checked_scores(whole, samples.indices, metric.name), floats, confidence, seed)
+    scored = cast(SampleMetric, metric)
     order = np.arange(n_total)
     if stop is not None:
         order = np.random.default_rng(seed).permutation(n_total)
         samples = samples.subset(order)
-    labels = None if samples.labels is None else np.asarray(samples.labels)
+    labels = samples.labels if reads_labels(metric) else None
     scores: Scores = np.full(n_total, np.nan)
+    sums: dict[str, float] = {}
     batch = batch_of(runner)
     block = math.ceil(block / batch) * batch
     for start in range(0, n_total, block):
         end = min(start + block, n_total)
         where = order[start:end]
         outputs = _run_block(runner, samples.batch(start, end), end - start, batch)
-        floats = None if float_outputs is None else [np.asarray(array[where]) for array in float_outputs]
-        found_scores = metric.per_sample(outputs, None if labels is None else labels[start:end], floats)
-        scores[where] = _checked_scores(found_scores, end - start, metric.name)
+        aims = None if float_outputs is None else [np.asarray(array[where]) for array in float_outputs]
+        given, parts = _block_scores(scored, outputs, None if labels is None else labels[start:end], aims)
+        scores[where] = checked_scores(given, samples.indices[start:end], metric.name)
+        sums = {name: sums.get(name, 0.0) + float(part.sum()) for name, part in parts.items()}
         if seen is not None:
             seen(outputs, where)
         if stop is not None and end < n_total and stop(scores, n_total):
             break
     scores.setflags(write=False)
-    return summarize(metric, scores, reference, confidence, seed)
+    told = summarize(scored, scores, floats, confidence, seed)
+    return replace(told, parts={name: total / told.n for name, total in sums.items()} if len(sums) > 1 else {})
+
+
+def _block_scores(
+    metric: SampleMetric, outputs: Sequence[NDArray[Any]], labels: Any, float_outputs: Sequence[NDArray[Any]] | None
+) -> tuple[ArrayLike, Mapping[str, Scores]]:
+    """Scores of a block of samples, and those of each part where the metric judges several."""
+    parts = metric.per_part(outputs, float_outputs) if isinstance(metric, AgainstFloat) else {}
+    if isinstance(metric, AgainstFloat) and parts:
+        return metric.worst(parts), parts
+    return metric.per_sample(outputs, labels, float_outputs), {}
+
+
+def _gives_scores(metric: SetMetric, reference: Accuracy | None) -> bool:
+    """Whether a metric that may be of either kind is known to score samples one by one."""
+    if not isinstance(metric, SampleMetric):
+        return False
+    return reference.scores is not None if reference is not None else getattr(metric, "whole_set", None) is False
 
 
 def summarize(
-    metric: Metric,
+    metric: SampleMetric,
     scores: Scores,
     float_scores: Scores | None = None,
     confidence: float = stats.CONFIDENCE,
@@ -118,8 +157,9 @@ def summarize(
     seen = ~np.isnan(scores)
     values = scores[seen]
     value = float(metric.value(values))
-    is_mean = bool(np.isclose(value, values.mean(), rtol=1e-9, atol=0, equal_nan=True))
-    is_share = is_mean and bool(np.isin(values, (0.0, 1.0)).all())
+    is_mean = _is_mean(metric, values) and (float_scores is None or _is_mean(metric, float_scores[seen]))
+    # Of a distance to float32, 0 and 1 are values like all others.
+    is_share = is_mean and not metric.needs_float and bool(np.isin(values, (0.0, 1.0)).all())
     if is_share:
         whole = stats.wilson_interval(int(values.sum()), values.size, confidence)
     elif is_mean:
@@ -151,6 +191,37 @@ def summarize(
         change_low=None if change is None else change.low,
         change_high=None if change is None else change.high,
         p_value=p_value,
+        is_share=is_share,
+    )
+
+
+def _is_mean(metric: SampleMetric, scores: Scores) -> bool:
+    """Whether the metric's value is the mean of these scores."""
+    return bool(np.isclose(metric.value(scores), scores.mean(), rtol=1e-9, atol=0, equal_nan=True))
+
+
+def _summarize_set(
+    metric: SetMetric, found: SetValue, n: int, reference: Accuracy | None, confidence: float
+) -> Accuracy:
+    """Value, interval and paired change, by the same resamples as float32's."""
+    whole = stats.interval_of_draws(found.value, found.draws, confidence)
+    change = paired = None
+    if reference is not None and reference.draws is not None and np.isfinite(found.value - reference.value):
+        change = found.value - reference.value
+        count = min(len(found.draws), len(reference.draws))
+        paired = stats.interval_of_draws(change, found.draws[:count] - reference.draws[:count], confidence)
+    return Accuracy(
+        metric=metric.name,
+        value=found.value,
+        low=None if whole is None else whole.low,
+        high=None if whole is None else whole.high,
+        n=n,
+        partial=False,
+        scores=None,
+        change=change,
+        change_low=None if paired is None else paired.low,
+        change_high=None if paired is None else paired.high,
+        draws=found.draws,
     )
 
 
@@ -160,6 +231,7 @@ def hopeless(
     confidence: float = stats.CONFIDENCE,
     *,
     higher_is_better: bool = True,
+    value: Callable[[Scores], float] = np.mean,  # type: ignore[assignment]
     min_samples: int = BLOCK,
     block: int = BLOCK,
 ) -> StopRule:
@@ -169,7 +241,8 @@ def hopeless(
     ``-max_drop`` (a Hoeffding race, Maron and Moore 1994, with Student's t in place of Hoeffding's
     bound). The error ``1 - confidence`` is shared out among all looks at the scores, one per ``block``
     samples, so that a candidate within the bound is stopped wrongly with at most about that probability
-    however often it is looked at.
+    however often it is looked at. It never stops where ``value``, the metric's, makes something else than their mean
+    of the scores: what that would be over all samples is not known so.
     """
     reference = np.asarray(float_scores, dtype=np.float64)
     sign = 1.0 if higher_is_better else -1.0
@@ -181,6 +254,9 @@ def hopeless(
         changes = sign * (scores[seen] - reference[seen])
         if not np.isfinite(changes).all():
             return False
+        for part in (scores[seen], reference[seen]):
+            if not np.isclose(value(part), part.mean(), rtol=1e-9, atol=0):
+                return False
         alpha = (1 - confidence) / max(1, n_total // block)
         return stats.upper_bound_of_mean(changes, n_total, alpha) < -max_drop
 
@@ -196,12 +272,20 @@ def _run_block(runner: Runner, feeds: Mapping[str, NDArray[Any]], n: int, batch:
     return parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
-def _checked_scores(scores: ArrayLike, n: int, metric: str) -> Scores:
+def checked_scores(scores: ArrayLike, samples: NDArray[np.integer], metric: str) -> Scores:
+    """The scores of these samples [n], which are named by their index where theirs is no number."""
     array = np.asarray(scores, dtype=np.float64)
-    if array.shape != (n,) or np.isnan(array).any():
+    if array.shape != samples.shape:
         raise MeasureError(
-            f"the metric must give one number for each of {n} samples, it gave shape {array.shape}"
-            + (" with NaN" if np.isnan(array).any() else ""),
+            f"the metric must give one number for each of {samples.size} samples, it gave shape {array.shape}",
             where=metric,
+        )
+    unknown = samples[np.isnan(array)]
+    if unknown.size:
+        more = f" and {unknown.size - 1} more of {samples.size}" if unknown.size > 1 else ""
+        raise MeasureError(
+            f"the metric must give one number for each sample, it gave NaN for sample {unknown[0]}{more}",
+            where=metric,
+            hint="is its label NaN, or is something divided by a count of zero?",
         )
     return array

@@ -75,11 +75,32 @@ def batch_of(runner: Runner) -> int:
     return int(shape[0]) if shape else 1
 
 
-def collect_outputs(runner: Runner, samples: Samples) -> list[NDArray[Any]]:
-    """Every output of ``runner`` on all samples, each ``[n, ...]``, in the order of the samples."""
-    batch = batch_of(runner)
-    parts: list[list[NDArray[Any]]] = []
-    for start in range(0, len(samples), batch):
-        end = min(start + batch, len(samples))
-        parts.append(run_batch(runner, samples.batch(start, end), end - start))
-    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+def collect_outputs(
+    runner: Runner, samples: Samples, count: int | None = None, *, most_bytes: int | None = None
+) -> list[NDArray[Any]]:
+    """Every output of ``runner`` on all samples (the first ``count``), each ``[n, ...]``, in the order of the samples.
+
+    What is large lies in a temporary file. Raises MeasureError where they take more than ``most_bytes``, StorageError
+    where the disk is full.
+    """
+    from ..data.sources import Spool
+
+    total, batch = len(samples) if count is None else count, batch_of(runner)
+    spools: list[Spool] = []
+    for start in range(0, total, batch):
+        end = min(start + batch, total)
+        outputs = run_batch(runner, samples.batch(start, end), end - start)
+        if not spools:
+            spools = [Spool(array.shape[1:], array.dtype, f"output {i}") for i, array in enumerate(outputs)]
+            row_bytes = sum(array.nbytes for array in outputs) // (end - start)
+            if most_bytes is not None and row_bytes * total > most_bytes:
+                raise MeasureError(
+                    f"a metric of the whole set needs the outputs of all {total} samples at once: "
+                    f"{row_bytes * total / 2**30:.1f} GiB, more than {most_bytes / 2**30:.1f}",
+                    where=runner.name,
+                    hint="give one score for each sample (set the function's attribute whole_set = False), give fewer "
+                    "samples, or end the network in what is scored (ArgMax, NonMaxSuppression)",
+                )
+        for spool, array in zip(spools, outputs, strict=True):
+            spool.append(array)
+    return [spool.array() for spool in spools]

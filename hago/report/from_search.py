@@ -193,9 +193,8 @@ def _peers(comparison: Comparison) -> tuple[PeerRow, ...]:
     for row in comparison.rows:
         latency, accuracy = row.latency, row.accuracy
         change = None if accuracy is None else accuracy.change
-        ends = None
-        if accuracy is not None and accuracy.change_low is not None and accuracy.change_high is not None:
-            ends = (accuracy.change_low, accuracy.change_high)
+        whole = None if accuracy is None else _interval(accuracy.low, accuracy.high)
+        ends = None if accuracy is None else _interval(accuracy.change_low, accuracy.change_high)
         rows.append(
             PeerRow(
                 label=row.label,
@@ -204,7 +203,7 @@ def _peers(comparison: Comparison) -> tuple[PeerRow, ...]:
                 latency_ratio=latency.ratio if latency is not None and measured else None,
                 latency_ratio_interval=(latency.ratio_low, latency.ratio_high) if latency and measured else None,
                 accuracy=None if accuracy is None else accuracy.value,
-                accuracy_interval=None if accuracy is None else (accuracy.low, accuracy.high),
+                accuracy_interval=whole,
                 accuracy_change=change,
                 accuracy_change_interval=ends,
                 size_bytes=row.size_bytes,
@@ -212,3 +211,7 @@ def _peers(comparison: Comparison) -> tuple[PeerRow, ...]:
             )
         )
     return tuple(rows)
+
+
+def _interval(low: float | None, high: float | None) -> tuple[float, float] | None:
+    return None if low is None or high is None else (low, high)

@@ -5,25 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..measure.metrics import Metric
+from ..measure.metrics import Metric, unit_of
 from .data import MetricInfo
 from .text import NOTHING, signed, significant
 
-_KNOWN = {
-    "top1": MetricInfo("top-1", "share"),
-    "top5": MetricInfo("top-5", "share"),
-    "cosine": MetricInfo("cosine similarity", "", against_float=True),
-    "sqnr": MetricInfo("SQNR", "dB", against_float=True),
-}
+_KNOWN = {"top1": "top-1", "top5": "top-5", "cosine": "cosine similarity", "sqnr": "SQNR", "mse": "mean squared error"}
 
 
 def describe_metric(metric: Metric) -> MetricInfo:
     """How this metric is told; one made of a function is a plain number under its own name."""
-    known = _KNOWN.get(metric.name)
-    if known is not None:
-        return known
-    name = "mean squared error" if metric.name == "mse" else metric.name
-    return MetricInfo(name, "", metric.higher_is_better, metric.needs_float)
+    name, _, output = metric.name.partition(":")
+    known = _KNOWN.get(name, metric.name)
+    if output and name in _KNOWN:
+        known += f" of {output}"
+    return MetricInfo(known, unit_of(metric), metric.higher_is_better, metric.needs_float)
 
 
 @dataclass(frozen=True)
