@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 import hago
 from hago.compiler.cache import KernelCache
@@ -134,6 +135,50 @@ def test_kernel_times_cover_every_layer(net: Artifact) -> None:
     assert all(seconds > 0 for _, _, seconds in times)
     assert {"conv", "embed"} <= {layer for layer, _, _ in times}
     assert set(net.layer_times()) == {layer or "" for layer, _, _ in times}
+
+
+OUTPUTS = {  # what an output is besides -> the nodes that make it so, of x, a constant c [4] and a shape s [4]
+    "the input": [("Identity", ["x"], "y")],
+    "the input, in another shape": [("Reshape", ["x", "s"], "y")],
+    "the input, twice removed": [("Reshape", ["x", "s"], "t"), ("Unsqueeze", ["t", "axis"], "y")],
+    "a constant": [("Relu", ["x"], "r"), ("Identity", ["c"], "y")],
+    "another output": [("Relu", ["x"], "r"), ("Identity", ["r"], "y")],
+    "another output, in another shape": [("Relu", ["x"], "r"), ("Reshape", ["r", "s"], "y")],
+}
+
+
+@pytest.mark.parametrize("what", OUTPUTS)
+@pytest.mark.parametrize("saved", [False, True], ids=["compiled", "loaded"])
+def test_an_output_is_the_callers_alone(tmp_path: Path, what: str, saved: bool) -> None:
+    """Later calls leave it as it is, and writing into it changes neither the network nor other outputs."""
+    nodes = [helper.make_node(op, inputs, [output], f"make_{output}") for op, inputs, output in OUTPUTS[what]]
+    outputs = [name for name in ("y", "r") if any(name in node.output for node in nodes)]
+    constants = {"c": np.arange(4, dtype=np.float32), "s": np.array([4]), "axis": np.array([0])}
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    net = hago.compile(onnx.shape_inference.infer_shapes(model), threads=1, cache=KernelCache(tmp_path / "kernels"))
+    if saved:
+        if linker() is None:
+            pytest.skip("saving needs a linker")
+        net.save(tmp_path / "model.so")
+        net = load(tmp_path / "model.so")
+    first, second = np.float32([[1, 2, 3, 4]]), np.float32([[5, 6, 7, 8]])
+    expected = ReferenceEvaluator(model).run(outputs, {"x": first})
+    found = net(first)
+    net(second)
+    assert all(map(np.array_equal, found, expected))
+    for output in found:
+        others = [other.copy() for other in found if other is not output]
+        output[...] = 99
+        assert all(map(np.array_equal, [other for other in found if other is not output], others))
+        output[...] = 0
+    assert all(map(np.array_equal, net(first), expected))
 
 
 # --- saving and loading --------------------------------------------------------------------------

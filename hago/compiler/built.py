@@ -16,6 +16,7 @@ import tvm
 from ..errors import StorageError
 from ..files import require_space
 from ..kernels.base import Isa, TensorType
+from ..kernels.pipeline import compile_template
 from ..measure.environment import read_environment
 from ..runtime.seal import seal
 from .cache import KernelCache
@@ -66,6 +67,9 @@ class Built:
         for key, path_of_object in objects.items():
             library = tvm.runtime.load_static_library(str(path_of_object), [symbol(key)])
             linked.mod.import_module(library)
+        if not objects:  # outputs are inputs or constants; what imports nothing is not exported
+            nothing = tvm.tirx.PrimFunc([], tvm.tirx.Evaluate(0))
+            linked.mod.import_module(compile_template(nothing, "hago_no_kernels", self.target).mod)
         # Weights and kernels, once in what LLVM writes on the way and once in the result.
         size = int(meta["size_bytes"]) + sum(item.stat().st_size for item in objects.values())
         temporary = None

@@ -122,9 +122,8 @@ class _Writer:
                 self._allocate(name)
             arguments = [self._value(item) for item in step.inputs] + [self.at[name] for name in step.output]
             builder.emit_call(symbol(step.key), arguments)
-        outputs = [self._output(name) for name in program.outputs]
         result = self._register()
-        builder.emit_call("vm.builtin.make_tuple", outputs, result)
+        builder.emit_call("vm.builtin.make_tuple", self._outputs(), result)
         builder.emit_ret(result)
 
     def _check(self, name: str) -> None:
@@ -170,12 +169,23 @@ class _Writer:
         self.builder.emit_call("vm.builtin.alloc_storage", arguments, register)
         return register
 
-    def _output(self, name: str) -> int:
-        if name in self.at and name not in self.program.inputs:
-            return self.at[name]
-        register = self._register()  # of an input or a constant, a copy
-        self.builder.emit_call("vm.builtin.copy", [self._value(name)], register)
-        return register
+    def _outputs(self) -> list[int]:
+        """Registers of the outputs, each with memory that is the caller's alone.
+
+        So what is an input's or a constant's, or is given out already, is copied (`vm.builtin.copy` would only give
+        the same memory another name).
+        """
+        roots, registers = self.plan.roots, []
+        free = {root for root in roots.values() if roots.get(root) == root}  # made by kernels, not yet given out
+        for name in self.program.outputs:
+            root = roots.get(name, name)
+            if root not in free:
+                source = self._value(name)
+                self._allocate(name)
+                self.builder.emit_call("runtime.TVMTensorCopyFromTo", [source, self.at[name]])
+            free.discard(root)
+            registers.append(self.at[name])
+        return registers
 
     def _value(self, item: str | np.ndarray) -> int:
         if isinstance(item, str) and item in self.at:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 import numpy as np
 import tvm_ffi
@@ -22,7 +22,7 @@ from ..errors import BuildError, DataError, MeasureError
 from ..tensor import TensorInfo
 from .processor import missing_features
 from .seal import is_sealed
-from .threads import use_threads
+from .threads import make_lock, use_threads
 
 if TYPE_CHECKING:
     from ..compiler.built import Built
@@ -33,10 +33,11 @@ FORMAT = 1
 class Artifact:
     """A compiled network with static shapes; call it with numpy arrays.
 
-    Not safe for use by several threads at once: its input buffers are its own.
+    Threads may share it: calls at the same time take turns. A process that forks may use it in both processes.
     """
 
     def __init__(self, module: Any, meta: Mapping[str, Any], built: Built | None = None) -> None:
+        self._lock = make_lock()
         self._machine = VirtualMachine(module, cpu())
         self._main = self._machine["main"]
         self.meta = dict(meta)
@@ -88,20 +89,23 @@ class Artifact:
             self._refuse()
         if len(feeds) != len(self.input_info):
             self._explain(feeds)
-        for info, view in zip(self.input_info, self._views, strict=True):
+        arrays = []
+        for info in self.input_info:
             value = feeds.get(info.name)
             if value is None or np.shape(value) != info.shape:
                 self._explain(feeds)
+            arrays.append(np.asarray(value))
+        with self._lock:
+            for info, view, array in zip(self.input_info, self._views, arrays, strict=True):
+                try:
+                    np.copyto(view, array, casting="same_kind")
+                except TypeError as error:
+                    raise DataError(f"must be {info.dtype}, not {array.dtype}", where=f"input {info.name!r}") from error
+            use_threads(self.threads)
             try:
-                np.copyto(view, np.asarray(value), casting="same_kind")
-            except TypeError as error:
-                found = np.asarray(value).dtype
-                raise DataError(f"must be {info.dtype}, not {found}", where=f"input {info.name!r}") from error
-        use_threads(self.threads)
-        try:
-            results = self._main(*self._buffers)
-        except Exception as error:
-            raise MeasureError(f"the network failed while running: {error}") from error
+                results = self._main(*self._buffers)
+            except Exception as error:
+                raise MeasureError(f"the network failed while running: {error}") from error
         # Not result.numpy(): its copy takes longer than a small network. The memory is the caller's alone.
         return [np.from_dlpack(result) for result in results]
 
@@ -123,11 +127,20 @@ class Artifact:
             raise BuildError("a loaded network does not know its kernels")
         if self._missing:
             self._refuse()
-        return self._built.kernel_times(repeats)
+        with self._lock:
+            use_threads(self.threads)
+            return self._built.kernel_times(repeats)
 
     def layer_times(self) -> dict[str, float]:
         """Seconds by layer; what belongs to no layer (layout changes, conversions) stands under ``""``."""
         return by_layer(self.kernel_times())
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Pickling, and copying, which goes the same way."""
+        raise BuildError(
+            "a compiled network cannot be pickled or copied: it is machine code",
+            hint="net.save(path), and hago.load(path) where it is needed; a forked process can use it as it is",
+        )
 
     def _refuse(self) -> None:
         """An instruction that the processor does not have would end the whole process."""

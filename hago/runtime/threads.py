@@ -1,14 +1,26 @@
-"""How many threads a network runs on."""
+"""How many threads a network runs on, and what becomes of them when the process forks.
+
+TVM keeps a pool of workers for each thread that runs something in parallel. A forked process has the one thread that
+forked, and its pool, whose workers are gone: what is given to them is never done. Clearing the pool away, which also
+happens when the process ends, waits for ever for workers that slept at the time of the fork. So all are woken just
+before it (they fall asleep about a tenth of a second after their last work), and the forked process has TVM make the
+pool anew.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import operator
 import os
 from pathlib import Path
+from threading import RLock, local
+from weakref import WeakSet
 
 from ..errors import MeasureError
 
 _MODE_BIG_CORES = 1
-_configured: int | None = None
+_MOST_THREADS = 1024
+_RESET = "_ZN3tvm7runtime9threading15ResetThreadPoolEv"  # tvm::runtime::threading::ResetThreadPool()
 
 
 def default_threads() -> int:
@@ -31,21 +43,79 @@ def check_threads(threads: int | None) -> int:
     """``threads``, or the default for None. Raises MeasureError for a number that cannot be."""
     if threads is None:
         return default_threads()
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
-        raise MeasureError(f"threads must be a whole number from 1 on, not {threads!r}")
-    return threads
+    try:
+        count = 0 if isinstance(threads, bool) else operator.index(threads)
+    except TypeError:
+        count = 0
+    if not 1 <= count <= _MOST_THREADS:
+        raise MeasureError(f"threads must be a whole number from 1 to {_MOST_THREADS}, not {threads!r}")
+    return count
+
+
+class _Pool(local):
+    """What Hago knows of the calling thread's pool: how many threads it is set to; 0 where there is no pool yet."""
+
+    threads = 0
+
+
+_pool = _Pool()
+_most_threads = 0
+_forking = RLock()
+_locks: WeakSet[RLock] = WeakSet()
+_held: list[RLock] = []
 
 
 def use_threads(threads: int) -> None:
-    """Sets TVM's pool to this many threads, where it is not already: networks of one process share it."""
-    global _configured
-    if threads == _configured or (_configured is None and threads == 1):
+    """Sets the calling thread's pool to this many threads; code for one thread needs none."""
+    global _most_threads
+    if threads in (1, _pool.threads):
         return
-    # Read once, when TVM makes its pool: left alone, that has half as many threads as there are processors.
-    os.environ.setdefault("TVM_NUM_THREADS", str(max(threads, default_threads())))
+    # A pool has the size that it is made with; it may be set to fewer threads, never to more.
+    _most_threads = max(_most_threads, threads, default_threads())
+    os.environ["TVM_NUM_THREADS"] = str(_most_threads)
     # Bound, the calling thread would keep to one processor, and so would every engine that it opens later.
     os.environ.setdefault("TVM_BIND_THREADS", "0")
+    _configure(threads)
+    _pool.threads = threads
+
+
+def _configure(threads: int) -> None:
     import tvm
 
     tvm.get_global_func("runtime.config_threadpool")(_MODE_BIG_CORES, threads)
-    _configured = threads
+
+
+def make_lock() -> RLock:
+    """A lock for something that a fork must not tear: the fork waits until it is free, and both processes get it so."""
+    lock = RLock()
+    _locks.add(lock)
+    return lock
+
+
+def _before_fork() -> None:
+    _forking.acquire()
+    for lock in list(_locks):
+        lock.acquire()
+        _held.append(lock)
+    if _pool.threads:
+        _configure(_MOST_THREADS)  # all that there are
+        _pool.threads = -1
+        runtime = ctypes.CDLL(None)
+        # A job for each worker: any C function that needs no arguments and returns 0.
+        runtime.TVMBackendParallelLaunch(ctypes.cast(runtime.sched_yield, ctypes.c_void_p), None, 0)
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().release()
+    _forking.release()
+
+
+def _after_fork_in_child() -> None:
+    if _pool.threads:
+        ctypes.CDLL(None)[_RESET]()
+    _after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
