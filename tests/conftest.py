@@ -9,6 +9,16 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from hago.runtime import processor
+from hago.spec import HardwareSpec, load_spec, spec_names
+
+# A busy machine fails no test, and the same tests are run each time; `--hypothesis-profile explore` runs new ones.
+_unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+settings.register_profile("hago", _unhurried, derandomize=True, database=None)
+settings.register_profile("explore", _unhurried, print_blob=True)
+settings.load_profile("hago")
 
 _HERE = Path(__file__).resolve().parent
 
@@ -18,6 +28,46 @@ def models_folder() -> Path | None:
     named = os.environ.get("HAGO_MODELS")
     folder = Path(named) if named else _HERE.parent.parent / "shared" / "models"
     return folder if (folder / "load_bundle.py").is_file() else None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--processor",
+        metavar="SPEC",
+        help="hide the features of this processor that other specs ask for and SPEC does not (x86-avx2)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--processor"):
+        hide_features(load_spec(config.getoption("--processor")))
+
+
+def hide_features(spec: HardwareSpec) -> None:
+    """For the rest of this process, Hago sees a processor that has no more than ``spec`` needs."""
+    asked = {feature for name in spec_names() for feature in load_spec(name).cpu_features}
+    hidden = set(map(processor.linux_name, asked - set(spec.cpu_features)))
+    read = processor.read_cpuinfo
+
+    def seen(path: Path = processor.CPUINFO) -> list[dict[str, str]]:
+        blocks = read(path)
+        for block in blocks if path == processor.CPUINFO else ():
+            block["flags"] = " ".join(f for f in block.get("flags", "").split() if processor.plain(f) not in hidden)
+        return blocks
+
+    processor.read_cpuinfo = seen
+    processor.host_features.cache_clear()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Which kernels ran as they are: the others stood on the meaning of instructions that are not there."""
+    specs = [spec for spec in map(load_spec, spec_names()) if spec.family == "x86" and spec.kernels_available]
+    lacking = {spec.name: processor.missing_features(spec.cpu_features) for spec in specs}
+    here = [name for name, missing in lacking.items() if not missing]
+    others = [name for name, missing in lacking.items() if missing]
+    terminalreporter.write_line(
+        f"kernels of this processor: {', '.join(here) or 'none'}; emulated: {', '.join(others)}"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,8 @@
-"""Kernels of any instruction set, called with numpy arrays: this machine's here, Arm's on an emulated machine."""
+"""Kernels of any instruction set, called with numpy arrays.
+
+Where this processor has what they need, they run as they are. Those for newer x86 processors run with the meaning of
+the instructions that it lacks (`emulated_x86`), those for Arm on an emulated machine.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import tvm
+from emulated_x86 import Emulated
 from tvm.target import Target
 
 from hago.compiler.linker import link, object_code
@@ -20,7 +25,8 @@ from hago.device.config import Device
 from hago.device.emulated import emulated_server, sysroot
 from hago.device.remote import Session, connect
 from hago.kernels.base import DOTPROD, I8MM, NEON, Isa
-from hago.kernels.jit import jit
+from hago.kernels.fallback import fallback
+from hago.kernels.jit import Jitted, jit, missing
 from hago.kernels.pipeline import compile_template
 from hago.spec import load_spec
 
@@ -35,9 +41,9 @@ def can_emulate() -> bool:
 
 
 def kernel_of(template: Callable[..., Any], params: Any, isa: Isa, threads: int = 1) -> Callable[..., None]:
-    """Like `jit`; what comes of an Arm kernel fills the writeable arrays just the same."""
+    """Like `jit`, on any processor with AVX2."""
     if not isa.arm:
-        return jit(template, params, isa, threads)
+        return x86_kernel(template, params, isa, threads)
     session, place = _session(SPECS[isa])
     name = f"kernel{next(_numbers)}"
     target = Target(dict(load_spec(SPECS[isa]).target))
@@ -56,6 +62,13 @@ def kernel_of(template: Callable[..., Any], params: Any, isa: Isa, threads: int 
                 array[...] = tensor.numpy().reshape(array.shape)
 
     return call
+
+
+def x86_kernel(template: Callable[..., Any], params: Any, isa: Isa, threads: int = 1) -> Jitted:
+    """`kernel_of`, of x86 alone."""
+    if not missing(isa):
+        return jit(template, params, isa, threads)
+    return Emulated(template(params, isa, threads), general=template is fallback)
 
 
 @cache

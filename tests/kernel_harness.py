@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from emulated_kernels import x86_kernel
 
 import hago.kernels  # noqa: F401 - registers the emitters
 from hago.kernels.base import AVX2, AVX512_VNNI, EMITTERS, Isa, KernelCall, NodeView, TensorType
@@ -55,10 +56,16 @@ def view(
 
 
 def compiled(call: KernelCall, isa: Isa, threads: int = 1) -> Jitted:
-    key = (call.template.__module__, call.template.__qualname__, repr(call.params), isa.name, threads)
+    """The kernel, as this processor can run it."""
+    key = (call.template.__module__, call.template.__qualname__, repr(call.params), isa, threads)
     if key not in _compiled:
-        _compiled[key] = jit(call.template, call.params, isa, threads)
+        _compiled[key] = x86_kernel(call.template, call.params, isa, threads)
     return _compiled[key]
+
+
+def assembly(call: KernelCall, isa: Isa) -> str:
+    """What a processor with the instruction set gets to see, whatever this one is."""
+    return jit(call.template, call.params, isa).assembly()
 
 
 def run(node: NodeView, feeds: Mapping[str, np.ndarray], isa: Isa = AVX512_VNNI, threads: int = 1) -> list[np.ndarray]:

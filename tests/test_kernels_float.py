@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated_kernels import can_emulate, kernel_of
+from emulated_kernels import can_emulate, kernel_of, x86_kernel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
-from kernel_harness import ISAS, compiled, numpy_type, physical, run, type_of, view
+from kernel_harness import ISAS, assembly, numpy_type, physical, run, type_of, view
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from scipy import special
@@ -19,7 +19,6 @@ from hago.kernels import math as vector_math
 from hago.kernels.base import AVX512_VNNI, EMITTERS, I8MM, Isa, TensorType
 from hago.kernels.elements import ONNX_DTYPES
 from hago.kernels.elementwise_ops import OPS
-from hago.kernels.jit import jit
 from hago.kernels.vector import chunks, primfunc
 
 FEW = settings(max_examples=25, deadline=None)
@@ -73,7 +72,7 @@ def test_elementary_functions_are_accurate(name: str, isa: Isa) -> None:
     if name.startswith("gelu"):
         x = np.clip(x, -100, 100)
     y = np.zeros_like(x)
-    jit(template, name, isa)(x, y)
+    x86_kernel(template, name, isa)(x, y)
     with np.errstate(all="ignore"):
         exact = truth(x.astype(np.float64))
         expected = exact.astype(np.float32)
@@ -242,8 +241,8 @@ def test_integer_powers_and_divisions() -> None:
 def test_elementwise_is_vectorised_and_fused_in_one_loop() -> None:
     x = np.zeros((1, 64, 64), np.float32)
     node = view("Relu", {"x": x}, {"y": type_of(x)}, domain="")
-    assembly = compiled(EMITTERS["", "Relu"](node, AVX512_VNNI)[0], AVX512_VNNI).assembly()
-    assert "vmaxps" in assembly and "%zmm" in assembly
+    code = assembly(EMITTERS["", "Relu"](node, AVX512_VNNI)[0], AVX512_VNNI)
+    assert "vmaxps" in code and "%zmm" in code
 
 
 def test_every_operator_of_the_table_has_an_emitter() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_harness import ISAS, compiled, run, view
+from kernel_harness import ISAS, assembly, run, view
 
 from hago.kernels.base import AVX512_VNNI, EMITTERS, Isa, TensorType
 
@@ -182,5 +182,5 @@ def test_float_max_pool_is_vectorised() -> None:
     case = Case((1, 16, 16, 64), (3, 3), (2, 2), (1, 1, 1, 1), (1, 1))
     node = view("MaxPool", {"x": np.zeros(case.shape, np.float32)}, {"y": TensorType("float32", case.out)},
                 case.attrs)  # fmt: skip
-    assembly = compiled(EMITTERS["hago", "MaxPool"](node, AVX512_VNNI)[0], AVX512_VNNI).assembly()
-    assert "vmaxps" in assembly and "vmaxss" not in assembly and "%zmm" in assembly
+    code = assembly(EMITTERS["hago", "MaxPool"](node, AVX512_VNNI)[0], AVX512_VNNI)
+    assert "vmaxps" in code and "vmaxss" not in code and "%zmm" in code

@@ -10,10 +10,9 @@ from types import ModuleType
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from qdq_graphs import run_onnx
+from qdq_graphs import run_onnx, session
 
 import hago
 from hago.compiler.cache import KernelCache
@@ -47,10 +46,8 @@ def holds(qdq: onnx.ModelProto, hw: HardwareSpec, x: np.ndarray, cache: KernelCa
     assert found.error < 1e-5
     net = hago.compile(qdq, hw=hw, threads=1, cache=cache)
     mine = np.concatenate([net(row[None])[0] for row in x]).argmax(-1)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(qdq.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    theirs = np.concatenate([session.run(None, {info.name: row[None]})[0] for row in x]).argmax(-1)
+    opened = session(qdq)
+    theirs = np.concatenate([opened.run(None, {info.name: row[None]})[0] for row in x]).argmax(-1)
     assert (mine == theirs).mean() >= agreement
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
+from qdq_graphs import session
 from quantize_nets import Net, classifier, conv1d, zoo
 
 from hago.calibrate import calibrate
@@ -66,10 +67,9 @@ def prepared(name: str) -> tuple[Model, Ranges]:
 
 
 def run(proto: onnx.ModelProto, xs: list[np.ndarray]) -> list[list[np.ndarray]]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(proto.SerializeToString(), options)
-    return [session.run(None, {session.get_inputs()[0].name: x}) for x in xs]
+    """Outputs for each input: what the file says, on any processor."""
+    opened = session(proto)
+    return [opened.run(None, {opened.get_inputs()[0].name: x}) for x in xs]
 
 
 def sqnr(reference: np.ndarray, found: np.ndarray) -> float:

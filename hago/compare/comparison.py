@@ -22,6 +22,7 @@ from ..measure.metrics import fit
 from ..measure.outputs import ModelOutputs
 from ..measure.running import batch_of, collect_outputs
 from ..tensor import TensorInfo
+from .faithful import unfaithful, warning
 from .text import markdown_table, rich_table, row_cells
 
 if TYPE_CHECKING:
@@ -40,26 +41,33 @@ _FEW = 32  # samples that tell the magnitudes of outputs
 class Contender:
     """A row to be: its label and how to open its runner, which may raise HagoError.
 
-    ``size_bytes`` is what its weights take as deployed; None asks the runner, where it knows.
+    ``size_bytes`` is what its weights take as deployed; None asks the runner, where it knows. Contenders of the same
+    ``file`` run the same model, and the first of them computes exactly what it says; None: not to be compared.
     """
 
     label: str
     open: Callable[[], Runner]
     size_bytes: int | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """What was measured of one contender; ``note`` says why something is None."""
+    """What was measured of one contender; ``note`` says why something is None.
+
+    ``unfaithful`` says in what its outputs differ from those of its file (faithful.py); None where they do not.
+    """
 
     label: str
     latency: Latency | None = None
     accuracy: Accuracy | None = None
     size_bytes: int | None = None
     note: str | None = None
+    unfaithful: str | None = None
 
     def to_dict(self, baseline_measured: bool) -> dict[str, Any]:
         data: dict[str, Any] = {"label": self.label, "size_bytes": self.size_bytes, "note": self.note}
+        data["unfaithful"] = self.unfaithful
         if self.latency is not None:
             latency = self.latency
             data["latency_s"] = latency.median_s
@@ -135,7 +143,13 @@ class Comparison:
         return (
             f"{timed}Accuracy: {self.metric} on {self.n_samples} samples. In brackets: 95 % intervals. "
             f"Ratio and change are to {self.baseline}. {self.environment.sentence()}.{busy}"
+            + (f" {self.warning()}" if self.warning() else "")
         )
+
+    def warning(self) -> str:
+        """What is to be said of engines that do not compute what their file says; empty where all do."""
+        labels = [row.label for row in self.rows if row.unfaithful]
+        return warning(labels, self.environment) if labels else ""
 
     def _header(self) -> list[str]:
         return ["", "latency", "ratio", self.metric, "change", "size", ""]
@@ -181,6 +195,8 @@ def compare(
             except Exception as error:  # also a bug of one engine leaves the other rows
                 notes[contender.label] = _note(error)
         accuracies = _accuracies(contenders[0].label, runners, samples, metric, outputs, notes, seed, say)
+        say("comparing answers")
+        strange = unfaithful(contenders, runners, samples, classes=metric.name.startswith("top"))
         say("timing in turns")
         batch = max((batch_of(runner) for runner in runners.values()), default=1)
         latencies = _latencies(runners, samples, notes, rounds, budget_s, seed, clock)
@@ -188,8 +204,10 @@ def compare(
         for runner in runners.values():
             runner.close()
     rows = tuple(
-        ComparisonRow(c.label, latencies.get(c.label), accuracies.get(c.label), sizes.get(c.label), notes.get(c.label))
-        for c in contenders
+        ComparisonRow(
+            label, latencies.get(label), accuracies.get(label), sizes.get(label), notes.get(label), strange.get(label)
+        )
+        for label in (contender.label for contender in contenders)
     )
     return Comparison(rows, model, metric.name, len(samples), batch, environment)
 

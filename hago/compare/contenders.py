@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import onnx
@@ -34,10 +35,11 @@ def usual_contenders(
         def opened() -> Runner:
             return TvmRunner(compile(graph, hw=hw, batch=batch, threads=threads), name=label)
 
-        return Contender(label, opened)
+        return Contender(label, opened, file="float" if graph is model else "qdq")
 
     def peer(label: str, engine: Callable[..., Runner], graph: ModelLike) -> Contender:
-        return Contender(label, lambda: engine(graph, threads, batch=batch, name=label))
+        opened = partial(engine, graph, threads, batch=batch, name=label)
+        return Contender(label, opened, file="float" if graph is model else "qdq")
 
     return [
         tvm("TVM float32", model),

@@ -25,7 +25,7 @@ def row_cells(row: ComparisonRow, baseline_measured: bool) -> list[str]:
         _NOTHING if accuracy is None else accuracy_text(accuracy),
         _NOTHING if accuracy is None or accuracy.change is None else change_text(accuracy),
         size_text(row.size_bytes),
-        row.note or "",
+        row.note or row.unfaithful or "",
     ]
 
 

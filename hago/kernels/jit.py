@@ -12,8 +12,9 @@ import numpy as np
 import tvm
 from tvm.target import Target
 
-from ..errors import BuildError
-from ..runtime.amx import allow_tiles
+from ..errors import BuildError, MeasureError
+from ..runtime.processor import missing_features
+from ..spec import load_spec
 from .base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa, Template
 from .pipeline import compile_template
 
@@ -34,13 +35,22 @@ def target_of(isa: Isa) -> Target:
     return Target(target)
 
 
+def missing(isa: Isa) -> list[str]:
+    """The features (LLVM's names) that kernels of this instruction set need and this processor lacks."""
+    wanted = load_spec(isa.name).cpu_features
+    return missing_features([*wanted, "avx512vbmi"] if isa.vbmi and "avx512vbmi" not in wanted else wanted)
+
+
 class Jitted:
-    """A compiled kernel: call it with its input arrays, then its output arrays, which it fills."""
+    """A compiled kernel: call it with its input arrays, then its output arrays, which it fills.
+
+    It can be compiled and looked at on any machine. Raises MeasureError where it is to run and the processor lacks
+    what it needs.
+    """
 
     def __init__(self, function: Any, isa: Isa, *, general: bool = False) -> None:
-        if isa.amx:
-            allow_tiles()
         self.primfunc = function
+        self._missing = missing(isa)
         try:
             self.executable = compile_template(function, "kernel", target_of(isa), general=general)
         except Exception as error:
@@ -49,6 +59,7 @@ class Jitted:
 
     def __call__(self, *arrays: np.ndarray) -> None:
         """Inputs then outputs, C-contiguous; every writeable array holds its new contents afterwards."""
+        self._check()
         tensors = _tensors(arrays)
         self._call(*tensors)
         for array, tensor in zip(arrays, tensors, strict=True):
@@ -57,6 +68,7 @@ class Jitted:
 
     def time_s(self, *arrays: np.ndarray, repeat: int = 7, min_repeat_ms: int = 20) -> float:
         """Median seconds of one call, over ``repeat`` measurements of at least ``min_repeat_ms`` each."""
+        self._check()
         tensors = _tensors(arrays)
         evaluator = self.executable.mod.time_evaluator(
             "kernel", tvm.cpu(), number=1, repeat=repeat, min_repeat_ms=min_repeat_ms
@@ -66,6 +78,10 @@ class Jitted:
     def assembly(self) -> str:
         """The machine code as LLVM writes it, to see whether it is vectorised."""
         return str(self.executable.mod.inspect_source("asm"))
+
+    def _check(self) -> None:
+        if self._missing:
+            raise MeasureError(f"this processor lacks {', '.join(self._missing)}, which the kernel needs")
 
 
 def _tensors(arrays: Sequence[np.ndarray]) -> list[Any]:

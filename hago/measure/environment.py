@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import hash_bytes
-from ..runtime.processor import read_cpuinfo
+from ..runtime import processor
 
 # The features that decide which kernels run, of x86 (as /proc/cpuinfo names them) and of AArch64.
 FEATURES = (
@@ -51,6 +51,11 @@ class Environment:
         """Plain data for JSON."""
         return {**asdict(self), "caches": dict(self.caches), "packages": dict(self.packages)}
 
+    @property
+    def saturates(self) -> bool:
+        """Whether engines that multiply bytes by `vpmaddubsw` saturate at 8-bit weights here: on x86 without VNNI."""
+        return self.architecture in ("x86_64", "AMD64") and not {"avx_vnni", "avx512_vnni"} & set(self.features)
+
     def key(self) -> str:
         """A short hash of what stays: measurements of one key can be laid side by side.
 
@@ -71,7 +76,7 @@ class Environment:
 
 def read_environment(threads: int | None = None) -> Environment:
     """What this process runs on, now; ``threads`` is how many the measurements were given."""
-    names = next(iter(read_cpuinfo()), {})
+    names = next(iter(processor.read_cpuinfo()), {})
     flags = set(names.get("flags", names.get("Features", "")).split())
     return Environment(
         cpu=_cpu_name(names),

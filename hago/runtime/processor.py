@@ -42,7 +42,7 @@ def missing_features(wanted: Collection[str]) -> list[str]:
     AMX tiles are asked for on the way.
     """
     host = host_features()
-    missing = [name for name in wanted if host and _linux_name(name) not in host]
+    missing = [name for name in wanted if host and linux_name(name) not in host]
     tiles = [name for name in wanted if name.startswith("amx-") and name not in missing]
     return missing if not tiles or allow_tiles() else missing + tiles
 
@@ -71,7 +71,7 @@ def _own_arm_features() -> frozenset[str]:
     return arm_features(getauxval)
 
 
-def _linux_name(feature: str) -> str:
+def linux_name(feature: str) -> str:
     """Linux's name of a feature that LLVM names, as `plain` spells it."""
     return plain(_OTHER_NAMES.get(feature, feature))
 

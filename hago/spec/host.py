@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SpecError
+from ..runtime import processor
 from ..runtime.amx import allow_tiles
-from ..runtime.processor import CPUINFO, read_cpuinfo
 from .types import HardwareSpec
 
 # What /proc/cpuinfo calls differently from LLVM; other names agree once "avx512_" has lost its "_".
@@ -80,14 +80,14 @@ def llvm_view() -> tuple[str, frozenset[str]]:
 
 def read_host(
     llvm: LlvmView = llvm_view,
-    cpuinfo: Path = CPUINFO,
+    cpuinfo: Path = processor.CPUINFO,
     sysfs: Path = Path("/sys/devices/system/cpu"),
     machine: str | None = None,
     tiles: Callable[[], bool] = allow_tiles,
 ) -> HostInfo:
     """Reads processor, cores, caches and features; the arguments are there for tests."""
     llvm_cpu, llvm_features = llvm()
-    blocks = read_cpuinfo(cpuinfo)
+    blocks = processor.read_cpuinfo(cpuinfo)
     first = blocks[0] if blocks else {}
     flags = (first.get("flags") or first.get("Features") or "").split()
     cores = {(block.get("physical id"), block["core id"]) for block in blocks if "core id" in block}
