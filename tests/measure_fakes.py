@@ -158,3 +158,8 @@ class TwoInputSamples:
 
     def batch(self, start, stop):
         return {name: x[start:stop] for name, x in self.x.items()}
+
+    def subset(self, indices):
+        few = TwoInputSamples(0)
+        few.x, few.labels = {name: x[indices] for name, x in self.x.items()}, self.labels[indices]
+        return few
