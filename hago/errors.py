@@ -19,18 +19,48 @@ Every error a user can cause says what must hold, what was found, where, and wha
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from .visible import visible
+
+_LONGEST_REASON = 300  # characters
+
 
 class HagoError(Exception):
     """Root of all errors that Hago raises on purpose.
 
     ``what`` is one sentence (what must hold and what was found), ``where`` names the file, layer,
-    tensor or key, and ``hint`` says what to do next.
+    tensor or key, and ``hint`` says what to do next. The message shows, rather than sends, control characters
+    of names and files.
     """
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         self.what, self.where, self.hint = what, where, hint
         text = what if where is None else f"{where}: {what}"
-        super().__init__(text if hint is None else f"{text}\n  hint: {hint}")
+        super().__init__(visible(text if hint is None else f"{text}\n  hint: {hint}", lines=True))
+
+
+@contextmanager
+def faults_of_others(tell: Callable[[str], HagoError]) -> Iterator[None]:
+    """Makes whatever another library raises over what it was given the error that ``tell`` makes of the reason.
+
+    For the places where foreign data are parsed: a damaged file finds any exception. Errors of Hago's own pass.
+    """
+    try:
+        yield
+    except HagoError:
+        raise
+    except Exception as error:
+        raise tell(reason_of(error)) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """What an exception says, in one line of at most 300 characters; its type where that alone says something."""
+    said = " ".join(str(getattr(error, "strerror", None) or error).split())
+    bare = isinstance(error, (OSError, ValueError, RuntimeError, MemoryError)) and not isinstance(error, UnicodeError)
+    named = said if said and bare else f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return named if len(named) <= _LONGEST_REASON else f"{named[:_LONGEST_REASON]} ..."
 
 
 class SpecError(HagoError):

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from .model import Layer, Model
 from .spec import HardwareSpec
 from .strategy import granularities, op_kind
+from .visible import cell
 
 JSON_VERSION = 1
 
@@ -135,15 +135,15 @@ def render(inspection: Inspection, wrap: bool = True) -> RenderableType:
         layer = row.layer
         shapes = " ".join(_shape(s) for s in layer.input_shapes) or "()"
         table.add_row(
-            escape(layer.name),
-            escape(_operation(layer)),
+            cell(layer.name),
+            cell(_operation(layer)),
             f"{shapes} -> {_shape(layer.output_shape)}",
             _shape(layer.weight_shape) if layer.weight_shape is not None else "",
             count(layer.macs) if layer.macs else "",
             count(layer.params) if layer.params else "",
             _choices(row),
         )
-    return Group(Text(_heading(inspection)), table, Text(_totals(inspection)))
+    return Group(*map(cell, _heading(inspection)), table, Text(_totals(inspection)))
 
 
 def count(number: int) -> str:
@@ -152,12 +152,6 @@ def count(number: int) -> str:
         if number >= size:
             return f"{number / size:.2f}{unit}"
     return str(number)
-
-
-def console(width_when_piped: int = 1000) -> Console:
-    """A console that keeps one line per layer when its output is piped."""
-    screen = Console(highlight=False)
-    return screen if screen.is_terminal else Console(highlight=False, width=width_when_piped)
 
 
 def _operation(layer: Layer) -> str:
@@ -171,20 +165,20 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 def _choices(row: Row) -> Text:
     if row.layer.kind == "shape":
-        return Text(row.reason or "", style="dim")
+        return cell(row.reason or "", "dim")
     if row.reason is None:
-        return Text(" | ".join(map(str, row.ways)))
+        return cell(" | ".join(map(str, row.ways)))
     where = "float32 only" if row.ways else "cannot run here"
-    return Text(f"{where}: {row.reason}", style="yellow")
+    return cell(f"{where}: {row.reason}", "yellow")
 
 
-def _heading(inspection: Inspection) -> str:
+def _heading(inspection: Inspection) -> list[str]:
     model = inspection.model
     ends = [", ".join(f"{t.name} {t.dtype} {_shape(t.shape)}" for t in side) for side in (model.inputs, model.outputs)]
-    line = f"{model.source}: {ends[0]} -> {ends[1]}, batch {model.batch}"
+    lines = [f"{model.source}: {ends[0]} -> {ends[1]}, batch {model.batch}"]
     if model.is_quantized:
-        line += "\nThe model is quantized already: it can be compiled as it is, not searched."
-    return line
+        lines.append("The model is quantized already: it can be compiled as it is, not searched.")
+    return lines
 
 
 def _totals(inspection: Inspection) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from .documents import parse_json
 from .errors import HagoError, StorageError
 from .files import write_atomic
 from .measure.instructions import INSTRUCTION_S, InstructionEstimate
@@ -295,8 +296,8 @@ def read_records(path: str | os.PathLike[str], damaged: Callable[[StorageError],
 
 def _from_line(line: bytes, where: str) -> Record:
     try:
-        data = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(line.decode("utf-8"))
+    except ValueError as error:
         raise StorageError(
             f"is damaged: {error}", where=where, hint="delete this line to go on without its record"
         ) from error
@@ -348,10 +349,6 @@ def _locked(handle: int) -> Iterator[None]:
         yield
     finally:
         fcntl.flock(handle, fcntl.LOCK_UN)
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _plain(value: Any) -> Any:

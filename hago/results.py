@@ -26,7 +26,8 @@ from .compiler.build import build
 from .compiler.cache import KernelCache
 from .data import DataParts, make_samples, split_samples
 from .device.places import Place
-from .errors import DeviceError, HagoError
+from .documents import read_document
+from .errors import DeviceError, HagoError, StorageError
 from .evaluator import TvmEvaluator
 from .files import write_atomic
 from .joint import JointEvaluator
@@ -44,6 +45,7 @@ from .search import Progress, SearchSpace, make_progress, run_search
 from .spec import HardwareSpec
 from .spec.joint import join
 from .strategy import Strategy
+from .visible import visible
 
 if TYPE_CHECKING:
     from .search import SearchResult
@@ -174,14 +176,19 @@ class Session:
 _WORTH_THREADS = 0.9
 
 
+def kept_threads(path: Path) -> int | None:
+    """The number of threads that an earlier run wrote there; None where there is none, or a damaged one."""
+    try:
+        return check_threads(read_document(path, error=StorageError).data.get("threads"))
+    except HagoError:
+        return None
+
+
 def _chosen_threads(model: Model, spec: HardwareSpec, parts: DataParts, cache: KernelCache, folder: Path | None) -> int:
     """One thread, or all physical cores where float32 is clearly faster so; a resumed search keeps its number."""
     kept = None if folder is None else folder / "threads.json"
-    if kept is not None and kept.is_file():
-        try:
-            return check_threads(json.loads(kept.read_text())["threads"])
-        except (ValueError, KeyError, TypeError, HagoError):
-            pass  # damaged: chosen anew
+    if kept is not None and (count := kept_threads(kept)) is not None:
+        return count
     most, chosen = default_threads(), 1
     if most > 1:
         lowered = lower(model.proto, spec)
@@ -200,7 +207,7 @@ def console_summary(result: Result) -> str:
     if result.folder is not None:
         lines.append(f"Report: {result.folder / 'report.html'}")
         lines += [f"Run it: {how}" for how in _how_to_run(result.folder)]
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 def _how_to_run(folder: Path) -> list[str]:

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ..errors import HagoError, HagoWarning, SearchError, StorageError
 from ..record import Record, append_record, read_records
+from ..strategy import Strategy
 from .objective import Goal
 from .space import Params, SearchSpace
 from .storage import STUDY_FILE, StorageLike, damage, open_storage, storage_errors
@@ -82,9 +83,8 @@ class Ledger:
             if past is None:
                 record = Record.from_dict(trial.user_attrs[_RECORD], f"{self.where}: trial {trial.number}")
                 origin = str(trial.user_attrs.get(_ORIGIN, ""))
-                params = self._params(trial)
-                key = self._space.strategy(params).key()
-                past = self._read[trial.number] = Finished(trial.number, params, key, record, origin)
+                past = Finished(trial.number, self._params(trial), self._strategy(trial).key(), record, origin)
+                self._read[trial.number] = past
             found.append(past)
         return found
 
@@ -93,7 +93,7 @@ class Ledger:
         done = {past.key for past in self.finished()}
         found: dict[str, Pending] = {}
         for trial in self._trials():
-            key = self._space.strategy(self._params(trial)).key()
+            key = self._strategy(trial).key()
             if trial.state == TrialState.FAIL and _LEFT in trial.user_attrs and key not in done:
                 origin, label = (str(trial.user_attrs.get(name, "")) for name in (_ORIGIN, _LABEL))
                 found.setdefault(key, Pending(self._params(trial), origin, label))
@@ -103,7 +103,7 @@ class Ledger:
         """The keys of strategies that other live processes are measuring for the same study."""
         running = [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
         return {
-            self._space.strategy(self._params(trial)).key()
+            self._strategy(trial).key()
             for trial in running
             if is_alive(str(trial.user_attrs.get(_WORKER, "")), trial.datetime_start)
         }
@@ -162,7 +162,7 @@ class Ledger:
         attempts: dict[str, int] = {}
         for trial in self._trials():
             if _LEFT in trial.user_attrs and trial.user_attrs[_LEFT] == "died":
-                key = self._space.strategy(self._params(trial)).key()
+                key = self._strategy(trial).key()
                 attempts[key] = attempts.get(key, 0) + 1
         for trial in self._trials():
             if trial.state != TrialState.RUNNING:
@@ -173,7 +173,7 @@ class Ledger:
                 with storage_errors(self.where):
                     self._finish(trial_id, record, stored_values(goal, record))
             elif not is_alive(str(trial.user_attrs.get(_WORKER, "")), trial.datetime_start):
-                strategy = self._space.strategy(self._params(trial))
+                strategy = self._strategy(trial)
                 if attempts.get(strategy.key(), 0) + 1 < _ATTEMPTS:
                     self.leave(trial_id, "died")
                     continue
@@ -208,6 +208,10 @@ class Ledger:
     def _trials(self) -> list[FrozenTrial]:
         with storage_errors(self.where):
             return self.study.get_trials(deepcopy=False)
+
+    def _strategy(self, trial: FrozenTrial) -> Strategy:
+        with storage_errors(self.where):  # a damaged study holds parameters that the space does not know
+            return self._space.strategy(self._params(trial))
 
     def _params(self, trial: FrozenTrial) -> dict[str, str]:
         return {name: str(value) for name, value in trial.params.items()}
@@ -265,9 +269,9 @@ def open_ledger(
             where=str(path) if found is None else where,
             hint="resume it (--resume, resume=True), or choose another folder",
         )
-    if found is not None:
-        _check_identity(found, known, where)
     with storage_errors(where):
+        if found is not None:
+            _check_identity(found, known, where)
         if not exists:
             study = optuna.create_study(
                 storage=opened, study_name=study_name, directions=directions, load_if_exists=True

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ..errors import SearchError
 from ..record import Record
+from ..visible import cell, visible
 
 MODES = ("auto", "live", "plain", "silent")
 
@@ -79,7 +80,7 @@ class PlainProgress:
         self._stages: set[str] = set()
 
     def _say(self, text: str) -> None:
-        print(text, file=self._stream if self._stream is not None else sys.stderr, flush=True)
+        print(visible(text), file=self._stream if self._stream is not None else sys.stderr, flush=True)
 
     def start(self, status: Status) -> None:
         self._stages = set()
@@ -149,8 +150,10 @@ class LiveProgress:
             Text("" if status.left_s is None else f"about {_clock(status.left_s)} left", style="dim"),
         )
         body = Table.grid(padding=(0, 2))
+        body.add_column(no_wrap=True)
+        body.add_column(no_wrap=True, overflow="ellipsis")
         if status.float is not None and status.float.cost_s is not None:
-            body.add_row("float32", Text(f"{_cost(status.float)}, {_accuracy(status.float)}"))
+            body.add_row("float32", cell(f"{_cost(status.float)}, {_accuracy(status.float)}"))
         if status.best is not None:
             body.add_row("best", Text(describe(status.best), style="green"))
         else:
@@ -159,11 +162,11 @@ class LiveProgress:
             style = "red" if status.last.state == "failed" else "dim"
             body.add_row(
                 "last",
-                Text(f"{describe(status.last)}  {status.last.label}", style=style, overflow="ellipsis"),
+                cell(f"{describe(status.last)}  {status.last.label}", style),
             )
         if status.failed:
             body.add_row("failed", Text(str(status.failed), style="red"))
-        body.add_row("now", Text(status.stage, overflow="ellipsis", no_wrap=True))
+        body.add_row("now", cell(status.stage))
         return Group(head, body)
 
 

@@ -16,7 +16,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBSto
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from ..errors import SearchError, StorageError
+from ..errors import HagoError, SearchError, StorageError, reason_of
 
 STUDY_FILE = "study.db"
 _JOURNALS = (".journal", ".log")
@@ -32,13 +32,21 @@ def storage_errors(where: str) -> Iterator[None]:
     """Makes what a storage may raise into one StorageError that says what to do."""
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError) as error:
+    except HagoError:
+        raise
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.OperationalError, OSError) as error:
         cause = error.__cause__ if error.__cause__ is not None else error
         text = str(getattr(cause, "orig", None) or getattr(cause, "strerror", None) or cause).splitlines()
         raise StorageError(
             f"the study cannot be read or written: {text[0] if text else type(cause).__name__}",
             where=where,
             hint="trials finished so far are safe; free some space or mend the storage, then resume",
+        ) from error
+    except Exception as error:  # a file that was changed or damaged: rows and lines that nobody writes
+        raise StorageError(
+            f"the study is damaged: {reason_of(error)}",
+            where=where,
+            hint="move it away, then resume: records.jsonl in the same folder holds every finished trial",
         ) from error
 
 
@@ -100,23 +108,20 @@ def _open_database(url: str, where: str) -> BaseStorage:
     engine: dict[str, object] = {}
     if url.startswith("sqlite"):
         engine = {"connect_args": {"timeout": _BUSY_S}}
-    try:
-        with storage_errors(where):
-            try:
-                return RDBStorage(url, engine_kwargs=engine)
-            except (ImportError, ValueError, ArgumentError) as error:
-                raise SearchError(
-                    f"the storage cannot be opened: {str(error).splitlines()[0]}",
-                    where=where,
-                    hint="a storage is a path, or a URL such as sqlite:///study.db or postgresql://user@host/name "
-                    "(whose driver, such as psycopg2, must be installed)",
-                ) from error
-    except RuntimeError as error:
-        raise StorageError(
-            f"the storage cannot be opened: {str(error).splitlines()[0]}",
-            where=where,
-            hint=_TABLES_VERSION_HINT,
-        ) from error
+    with storage_errors(where):
+        try:
+            return RDBStorage(url, engine_kwargs=engine)
+        except (ImportError, ValueError, ArgumentError) as error:
+            raise SearchError(
+                f"the storage cannot be opened: {reason_of(error)}",
+                where=where,
+                hint="a storage is a path, or a URL such as sqlite:///study.db or postgresql://user@host/name "
+                "(whose driver, such as psycopg2, must be installed)",
+            ) from error
+        except RuntimeError as error:
+            raise StorageError(
+                f"the storage cannot be opened: {reason_of(error)}", where=where, hint=_TABLES_VERSION_HINT
+            ) from error
 
 
 def _without_password(url: str) -> str:

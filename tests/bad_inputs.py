@@ -24,7 +24,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hago import errors
-from hago.cli import main
+from hago.cli import dispatch
 
 Prepare = Callable[[Path], None]
 
@@ -62,7 +62,7 @@ class BadInput:
         with working_in(folder), self.around(), contextlib.redirect_stdout(output):
             try:
                 if self.is_shell:
-                    main(["--debug", *shlex.split(self.command)[1:]])
+                    dispatch(shlex.split(self.command)[1:])
                 else:
                     exec(compile(self.command, self.title, "exec"), {"hago": __import__("hago"), "np": np})
             except errors.HagoError as error:
@@ -244,7 +244,7 @@ def strategy_of_another_model(folder: Path) -> None:
 def finished_search(folder: Path) -> None:
     """A finished search in ``out``."""
     with working_in(folder), contextlib.redirect_stdout(io.StringIO()):
-        main(shlex.split(f"hago {TUNE} --trials 1 --out out --progress silent")[1:])
+        dispatch(shlex.split(f"hago {TUNE} --trials 1 --out out --progress silent")[1:])
 
 
 def torn_network(folder: Path) -> None:

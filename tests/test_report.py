@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -52,6 +53,7 @@ from hago.report.text import (
 from hago.search import Blocker, Goal, SearchResult, SearchSpace, Sensitivities, TimeTable
 from hago.spec import load_spec
 from hago.strategy import Strategy, uniform
+from hago.visible import visible
 
 HEAD = "On this AMD EPYC (1 thread), running 28 of 31 layers in int8 "
 FASTER = "makes resnet20 2.9 times faster (0.19 ms instead of 0.55 ms)"
@@ -510,7 +512,7 @@ def test_markdown_tables_are_well_formed(case: str) -> None:
     assert "\n\n\n" not in text
 
 
-HOSTILE = "<script>alert('x')</script>|`b`\n[a](javascript:1) & \"q\" {{ 7*7 }} ../\\"
+HOSTILE = "<script>alert('x')</script>|`b`\n[a](javascript:1) & \"q\" {{ 7*7 }} ../\\\x1b[2J\u202e\x9b"
 
 
 def hostile_report() -> ReportData:
@@ -524,6 +526,12 @@ def hostile_report() -> ReportData:
         search=SearchFacts(HOSTILE, 0, 1.0, HOSTILE, HOSTILE),
         environment=replace(samples.ENVIRONMENT, cpu=HOSTILE),
     )  # fmt: skip
+
+
+def test_nothing_that_is_not_seen_is_written() -> None:
+    for page in render(hostile_report()):
+        assert "\\x1b[2J" in page.replace("\\[", "[").replace("\\\\", "\\")
+        assert not {char for char in page if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")} - {"\n"}
 
 
 def test_everything_is_escaped_in_html() -> None:
@@ -550,7 +558,7 @@ def test_everything_is_escaped_in_markdown() -> None:
 def test_code_cells_hold_any_name(name: str) -> None:
     cell = markdown(Name(name))
     assert "\n" not in cell and not re.search(r"(?<!\\)\|", cell)
-    shown = " ".join(name.split())
+    shown = visible(name).strip()
     if shown:
         fence = re.match("`+", cell)
         assert fence is not None

@@ -10,8 +10,6 @@ import io
 import json
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from ..data import Samples
+from ..data.npz import NpzFile
 from ..data.sources import Array
-from ..errors import DataError
+from ..documents import parse_json
+from ..errors import DataError, faults_of_others
 from ..files import hash_bytes, write_atomic
 from ..scheme import TensorScheme
 from .histogram import Histogram, TensorStats, Workspace
@@ -95,9 +95,10 @@ class Calibration:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:
         """Reads what save has written. Raises DataError where the file is something else, or broken."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                header, counts = json.loads(file["header"].tobytes()), file["counts"]
+        hint = "remove it; it will be made again"
+        with faults_of_others(lambda reason: DataError(f"is no calibration: {reason}", where=str(path), hint=hint)):
+            file = NpzFile(path)
+            header, counts = parse_json(file["header"].tobytes().decode("utf-8")), file["counts"]
             if header["format"] != _FORMAT:
                 raise ValueError(f"format {header['format']}, not {_FORMAT}")
             stats, place = {}, 0
@@ -108,13 +109,6 @@ class Calibration:
             if place != len(counts):
                 raise ValueError("counts and tensors do not agree")
             return cls(stats, int(header["samples"]), str(header["fingerprint"]))
-        except (
-            *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError),
-            *(zipfile.BadZipFile, zlib.error),
-        ) as error:
-            raise DataError(
-                f"is no calibration: {error}", where=str(path), hint="remove it; it will be made again"
-            ) from error
 
 
 def _stats_of(entry: Mapping[str, Any], counts: Array) -> TensorStats:

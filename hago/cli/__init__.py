@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Any
 
-from ..errors import HagoError, HagoWarning
+from ..errors import HagoWarning
+from ..visible import visible
 from . import build, cache, compare, device, hw, inspect, measure, report, stages, tune
+from .faults import EXIT_ERROR, EXIT_FAULT, EXIT_INTERRUPTED, guarded
 
 _DESCRIPTION = """
 Which layers of a network should run at which precision on this hardware, and what does it gain and lose?
 Hago searches per-layer precision and granularity, compiles every candidate with Apache TVM, and measures
 its latency and accuracy from that same compiled artifact.
 """
-
-EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,9 +33,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit code (2 for an error that the user can mend)."""
+    """Runs a command; returns its exit code: 0, or what the command says, or one of `hago.cli.faults`."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words  # anywhere: one thinks of it after the command has failed
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that knows ASCII alone shows the rest as escapes
+            stream.reconfigure(errors="backslashreplace")
+    return guarded(lambda: dispatch([word for word in words if word != "--debug"]), words, debug)
+
+
+def dispatch(words: Sequence[str]) -> int:
+    """Parses the arguments and runs the command. Raises whatever it raises."""
     top = parser()
-    arguments = top.parse_args(argv)
+    arguments = top.parse_args(words)
     if arguments.version:
         from importlib.metadata import version
 
@@ -45,28 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(arguments, "run"):
         top.print_help()
         return EXIT_ERROR
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", HagoWarning)
-            warnings.showwarning = _show_warning
-            return int(arguments.run(arguments))
-    except HagoError as error:
-        if arguments.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_ERROR
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone (`hago ... | head`): nothing more to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", HagoWarning)
+        warnings.showwarning = _show_warning
+        return int(arguments.run(arguments))
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
     """One line for what Hago warns of; Python's own form, which names a line of code, for the rest."""
     if issubclass(category, HagoWarning):
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {visible(message, lines=True)}", file=sys.stderr)
     else:
         print(warnings.formatwarning(message, category, str(place[0]), int(place[1])), file=sys.stderr, end="")
+
+
+__all__ = ["EXIT_ERROR", "EXIT_FAULT", "EXIT_INTERRUPTED", "dispatch", "main", "parser"]

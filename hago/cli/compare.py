@@ -11,6 +11,8 @@ import numpy as np
 
 from ..errors import DataError, StorageError
 from ..files import write_atomic
+from ..visible import cell
+from .screen import screen
 
 if TYPE_CHECKING:
     import onnx
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from ..model import Model
 
 _CALIBRATION_SAMPLES = 256
-_PIPED_WIDTH = 160
 
 _DESCRIPTION = """
 Runs one model in TVM, ONNX Runtime and OpenVINO, in float32 and quantized, and prints latency (measured in
@@ -164,14 +165,10 @@ def _write(folder: Path, found: Comparison, qdq: onnx.ModelProto) -> None:
 
 
 def _print(found: Comparison, as_json: bool) -> None:
-    from rich.console import Console
-
     if as_json:
         print(found.to_json())
-        return
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
-    console.print(found.table())
+    else:
+        screen().print(found.table())
 
 
 def _progress() -> Any:
@@ -179,7 +176,7 @@ def _progress() -> Any:
     from rich.console import Console
 
     console = Console(file=sys.stderr, highlight=False)
-    return (lambda text: console.print(f"{text} ...", style="dim")) if console.is_terminal else None
+    return (lambda text: console.print(cell(f"{text} ...", "dim"))) if console.is_terminal else None
 
 
 def _count(text: str) -> int:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..visible import cell, visible
+from .screen import screen
+
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``device``."""
@@ -21,15 +24,14 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from ..device.config import DEFAULT_FILE, load_devices
 
     table = Table("name", "spec", "address", box=None, header_style="bold")
     for device in load_devices(arguments.file or DEFAULT_FILE).values():
-        table.add_row(device.name, device.spec, device.address)
-    Console().print(table)
+        table.add_row(cell(device.name), cell(device.spec), cell(device.address))
+    screen().print(table)
     return 0
 
 
@@ -40,8 +42,8 @@ def _check(arguments: argparse.Namespace) -> int:
     finding = check_device(find_device(arguments.name, arguments.file))
     width = max(len(name) for name, _ in finding.facts)
     for name, value in finding.facts:
-        print(f"{name:{width}}  {value}")
+        print(visible(f"{name:{width}}  {value}"))
     for problem in finding.problems:
-        print(f"wrong: {problem}")
+        print(visible(f"wrong: {problem}"))
     print("good: it is what its spec says" if finding.good else "this device is not what its spec says")
     return 0 if finding.good else 1

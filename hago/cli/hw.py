@@ -6,15 +6,15 @@ import argparse
 from typing import Any
 
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ..errors import SpecError
 from ..scheme import TensorScheme
 from ..spec import OP_KINDS, HardwareSpec, OpChoice, check_spec, load_spec, read_spec, spec_names
+from ..visible import cell, visible
+from .screen import screen
 
-_PIPED_WIDTH = 160
 _COLUMNS = (
     "op",
     "precision",
@@ -47,11 +47,6 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     detect.set_defaults(run=_detect)
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
-
-
 def _list(_: argparse.Namespace) -> int:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", no_wrap=True)
@@ -61,8 +56,8 @@ def _list(_: argparse.Namespace) -> int:
     for name in spec_names():
         spec = load_spec(name)
         precisions = " ".join(choice.precision for choice in spec.choices("conv"))
-        table.add_row(name, precisions, "yes" if spec.kernels_available else "later", escape(spec.description))
-    _console().print(table)
+        table.add_row(name, precisions, "yes" if spec.kernels_available else "later", cell(spec.description))
+    screen().print(table)
     return 0
 
 
@@ -70,16 +65,20 @@ def _show(arguments: argparse.Namespace) -> int:
     from ..spec import resolve_hw
 
     spec = resolve_hw(arguments.name)
-    console = _console()
-    console.print(f"[bold]{spec.name}[/bold]  {escape(spec.description)}\n")
+    console = screen()
+    console.print(_title(spec), end="\n\n")
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column()
     for key, value in _facts(spec):
-        facts.add_row(key, escape(value))
+        facts.add_row(key, cell(value))
     console.print(facts)
     console.print(_ways(spec))
     return 0
+
+
+def _title(spec: HardwareSpec) -> Text:
+    return cell(spec.name, "bold").append(f"  {visible(spec.description)}", "not bold")
 
 
 def _facts(spec: HardwareSpec) -> list[tuple[str, str]]:
@@ -129,7 +128,7 @@ def _ways(spec: HardwareSpec) -> Table:
             table.add_row(names, "none")
         for index, choice in enumerate(offered):
             last = index == len(offered) - 1
-            table.add_row("" if index else names, *_cells(kinds[0], choice), end_section=last)
+            table.add_row("" if index else names, *map(cell, _cells(kinds[0], choice)), end_section=last)
     return table
 
 
@@ -149,7 +148,7 @@ def _cells(kind: str, choice: OpChoice) -> list[str]:
         _granularities(choice),
         sums,
         choice.requantize or "-",
-        escape(choice.instruction),
+        choice.instruction,
         str(choice.dot_width) if choice.dot_width > 1 else "-",
     ]
 
@@ -170,7 +169,7 @@ def _granularities(choice: OpChoice) -> str:
 def _check(arguments: argparse.Namespace) -> int:
     from ..spec.host import check_target
 
-    console, failed = _console(), False
+    console, failed = screen(), False
     for file in arguments.files:
         problems = check_spec(file)
         said = f"{file}: good (a family: what extends it must complete it)"
@@ -182,7 +181,7 @@ def _check(arguments: argparse.Namespace) -> int:
             ways = sum(len(spec.choices(kind)) for kind in OP_KINDS)
             said = f"{file}: good ({spec.name}: {ways} ways for {len(OP_KINDS)} kinds of operation)"
         for line in [str(problem) for problem in problems] or [said]:
-            console.print(line, soft_wrap=True, markup=False)
+            console.print(cell(line), soft_wrap=True)
         failed = failed or bool(problems)
     return 2 if failed else 0
 
@@ -191,7 +190,7 @@ def _detect(_: argparse.Namespace) -> int:
     from ..spec.host import detect_host
 
     found = detect_host()
-    host, console = found.host, _console()
+    host, console = found.host, screen()
     features = sorted(host.features & {f for name in spec_names() for f in load_spec(name).cpu_features})
     caches = ", ".join(
         f"{name} {_bytes(size) if size else 'unknown'}"
@@ -200,14 +199,14 @@ def _detect(_: argparse.Namespace) -> int:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    table.add_row("hardware", f"[bold]{found.spec.name}[/bold]  {escape(found.spec.description)}")
-    table.add_row("processor", escape(f"{host.cpu} ({host.machine}; LLVM calls it {host.llvm_cpu or 'nothing'})"))
+    table.add_row("hardware", _title(found.spec))
+    table.add_row("processor", cell(f"{host.cpu} ({host.machine}; LLVM calls it {host.llvm_cpu or 'nothing'})"))
     table.add_row("cores", f"{host.physical_cores} ({host.logical_cpus} logical)")
     table.add_row("caches", caches)
     table.add_row("features", f"{' '.join(features)}  (from {host.source})")
     for index, reason in enumerate(found.reasons):
-        table.add_row("" if index else "why", escape(reason))
+        table.add_row("" if index else "why", cell(reason))
     for note in found.notes:
-        table.add_row("note", escape(note))
+        table.add_row("note", cell(note))
     console.print(table)
     return 0

@@ -6,6 +6,9 @@ import argparse
 from typing import Any
 
 from ..errors import ModelError
+from .screen import screen
+
+_LAYER_PER_LINE = 1000  # columns, where the output is piped
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -49,7 +52,7 @@ def parse_input_shapes(texts: list[str]) -> dict[str, tuple[int, ...]] | None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ..inspect import console, inspect_model, render, to_json
+    from ..inspect import inspect_model, render, to_json
     from ..model import load_model
     from ..spec import resolve_hw
 
@@ -60,6 +63,6 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(to_json(inspection))
         return 0
-    screen = console()
-    screen.print(render(inspection, wrap=screen.is_terminal))
+    console = screen(_LAYER_PER_LINE)
+    console.print(render(inspection, wrap=console.is_terminal))
     return 0

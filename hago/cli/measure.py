@@ -7,6 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..visible import cell, visible
+from .screen import screen
+
 _DESCRIPTION = """
 Quantizes the model as the strategy says, compiles it and the float model for every device, and runs both there: the
 ratio to float32, top-1 on some samples, and how many of them were checked: run on the device, with the same outputs as
@@ -32,7 +35,6 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from ..api import quantize
@@ -60,12 +62,11 @@ def _run(arguments: argparse.Namespace) -> int:
         ratio = "-" if result.ratio is None else f"{result.ratio:.3f}"
         right = "-" if result.accuracy is None else f"{100 * result.accuracy:.1f}"
         checked = "-" if result.checked is None else str(result.checked)
-        table.add_row(result.device, result.spec, ratio, result.kind, right, str(result.samples), checked)
-    console = Console()
-    console.print(table)
+        table.add_row(cell(result.device), cell(result.spec), ratio, result.kind, right, str(result.samples), checked)
+    screen().print(table)
     for result in found:
         if result.reason:
-            console.print(f"{result.device}: {result.reason}", markup=False)
+            print(visible(f"{result.device}: {result.reason}"))
     if arguments.out:
         write_atomic(Path(arguments.out), json.dumps([result.to_dict() for result in found], indent=1) + "\n")
     return 1 if all(result.kind == "failed" for result in found) else 0

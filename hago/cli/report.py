@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..visible import visible
 from .tune import add_search_arguments, search_options
 
 _DESCRIPTION = """
@@ -32,12 +33,12 @@ def _run(arguments: argparse.Namespace) -> int:
     across = compare_devices(
         arguments.model,
         devices=[name.strip() for name in arguments.devices.split(",")],
-        say=lambda text: print(text, file=sys.stderr),
+        say=lambda text: print(visible(text), file=sys.stderr, flush=True),
         **search_options(arguments),
     )
     for device in across.devices:
         cell = across.cell(device.name, device.name)
         ratio = cell.how if cell.ratio is None else f"{cell.ratio:.3f} of float32 ({cell.how})"
-        print(f"{device.name}: {ratio}")
+        print(visible(f"{device.name}: {ratio}"))
     print(f"Report: {Path(arguments.out) / 'devices.html'}")
     return 0

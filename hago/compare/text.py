@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from ..visible import cell, plain_markdown
+
 if TYPE_CHECKING:
     from ..measure.accuracy import Accuracy
     from ..measure.latency import Latency
@@ -78,12 +80,13 @@ def size_text(size_bytes: int | None) -> str:
 
 def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str, caption: str) -> Table:
     """The table for a terminal; empty columns are left out."""
-    table = Table(title=title or None, caption=caption, caption_justify="left", title_justify="left")
+    heading = cell(title) if title else None
+    table = Table(title=heading, caption=cell(caption), caption_justify="left", title_justify="left")
     kept = _kept_columns(header, rows)
     for i in kept:
         table.add_column(header[i], justify="left" if i in (0, len(header) - 1) else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(row[i].replace("[", r"\[") for i in kept))
+        table.add_row(*(cell(row[i]) for i in kept))
     return table
 
 
@@ -91,7 +94,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The table for a page; empty columns are left out."""
     kept = _kept_columns(header, rows)
     lines = [[header[i] for i in kept], ["---" if i == 0 else "---:" for i in kept]]
-    lines += [[row[i].replace("|", r"\|").replace("\n", " ") for i in kept] for row in rows]
+    lines += [[plain_markdown(row[i]) for i in kept] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import stat
@@ -26,6 +27,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from ..documents import read_document
 from ..errors import StorageError
 from ..files import hash_bytes, write_atomic
 from ..runtime.seal import is_sealed, seal
@@ -164,9 +166,10 @@ class KernelCache:
         """The kernel's remembered time on this processor, in seconds."""
         if key not in self._times:
             try:
-                about = json.loads((self.folder / f"{key}.json").read_text())
-                self._times[key] = {str(k): float(v) for k, v in about.get("times_s", {}).items()}
-            except (OSError, ValueError, AttributeError):
+                about = read_document(self.folder / f"{key}.json", error=StorageError).data
+                times = {name: float(seconds) for name, seconds in about.get("times_s", {}).items()}
+                self._times[key] = {name: seconds for name, seconds in times.items() if 0 < seconds < math.inf}
+            except (StorageError, ValueError, TypeError, AttributeError):  # damaged: measured again
                 self._times[key] = {}
         return self._times[key].get(processor)
 
@@ -176,9 +179,9 @@ class KernelCache:
         self._times[key][processor] = seconds
         path = self.folder / f"{key}.json"
         try:
-            about = json.loads(path.read_text())
+            about = read_document(path, error=StorageError).data
             write_atomic(path, json.dumps({**about, "times_s": self._times[key]}, sort_keys=True))
-        except (OSError, ValueError, TypeError, StorageError):
+        except StorageError:
             return
 
     def info(self) -> CacheInfo:

@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..documents import read_document
-from ..errors import DataError, MissingExtraError
+from ..errors import DataError, MissingExtraError, faults_of_others, reason_of
 from ..tensor import TensorInfo
 from .samples import InputReader, Samples, element_type
 from .sources import Array, Indices
@@ -154,14 +154,14 @@ class ImageSource:
     def _decode(self, file: Path) -> Array:
         from PIL import Image
 
+        hint = "replace or remove it"
+        damaged = faults_of_others(lambda why: DataError(f"cannot be decoded: {why}", where=str(file), hint=hint))
         try:
-            with Image.open(file) as image:
+            with damaged, Image.open(file) as image:
                 image.load()
                 pixels = self.preprocessing.apply(image)
         except DataError as error:
-            raise DataError(error.what, where=str(file), hint=error.hint) from error
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"cannot be decoded: {error}", where=str(file), hint="replace or remove it") from error
+            raise error if error.where else DataError(error.what, where=str(file), hint=error.hint) from error
         return pixels.astype(self._dtype) if pixels.dtype == np.uint8 else pixels
 
 
@@ -216,16 +216,16 @@ def _from_csv(root: Path) -> tuple[list[Path], Array]:
         with (root / "labels.csv").open(newline="", encoding="utf-8-sig") as file:
             rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"cannot be read: {error}", where=where) from error
+        raise DataError(f"cannot be read: {reason_of(error)}", where=where) from error
     if rows and [cell.strip().lower() for cell in rows[0][1]] == ["file", "label"]:
         rows = rows[1:]
     files, texts = [], []
     for number, row in rows:
         if len(row) != 2:
-            raise DataError(f"line {number}: expected file,label, found {','.join(row)!r}", where=where)
+            raise DataError(f"line {number}: expected file,label, found {','.join(row)[:80]!r}", where=where)
         path = root / row[0].strip()
-        if not path.is_file():
-            raise DataError(f"line {number}: no such file: {row[0].strip()}", where=where)
+        if not _is_file(path):
+            raise DataError(f"line {number}: no such file: {row[0].strip()[:200]!r}", where=where)
         files.append(path)
         texts.append(row[1].strip())
     if not files:
@@ -234,10 +234,17 @@ def _from_csv(root: Path) -> tuple[list[Path], Array]:
     return files, np.array([numbers[text] for text in texts], np.int64)
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
+
+
 def _class_numbers(names: Sequence[str]) -> dict[str, int]:
     """Class names -> labels: their value where all are whole numbers, else their rank in sorted order."""
     distinct = sorted(set(names))
-    if all(name.isascii() and name.isdecimal() for name in distinct):
+    if all(name.isascii() and name.isdecimal() and len(name) < 19 for name in distinct):
         return {name: int(name) for name in distinct}
     return {name: rank for rank, name in enumerate(distinct)}
 

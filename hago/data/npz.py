@@ -8,26 +8,17 @@ import shutil
 import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from ..errors import DataError, StorageError
+from ..errors import DataError, StorageError, faults_of_others
 from .sources import MEMORY_BYTES, Array
 
 _LOCAL_HEADER = struct.Struct("<26xHH")
-_BROKEN = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    ValueError,
-    RuntimeError,
-    NotImplementedError,
-    struct.error,
-)
 
 
 class NpzFile(Mapping[str, Array]):
@@ -40,11 +31,8 @@ class NpzFile(Mapping[str, Array]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                members = archive.infolist()
-        except (*_BROKEN, OSError) as error:
-            raise _broken(str(self.path), error) from error
+        with _damaged(str(self.path)), zipfile.ZipFile(self.path) as archive:
+            members = archive.infolist()
         self._members = {m.filename[:-4]: m for m in members if m.filename.endswith(".npy")}
         self._arrays: dict[str, Array] = {}
 
@@ -60,10 +48,8 @@ class NpzFile(Mapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         if name not in self._arrays:
             member, where = self._members[name], f"{self.path}[{name}]"
-            try:
+            with _damaged(where):
                 self._arrays[name] = self._load(member, where)
-            except (*_BROKEN, OSError) as error:
-                raise _broken(where, error) from error
         return self._arrays[name]
 
     def _load(self, member: zipfile.ZipInfo, where: str) -> Array:
@@ -92,15 +78,13 @@ class NpzFile(Mapping[str, Array]):
 def open_npy(path: str | os.PathLike[str]) -> Array:
     """The array of a .npy file, mapped into memory. Raises DataError as NpzFile does."""
     where = str(path)
-    try:
+    with _damaged(where):
         with Path(path).open("rb") as file:
             shape, fortran, dtype = _read_header(file, where)
             offset = file.tell()
         if math.prod(shape) == 0:
             return np.empty(shape, dtype)
         return _map(Path(path), offset, shape, fortran, dtype)
-    except (*_BROKEN, OSError) as error:
-        raise _broken(where, error) from error
 
 
 def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -109,6 +93,8 @@ def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, 
         raise ValueError(f"npy format {version} is not one of plain arrays")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(stream)
+    if any(not isinstance(size, int) or size < 0 for size in shape):
+        raise ValueError(f"{shape} is no shape")
     if dtype.hasobject:
         raise DataError(
             "holds Python objects, which only pickle can read, and pickle can run any code",
@@ -143,10 +129,8 @@ def _unpack(stream: IO[bytes], shape: tuple[int, ...], fortran: bool, dtype: np.
     return np.memmap(file, dtype=dtype, mode="r", shape=shape, order="F" if fortran else "C")
 
 
-def _broken(where: str, error: BaseException) -> DataError:
-    reason = str(error) or type(error).__name__
-    return DataError(
-        f"is not a whole npz or npy file: {reason}",
-        where=where,
-        hint="it may be cut off: copy or write it again (numpy.savez)",
+def _damaged(where: str) -> AbstractContextManager[None]:
+    hint = "it may be cut off: copy or write it again (numpy.savez)"
+    return faults_of_others(
+        lambda reason: DataError(f"is not a whole npz or npy file: {reason}", where=where, hint=hint)
     )

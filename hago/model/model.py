@@ -21,7 +21,7 @@ import onnx
 from ..errors import ModelError
 from ..tensor import TensorInfo
 from .layers import Layer, find_layers, mark
-from .normalize import InputShapes, content_hash, is_quantized, normalize, read_proto
+from .normalize import InputShapes, content_hash, damaged, is_quantized, normalize, read_proto
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +90,11 @@ def load_model(model: ModelSource, batch: int = 1, *, input_shapes: InputShapes 
         if model.batch == batch and input_shapes in (None, model.input_shapes):
             return model
         shapes = model.input_shapes if input_shapes is None else input_shapes
-        return _build(model.source_proto, model.source, model.hash, batch, shapes)
-    proto, where = read_proto(model)
-    return _build(proto, where, content_hash(proto), batch, input_shapes)
+        with damaged(model.source):
+            return _build(model.source_proto, model.source, model.hash, batch, shapes)
+    with damaged(model):
+        proto, where = read_proto(model)
+        return _build(proto, where, content_hash(proto), batch, input_shapes)
 
 
 def expose(model: Model, tensors: Iterable[str]) -> onnx.ModelProto:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..visible import plain_markdown, visible
 from .text import NOTHING
 
 
@@ -51,11 +52,7 @@ class Table:
 
 def markdown(text: str) -> str:
     """``text`` such that Markdown shows it as it is, on one line; a `Name` as code."""
-    plain = " ".join(text.split()) if text.strip() else text.strip()
-    if isinstance(text, Name):
-        return _code(plain)
-    escaped = re.sub(r"([\\`*_\[\]|~#])", r"\\\1", plain)
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _code(visible(text).strip()) if isinstance(text, Name) else plain_markdown(text)
 
 
 def _code(text: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from ..files import write_atomic
+from ..visible import visible
 from .data import ReportData
 from .page import colour_class, make_page
 from .tables import Name, markdown
@@ -31,6 +33,11 @@ def write_report(report: ReportData, folder: str | os.PathLike[str]) -> tuple[Pa
     return target / HTML, target / MARKDOWN
 
 
+def _shown(value: Any) -> Any:
+    """What a template prints: names come from models and files, and may hold what nobody sees."""
+    return visible(value, lines=True) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 @cache
 def templates() -> jinja2.Environment:
     """The templates. What they are filled with is escaped, but for the style sheet, which is ours."""
@@ -41,6 +48,7 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_shown,
     )
     environment.filters.update(nb=no_break, md=markdown, colour=colour_class)
     environment.filters["code"] = lambda text: markdown(Name(text))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 
 from ..errors import MeasureError, ModelError
+from ..model.normalize.read import damaged, read_unchecked
 from ..tensor import TensorInfo
 
 ModelLike = onnx.ModelProto | bytes | str | os.PathLike[str]
@@ -21,7 +20,11 @@ def static_model(model: ModelLike, batch: int | None) -> onnx.ModelProto:
     ``batch`` None takes what the file says, 1 where it says nothing. A path may have external data beside it.
     Raises ModelError when it cannot be read, or another axis is dynamic, or its batch is another.
     """
-    proto = _read(model)
+    with damaged(model):
+        return _static(_read(model), batch)
+
+
+def _static(proto: onnx.ModelProto, batch: int | None) -> onnx.ModelProto:
     weights = {tensor.name for tensor in proto.graph.initializer}
     inputs = [value for value in proto.graph.input if value.name not in weights]
     fixed: dict[str, int] = {}
@@ -95,10 +98,4 @@ def _read(model: ModelLike) -> onnx.ModelProto:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         return copy
-    where = "bytes" if isinstance(model, bytes) else str(Path(model).name)
-    try:
-        return onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
-    except OSError as error:
-        raise ModelError(f"cannot be read: {error.strerror or error}", where=where) from error
-    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        raise ModelError(f"is not an ONNX model: {error}", where=where) from error
+    return read_unchecked(model)[0]

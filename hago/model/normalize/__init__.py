@@ -32,7 +32,7 @@ from .patterns import recognise
 from .prepare import InputShapes, prepare
 from .qoperators import expand_quantized
 from .quantizers import expand_quantizers
-from .read import content_hash, read_proto
+from .read import content_hash, damaged, read_proto
 from .shapes import infer, require_static
 from .simplify import simplify
 from .types import check_types
@@ -135,4 +135,4 @@ def _finish(model: ir.Model, where: str) -> onnx.ModelProto:
     return proto
 
 
-__all__ = ["InputShapes", "content_hash", "dims", "is_quantized", "normalize", "read_proto"]
+__all__ = ["InputShapes", "content_hash", "damaged", "dims", "is_quantized", "normalize", "read_proto"]

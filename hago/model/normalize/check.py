@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -170,7 +171,7 @@ def light(proto: onnx.ModelProto, limit: int = 4096) -> tuple[onnx.ModelProto, l
     small constants alone (shapes, axes, bounds).
     """
     graph = proto.graph
-    heavy = [t for t in graph.initializer if np.prod(t.dims, dtype=np.int64) > limit]
+    heavy = [t for t in graph.initializer if math.prod(t.dims) > limit]
     if not heavy:
         return proto, []
     names = {t.name for t in heavy}

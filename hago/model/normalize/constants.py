@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -91,7 +93,7 @@ def _shape(node: ir.Node) -> list[np.ndarray] | None:
     if shape is None:
         return None
     if node.op_type == "Size":
-        return [np.array(int(np.prod(shape)), np.int64)]
+        return [np.array(math.prod(shape), np.int64)]
     start, end = attr_int(node, "start", 0), attr_int(node, "end", len(shape))
     return [np.array(shape[slice(*_clamped(start, end, len(shape)))], np.int64)]
 
@@ -116,7 +118,7 @@ def _evaluate(node: ir.Node) -> list[np.ndarray] | None:
     inputs = [v for v in node.inputs if v is not None]
     known = [dims(v) for v in node.outputs]
     held = sum(v.const_value.nbytes for v in inputs if v.const_value is not None)
-    size = sum(4 * int(np.prod(d)) for d in known if d is not None)
+    size = sum(4 * math.prod(d) for d in known if d is not None)
     if size > max(_LARGEST_BYTES, 2 * held):
         return None
     unique = {v.name or "": v for v in inputs}

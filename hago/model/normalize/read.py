@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
 
-from ...errors import ModelError
+from ...errors import ModelError, faults_of_others, reason_of
 from ...files import hash_bytes
 from .check import check, walk
 
@@ -29,8 +30,25 @@ _MAGIC = (
 )
 
 
-def read_proto(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
+Source = str | os.PathLike[str] | bytes | onnx.ModelProto
+
+
+def read_proto(source: Source) -> tuple[onnx.ModelProto, str]:
     """The checked model with all its data inside, and a name for messages. Raises ModelError."""
+    proto, where = read_unchecked(source)
+    check(proto, where)
+    return proto, where
+
+
+def damaged(source: Source) -> AbstractContextManager[None]:
+    """Makes whatever a library, or a rewrite, raises over a model in here a ModelError: damage finds any exception."""
+    where = str(source) if isinstance(source, (str, os.PathLike)) else "the given model"
+    hint = "the file is damaged, or holds what Hago does not expect: export it again (`hago --debug` tells the place)"
+    return faults_of_others(lambda reason: ModelError(f"cannot be read: {reason}", where=where, hint=hint))
+
+
+def read_unchecked(source: Source) -> tuple[onnx.ModelProto, str]:
+    """The model with all its data inside, whatever operators it has, and a name for messages. Raises ModelError."""
     if isinstance(source, onnx.ModelProto):
         proto, where, folder = onnx.ModelProto(), source.graph.name or "the given ModelProto", None
         proto.CopyFrom(source)
@@ -46,7 +64,6 @@ def read_proto(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> tupl
             hint="a PyTorch module goes through hago.from_torch(module, example_inputs)",
         )
     _load_external_data(proto, folder, where)
-    check(proto, where)
     return proto, where
 
 
@@ -101,8 +118,8 @@ def _read_file(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise ModelError("no such file", where=str(path), hint="check the path of the model") from None
-    except OSError as error:
-        raise ModelError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot be read: {reason_of(error)}", where=str(path)) from None
 
 
 def _load_external_data(proto: onnx.ModelProto, folder: Path | None, where: str) -> None:
@@ -120,16 +137,22 @@ def _load_external_data(proto: onnx.ModelProto, folder: Path | None, where: str)
         location = next((e.value for e in tensor.external_data if e.key == "location"), "")
         try:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-        except (OSError, ValueError, onnx.checker.ValidationError) as error:
-            missing = not (folder / location).is_file()
-            what = "is missing" if missing else f"cannot be used: {' '.join(str(error).split())[:200]}"
+        except Exception as error:  # its own, the system's, and those of text that is no number
             raise ModelError(
-                f"the external data file {location!r} of tensor {tensor.name!r} {what}",
+                f"the external data file {location[:80]!r} of tensor {tensor.name!r} {_why(folder, location, error)}",
                 where=where,
                 hint="put it beside the model, or export the model with its data inside",
             ) from None
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
+
+
+def _why(folder: Path, location: str, error: Exception) -> str:
+    try:
+        missing = not (folder / location).is_file()
+    except (OSError, ValueError):  # no name that a file can have
+        missing = True
+    return "is missing" if missing else f"cannot be used: {reason_of(error)}"
 
 
 def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

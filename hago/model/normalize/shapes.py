@@ -12,6 +12,7 @@ from .edit import CONTROL_FLOW_OPS, dims
 from .prepare import IR_VERSION, OPSET
 
 _SHAPE_OF_INPUT = ("GroupNormalization",)
+_LARGEST_BYTES = 1 << 36  # of one tensor
 _SMALL = 4096  # elements: shapes, axes and bounds are never larger
 
 
@@ -75,6 +76,7 @@ def _infer_once(graph: ir.Graph, where: str) -> None:
 def require_static(graph: ir.Graph, where: str) -> None:
     """Raises ModelError unless every tensor has a known type and shape, and no control flow is left."""
     for value in graph.inputs:
+        require_size(value, f"{where}, input {value.name!r}")
         if value.dtype in (ir.DataType.DOUBLE, ir.DataType.BFLOAT16, ir.DataType.STRING):
             raise ModelError(
                 f"it is {value.dtype.name.lower()}; Hago compiles float32",
@@ -106,12 +108,25 @@ def require_static(graph: ir.Graph, where: str) -> None:
                     where=at,
                     hint="only static shapes compile: cut the model before this node, or pass input_shapes",
                 )
+            require_size(value, at)
             if value.dtype == ir.DataType.DOUBLE or (value.dtype == ir.DataType.BFLOAT16 and node.op_type != "Cast"):
                 raise ModelError(
                     f"it is computed in {value.dtype.name.lower()}; Hago compiles float32",
                     where=at,
                     hint="export the model in float32 (module.float() in PyTorch)",
                 )
+
+
+def require_size(value: ir.Value, at: str) -> None:
+    """Raises ModelError for a tensor that no machine holds: its shape is damaged, or was never meant."""
+    shape = dims(value)
+    if shape is not None and 4 * math.prod(shape) > _LARGEST_BYTES:
+        raise ModelError(
+            f"its shape {shape} takes {4 * math.prod(shape) / 2**30:,.0f} GiB; "
+            f"a tensor has {_LARGEST_BYTES >> 30} GiB at most",
+            where=at,
+            hint="check the shapes of the model's inputs and the batch; export the model again",
+        )
 
 
 def _check_reshape(node: ir.Node, where: str) -> None:

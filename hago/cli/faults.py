@@ -1,0 +1,101 @@
+"""The last guard of the command line: whatever a command raises becomes one message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ..errors import HagoError, reason_of
+from ..visible import visible
+
+EXIT_ERROR = 2
+"""The user can mend it: the message says what."""
+EXIT_FAULT = 70
+"""A fault of Hago's, with a log for its report."""
+EXIT_INTERRUPTED = 130
+
+_PACKAGES = ("hago", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnx-ir", "optuna", "scipy", "pydantic", "rich")
+
+
+def guarded(command: Callable[[], int], words: Sequence[str], debug: bool = False) -> int:
+    """Runs a command; returns its exit code, or that of what it raised. ``debug`` shows the traceback as well."""
+    try:
+        code = command()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of the output has gone (`hago ... | head`): nothing more to say
+        _say_no_more()
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, HagoError):
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_ERROR
+        if isinstance(error, MemoryError):
+            print(f"error: out of memory: {reason_of(error)}", file=sys.stderr)
+            print("  hint: a smaller --batch, fewer samples, or a machine with more memory", file=sys.stderr)
+            return EXIT_ERROR
+        print(f"fault of Hago's: {visible(reason_of(error))}", file=sys.stderr)
+        log = write_log(error, words)
+        if log is not None:
+            print(f"  the log for a report of it: {log}", file=sys.stderr)
+        print("  hint: `hago --debug ...` shows where; the search in --out, if any, can be resumed", file=sys.stderr)
+        return EXIT_FAULT
+
+
+def write_log(error: BaseException, words: Sequence[str]) -> Path | None:
+    """Writes versions, the command and the traceback to a file; None where no folder takes one."""
+    lines = [
+        f"command    hago {shlex.join(words)}",
+        f"time       {datetime.now(timezone.utc).isoformat(timespec='seconds')}",
+        f"system     {platform.platform()}, Python {platform.python_version()}",
+        *(f"{name:10} {_version(name)}" for name in _PACKAGES),
+        "",
+        *(line for part in traceback.format_exception(error) for line in part.rstrip("\n").split("\n")),
+    ]
+    text = "\n".join(visible(line) for line in lines) + "\n"
+    name = f"fault-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    for folder in _log_folders():
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / name
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(text)
+            return path
+    return None
+
+
+def _log_folders() -> list[Path]:
+    """The user's folder for what programs leave behind, then the temporary one."""
+    folders = [Path(tempfile.gettempdir())]
+    with suppress(RuntimeError):  # a user without a home
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        folders.insert(0, Path(state) / "hago")
+    return folders
+
+
+def _version(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _say_no_more() -> None:
+    """What is still in the buffer goes nowhere, so that Python does not complain about it at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
