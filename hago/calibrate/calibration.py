@@ -97,8 +97,11 @@ class Calibration:
         """Reads what save has written. Raises DataError where the file is something else, or broken."""
         hint = "remove it; it will be made again"
         with faults_of_others(lambda reason: DataError(f"is no calibration: {reason}", where=str(path), hint=hint)):
-            file = NpzFile(path)
-            header, counts = parse_json(file["header"].tobytes().decode("utf-8")), file["counts"]
+            try:
+                file = NpzFile(path)
+                header, counts = parse_json(file["header"].tobytes().decode("utf-8")), file["counts"]
+            except DataError as error:
+                raise ValueError(error.what) from error
             if header["format"] != _FORMAT:
                 raise ValueError(f"format {header['format']}, not {_FORMAT}")
             stats, place = {}, 0
