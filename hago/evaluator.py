@@ -7,6 +7,7 @@ its outputs, the calibration, quantized weights, compiled kernels. Where candida
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -41,9 +42,10 @@ from .runtime.artifact import Artifact
 from .spec import HardwareSpec
 from .strategy import Strategy, uniform
 
-FLOAT = "float32"
+FLOAT, TWIN = "float32", "float32 again"
 Say = Callable[[str], None]
 
+_AA_TEST_S = 2.0  # at most, and one round where that takes longer
 _CHECKED = 4  # batches whose outputs on another machine are held against this machine's
 
 
@@ -74,6 +76,7 @@ class TvmEvaluator:
         self.threads, self.seed, self.folder, self.say = threads, seed, folder, say
         self.cache = cache if cache is not None else KernelCache()
         self._candidates: dict[str, Candidate] = {}
+        self._spread = 0.0  # of float32 against itself, as last measured
         if metric.needs_labels and any(p.labels is None for p in (parts.search, parts.test)):
             raise DataError(
                 f"the metric {metric.name!r} needs labels, and the samples have none",
@@ -120,8 +123,7 @@ class TvmEvaluator:
         """float32 on the search part."""
         started = time.perf_counter()
         record = self._record(-1, FLOAT, None).with_accuracy(self.floats.accuracy("search"))
-        timing = self.bench.measure([self._float_candidate], self._samples, Effort(settled=False))
-        return self._finished(record.measured_by(timing, FLOAT), self.float_artifact, started)
+        return self._finished(self._against_itself(record), self.float_artifact, started)
 
     def evaluate(
         self, strategy: Strategy, *, stop_below: float | None = None, time_left_s: float | None = None
@@ -143,7 +145,8 @@ class TvmEvaluator:
                 record = replace(record, expected_change=self.floats.expectation.change(answers.classes))
             if record.state == "pruned":  # hopeless: its latency is of no interest
                 return self._finished(record, artifact, started)
-            timing = self.bench.measure([self._float_candidate, candidate], self._samples, Effort(limit_s=time_left_s))
+            effort = self._effort(limit_s=time_left_s)
+            timing = self.bench.measure([self._float_candidate, candidate], self._samples, effort)
             return self._finished(record.measured_by(timing, candidate.name), artifact, started)
         except (StorageError, NoDeviceError):  # no fault of the candidate's: the search ends, to be resumed
             raise
@@ -156,7 +159,7 @@ class TvmEvaluator:
         for index, record in enumerate(records):
             assert record.strategy is not None
             candidates.append(self.candidate(record.strategy, str(index)))
-        timing = self.bench.measure(candidates, self._samples, Effort(rounds=2, time=1 + len(records)))
+        timing = self.bench.measure(candidates, self._samples, self._effort(rounds=2, time=1 + len(records)))
         return [record.measured_by(timing, str(index)) for index, record in enumerate(records)]
 
     def test(self, strategy: Strategy) -> Record:
@@ -165,13 +168,27 @@ class TvmEvaluator:
         if strategy.is_float:
             record = self._record(-1, FLOAT, None)
             record = record.with_accuracy(self.floats.accuracy("test"), part="test")
-            timing = self.bench.measure([self._float_candidate], self._samples, Effort(settled=False))
-            return self._finished(record.measured_by(timing, FLOAT), self.float_artifact, started)
+            return self._finished(self._against_itself(record), self.float_artifact, started)
         record, candidate = self._record(-2, "chosen", strategy), self.candidate(strategy)
         with self.bench.runner(candidate) as runner:
             record = record.with_accuracy(self.floats.of_candidate(runner, "test"), part="test")
-        timing = self.bench.measure([self._float_candidate, candidate], self._samples, Effort(rounds=4, time=8))
+        timing = self.bench.measure([self._float_candidate, candidate], self._samples, self._effort(rounds=4, time=8))
         return self._finished(record.measured_by(timing, candidate.name), candidate.artifact, started)
+
+    def _against_itself(self, record: Record) -> Record:
+        """float32's record with its latency and with the A/A test: a second network of the same kernels beside it.
+
+        How far they are apart is what no interval of this session may claim to know better.
+        """
+        twin = replace(self._float_candidate, name=TWIN, artifact=self.build(self.model.proto))
+        effort = Effort(rounds=2, time=2, limit_s=_AA_TEST_S)
+        timing = self.bench.measure([self._float_candidate, twin], self._samples, effort)
+        record = record.measured_by(timing, FLOAT).with_aa_test(timing.latency[TWIN])
+        self._spread = abs(math.log(record.aa_ratio)) if record.aa_ratio else 0.0
+        return record
+
+    def _effort(self, **more: Any) -> Effort:
+        return Effort(spread=self._spread, **more)
 
     def test_together(self, protos: Mapping[str, onnx.ModelProto]) -> dict[str, Record]:
         """Several QDQ forms of the model, whoever made them, on the test part; all timed in turns with float32."""
@@ -183,7 +200,7 @@ class TvmEvaluator:
                     self.floats.of_candidate(runner, "test"), "test"
                 )
             candidates.append(candidate)
-        timing = self.bench.measure(candidates, self._samples, Effort(rounds=4, time=4 * len(candidates)))
+        timing = self.bench.measure(candidates, self._samples, self._effort(rounds=4, time=4 * len(candidates)))
         return {name: record.measured_by(timing, str(i)) for i, (name, record) in enumerate(records.items())}
 
     def sensitivity(self, strategy: Strategy, samples: int) -> float:

@@ -151,6 +151,8 @@ class JointEvaluator:
             device=name,
             ratios=ratios,
         )
+        if any(r.latency_ratio is None for r in found.values()):  # a machine too busy to tell
+            return replace(told, latency_ratio=None, latency_ratio_interval=None)
         if self.rule == "worst":
             return told
         ends = [r.latency_ratio_interval or (ratios[key], ratios[key]) for key, r in found.items()]

@@ -41,12 +41,16 @@ _REAL = (
     "p_value",
     "latency_s",
     "latency_ratio",
+    "aa_ratio",
+    "disturbed",
     "build_s",
     "trial_s",
 )
-_INTERVALS = tuple(f"{name}_interval" for name in ("accuracy", "accuracy_change", "latency", "latency_ratio"))
+_INTERVALS = tuple(
+    f"{name}_interval" for name in ("accuracy", "accuracy_change", "latency", "latency_ratio", "aa_ratio")
+)
 _NUMBERS_BY_NAME = ("layer_times", "ratios", "accuracy_parts")
-_TEXTS = ("label", "state", "reason", "metric", "part", "environment", "created", "device", "trouble")
+_TEXTS = ("label", "state", "reason", "metric", "part", "environment", "created", "device", "trouble", "clock")
 _LEFT_OUT = ("estimated", "ratios", "accuracy_parts")  # of lines that say nothing of them
 _REQUIRED = ("id", "label", "state", "part", "created")
 
@@ -73,6 +77,10 @@ class Record:
     did before, ``checked`` the number of samples whose outputs there were held against this machine's. Where
     ``estimated``, no time was measured: ``latency_ratio`` is one of ``instructions``, counted in the emulator.
     ``ratios`` are those of every device where one strategy was measured for several.
+
+    ``clock`` is what the latency was measured by (measure/clocks.py) and ``disturbed`` the share of turns that other
+    work interrupted; where a machine was too busy to tell a latency, there is none. ``aa_ratio`` is that of the A/A
+    test: float32 against a second runner of itself, in float32's own records.
 
     Raises StorageError when a field cannot be what it says.
     """
@@ -109,6 +117,10 @@ class Record:
     instructions: int | None = None
     ratios: Mapping[str, float] = field(default_factory=dict)
     accuracy_parts: Mapping[str, float] = field(default_factory=dict)
+    clock: str | None = None
+    disturbed: float | None = None
+    aa_ratio: float | None = None
+    aa_ratio_interval: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         # numpy's scalars and JSON's lists become plain numbers and tuples, so equal records are equal.
@@ -163,14 +175,42 @@ class Record:
                 latency_ratio_interval=(latency.ratio, latency.ratio),
                 threads=latency.threads,
             )
+        how: dict[str, Any] = {"threads": latency.threads, "clock": latency.clock, "disturbed": latency.disturbed}
+        if not latency.told:
+            how |= dict.fromkeys(("latency_s", "latency_interval", "latency_ratio", "latency_ratio_interval"))
+            return replace(self, **how)
         return replace(
             self,
             latency_s=latency.median_s,
             latency_interval=(latency.low_s, latency.high_s),
             latency_ratio=latency.ratio,
             latency_ratio_interval=(latency.ratio_low, latency.ratio_high),
-            threads=latency.threads,
+            **how,
         )
+
+    def with_latency_of(self, other: Record) -> Record:
+        """The same record with the latency of another, of the same candidate."""
+        names = ("latency_s", "latency_interval", "latency_ratio", "latency_ratio_interval", "clock", "disturbed")
+        return replace(self, **{name: getattr(other, name) for name in names})
+
+    def with_aa_test(self, latency: Latency | InstructionEstimate) -> Record:
+        """The same record of float32 with what a second runner of it took, beside the first."""
+        if isinstance(latency, InstructionEstimate):
+            return self  # counts are the same every time
+        if not latency.told:
+            return replace(self, aa_ratio=None, aa_ratio_interval=None, disturbed=latency.disturbed)
+        interval = latency.ratio_low, latency.ratio_high
+        return replace(self, aa_ratio=latency.ratio, aa_ratio_interval=interval, disturbed=latency.disturbed)
+
+    @property
+    def aa_holds(self) -> bool | None:
+        """Whether float32 was as fast as itself where it was measured: the machine was quiet enough to tell anything.
+
+        None where that was not tested.
+        """
+        if self.aa_ratio_interval is None:
+            return None
+        return self.aa_ratio_interval[0] <= 1.0 <= self.aa_ratio_interval[1]
 
     def with_accuracy(self, accuracy: Accuracy, part: str = "search") -> Record:
         """The same record with a measured accuracy on this part of the samples.

@@ -12,6 +12,7 @@ from ..record import Record
 from ..strategy import Strategy
 
 OBJECTIVES = ("latency", "accuracy", "size")
+WORTH_TELLING = 0.95  # of float32's latency: less of a gain than that is none
 _ROUNDING = 1e-9  # 10 samples of 1,000 are a drop of 0.01, whatever binary fractions say
 
 
@@ -140,6 +141,17 @@ def is_faster(record: Record) -> bool:
         return False
     high = record.latency_ratio_interval[1] if record.latency_ratio_interval else record.latency_ratio
     return high < 1
+
+
+def is_untold(record: Record) -> bool:
+    """Whether a gain worth having (5 %) can be neither told nor ruled out: the interval of the ratio holds 1, or the
+    machine was too busy for any number."""
+    if record.state != "ok" or (record.strategy is not None and record.strategy.is_float):
+        return False
+    if record.latency_ratio is None:
+        return True
+    low, high = record.latency_ratio_interval or (record.latency_ratio, record.latency_ratio)
+    return low < WORTH_TELLING and high >= 1
 
 
 def evaluate_safely(

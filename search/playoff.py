@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ..errors import HagoError, StorageError
 from ..record import Record
-from .objective import Evaluator, Goal
+from .objective import Evaluator, Goal, is_faster
 from .space import SearchSpace
 from .timing import TimeTable
 
@@ -22,13 +22,14 @@ _NOT_FAR = 1.5  # times the best ratio: what is slower than that was not just un
 def finalists(space: SearchSpace, times: TimeTable, goal: Goal, records: Sequence[Record]) -> list[Record]:
     """The records within the bound that may be the fastest; those that keep the margin, where there are any."""
     quantized = [r for r in records if r.strategy is not None and not r.strategy.is_float]
-    within = [r for r in quantized if goal.within(r) and r.latency_ratio is not None]
+    within = [r for r in quantized if goal.within(r)]
     within = [r for r in within if goal.within(r, goal.margin)] or within
     if not within:
         return []
-    measured = sorted(within, key=lambda r: (r.latency_ratio or 0.0, r.id))
-    best = measured[0].latency_ratio or 0.0
-    near = [r for r in measured if (r.latency_ratio or 0.0) <= _NOT_FAR * best][:_BY_MEASUREMENT]
+    ratios = {r.id: r.latency_ratio for r in within if r.latency_ratio is not None}
+    far = _NOT_FAR * min(ratios.values(), default=0.0)
+    measured = sorted((r for r in within if r.id in ratios), key=lambda r: (ratios[r.id], r.id))
+    near = [r for r in measured if ratios[r.id] <= far][:_BY_MEASUREMENT]
 
     def predicted(record: Record) -> float:
         assert record.strategy is not None
@@ -58,8 +59,11 @@ def noise_of(evaluator: Evaluator, found: Sequence[Record], samples: int) -> dic
 
 
 def play_off(evaluator: Evaluator, found: Sequence[Record], records: Sequence[Record]) -> list[Record]:
-    """``records`` with the latencies of ``found`` measured anew; as they were where that fails."""
-    if len(found) < 2:
+    """``records`` with the latencies of ``found`` measured anew; as they were where that fails.
+
+    One that is faster than float32 has nothing to play against where it is alone.
+    """
+    if not found or (len(found) == 1 and is_faster(found[0])):
         return list(records)
     try:
         again = {record.id: record for record in evaluator.remeasure(found)}
@@ -68,3 +72,13 @@ def play_off(evaluator: Evaluator, found: Sequence[Record], records: Sequence[Re
     except HagoError:
         return list(records)
     return [again.get(record.id, record) for record in records]
+
+
+def remeasured(evaluator: Evaluator, record: Record, test: Record) -> Record:
+    """The record, which the test contradicts, with its latency measured once more; the test's where that fails."""
+    try:
+        return evaluator.remeasure([record])[0]
+    except StorageError:
+        raise
+    except HagoError:
+        return record.with_latency_of(test)

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from ..errors import HagoError
 from ..record import Record
 from .blockers import Blocker
-from .objective import Goal, is_faster
+from .objective import Goal, is_faster, is_untold
 from .sensitivity import Sensitivities
 from .timing import TimeTable
 
 # Ratios this close are the same: of such candidates the one nearer to float32 is taken.
 _SAME_RATIO = 1.03
 
-MET, NOT_FASTER, NOT_MET = "met", "not faster", "not met"
+MET, NOT_FASTER, UNTOLD, NOT_MET = "met", "not faster", "not told", "not met"
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class SearchResult:
 
     - "met": the fastest strategy within the bound, faster than float32 beyond the noise;
     - "not faster": float32 itself, since no strategy found within the bound is faster;
+    - "not told": float32 itself, since on this machine, now, it cannot be told whether any is: the interval of its
+      ratio holds 1, or float32 was not even as fast as itself;
     - "not met": the closest strategy (the least drop), since none found keeps the bound; float32 where no
       candidate could be measured at all.
 
@@ -67,6 +69,12 @@ class SearchResult:
         """Whether the answer keeps the bound on the test part too; None where it was not tested."""
         return None if self.test is None or self.test.state != "ok" else self.goal.within(self.test)
 
+    @property
+    def too_busy(self) -> bool:
+        """Whether the last A/A test failed: float32 was not as fast as a second runner of itself."""
+        last = self.float if self.float_test is None or self.float_test.aa_holds is None else self.float_test
+        return last.aa_holds is False
+
     def summary(self) -> str:
         """The answer in a few sentences."""
         bound = f"a drop of at most {self.goal.max_drop:g}"
@@ -74,6 +82,8 @@ class SearchResult:
             text = f"{_speed(self.best)} than float32 within {bound}"
         elif self.outcome == NOT_FASTER:
             text = f"float32 stays: no strategy within {bound} is faster beyond the noise"
+        elif self.outcome == UNTOLD:
+            text = f"float32 stays: whether a strategy within {bound} is faster cannot be told on this machine now"
         elif self.best is self.float:
             text = f"float32 stays: no candidate could be measured within {bound}"
         else:
@@ -90,6 +100,8 @@ class SearchResult:
             sentences.append(where + ".")
         if self.blockers:
             sentences.append("In the way: " + "; ".join(map(str, self.blockers)) + ".")
+        if self.too_busy:
+            sentences.append("The machine is too busy: float32 was not as fast as itself.")
         if self.error is not None:
             sentences.append(f"The search ended early: {self.error.what}")
         return " ".join(sentences)
@@ -121,7 +133,8 @@ def choose(
             close = [record for record in faster if _ratio(record) <= fastest * _SAME_RATIO]
             return min(close, key=lambda r: (noise.get(r.id, math.inf), goal.likely_drop(r), _ratio(r), r.id)), MET
     if within:
-        return float_record, NOT_FASTER
+        quiet = float_record.aa_holds is not False
+        return float_record, NOT_FASTER if quiet and not any(map(is_untold, within)) else UNTOLD
     measured = [record for record in records if record.state in ("ok", "pruned")]
     if not measured:
         return float_record, NOT_MET

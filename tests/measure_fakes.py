@@ -16,13 +16,31 @@ FEEDS = {"x": np.zeros((1, 3), np.float32)}
 
 
 class FakeClock:
-    """Nanoseconds that pass only where a runner lets them pass."""
+    """Clocks that move only where a runner lets them: CPU time and wall time alike, unless told otherwise."""
 
     def __init__(self):
-        self.now = 0
+        self.wall = self.cpu = self.preempted = self.waits = 0
 
-    def __call__(self):
-        return self.now
+    def wall_ns(self):
+        return self.wall
+
+    def cpu_ns(self):
+        return self.cpu
+
+    def switches(self):
+        return self.preempted, self.waits
+
+    def work(self, ns):
+        """The thread computes for so long."""
+        self.wall, self.cpu = self.wall + ns, self.cpu + ns
+
+    def others_work(self, ns):
+        """Another process takes the CPU for so long."""
+        self.wall, self.preempted = self.wall + ns, self.preempted + 1
+
+    def wait(self, ns):
+        """The thread waits for something for so long."""
+        self.wall, self.waits = self.wall + ns, self.waits + 1
 
 
 class FakeRunner:
@@ -36,7 +54,7 @@ class FakeRunner:
 
     def run(self, feeds):
         if self.clock is not None:
-            self.clock.now += self.ns(self.calls)
+            self.clock.work(self.ns(self.calls))
         if self.log is not None:
             self.log.append(self.name)
         self.calls += 1

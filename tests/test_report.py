@@ -419,6 +419,7 @@ def render(report: ReportData, folder: Path | None = None) -> tuple[str, str]:
 CASES = {
     "met": samples.report,
     "not faster": samples.not_faster,
+    "not told": lambda: samples.not_faster(outcome="not told"),
     "not met": samples.not_met,
     "not tested": lambda: samples.report(chosen_test=None, float_test=None),
     "deep": lambda: samples.report(layers=samples.resnet_layers(9)),
@@ -613,7 +614,7 @@ def test_peers_are_shown() -> None:
 
 
 def test_outcome_is_checked() -> None:
-    with pytest.raises(ValueError, match="outcome must be one of met, not faster, not met, not 'fine'"):
+    with pytest.raises(ValueError, match="outcome must be one of met, not faster, not told, not met, not 'fine'"):
         samples.report(outcome="fine")
 
 

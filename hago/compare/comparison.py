@@ -7,8 +7,8 @@ keeps its row, with the reason in place of the numbers.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,15 @@ import numpy as np
 
 from ..errors import HagoError, MeasureError, MissingExtraError
 from ..measure.accuracy import Accuracy, measure_accuracy
+from ..measure.clocks import BUSY_SHARE, SYSTEM_CLOCKS, Clocks
 from ..measure.environment import Environment, read_environment
-from ..measure.latency import Clock, Latency, measure_latency
+from ..measure.latency import Latency, measure_latency
 from ..measure.metrics import fit
 from ..measure.outputs import ModelOutputs
-from ..measure.running import batch_of, collect_outputs
+from ..measure.running import Renamed, batch_of, collect_outputs
 from ..tensor import TensorInfo
 from .faithful import unfaithful, warning
-from .text import markdown_table, rich_table, row_cells
+from .text import markdown_table, ratio_text, rich_table, row_cells
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 
 _FEW = 32  # samples that tell the magnitudes of outputs
+_AA_TEST_S = 2.0
+_TOO_BUSY = "latency cannot be told: other work interrupted nearly every turn"
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,9 @@ class ComparisonRow:
     def to_dict(self, baseline_measured: bool) -> dict[str, Any]:
         data: dict[str, Any] = {"label": self.label, "size_bytes": self.size_bytes, "note": self.note}
         data["unfaithful"] = self.unfaithful
-        if self.latency is not None:
+        if self.latency is not None and self.latency.told:
             latency = self.latency
+            data["clock"], data["disturbed"] = latency.clock, latency.disturbed
             data["latency_s"] = latency.median_s
             data["latency_interval"] = [latency.low_s, latency.high_s]
             data["threads"], data["rounds"] = latency.threads, latency.samples
@@ -94,7 +98,10 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows, in the order asked for, and how they came about."""
+    """The rows, in the order asked for, and how they came about.
+
+    ``aa`` is the A/A test: a second runner of the baseline, beside the first. None where nothing was timed.
+    """
 
     rows: tuple[ComparisonRow, ...]
     model: str
@@ -102,6 +109,7 @@ class Comparison:
     n_samples: int
     batch: int
     environment: Environment
+    aa: Latency | None = None
 
     @property
     def baseline(self) -> str:
@@ -121,12 +129,16 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         measured = self.rows[0].latency is not None
+        told = self.aa if self.aa is not None and self.aa.told else None
         return {
             "model": self.model,
             "metric": self.metric,
             "n_samples": self.n_samples,
             "batch": self.batch,
             "baseline": self.baseline,
+            "aa_ratio": None if told is None else told.ratio,
+            "aa_ratio_interval": None if told is None else [told.ratio_low, told.ratio_high],
+            "too_busy": self.too_busy,
             "rows": [row.to_dict(measured) for row in self.rows],
             "environment": self.environment.to_dict(),
         }
@@ -137,12 +149,10 @@ class Comparison:
     def provenance(self) -> str:
         """How and on what it was measured, in sentences."""
         rounds = max((row.latency.samples for row in self.rows if row.latency is not None), default=0)
-        timed = f"Latency: median of {rounds} rounds in turns, batch {self.batch}. " if rounds else ""
-        load, cores = self.environment.load, self.environment.cores
-        busy = f" The machine was busy: load {load} on {cores} cores." if load and load > cores else ""
+        timed = f"Latency: median of {rounds} rounds in turns, batch {self.batch}, {self._clocks()}. " if rounds else ""
         return (
             f"{timed}Accuracy: {self.metric} on {self.n_samples} samples. In brackets: 95 % intervals. "
-            f"Ratio and change are to {self.baseline}. {self.environment.sentence()}.{busy}"
+            f"Ratio and change are to {self.baseline}. {self.environment.sentence()}.{self._quiet()}"
             + (f" {self.warning()}" if self.warning() else "")
         )
 
@@ -150,6 +160,28 @@ class Comparison:
         """What is to be said of engines that do not compute what their file says; empty where all do."""
         labels = [row.label for row in self.rows if row.unfaithful]
         return warning(labels, self.environment) if labels else ""
+
+    @property
+    def too_busy(self) -> bool:
+        """Whether the baseline was not even as fast as itself, so that no latency here is to be relied on."""
+        return self.aa is not None and not (self.aa.told and self.aa.ratio_low <= 1 <= self.aa.ratio_high)
+
+    def _clocks(self) -> str:
+        return " and ".join(dict.fromkeys(row.latency.clock for row in self.rows if row.latency is not None))
+
+    def _quiet(self) -> str:
+        """How quiet the machine was, in sentences."""
+        load, cores = self.environment.load, self.environment.cores
+        busy = f" The machine was busy: load {load} on {cores} cores." if load and load > cores else ""
+        shares = [row.latency.disturbed for row in self.rows if row.latency is not None and row.latency.disturbed]
+        if shares and max(shares) >= BUSY_SHARE:
+            busy += f" Other work interrupted {max(shares):.0%} of the turns."
+        if self.aa is None:
+            return busy
+        if self.too_busy:
+            found = f", not 1 but {ratio_text(self.aa)}" if self.aa.told else ""
+            return f"{busy} This machine is too busy to tell latencies now: {self.baseline} beside itself{found}."
+        return f"{busy} A/A test ({self.baseline} beside itself): {ratio_text(self.aa)}."
 
     def _header(self) -> list[str]:
         return ["", "latency", "ratio", self.metric, "change", "size", ""]
@@ -170,8 +202,8 @@ def compare(
     seed: int = 0,
     threads: int | None = None,
     progress: Progress | None = None,
-    clock: Clock = time.perf_counter_ns,
     outputs: ModelOutputs | None = None,
+    clocks: Clocks = SYSTEM_CLOCKS,
 ) -> Comparison:
     """Opens, scores and times all contenders; see :class:`Comparison`.
 
@@ -199,7 +231,9 @@ def compare(
         strange = unfaithful(contenders, runners, samples, classes=metric.name.startswith("top"))
         say("timing in turns")
         batch = max((batch_of(runner) for runner in runners.values()), default=1)
-        latencies = _latencies(runners, samples, notes, rounds, budget_s, seed, clock)
+        aa = _aa_test(contenders[0], runners, samples, rounds, budget_s, seed, clocks)
+        latencies = _latencies(runners, samples, notes, rounds, budget_s, seed, clocks, aa)
+        notes.update({label: _TOO_BUSY for label, latency in latencies.items() if not latency.told})
     finally:
         for runner in runners.values():
             runner.close()
@@ -209,7 +243,7 @@ def compare(
         )
         for label in (contender.label for contender in contenders)
     )
-    return Comparison(rows, model, metric.name, len(samples), batch, environment)
+    return Comparison(rows, model, metric.name, len(samples), batch, environment, aa)
 
 
 def _accuracies(
@@ -257,6 +291,33 @@ def _with_values(outputs: ModelOutputs | None, floats: list[np.ndarray]) -> Mode
     return replace(outputs, few=lambda: [array[:_FEW] for array in floats])
 
 
+def _aa_test(
+    baseline: Contender,
+    runners: Mapping[str, Runner],
+    samples: Samples,
+    rounds: int,
+    budget_s: float | None,
+    seed: int,
+    clocks: Clocks,
+) -> Latency | None:
+    """The baseline beside a second runner of itself; None where it cannot be run, which its row tells."""
+    if baseline.label not in runners:
+        return None
+    first = runners[baseline.label]
+    try:
+        again = Renamed(baseline.open(), f"{first.name} again")
+    except Exception:
+        return None
+    try:
+        feeds, limit_s = _first_batch(samples, batch_of(first)), min(budget_s or _AA_TEST_S, _AA_TEST_S)
+        found = measure_latency([first, again], feeds, rounds=rounds, budget_s=limit_s, seed=seed, clocks=clocks)
+        return found[again.name]
+    except MeasureError:
+        return None
+    finally:
+        again.close()
+
+
 def _latencies(
     runners: dict[str, Runner],
     samples: Samples,
@@ -264,16 +325,18 @@ def _latencies(
     rounds: int,
     budget_s: float | None,
     seed: int,
-    clock: Clock,
+    clocks: Clocks,
+    aa: Latency | None,
 ) -> dict[str, Latency]:
     """Latency of each runner by label, all in turns; without those that fail, which are noted and dropped."""
+    spread = abs(math.log(aa.ratio)) if aa is not None and aa.told else 0.0
     while runners:
         names = {runner.name: label for label, runner in runners.items()}
         batch = batch_of(next(iter(runners.values())))
         feeds = _first_batch(samples, batch)
         try:
             timed = measure_latency(
-                list(runners.values()), feeds, rounds=rounds, budget_s=budget_s, seed=seed, clock=clock
+                list(runners.values()), feeds, rounds=rounds, budget_s=budget_s, spread=spread, seed=seed, clocks=clocks
             )
         except MeasureError as error:
             if error.where not in names:

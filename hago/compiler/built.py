@@ -18,6 +18,7 @@ from ..files import require_space
 from ..kernels.base import Isa, TensorType
 from ..kernels.pipeline import compile_template
 from ..measure.environment import read_environment
+from ..measure.kernels import KernelTime, time_kernel
 from ..runtime.seal import seal
 from .cache import KernelCache
 from .executable import executable, symbol
@@ -125,30 +126,38 @@ class Built:
         return [use(step) for step in self.program.steps if step.key is not None and step.call is not None]
 
     def kernel_times(self, repeats: int) -> list[tuple[str | None, str, float]]:
-        """Times every kernel by itself on zeros; what the cache remembers is not measured again."""
+        """Times every kernel by itself on zeros.
+
+        What the cache remembers is not measured again, unless the machine was busy then: once in each process.
+        """
         measure = lambda uses: [self._time(use, repeats) for use in uses]  # noqa: E731
         return self.kernel_costs(read_environment().cpu, measure)
 
     def kernel_costs(
-        self, place: str, measure: Callable[[Sequence[KernelUse]], Sequence[float]]
+        self, place: str, measure: Callable[[Sequence[KernelUse]], Sequence[KernelTime]]
     ) -> list[tuple[str | None, str, float]]:
         """(layer, family, cost) of every kernel call, in order, as found by ``measure`` at ``place``.
 
-        ``place`` names a machine and the kind of cost: what the cache remembers of it is not measured again.
+        ``place`` names a machine and the kind of cost: what the cache remembers of it is not measured again, where it
+        cannot be better.
         """
         uses = self.uses()
-        known = {use.key: self.cache.time_s(use.key, place) for use in uses}
-        new = list({use.key: use for use in uses if known[use.key] is None}.values())
-        for use, cost in zip(new, measure(new) if new else (), strict=True):
-            self.cache.remember_time(use.key, place, cost)
-            known[use.key] = cost
-        return [(use.layer, use.family, known[use.key] or 0.0) for use in uses]
+        new = list({use.key: use for use in uses if self.cache.wants_time(use.key, place)}.values())
+        for use, found in zip(new, measure(new) if new else (), strict=True):
+            self.cache.remember_time(use.key, place, found)
+        known = {use.key: self.cache.time_of(use.key, place) or KernelTime(0.0) for use in uses}
+        return [(use.layer, use.family, known[use.key].seconds) for use in uses]
 
-    def _time(self, use: KernelUse, repeats: int) -> float:
+    def _time(self, use: KernelUse, repeats: int) -> KernelTime:
         tensors = [tvm.runtime.tensor(np.zeros(shape, dtype)) for dtype, shape in use.tensors]
-        evaluator = self.modules[use.key].time_evaluator(use.symbol, tvm.cpu(), repeat=repeats, min_repeat_ms=1)
-        # The least of several: what else runs on the machine only ever adds to it.
-        return float(np.min(evaluator(*tensors).results))
+        module = self.modules[use.key]
+
+        def run(calls: int) -> int:
+            timed = max(1, calls - 1)
+            module.time_evaluator(use.symbol, tvm.cpu(), number=timed, repeat=1)(*tensors)
+            return timed + 1  # it makes one call before it begins
+
+        return time_kernel(run, self.threads, repeats)
 
 
 def _type(item: str | np.ndarray, types: Mapping[str, TensorType]) -> TensorType:

@@ -2,7 +2,7 @@
 
     folder/VERSION/KEY.o      the object, for linking into an exported model
     folder/VERSION/KEY.so     the same, ready to load
-    folder/VERSION/KEY.json   what it is, and its measured time on each processor
+    folder/VERSION/KEY.json   what it is, and its measured time on each processor, with how quiet it was
 
 KEY is a hash of everything the code depends on; VERSION of the TVM version and the templates' source.
 Files appear whole, by renaming: any number of processes may share a folder. Whoever can write to it can
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import shutil
 import stat
@@ -30,6 +29,7 @@ from typing import Any
 from ..documents import read_document
 from ..errors import StorageError
 from ..files import hash_bytes, write_atomic
+from ..measure.kernels import KernelTime
 from ..runtime.seal import is_sealed, seal
 from .linker import link, linker, object_code
 
@@ -70,7 +70,8 @@ class KernelCache:
         self.root = Path(folder) if folder is not None else default_folder()
         self.folder = self.root / template_version()
         self._loaded: dict[str, Any] = {}
-        self._times: dict[str, dict[str, float]] = {}
+        self._times: dict[str, dict[str, KernelTime]] = {}
+        self._timed: set[tuple[str, str]] = set()  # in this process
         self._lock = Lock()
         self._checked = False
 
@@ -162,26 +163,31 @@ class KernelCache:
         for suffix in (".so", ".o"):
             (self.folder / f"{key}{suffix}").unlink(missing_ok=True)
 
-    def time_s(self, key: str, processor: str) -> float | None:
-        """The kernel's remembered time on this processor, in seconds."""
+    def time_of(self, key: str, place: str) -> KernelTime | None:
+        """The kernel's remembered time at this place (a processor, a device)."""
         if key not in self._times:
-            try:
-                about = read_document(self.folder / f"{key}.json", error=StorageError).data
-                times = {name: float(seconds) for name, seconds in about.get("times_s", {}).items()}
-                self._times[key] = {name: seconds for name, seconds in times.items() if 0 < seconds < math.inf}
-            except (StorageError, ValueError, TypeError, AttributeError):  # damaged: measured again
-                self._times[key] = {}
-        return self._times[key].get(processor)
+            self._times[key] = _read_times(self.folder / f"{key}.json")
+        return self._times[key].get(place)
 
-    def remember_time(self, key: str, processor: str, seconds: float) -> None:
+    def wants_time(self, key: str, place: str) -> bool:
+        """Whether the kernel is to be timed there: it never was, or not in quiet, and not by this process yet."""
+        known = self.time_of(key, place)
+        return known is None or not (known.is_quiet or (key, place) in self._timed)
+
+    def remember_time(self, key: str, place: str, found: KernelTime) -> None:
         """Keeps a measured time beside the kernel; where that cannot be written, in memory alone."""
-        self.time_s(key, processor)
-        self._times[key][processor] = seconds
+        self._timed.add((key, place))
+        self._times.pop(key, None)  # another process may have written a better one meanwhile
+        best = found.better(self.time_of(key, place))
+        self._times[key][place] = best
         path = self.folder / f"{key}.json"
         try:
             about = read_document(path, error=StorageError).data
-            write_atomic(path, json.dumps({**about, "times_s": self._times[key]}, sort_keys=True))
-        except StorageError:
+            # Two tables, the first as older versions write and read it.
+            about.setdefault("times_s", {})[place] = best.seconds
+            about.setdefault("times_disturbed", {})[place] = best.disturbed
+            write_atomic(path, json.dumps(about, sort_keys=True))
+        except (TypeError, AttributeError, StorageError):
             return
 
     def info(self) -> CacheInfo:
@@ -237,6 +243,17 @@ class KernelCache:
                 hint="chmod go-w the folder, or name another with cache=... (--cache)",
             )
         self._checked = True
+
+
+def _read_times(path: Path) -> dict[str, KernelTime]:
+    """Place -> time, of a kernel's description; none where it is damaged: measured again."""
+    try:
+        about = read_document(path, error=StorageError).data
+        disturbed = about.get("times_disturbed", {})
+        times = {place: KernelTime(float(s), disturbed.get(place)) for place, s in about.get("times_s", {}).items()}
+        return {place: time for place, time in times.items() if time.is_possible}
+    except (StorageError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _whole(path: Path) -> bool:

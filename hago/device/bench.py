@@ -26,8 +26,10 @@ from ..errors import MeasureError
 from ..files import hash_bytes
 from ..lower import lower
 from ..measure.bench import Candidate, Effort, Feeds, Timing, quietest
+from ..measure.clocks import REMOTE
 from ..measure.instructions import INSTRUCTION_S, InstructionEstimate
-from ..measure.latency import Latency, latency_of
+from ..measure.kernels import KernelTime
+from ..measure.latency import Latency, Series, latency_of
 from ..runtime.artifact import by_layer
 from ..spec import HardwareSpec, resolve_hw
 from ..tensor import TensorInfo
@@ -54,7 +56,9 @@ class _Form:
     path: Path
     exact: bool
 
-    def layer_costs(self, place: str, measure: Callable[[Sequence[KernelUse]], Sequence[float]]) -> Mapping[str, float]:
+    def layer_costs(
+        self, place: str, measure: Callable[[Sequence[KernelUse]], Sequence[KernelTime]]
+    ) -> Mapping[str, float]:
         """Costs of its kernels, summed by layer."""
         return by_layer(self.network.built.kernel_costs(place, measure))
 
@@ -151,7 +155,7 @@ class RpcBench(_Remote):
             rounds = round(_ROUNDS * effort.rounds)
             if effort.limit_s is not None:
                 rounds = max(3, min(rounds, int(effort.limit_s / (len(nets) * _ROUND_S))))
-            measure = partial(self._in_turns, nets, samples[0], rounds)
+            measure = partial(self._in_turns, nets, samples[0], rounds, effort.spread)
             return (quietest(measure) if effort.settled else measure(0)), checked[-1]
 
         done = self.pool.do(work)
@@ -162,7 +166,7 @@ class RpcBench(_Remote):
         form = self._form(candidate)
 
         def work(member: Member) -> Mapping[str, float]:
-            def times(uses: Sequence[KernelUse]) -> list[float]:
+            def times(uses: Sequence[KernelUse]) -> list[KernelTime]:
                 library = form.path.with_suffix(".kernels.so")
                 form.network.built.export_kernels(library)
                 try:
@@ -174,7 +178,9 @@ class RpcBench(_Remote):
 
         return self.pool.do(work).result
 
-    def _in_turns(self, nets: Mapping[str, RemoteNet], feeds: Feeds, rounds: int, more: int) -> dict[str, Latency]:
+    def _in_turns(
+        self, nets: Mapping[str, RemoteNet], feeds: Feeds, rounds: int, spread: float, more: int
+    ) -> dict[str, Latency]:
         """Times the networks round by round, in a random order; ratios are to the first."""
         calls = {}
         for name, net in nets.items():
@@ -186,9 +192,11 @@ class RpcBench(_Remote):
         for _ in range(rounds):
             for i in rng.permutation(len(names)):
                 times[names[i]] += nets[names[i]].timed(calls[names[i]])
-        floats = times[names[0]]
+        series = {name: Series.of_times(times[name], REMOTE) for name in names}
+        floats = series[names[0]]
         return {
-            name: latency_of(name, self.threads, times[name], floats, calls[name], seed=self.seed) for name in names
+            name: latency_of(name, self.threads, series[name], floats, calls[name], spread=spread, seed=self.seed)
+            for name in names
         }
 
 
@@ -219,9 +227,9 @@ class CountingBench(_Remote):
     def kernel_costs(self, candidate: Candidate) -> Mapping[str, float]:
         form = self._form(candidate)
 
-        def count(uses: Sequence[KernelUse]) -> list[float]:
+        def count(uses: Sequence[KernelUse]) -> list[KernelTime]:
             found = self._counter.count_kernels(form.path, [(use.symbol, use.tensors) for use in uses])
-            return [kernel.total * INSTRUCTION_S for kernel in found]
+            return [KernelTime(kernel.total * INSTRUCTION_S, disturbed=0.0) for kernel in found]
 
         return form.layer_costs(f"instructions of {self.spec.name}", count)
 

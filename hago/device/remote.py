@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, DeviceError
+from ..measure.kernels import KernelTime, least_of
 from ..tensor import TensorInfo
 from .config import Device
 from .emulated import emulated_server
@@ -58,7 +59,7 @@ class Session:
         self._nets.append(RemoteNet(self, path, meta))
         return self._nets[-1]
 
-    def kernel_times_s(self, library: Path, kernels: Sequence[tuple[str, KernelTypes]]) -> list[float]:
+    def kernel_times_s(self, library: Path, kernels: Sequence[tuple[str, KernelTypes]]) -> list[KernelTime]:
         """Least seconds of each kernel of a library, on zeros; by symbol, and types and shapes of its arguments."""
         from tvm.runtime import tensor
 
@@ -66,12 +67,11 @@ class Session:
             self._remote.upload(str(library))
             return self._remote.load_module(library.name)
 
-        def measure(loaded: Any, symbol: str, kinds: KernelTypes) -> float:
+        def measure(loaded: Any, symbol: str, kinds: KernelTypes) -> KernelTime:
             device = self._remote.cpu()
             arguments = [tensor(np.zeros(shape, dtype), device) for dtype, shape in kinds]
             evaluator = loaded.time_evaluator(symbol, device, repeat=5, min_repeat_ms=2)
-            # The least of several: what else runs on the device only ever adds to it.
-            return float(min(evaluator(*arguments).results))
+            return least_of([float(value) for value in evaluator(*arguments).results])
 
         loaded = self.call("sending kernels", send)
         times = [self.call("timing a kernel", partial(measure, loaded, symbol, kinds)) for symbol, kinds in kernels]

@@ -5,7 +5,7 @@ A search asks for ratios to float32 and for the costs of kernels, and need not k
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import onnx
 from numpy.typing import NDArray
 
+from .clocks import SYSTEM_CLOCKS, take_turn
 from .instructions import InstructionEstimate
 from .latency import Latency, measure_latency
 
@@ -27,6 +28,7 @@ Feeds = Mapping[str, NDArray[Any]]
 
 _ROUNDS, _BUDGET_S = 25, 0.4
 _TRIES, _SCATTER = 3, 0.1  # measurements at most; interval of a median, as a part of it, that is quiet
+_MOST_PATIENCE = 10.0  # times as long a budget where other work takes the processor
 _CALLS_WORTH = 40  # a latency measurement may take this many float calls, where they are long
 
 
@@ -55,12 +57,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: ``rounds`` and ``time``, both as multiples of what a trial gets; ``limit_s`` at most."""
+    """How long to measure: ``rounds`` and ``time``, both as multiples of what a trial gets; ``limit_s`` at most.
+
+    ``spread`` is a relative error of ratios that is known from elsewhere (from float32 against itself).
+    """
 
     rounds: float = 1.0
     time: float = 1.0
     limit_s: float | None = None
     settled: bool = True  # measured again where it scatters
+    spread: float = 0.0
 
 
 class Bench(Protocol):
@@ -128,7 +134,7 @@ class LocalBench:
     where: str = ""
     files: tuple[str, ...] = ()
     _float: Runner | None = None  # opened once: every candidate is measured beside it
-    _budget_s: float = 0.0
+    _call_s: float = 0.0  # of float32
 
     @property
     def host(self) -> HardwareSpec:
@@ -139,16 +145,24 @@ class LocalBench:
 
     def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
         runners, rounds = [self._open(candidate) for candidate in candidates], round(_ROUNDS * effort.rounds)
-        if not effort.settled:
-            return Timing(measure_latency(runners, samples[0], rounds=rounds, seed=self.seed))
         budget = effort.time * self._trial_budget_s(candidates[0], samples[0])
         if effort.limit_s is not None:
             budget = max(0.05, min(budget, effort.limit_s))
 
         def measure(more: int) -> dict[str, Latency]:
-            return measure_latency(runners, samples[0], rounds=rounds, budget_s=budget, seed=self.seed + more)
+            return measure_latency(
+                runners,
+                samples[0],
+                rounds=rounds * (1 + more),
+                budget_s=budget * (1 + more),
+                spread=effort.spread,
+                seed=self.seed + more,
+            )
 
-        return Timing(quietest(measure))
+        found = measure(0)
+        if effort.settled and not all(map(is_steady, found.values())):
+            found = measure(1)  # with twice the rounds; not the better of two, which would only look sure
+        return Timing(found)
 
     def runner(self, candidate: Candidate) -> AbstractContextManager[Runner]:
         return nullcontext(self._open(candidate))
@@ -165,31 +179,42 @@ class LocalBench:
     def _open(self, candidate: Candidate) -> Runner:
         from ..runners import TvmRunner
 
-        if candidate.quantized:
+        if candidate.quantized or (self._float is not None and self._float.name != candidate.name):
             return TvmRunner(candidate.artifact, name=candidate.name)
         if self._float is None:
             self._float = TvmRunner(candidate.artifact, name=candidate.name)
         return self._float
 
     def _trial_budget_s(self, floats: Candidate, feeds: Feeds) -> float:
-        """Time for one measurement: fixed for small models, a number of calls for large ones."""
-        if not self._budget_s:
-            started = time.perf_counter()
-            for _ in range(3):
-                floats.artifact.run(feeds)
-            once = (time.perf_counter() - started) / 3
-            self._budget_s = max(_BUDGET_S, _CALLS_WORTH * once)
-        return self._budget_s
+        """Time for one measurement: fixed for small models, a number of calls for large ones; more where it is busy."""
+        if not self._call_s:
+            turn = take_turn(lambda: floats.artifact.run(feeds), 3, SYSTEM_CLOCKS)
+            self._call_s = turn.cpu_s if floats.artifact.threads == 1 else turn.wall_s
+        return max(_BUDGET_S, _CALLS_WORTH * self._call_s) * max(1.0, min(_MOST_PATIENCE, load_per_cpu() or 0.0))
+
+
+def load_per_cpu() -> float | None:
+    """Processes that want to run, for each CPU, over the last minute; None where the system does not tell."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except (OSError, AttributeError):
+        return None
+
+
+def is_steady(latency: Latency) -> bool:
+    """Whether the times of the rounds agree."""
+    return latency.told and latency.high_s - latency.low_s <= _SCATTER * latency.median_s
 
 
 def quietest(measure: Callable[[int], dict[str, Latency]]) -> dict[str, Latency]:
     """``measure(0)``; again with 1 and 2 where other load made the times scatter.
 
-    Of several measurements the one with the least times is taken: other load only ever adds.
+    For machines that tell nothing but times: of several measurements the one with the least times is taken, since
+    other load only ever adds.
     """
     tries: list[dict[str, Latency]] = []
     while len(tries) < _TRIES:
         tries.append(measure(len(tries)))
-        if all(l.high_s - l.low_s <= _SCATTER * l.median_s for l in tries[-1].values()):
+        if all(map(is_steady, tries[-1].values())):
             break
     return min(tries, key=lambda found: sum(latency.median_s for latency in found.values()))

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..files import hash_bytes
 from ..runtime import processor
+from .clocks import CPU, WALL
 
 # The features that decide which kernels run, of x86 (as /proc/cpuinfo names them) and of AArch64.
 FEATURES = (
@@ -30,7 +31,8 @@ class Environment:
     """Machine and software. ``caches`` maps "L1d", "L2", "L3" to bytes of one instance of each.
 
     ``cpus`` are the CPUs this process may run on; ``load`` is the 1-minute load average when it was read, of
-    ``cores`` in all. ``governor``, ``llvm`` and ``load`` are None where the system does not tell.
+    ``cores`` in all. ``governor``, ``llvm`` and ``load`` are None where the system does not tell. ``clock`` is what
+    latencies on ``threads`` are times of (clocks.py).
     """
 
     cpu: str
@@ -46,6 +48,7 @@ class Environment:
     llvm: str | None
     packages: Mapping[str, str] = field(default_factory=dict)
     threads: int | None = None
+    clock: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -92,6 +95,7 @@ def read_environment(threads: int | None = None) -> Environment:
         llvm=_llvm(),
         packages=_versions(),
         threads=threads,
+        clock=None if threads is None else CPU if threads == 1 else WALL,
     )
 
 

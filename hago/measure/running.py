@@ -47,6 +47,14 @@ def call(runner: Runner, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]
         raise MeasureError(f"the run failed: {type(error).__name__}: {reason}", where=runner.name) from error
 
 
+class Renamed:
+    """A runner under another name: two of one engine can then be measured together. It is called as directly."""
+
+    def __init__(self, runner: Runner, name: str) -> None:
+        self.name, self.threads, self.inputs = name, runner.threads, runner.inputs
+        self.run, self.close = runner.run, runner.close
+
+
 def run_batch(runner: Runner, feeds: Mapping[str, NDArray[Any]], n: int) -> list[NDArray[Any]]:
     """Outputs for ``n`` samples, at most the runner's batch; what is missing is padded with the last sample.
 

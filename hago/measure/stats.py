@@ -173,6 +173,11 @@ def paired_median_ratio(
     return _percentiles(ratio, np.concatenate(draws), confidence)
 
 
+def widened(ratio: Estimate, relative: float) -> Estimate:
+    """A ratio whose interval allows for a further relative error, to either side."""
+    return Estimate(ratio.value, ratio.low / (1 + relative), ratio.high * (1 + relative))
+
+
 def upper_bound_of_mean(values: ArrayLike, n_total: int, alpha: float) -> float:
     """Upper bound, at error ``alpha``, of the mean over all ``n_total`` values, some of which are seen.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..record import Record
-from .data import NOT_FASTER, NOT_MET, ReportData
+from .data import NOT_FASTER, NOT_MET, UNTOLD, ReportData
 from .phrases import Phrases, is_faster, layers_phrase, metric_text
 from .text import (
     factor,
@@ -49,6 +49,8 @@ def _tell(report: ReportData) -> Answer:
     words = _Words(report, metric_text(report))
     if report.outcome == NOT_FASTER:
         return words.not_faster()
+    if report.outcome == UNTOLD:
+        return words.untold()
     if report.outcome == NOT_MET:
         return words.nothing_measured() if report.is_float else words.not_met()
     return words.met()
@@ -92,18 +94,29 @@ class _Words(Phrases):
             f"{what} pay here: on {self.where()} no strategy tried that keeps {self.bound_words()} "
             f"{'takes fewer instructions' if report.estimated else 'is faster'} than float32, so {stays}."
         )
-        notes = []
-        fastest = min(
-            (r for r in report.records if report.within(r) and r.state == "ok" and r.latency_ratio),
-            key=lambda r: r.latency_ratio or 0.0,
-            default=None,
-        )
+        notes, fastest = [], self.fastest()
         if fastest is not None:
             times = ratio_interval(fastest.latency_ratio, fastest.latency_ratio_interval)
             takes = f"{times} times {'the instructions of' if report.estimated else 'as long as'} float32"
             notes.append(f"The fastest strategy within the bound ({fastest.label}) takes {takes}.")
         notes += [*self.in_the_way(), *self.search_notes()]
         return Answer(sentence, "float32 stays", MIXED, tuple(notes))
+
+    def untold(self) -> Answer:
+        """float32 stays because nothing else can be relied on, not because quantization does not pay."""
+        report, fastest = self.report, self.fastest()
+        head = "Whether quantization pays here cannot be told on this machine now"
+        stays = f"{report.model_name} stays in float32{self.float_numbers()}"
+        if fastest is None:
+            found = f"no latency of a strategy that keeps {self.bound_words()} could be measured on {self.where()}"
+        else:
+            times = ratio_interval(fastest.latency_ratio, fastest.latency_ratio_interval)
+            found = (
+                f"on {self.where()} the fastest strategy that keeps {self.bound_words()} ({fastest.label}) takes "
+                f"{times} times as long as float32"
+            )
+        again = "Search once more where nothing else runs (hago tune --resume measures the finalists anew)."
+        return Answer(f"{head}: {found}, so {stays}.", "Cannot be told", BAD, (*self.search_notes(), again))
 
     def not_met(self) -> Answer:
         report, record = self.report, self.report.chosen
@@ -198,6 +211,12 @@ class _Words(Phrases):
             + f" and is {factor(1 / (best.latency_ratio or 1.0))} times faster."
         ]
 
+    def fastest(self) -> Record | None:
+        """The strategy within the bound that came out fastest."""
+        within = (r for r in self.report.records if self.report.within(r) and r.state == "ok" and r.latency_ratio)
+        quantized = (r for r in within if r.strategy is None or not r.strategy.is_float)
+        return min(quantized, key=lambda r: r.latency_ratio or 0.0, default=None)
+
     def search_notes(self) -> list[str]:
         error = self.report.search.error
-        return [f"The search ended early: {error}"] if error else []
+        return [*self.busy(), *([f"The search ended early: {error}"] if error else [])]

@@ -13,8 +13,8 @@ from ..record import Record
 from ..tensor import TensorInfo
 from .cost_text import CostText
 
-MET, NOT_FASTER, NOT_MET = "met", "not faster", "not met"
-OUTCOMES = (MET, NOT_FASTER, NOT_MET)
+MET, NOT_FASTER, UNTOLD, NOT_MET = "met", "not faster", "not told", "not met"
+OUTCOMES = (MET, NOT_FASTER, UNTOLD, NOT_MET)
 
 # What `hago tune` leaves in its folder, in the order of use.
 KEPT = ("records.jsonl", "study.db", "environment.json", "calibration.npz", "report.html", "report.md")

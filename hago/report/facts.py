@@ -9,7 +9,7 @@ from statistics import median
 from ..strategy import Strategy
 from .data import ReportData
 from .metric_text import MetricText
-from .text import clock, count, listing, plural, size
+from .text import clock, count, listing, percent, plural, ratio_interval, size
 
 _PURPOSE = {
     "model.so": "the chosen model, compiled: one file that needs TVM's runtime alone",
@@ -159,8 +159,22 @@ def _latency(report: ReportData) -> str:
         f"{plural(report.chosen.threads or report.environment.threads or 1, 'thread')}. Each candidate and "
         "float32, compiled by the same compiler, take turns round by round in random order after a warm-up, so "
         f"that whatever disturbs the machine disturbs both. Times are medians{rounds} with distribution-free "
-        "95 % intervals; ratios are of medians of the same rounds, with paired bootstrap intervals."
+        "95 % intervals; ratios are of medians of the same rounds, with paired bootstrap intervals, made wider by what "
+        f"differs from one process to the next.{_clock(report)}"
     )
+
+
+def _clock(report: ReportData) -> str:
+    """What the latency is a time of, and how quiet the machine was."""
+    record, told = report.chosen, ""
+    if record.clock is not None:
+        told += f" Latency is {record.clock}."
+    if record.disturbed is not None:
+        told += f" Other work interrupted {percent(record.disturbed)} of the turns."
+    if report.baseline.aa_ratio is not None:
+        times = ratio_interval(report.baseline.aa_ratio, report.baseline.aa_ratio_interval)
+        told += f" A/A test: float32 took {times} times as long as a second network of its own kernels."
+    return told
 
 
 def _from_to(report: ReportData) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from ..measure.clocks import BUSY_SHARE
 from ..record import Record
 from .data import NOT_MET, LayerRow, ReportData
 from .metric_text import MetricText
-from .text import cpu_name, factor, listing, plural
+from .text import cpu_name, factor, listing, percent, plural, ratio_interval
 
 
 def metric_text(report: ReportData) -> MetricText:
@@ -49,6 +50,24 @@ class Phrases:
         batch = "" if self.report.batch == 1 else f", batches of {self.report.batch}"
         machine = self.report.where or f"this {cpu_name(environment.cpu)}"
         return f"{machine} ({plural(threads, 'thread')}{batch})"
+
+    def busy(self) -> list[str]:
+        """What other work the machine had, and what that means for the latencies; empty on a quiet one."""
+        report, told = self.report, []
+        load, cores = report.environment.load, report.environment.cores
+        if not report.where and load is not None and load > cores:
+            told.append(f"load average {load:.1f} on {plural(cores, 'core')}")
+        disturbed = max((r.disturbed or 0.0 for r in (report.chosen, report.baseline)), default=0.0)
+        if disturbed >= BUSY_SHARE:
+            told.append(f"other work interrupted {percent(disturbed)} of the turns")
+        notes = [f"The machine was busy: {', '.join(told)}."] if told else []
+        if report.baseline.aa_holds is False:
+            times = ratio_interval(report.baseline.aa_ratio, report.baseline.aa_ratio_interval)
+            notes.append(
+                f"The machine is too busy to tell small gains: float32 took {times} times as long as float32 itself, "
+                "measured in turns."
+            )
+        return notes
 
     def float_numbers(self) -> str:
         record, parts = self.report.baseline, []

@@ -1,0 +1,90 @@
+"""What a call took: wall time, CPU time of the calling thread, and whether anything came between.
+
+On a machine with other work, wall time counts that work too, and in a way that no average mends: a call shorter than
+the scheduler's slice often fits into one, a longer one never does. CPU time counts the thread's own work alone, but
+not what it waits for. `measure_latency` takes whichever of the two tells how long a call takes with the processor to
+itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+try:
+    import resource
+except ImportError:  # not a POSIX system
+    resource = None  # type: ignore[assignment]
+
+CPU, WALL = "CPU time of the calling thread", "wall time of undisturbed turns"
+REMOTE = "wall time of the device"
+BUSY_SHARE = 0.2  # of turns disturbed: from there on a machine is called busy
+
+
+class Clocks(Protocol):
+    """The clocks of this process, in nanoseconds, and its count of context switches."""
+
+    def wall_ns(self) -> int:
+        """A clock that never goes back."""
+        ...
+
+    def cpu_ns(self) -> int:
+        """CPU time of the calling thread."""
+        ...
+
+    def switches(self) -> tuple[int, int]:
+        """How often a thread of this process had to leave a CPU to other work, and how often the calling thread
+        gave up its own (to wait for another thread, a device, a file)."""
+        ...
+
+
+class SystemClocks:
+    """Those of the system. Where it does not count switches (Windows), there are none."""
+
+    def wall_ns(self) -> int:
+        return time.perf_counter_ns()
+
+    def cpu_ns(self) -> int:
+        return time.thread_time_ns()
+
+    def switches(self) -> tuple[int, int]:
+        if resource is None:
+            return 0, 0
+        process = resource.getrusage(resource.RUSAGE_SELF)
+        thread = resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF))
+        return process.ru_nivcsw, thread.ru_nvcsw
+
+
+SYSTEM_CLOCKS = SystemClocks()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A number of calls in a row: mean seconds of one, how often the process was preempted and the thread waited."""
+
+    calls: int
+    wall_s: float
+    cpu_s: float
+    preempted: int
+    waits: int
+
+    @property
+    def waits_in_calls(self) -> bool:
+        """Whether calls as a rule wait for something: their CPU time is then not all of it."""
+        return self.waits > _WAITS_PER_CALL * self.calls
+
+
+_WAITS_PER_CALL = 0.1  # a wait for Python's interpreter lock now and then is none of the call's
+
+
+def take_turn(work: Callable[[], object], calls: int, clocks: Clocks) -> Turn:
+    """``calls`` calls of ``work`` on the clocks; what reading them takes is nearly all outside the CPU time."""
+    preempted, waits = clocks.switches()
+    wall, cpu = clocks.wall_ns(), clocks.cpu_ns()
+    for _ in range(calls):
+        work()
+    cpu, wall = clocks.cpu_ns() - cpu, clocks.wall_ns() - wall
+    preempted_after, waits_after = clocks.switches()
+    return Turn(calls, wall * 1e-9 / calls, cpu * 1e-9 / calls, preempted_after - preempted, waits_after - waits)
