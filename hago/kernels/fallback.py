@@ -6,7 +6,7 @@ Correct, not fast: TVM's default loops are neither tiled nor packed.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,15 @@ from .movement import emit_copy
 
 _OPSET = 21
 _REMEMBERED = 512
+
+# What TVM's frontend gets wrong, or refuses in words of its own: operator -> when, and why it is refused.
+_REFUSED: Mapping[str, tuple[Callable[[NodeView], bool], str]] = {
+    "MaxPool": (
+        lambda node: len([o for o in node.outputs if o]) > 1,
+        "with the positions of the maxima is not compiled",
+    ),
+    "RoiAlign": (lambda node: node.attrs.get("mode") == "max", "in the mode 'max' is not compiled"),
+}
 
 _LOWERING = (
     relax.transform.DecomposeOpsForInference,
@@ -86,6 +95,13 @@ def emit_fallback(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
             where=f"node {node.name!r}",
             hint="only standard ONNX operators can be compiled; rewrite the model without it",
         )
+    applies, why = _REFUSED.get(node.op, (None, ""))
+    if applies is not None and applies(node):
+        raise UnsupportedOpError(
+            f"operator {node.op!r} {why}",
+            where=f"node {node.name!r}",
+            hint="export the model with other operators, or take this part out of it",
+        )
     names = [name for name in dict.fromkeys(node.inputs) if name]
     given = {name: node.constant(name) for name in names}
     runtime = [name for name in names if given[name] is None]
@@ -124,9 +140,12 @@ def _lower(node: NodeView, runtime: Sequence[str], known: Mapping[str, np.ndarra
     except UnsupportedOpError as error:
         raise UnsupportedOpError(error.what, where=f"node {node.name!r}", hint=error.hint) from error
     except Exception as error:
-        reason = str(error).strip().splitlines()
+        lines = str(error).strip().splitlines()
+        reason = lines[-1] if lines else type(error).__name__
+        if "not supported for frontend" in reason:
+            reason = "neither Hago nor TVM has a kernel for it"
         raise UnsupportedOpError(
-            f"operator {node.op!r} cannot be compiled: {reason[-1] if reason else type(error).__name__}",
+            f"operator {node.op!r} cannot be compiled: {reason}",
             where=f"node {node.name!r}",
             hint="export the model with other operators, or take this part out of it",
         ) from error

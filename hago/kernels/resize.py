@@ -1,13 +1,13 @@
-"""Resize: nearest on any element type, linear along up to two axes in float32.
+"""Resize: nearest on any element type, all other modes in float32.
 
-Coordinates are those of the ONNX operator; they are computed here once, as tables of indices and weights, so
-that the kernels know nothing of modes.
+`resize_taps` tells which input positions an output position is made of, so the kernels know nothing of modes.
+Two neighbours along one or two axes are one kernel; everything else goes axis by axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -15,17 +15,12 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from ..errors import UnsupportedOpError
+from ..lower.resize_taps import Resizing, Taps
 from .base import Isa, KernelCall, NodeView, TensorType, emits
 from .mapped import emit_mapped
 from .movement import call, contiguous_strides, known
+from .rowwise import Register, repeated
 from .vector import Expr, Flat, primfunc, rows, spans, unravel
-
-_NEAREST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "round_prefer_floor": lambda at: np.ceil(at - 0.5),
-    "round_prefer_ceil": lambda at: np.floor(at + 0.5),
-    "floor": np.floor,
-    "ceil": np.ceil,
-}
 
 
 @dataclass(frozen=True)
@@ -88,70 +83,130 @@ def linear(params: Linear, isa: Isa, threads: int) -> Any:
     return primfunc(inputs, [TensorType("float32", params.y)], body)
 
 
+@dataclass(frozen=True)
+class Resample:
+    """A weighted sum of ``taps`` input positions along one axis of ``x``."""
+
+    x: tuple[int, ...]
+    y: tuple[int, ...]
+    axis: int
+    taps: int
+
+
+def resample(params: Resample, isa: Isa, threads: int) -> Any:
+    """(x float32, positions int32 [out, taps] in elements, shares float32 [out, taps]) -> y."""
+    out, run = params.y[params.axis], prod(params.y[params.axis + 1 :])
+    before = prod(params.y[: params.axis])
+    lower = params.x[params.axis] * run
+
+    def body(x: Flat, positions: Flat, shares: Flat, y: Flat) -> None:
+        def row_body(row: Expr) -> None:
+            outer, index = unravel(row, (before, out))
+            start, first = T.bind(outer * lower), T.bind(index * params.taps)
+
+            def vector(i: Expr, width: int) -> None:
+                total = Register(T.float32(0), "float32", width)
+                with T.serial(0, params.taps) as tap:
+                    at = start + positions.load(first + tap) + i
+                    share = repeated(shares.load(first + tap), width)
+                    total.set(total.value + x.load(at, width) * share)
+                y.store(row * run + i, total.value, width)
+
+            spans(run, isa.lanes, vector)
+
+        rows(before * out, threads, params.taps * y.size, row_body)
+
+    table = (out * params.taps,)
+    inputs = [TensorType("float32", params.x), TensorType("int32", table), TensorType("float32", table)]
+    return primfunc(inputs, [TensorType("float32", params.y)], body)
+
+
+@dataclass(frozen=True)
+class Extrapolate:
+    """x where all flags along its axes are 0, else ``value``."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def extrapolate(params: Extrapolate, isa: Isa, threads: int) -> Any:
+    """(x, value [1], flags int32 [sum of the shape], 1 where a position lies outside) -> y."""
+    shape = params.shape or (1,)
+    starts = [sum(shape[:axis]) for axis in range(len(shape))]
+    lead, run = shape[:-1], shape[-1]
+
+    def body(x: Flat, value: Flat, flags: Flat, y: Flat) -> None:
+        def row_body(row: Expr) -> None:
+            at = unravel(row, lead) if lead else ()
+            out = T.bind(sum((flags.load(starts[a] + i) for a, i in enumerate(at)), T.int32(0)))
+            filled = value.load(0)
+            with T.serial(0, run) as i:
+                inside = out + flags.load(starts[-1] + i) == 0
+                y.store(row * run + i, T.Select(inside, x.load(row * run + i), filled))
+
+        rows(prod(lead), threads, y.size, row_body)
+
+    tensor = TensorType(params.dtype, params.shape)
+    flags = TensorType("int32", (sum(shape),))
+    return primfunc([tensor, TensorType(params.dtype, (1,)), flags], [tensor], body)
+
+
 @emits("", "Resize")
 def emit_resize(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     x, y = node.type(node.inputs[0]), node.type(node.outputs[0])
-    mode = node.attrs.get("mode", "nearest")
-    coordinates = {axis: _coordinates(node, axis) for axis in range(len(x.shape))}
+    optional = [known(node, i, what) for i, what in ((1, "the region"), (2, "the scales"), (3, "the sizes"))]
+    resizing = Resizing(node.attrs, x.shape, y.shape, *optional)
+    along = {axis: resizing.taps(axis) for axis in range(len(x.shape))}
+    if not any(t.outside.any() for t in along.values()):
+        return _inside(node, along, resizing.mode)
+    inside = f"{node.outputs[0]}:inside"
+    view = replace(node, outputs=(inside,), types={**node.types, inside: y})
+    *first, last = _inside(view, along, resizing.mode)
+    flags = np.concatenate([t.outside for t in along.values()]).astype(np.int32)
+    value = np.array([node.attrs.get("extrapolation_value", 0.0)], y.dtype)
+    fill = call(node, Extrapolate(y.shape, y.dtype), extrapolate, (inside, value, flags), node.outputs[0])
+    return [*first, replace(last, temporaries={**last.temporaries, inside: y}), fill]
+
+
+def _inside(node: NodeView, along: Mapping[int, Taps], mode: str) -> list[KernelCall]:
+    """The Resize where no position lies outside of the region that it takes."""
+    x, y = node.type(node.inputs[0]), node.type(node.outputs[0])
     if mode == "nearest":
-        nearest = _NEAREST[node.attrs.get("nearest_mode", "round_prefer_floor")]
-        return emit_mapped(
-            node,
-            {a: np.clip(nearest(at), 0, x.shape[a] - 1).astype(np.int64) for a, at in coordinates.items()},
-        )
-    axes = tuple(a for a in coordinates if not np.array_equal(coordinates[a], np.arange(x.shape[a])))
-    plain = not node.attrs.get("antialias", 0) and not node.attrs.get("exclude_outside", 0)
-    if mode != "linear" or len(axes) > 2 or x.dtype != "float32" or not plain:
+        return emit_mapped(node, {a: t.positions[:, 0] for a, t in along.items()})
+    if x.dtype != "float32":
         raise UnsupportedOpError(
-            f"Resize is compiled in the modes nearest and, for float32 along two axes, linear; this is "
-            f"{mode!r} of {x.dtype} along {len(axes)} axes",
-            where=f"node {node.name!r}",
+            f"Resize in the mode {mode!r} is compiled for float32, not for {x.dtype}", where=f"node {node.name!r}"
         )
-    axes = axes or (0,)
+    resized = {a: t for a, t in along.items() if not t.identity}
+    if not resized:
+        return emit_mapped(node, {})
+    if len(resized) <= 2 and all(t.positions.shape[1] == 2 for t in resized.values()):
+        return [_neighbours(node, x, y, resized)]
+    return _axis_by_axis(node, x, resized)
+
+
+def _neighbours(node: NodeView, x: TensorType, y: TensorType, resized: Mapping[int, Taps]) -> KernelCall:
     strides = contiguous_strides(x.shape)
-    indices, weights = [], []
-    for axis in axes:
-        at = np.clip(coordinates[axis], 0, x.shape[axis] - 1)
-        lower = np.floor(at)
-        upper = np.minimum(lower + 1, x.shape[axis] - 1)
-        indices += [lower * strides[axis], upper * strides[axis]]
-        weights.append(at - lower)
+    indices = [t.positions[:, side] * strides[axis] for axis, t in resized.items() for side in (0, 1)]
+    weights = [t.shares[:, 1] for t in resized.values()]
     tables = (np.concatenate(indices).astype(np.int32), np.concatenate(weights).astype(np.float32))
-    params = Linear(x.shape, y.shape, axes)
-    return [call(node, params, linear, (node.inputs[0], *tables), node.outputs[0])]
+    params = Linear(x.shape, y.shape, tuple(resized))
+    return call(node, params, linear, (node.inputs[0], *tables), node.outputs[0])
 
 
-def _coordinates(node: NodeView, axis: int) -> np.ndarray:
-    """Where every output position along ``axis`` lies in the input.
-
-    In float32, as ONNX Runtime computes it: a position half way between two elements must round alike.
-    """
-    size, out = node.type(node.inputs[0]).shape[axis], node.type(node.outputs[0]).shape[axis]
-    scale = np.float32(_scale(node, axis, size, out))
-    at, half = np.arange(out, dtype=np.float32), np.float32(0.5)
-    kind = node.attrs.get("coordinate_transformation_mode", "half_pixel")
-    if kind == "asymmetric":
-        return at / scale
-    if kind == "align_corners":
-        return at * np.float32(size - 1) / np.float32(out - 1) if out > 1 else np.zeros(1, np.float32)
-    if kind == "pytorch_half_pixel":
-        return (at + half) / scale - half if out > 1 else np.zeros(1, np.float32)
-    if kind == "half_pixel":
-        return (at + half) / scale - half
-    if kind == "half_pixel_symmetric":
-        adjustment = np.float32(out) / (scale * np.float32(size))
-        return np.float32(size) * half * (1 - adjustment) + (at + half) / scale - half
-    raise UnsupportedOpError(
-        f"Resize with coordinate_transformation_mode {kind!r} is not compiled", where=f"node {node.name!r}"
-    )
-
-
-def _scale(node: NodeView, axis: int, size: int, out: int) -> float:
-    """Output size over input size, as the model states it (the sizes themselves are rounded)."""
-    scales = known(node, 2, "the scales")
-    if scales is None or not scales.size:
-        return out / size
-    axes = [int(a) % len(node.type(node.inputs[0]).shape) for a in node.attrs.get("axes", ())]
-    if not axes:
-        return float(scales[axis])
-    return float(scales[axes.index(axis)]) if axis in axes else 1.0
+def _axis_by_axis(node: NodeView, x: TensorType, resized: Mapping[int, Taps]) -> list[KernelCall]:
+    """The axes that shrink most come first: what follows has less to do."""
+    calls: list[KernelCall] = []
+    order = sorted(resized, key=lambda axis: len(resized[axis].positions) / x.shape[axis])
+    source, shape = node.inputs[0], x.shape
+    for axis in order:
+        table = resized[axis]
+        after = (*shape[:axis], len(table.positions), *shape[axis + 1 :])
+        output = node.outputs[0] if axis == order[-1] else f"{node.outputs[0]}:{axis}"
+        params = Resample(shape, after, axis, table.positions.shape[1])
+        positions = (table.positions * prod(shape[axis + 1 :])).astype(np.int32).reshape(-1)
+        made = call(node, params, resample, (source, positions, table.shares.astype(np.float32).reshape(-1)), output)
+        last = output == node.outputs[0]
+        calls.append(made if last else replace(made, temporaries={output: TensorType("float32", after)}))
+        source, shape = output, after
+    return calls

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
-
 import numpy as np
 
 from .graph import TensorType
 from .lookahead import RESHAPES
+from .resize_taps import Resizing
 from .source import SourceNode
-from .tables import evaluate
 from .translate import Translator
 from .values import Quant, Value
 
@@ -99,48 +95,23 @@ def split(tr: Translator, node: SourceNode) -> bool:
 def resize(tr: Translator, node: SourceNode) -> bool:
     """Nearest-neighbour Resize as one Gather per resized axis: the same in every order and type."""
     name, out = node.inputs[0], node.outputs[0]
-    if tr.source.constant(name) is not None or not _is_plain_nearest(node):
+    optional = [tr.source.array(node.input(i)) if node.input(i) else None for i in (1, 2, 3)]
+    computed = any(node.input(i) and held is None for i, held in zip((1, 2, 3), optional, strict=True))
+    if tr.source.constant(name) is not None or node.attrs.get("mode", "nearest") != "nearest" or computed:
         return False
-    before, after = tr.source.shape(name), tr.source.shape(out)
-    scales = tr.source.array(node.input(2)) if node.input(2) else None
-    listed = [int(a) % len(before) for a in node.attrs.get("axes") or range(len(before))]
-    if (scales is None or not scales.size) and not node.input(3):
+    resizing = Resizing(node.attrs, tr.source.shape(name), tr.source.shape(out), *optional)
+    along = [resizing.taps(axis) for axis in range(len(resizing.x))]
+    if any(t.outside.any() for t in along):
         return False
     quant = tr.value(name).quant
     tensor = quant.tensor if quant is not None else tr.tensor(name)
     type_ = tr.build.types[tensor]
-    for axis, (old, new) in enumerate(zip(before, after, strict=True)):
-        scale = float(scales[listed.index(axis)]) if scales is not None and scales.size and axis in listed else None
-        if old == new and scale in (None, 1.0):
+    for axis, taken in enumerate(along):
+        if taken.identity:
             continue
-        attrs = tuple((k, v) for k, v in sorted(node.attrs.items()) if k in _COORDINATES)
-        indices = tr.build.shared_constant(_nearest(attrs, tr.source.opset, old, new, scale), "indices")
-        type_ = type_.with_shape(new if i == axis else size for i, size in enumerate(type_.shape))
-        hint = out if axis == len(before) - 1 else f"{out}_axis{axis}"
+        indices = tr.build.shared_constant(taken.positions[:, 0], "indices")
+        type_ = type_.with_shape(resizing.y[axis] if i == axis else size for i, size in enumerate(type_.shape))
+        hint = out if axis == len(along) - 1 else f"{out}_axis{axis}"
         tensor = tr.standard("Gather", [tensor, indices], type_, hint, {"axis": axis}, name=node.name, layer=node.layer)
     tr.set(out, Value(quant=Quant(tensor, quant.params)) if quant is not None else Value(tensor=tensor))
     return True
-
-
-_COORDINATES = ("coordinate_transformation_mode", "mode", "nearest_mode")
-
-
-def _is_plain_nearest(node: SourceNode) -> bool:
-    attrs: Mapping[str, Any] = node.attrs
-    return (
-        attrs.get("mode", "nearest") == "nearest"
-        and attrs.get("coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize"
-        and attrs.get("keep_aspect_ratio_policy", "stretch") == "stretch"
-        and len(node.inputs) >= 3
-    )
-
-
-@lru_cache(maxsize=256)
-def _nearest(attrs: tuple[tuple[str, Any], ...], opset: int, old: int, new: int, scale: float | None) -> np.ndarray:
-    """int64 [new]: which position of ``old`` each position takes, as Resize itself tells."""
-    line = np.arange(old, dtype=np.float32)
-    if scale is None:
-        inputs = [line, None, None, np.array([new], np.int64)]
-    else:
-        inputs = [line, None, np.array([scale], np.float32)]
-    return np.rint(evaluate("Resize", dict(attrs), inputs, opset)).astype(np.int64)

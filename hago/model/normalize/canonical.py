@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from .edit import Editor, attr_float, attr_int, attr_ints, attr_string, constant, dims, is_float, scalar
-
-_WINDOWED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool")
+from .spelled import spell_out
+from .windows import WINDOWED, window
 
 
 def canonicalize(editor: Editor) -> None:
@@ -23,8 +23,10 @@ def canonicalize(editor: Editor) -> None:
             _split(editor, node)
         elif node.op_type == "ReduceMean":
             _spatial_mean(editor, node)
-        elif node.op_type in _WINDOWED:
-            _window(editor, node)
+        elif node.op_type in WINDOWED:
+            window(editor, node)
+        else:
+            spell_out(editor, node)
         if node.graph is not None and node.op_type == "Conv":
             _absorb_pad(editor, node)
         if node.graph is not None and node.op_type == "AveragePool":
@@ -175,62 +177,6 @@ def _spatial_mean(editor: Editor, node: ir.Node) -> None:
         target = editor.initializer(np.array(result, np.int64), f"{node.name}_shape")
         pooled = editor.node("Reshape", [pooled, target], node, name=f"{node.name}_reshape", shape=result)
     editor.forward(output, pooled)
-
-
-def _window(editor: Editor, node: ir.Node) -> None:
-    """Makes kernel_shape, strides, dilations and pads explicit; ceil_mode becomes padding where it can."""
-    shape, result = dims(node.inputs[0]), dims(node.outputs[0])
-    if shape is None or result is None:
-        return
-    n = len(shape) - 2
-    kernel = attr_ints(node, "kernel_shape")
-    if kernel is None:
-        weight = dims(node.inputs[1]) if len(node.inputs) > 1 else None
-        if weight is None:
-            return
-        kernel = weight[2:]
-    strides = attr_ints(node, "strides") or (1,) * n
-    dilations = attr_ints(node, "dilations") or (1,) * n
-    pads = list(attr_ints(node, "pads") or (0,) * (2 * n))
-    auto, ceil = attr_string(node, "auto_pad", "NOTSET"), attr_int(node, "ceil_mode", 0)
-    spread = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    if node.op_type == "ConvTranspose":
-        if auto != "NOTSET" or attr_ints(node, "output_shape") is not None:
-            return
-        editor.set_attributes(node, kernel_shape=kernel, strides=strides, dilations=dilations, pads=tuple(pads))
-        return
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        for i in range(n):
-            total = max((-(-shape[2 + i] // strides[i]) - 1) * strides[i] + spread[i] - shape[2 + i], 0)
-            small, large = total // 2, total - total // 2
-            pads[i], pads[n + i] = (small, large) if auto == "SAME_UPPER" else (large, small)
-    elif auto == "VALID":
-        pads = [0] * (2 * n)
-    counts_padding = node.op_type == "AveragePool" and attr_int(node, "count_include_pad", 0)
-    if ceil:
-        missing = [_missing(shape[2 + i], spread[i], strides[i], pads[i], pads[n + i]) for i in range(n)]
-        if not (counts_padding and any(missing)):
-            pads[n:] = [p + m for p, m in zip(pads[n:], missing, strict=True)]
-            ceil = 0
-    # ONNX Runtime's fusion of a quantized average pool cannot take dilations (new in opset 19), not even 1.
-    spread_out = node.op_type != "AveragePool" or set(dilations) != {1}
-    editor.set_attributes(
-        node, kernel_shape=kernel, strides=strides, dilations=dilations if spread_out else None, pads=tuple(pads),
-        auto_pad=None, ceil_mode=ceil or None, storage_order=None,
-        group=attr_int(node, "group", 1) if node.op_type == "Conv" else None,
-    )  # fmt: skip
-
-
-def _missing(size: int, spread: int, stride: int, before: int, after: int) -> int:
-    """How far the last window of an axis reaches beyond the padded input, in ceil_mode.
-
-    That window must start inside the input or its front padding (opset 22 says so; shape inference did
-    not always).
-    """
-    count = -(-(size + before + after - spread) // stride) + 1
-    if (count - 1) * stride >= size + before:
-        count -= 1
-    return max((count - 1) * stride + spread - size - before - after, 0)
 
 
 def _absorb_pad(editor: Editor, node: ir.Node) -> None:

@@ -40,7 +40,8 @@ def fold_all(graph: ir.Graph, where: str) -> None:
 
 
 def _fold(editor: Editor, node: ir.Node) -> None:
-    if node.domain or node.op_type in _KEEP or any(v.is_graph_output() for v in node.outputs):
+    output = any(v.is_graph_output() for v in node.outputs)
+    if node.domain or node.op_type in _KEEP or (output and node.op_type == "Identity"):
         return
     if node.op_type == "CastLike" and node.inputs[1] is not None and node.inputs[1].dtype is not None:
         # Only the type of its second input matters, and that is known.
@@ -48,7 +49,9 @@ def _fold(editor: Editor, node: ir.Node) -> None:
         node.resize_inputs(1)
         node.op_type = "Cast"
         editor.changed += 1
-    if node.op_type in ("Shape", "Size"):
+    if _is_empty(node):
+        results: list[np.ndarray] | None = [np.zeros(dims(v) or (), v.dtype.numpy()) for v in node.outputs if v.dtype]
+    elif node.op_type in ("Shape", "Size"):
         results = _shape(node)
     elif any(v is not None and constant(v) is None for v in node.inputs) or _is_short_weight(node):
         return
@@ -57,7 +60,14 @@ def _fold(editor: Editor, node: ir.Node) -> None:
     if results is None:
         return
     for value, array in zip(node.outputs, results, strict=True):
-        if value.uses():
+        if value.is_graph_output():  # a tensor that a node makes, whatever it holds
+            held = editor.initializer(array, f"{value.name}_value")
+            for user, index in list(value.uses()):
+                user.replace_input_with(index, held)
+            made = editor.node("Identity", [held], node, name=f"{node.name}_value", shape=array.shape)
+            made.type = value.type
+            editor.forward(value, made)
+        elif value.uses():
             folded = editor.initializer(array, f"{value.name}_folded")
             for user, index in list(value.uses()):
                 user.replace_input_with(index, folded)
@@ -65,7 +75,13 @@ def _fold(editor: Editor, node: ir.Node) -> None:
             name, value.name = value.name, folded.name
             _rename(editor.graph, folded, name)
     editor.changed += 1
-    editor.discard(node)
+    if node.graph is not None:
+        editor.discard(node)
+
+
+def _is_empty(node: ir.Node) -> bool:
+    """Whether all that it makes has no elements (and a known type)."""
+    return all(0 in (dims(value) or ()) and value.dtype is not None for value in node.outputs)
 
 
 def _is_short_weight(node: ir.Node) -> bool:

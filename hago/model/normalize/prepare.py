@@ -10,6 +10,7 @@ from onnx import inliner, version_converter
 from ...errors import ModelError
 from .check import default_opset, light, walk
 from .edit import QUANTIZE_OPS, STANDARD_DOMAINS
+from .old_meanings import old_nodes, restore
 from .qoperators import MICROSOFT
 
 OPSET = 21
@@ -30,6 +31,7 @@ def prepare(
         proto = inliner.inline_local_functions(proto)
     _standard_domain(proto)
     name_nodes(proto.graph)
+    _outputs_have_producers(proto.graph)
     actual = fix_inputs(proto, where, batch, input_shapes)
     return to_opset(proto, where), actual
 
@@ -41,6 +43,18 @@ def _drop_hidden_inputs(proto: onnx.ModelProto) -> None:
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
     proto.ir_version = IR_VERSION
+
+
+def _outputs_have_producers(graph: onnx.GraphProto) -> None:
+    """Constant folding of other tools leaves outputs that are initializers: an Identity makes them."""
+    initializers = {t.name: t for t in graph.initializer}
+    for name in [o.name for o in graph.output if o.name in initializers]:
+        held = initializers[name]
+        while held.name in initializers:
+            held.name += "_value"
+        for node in walk(graph.node):
+            node.input[:] = [held.name if i == name else i for i in node.input]
+        graph.node.insert(0, onnx.helper.make_node("Identity", [held.name], [name], held.name))
 
 
 def _standard_domain(proto: onnx.ModelProto) -> None:
@@ -111,8 +125,11 @@ def fix_inputs(proto: onnx.ModelProto, where: str, batch: int, input_shapes: Inp
             where=f"{where}, input {graph.input[0].name if graph.input else '(none)'!r}",
             hint=f"ask for batch={actual}, or export the model with a dynamic batch",
         )
+    fixed = {info.name: info.type for info in graph.input}
     for value in [*graph.value_info, *graph.output]:
-        if value.type.HasField("tensor_type"):
+        if value.name in fixed:  # an output that is an input
+            value.type.CopyFrom(fixed[value.name])
+        elif value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
     return actual
 
@@ -173,6 +190,9 @@ def to_opset(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     ):
         proto = _convert(proto, where, version)
     for node in walk(proto.graph.node):
+        if node.op_type == "MeanVarianceNormalization" and not node.attribute:
+            # Inference expands it without looking at its defaults.
+            node.attribute.append(onnx.helper.make_attribute("axes", [0, 2, 3]))
         if not node.domain and not onnx.defs.has(node.op_type, OPSET, ""):
             raise ModelError(
                 f"operator {node.op_type} is gone from opset {OPSET} and could not be converted",
@@ -202,13 +222,14 @@ def _convert(proto: onnx.ModelProto, where: str, version: int) -> onnx.ModelProt
         known = next((names[o] for o in node.output if o in names), None)
         if known is not None:
             node.name = known
+    restore(new, old_nodes(proto, version), where)
     name_nodes(new.graph)
     inputs = [i for i in new.graph.input if i.name in kept]
     del new.graph.input[:]
     new.graph.input.extend(inputs)
     new.graph.initializer.extend(heavy)
     for value in [*new.graph.value_info, *new.graph.output]:
-        if value.type.HasField("tensor_type"):
+        if value.name not in kept and value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
     return new
 

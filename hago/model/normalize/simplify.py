@@ -36,6 +36,8 @@ def _drop_if_nothing(editor: Editor, node: ir.Node) -> None:
         return
     same = dims(source) is not None and dims(source) == dims(output)
     nothing = False
+    if op == "Concat":
+        _join_what_holds_elements(editor, node)
     if op in ("Identity", "Dropout"):
         nothing = True
     elif op in ("Concat", "Sum", "Max", "Min", "Mean"):
@@ -65,6 +67,15 @@ def _drop_if_nothing(editor: Editor, node: ir.Node) -> None:
         nothing = same and set(kernel or ()) == {1} and set(strides or (1,)) == {1} and not any(pads_ or ())
     if nothing:
         editor.forward(output, source)
+
+
+def _join_what_holds_elements(editor: Editor, node: ir.Node) -> None:
+    kept = [value for value in node.inputs if 0 not in (dims(value) or ())]
+    if kept and len(kept) < len(node.inputs):
+        for index, value in enumerate(kept):
+            editor.set_input(node, index, value)
+        node.resize_inputs(len(kept))
+        editor.changed += 1
 
 
 def _merge_reshapes(editor: Editor, node: ir.Node) -> None:

@@ -1,0 +1,126 @@
+"""Windows over an image, written in one way: explicit padding, no rounding up, and no LpPool."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from .edit import Editor, attr_int, attr_ints, attr_string, dims
+
+WINDOWED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool")
+
+
+def window(editor: Editor, node: ir.Node) -> None:
+    """Makes kernel_shape, strides, dilations and pads explicit; ceil_mode becomes padding where it can."""
+    shape, result = dims(node.inputs[0]), dims(node.outputs[0])
+    if shape is None or result is None:
+        return
+    n = len(shape) - 2
+    kernel = attr_ints(node, "kernel_shape")
+    if kernel is None:
+        weight = dims(node.inputs[1]) if len(node.inputs) > 1 else None
+        if weight is None:
+            return
+        kernel = weight[2:]
+    strides = attr_ints(node, "strides") or (1,) * n
+    dilations = attr_ints(node, "dilations") or (1,) * n
+    pads = list(attr_ints(node, "pads") or (0,) * (2 * n))
+    auto, ceil = attr_string(node, "auto_pad", "NOTSET"), attr_int(node, "ceil_mode", 0)
+    spread = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    if node.op_type == "ConvTranspose":
+        pads = _transposed_pads(node, shape[2:], spread, strides, pads)
+        extra = [o + max(-(b + a), 0) for o, b, a in zip(_output_padding(node, n), pads[:n], pads[n:], strict=True)]
+        editor.set_attributes(
+            node, kernel_shape=kernel, strides=strides, dilations=dilations, pads=tuple(max(p, 0) for p in pads),
+            output_padding=tuple(extra) if any(extra) else None, auto_pad=None, output_shape=None,
+        )  # fmt: skip
+        return
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        for i in range(n):
+            total = max((-(-shape[2 + i] // strides[i]) - 1) * strides[i] + spread[i] - shape[2 + i], 0)
+            small, large = total // 2, total - total // 2
+            pads[i], pads[n + i] = (small, large) if auto == "SAME_UPPER" else (large, small)
+    elif auto == "VALID":
+        pads = [0] * (2 * n)
+    counts_padding = node.op_type == "AveragePool" and attr_int(node, "count_include_pad", 0)
+    if ceil:
+        missing = [_missing(shape[2 + i], spread[i], strides[i], pads[i], pads[n + i]) for i in range(n)]
+        if not (counts_padding and any(missing)):
+            pads[n:] = [p + m for p, m in zip(pads[n:], missing, strict=True)]
+            ceil = 0
+    # ONNX Runtime's fusion of a quantized average pool cannot take dilations (new in opset 19), not even 1.
+    spread_out = node.op_type != "AveragePool" or set(dilations) != {1}
+    editor.set_attributes(
+        node, kernel_shape=kernel, strides=strides, dilations=dilations if spread_out else None, pads=tuple(pads),
+        auto_pad=None, ceil_mode=ceil or None, storage_order=None,
+        group=attr_int(node, "group", 1) if node.op_type == "Conv" else None,
+    )  # fmt: skip
+    if node.op_type == "LpPool":
+        _lp_pool(editor, node)
+
+
+def _transposed_pads(
+    node: ir.Node, size: Sequence[int], spread: Sequence[int], strides: Sequence[int], pads: list[int]
+) -> list[int]:
+    """Of a ConvTranspose: what is cut off at the start and end of each axis; negative where the result is longer."""
+    n, auto = len(size), attr_string(node, "auto_pad", "NOTSET")
+    told = attr_ints(node, "output_shape")
+    if told is None and auto in ("NOTSET", "VALID"):
+        return pads if auto == "NOTSET" else [0] * (2 * n)
+    wanted = [s * stride for s, stride in zip(size, strides, strict=True)] if told is None else list(told[-n:])
+    extra = _output_padding(node, n)
+    total = [
+        stride * (s - 1) + more + k - out
+        for s, stride, more, k, out in zip(size, strides, extra, spread, wanted, strict=True)
+    ]
+    half = [t // 2 if t > 0 else 0 for t in total]
+    rest = [t - h for t, h in zip(total, half, strict=True)]
+    # The larger half stands at the end for SAME_UPPER, and at the start for all else.
+    return [*half, *rest] if auto == "SAME_UPPER" else [*rest, *half]
+
+
+def _output_padding(node: ir.Node, n: int) -> tuple[int, ...]:
+    return attr_ints(node, "output_padding") or (0,) * n
+
+
+def _lp_pool(editor: Editor, node: ir.Node) -> None:
+    """The p-norm of a window: an average (with its padding, which adds nothing) of powers, times their number."""
+    source, p = node.inputs[0], attr_int(node, "p", 2)
+    shape, result = dims(source), dims(node.outputs[0])
+    attributes = {name: a.value for name, a in node.attributes.items() if name != "p"}
+    dilations = attr_ints(node, "dilations") or ()
+    if set(dilations) == {1}:
+        del attributes["dilations"]
+
+    def number(value: float, name: str) -> ir.Value:
+        return editor.initializer(np.array(value, np.float32), f"{node.name}_{name}")
+
+    def step(op: str, inputs: list[ir.Value | None], name: str, shape: Sequence[int] | None) -> ir.Value:
+        return editor.node(op, inputs, node, name=f"{node.name}_{name}", shape=shape)
+
+    powers = step("Mul", [source, source], "square", shape) if p == 2 else step("Abs", [source], "abs", shape)
+    if p > 2:
+        powers = step("Pow", [powers, number(p, "p")], "power", shape)
+    pooled = editor.node("AveragePool", [powers], node, {**attributes, "count_include_pad": 1}, shape=result)
+    count = float(math.prod(attr_ints(node, "kernel_shape") or ()))
+    total = step("Mul", [pooled, number(count, "count")], "sum", result)
+    if p == 2:
+        total = step("Sqrt", [total], "root", result)
+    elif p > 2:
+        total = step("Pow", [total, number(1 / p, "inverse")], "root", result)
+    editor.forward(node.outputs[0], total)
+
+
+def _missing(size: int, spread: int, stride: int, before: int, after: int) -> int:
+    """How far the last window of an axis reaches beyond the padded input, in ceil_mode.
+
+    That window must start inside the input or its front padding (opset 22 says so; shape inference did
+    not always).
+    """
+    count = -(-(size + before + after - spread) // stride) + 1
+    if (count - 1) * stride >= size + before:
+        count -= 1
+    return max((count - 1) * stride + spread - size - before - after, 0)
