@@ -8,6 +8,7 @@
 What is imported is imported when it is first used: `hago.load` needs TVM's runtime and numpy alone.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,11 @@ __all__ = [
     "quantize",
     "tune",
 ]
+
+# TVM asks for the home folder when it is imported. A user without one (a container's, with a number but no name) gets
+# the one that login gives: /.
+if os.path.expanduser("~") == "~":
+    os.environ["HOME"] = "/"
 
 
 def __getattr__(name: str) -> Any:

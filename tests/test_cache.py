@@ -8,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +25,10 @@ import hago.compiler.cache
 import hago.compiler.linker
 from hago.cli import main
 from hago.compiler.build import build
-from hago.compiler.cache import KernelCache, default_folder, template_version
+from hago.compiler.cache import KernelCache, template_version
+from hago.compiler.cache_folder import check_private, default_folder
 from hago.compiler.linker import link, linker
-from hago.errors import BuildError, StorageError
+from hago.errors import BuildError, HagoWarning, StorageError
 from hago.lower import lower
 from hago.runtime.artifact import Artifact
 from hago.runtime.seal import is_sealed
@@ -284,8 +287,157 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path, mode: int)
 def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     compiled(KernelCache(tmp_path))
     os.chown(KernelCache(tmp_path).folder, 12345, 12345)
-    with pytest.raises(StorageError, match="others can write to it"):
+    with pytest.raises(StorageError, match=r"it belongs to another user \(12345\)\n.*chown it"):
         compiled(KernelCache(tmp_path))
+
+
+def wide_open(folder: Path, _cache: Path) -> None:
+    folder.chmod(0o777)
+
+
+def sticky(folder: Path, _cache: Path) -> None:
+    folder.chmod(0o1777)
+
+
+def foreign(folder: Path, _cache: Path) -> None:
+    os.chown(folder, 12345, 12345)
+
+
+def link_into_the_open(folder: Path, cache: Path) -> None:
+    (folder / "open").mkdir()
+    cache.rename(folder / "open" / "cache")
+    (folder / "open").chmod(0o777)
+    cache.symlink_to("open/cache")
+
+
+def link_of_another(_folder: Path, cache: Path) -> None:
+    cache.rename(cache.with_name("elsewhere"))
+    cache.symlink_to(cache.with_name("elsewhere"))
+    os.chown(cache, 12345, 12345, follow_symlinks=False)
+
+
+def safe_link(_folder: Path, cache: Path) -> None:
+    cache.rename(cache.with_name("elsewhere"))
+    cache.symlink_to(Path("..") / cache.parent.name / "elsewhere")
+
+
+@needs_linker
+@pytest.mark.parametrize(
+    ("spoil_it", "refused"),
+    [
+        (wide_open, "above: the kernel cache holds .*others can write to it"),
+        (foreign, "above: .*another user"),
+        (link_into_the_open, "above/open: .*others can write to it"),
+        (link_of_another, "above/cache: .*another user"),
+        (safe_link, None),
+        (sticky, None),
+    ],
+)
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+def test_the_way_to_the_folder_must_be_safe_too(
+    tmp_path: Path, spoil_it: Callable[[Path, Path], None], refused: str | None, warm: bool
+) -> None:
+    """Whoever can replace a folder on the way, or a link, can put another cache in its place."""
+    if spoil_it in (foreign, link_of_another) and os.getuid() != 0:
+        pytest.skip("only root can give files away")
+    above = tmp_path / "above"
+    above.mkdir()
+    cache = above / "cache"
+    cache.mkdir(mode=0o700)
+    if warm:
+        compiled(KernelCache(cache))
+    spoil_it(above, cache)
+    if refused is None:
+        assert compiled(KernelCache(cache))[1] == (0 if warm else 2)
+        return
+    with pytest.raises(StorageError, match=refused):
+        compiled(KernelCache(cache))
+    assert warm or not list(above.rglob("*.so"))
+
+
+@needs_linker
+def test_the_root_itself_must_be_closed_to_others(tmp_path: Path) -> None:
+    compiled(KernelCache(tmp_path / "cache"))
+    (tmp_path / "cache").chmod(0o777)
+    with pytest.raises(StorageError, match=r"cache: .*others can write to it"):
+        compiled(KernelCache(tmp_path / "cache"))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_another_user_uses_what_is_theirs_or_roots() -> None:
+    with tempfile.TemporaryDirectory() as made:  # pytest's own folder lets nobody else in
+        place = Path(made)
+        place.chmod(0o755)
+        for user in (12345, 12346):
+            (place / str(user)).mkdir()
+            os.chown(place / str(user), user, user)
+        os.seteuid(12345)
+        try:
+            check_private(place)
+            check_private(place / "12345")
+            with pytest.raises(StorageError, match=r"12346: .*another user \(12346\)"):
+                check_private(place / "12346")
+        finally:
+            os.seteuid(0)
+
+
+@needs_linker
+def test_a_kernel_of_another_user_is_compiled_again(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can give files away")
+    compiled(KernelCache(tmp_path))
+    os.chown(entries(tmp_path, ".so")[0], 12345, 12345)
+    assert compiled(KernelCache(tmp_path))[1] == 1
+    assert compiled(KernelCache(tmp_path))[1] == 0
+
+
+# --- a user without a place for it ---------------------------------------------------------------
+
+_HOMELESS = """
+import os, pwd, sys
+def nobody(uid):
+    raise KeyError(uid)
+pwd.getpwuid = nobody
+sys.path.insert(0, {root!r})
+from hago.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+DIGITS = ROOT.parent / "examples" / "digits"
+
+
+def hago_without(setting: dict[str, str], *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command line as a user whose number has no name, and whose environment says no more than ``setting``."""
+    code = _HOMELESS.format(root=str(ROOT.parent))
+    environment = {"PATH": os.environ["PATH"], "TMPDIR": str(cwd), **setting}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, check=False)
+
+
+@needs_linker
+@pytest.mark.parametrize("setting", [{}, {"HOME": "/proc/none"}, {"HOME": "/", "XDG_CACHE_HOME": "/proc/none"}])
+def test_without_a_home_it_compiles_and_runs(tmp_path: Path, setting: dict[str, str]) -> None:
+    model, samples = str(DIGITS / "model.onnx"), str(DIGITS / "samples.npz")
+    done = hago_without(setting, "compile", model, "--threads", "1", "--out", "model.so", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    if os.getuid() != 0 or setting:  # root can write to /
+        assert done.stderr.count("warning:") == done.stderr.count("the kernel cache") == 1
+        assert "cannot be used (it cannot be made: " in done.stderr and "--cache" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model.so"]
+    done = hago_without(setting, "run", "model.so", "--data", samples, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "") and "top-1" in done.stdout
+
+
+@needs_linker
+def test_a_default_folder_that_others_can_write_to_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "hago").mkdir()
+    (tmp_path / "hago").chmod(0o777)
+    with pytest.warns(HagoWarning, match="hago cannot be used .*others can write to it.*--cache"):
+        assert compiled(KernelCache())[1] == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compiled(KernelCache())[1] == 0  # in this process; and it is said once
+    assert list((tmp_path / "hago").iterdir()) == []
 
 
 @needs_linker

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ import numpy as np
 import tvm
 
 from ..errors import StorageError
-from ..files import require_space
+from ..files import TemporaryFolder, require_space, write_atomic
 from ..kernels.base import Isa, TensorType
 from ..kernels.pipeline import compile_template
 from ..measure.environment import read_environment
@@ -73,25 +71,19 @@ class Built:
             linked.mod.import_module(compile_template(nothing, "hago_no_kernels", self.target).mod)
         # Weights and kernels, once in what LLVM writes on the way and once in the result.
         size = int(meta["size_bytes"]) + sum(item.stat().st_size for item in objects.values())
-        temporary = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix="hago-") as place:
+            with TemporaryFolder() as place:
                 require_space(place, 2 * size + (1 << 20))
                 require_space(path.parent, size + (1 << 18))
-                handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".so")
-                os.close(handle)
-                linked.export_library(temporary, fcompile=_Linker(triple), workspace_dir=place)
-            seal(temporary)
-            os.chmod(temporary, 0o755)
-            os.replace(temporary, path)
+                library = Path(place) / path.name
+                linked.export_library(str(library), fcompile=_Linker(triple), workspace_dir=place)
+                seal(library)
+                write_atomic(path, library.read_bytes(), mode=0o755)
         except OSError as error:
             raise StorageError(
                 f"cannot be written: {error.strerror}", where=str(path), hint="free some space or choose another folder"
             ) from error
-        finally:
-            if temporary is not None and os.path.exists(temporary):
-                os.unlink(temporary)
 
     def export_kernels(self, path: Path) -> None:
         """Links the kernels alone into a library, where each is found by its symbol. Raises BuildError."""

@@ -6,7 +6,7 @@
 
 KEY is a hash of everything the code depends on; VERSION of the TVM version and the templates' source.
 Files appear whole, by renaming: any number of processes may share a folder. Whoever can write to it can
-run code, as with any compiler cache, so a folder that others can write to is refused.
+run code, as with any compiler cache, so a folder that others can write to is refused (cache_folder.py).
 """
 
 from __future__ import annotations
@@ -15,10 +15,6 @@ import errno
 import json
 import os
 import shutil
-import stat
-import tempfile
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -28,19 +24,13 @@ from typing import Any
 
 from ..documents import read_document
 from ..errors import StorageError
-from ..files import hash_bytes, write_atomic
+from ..files import TemporaryFolder, hash_bytes, write_atomic
 from ..measure.kernels import KernelTime
 from ..runtime.seal import is_sealed, seal
+from .cache_folder import check_private, default_folder, usable_default
 from .linker import link, linker, object_code
 
-_BUILDING = ".building-"
 _HARDLY_ANY_SPACE = 1 << 20  # bytes
-
-
-def default_folder() -> Path:
-    """``$XDG_CACHE_HOME/hago``, or ``~/.cache/hago``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "hago"
 
 
 @cache
@@ -67,23 +57,26 @@ class KernelCache:
     """Kernels in a folder (made when first written to), and those this process has loaded."""
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        self._named = folder is not None
         self.root = Path(folder) if folder is not None else default_folder()
         self.folder = self.root / template_version()
         self._loaded: dict[str, Any] = {}
         self._times: dict[str, dict[str, KernelTime]] = {}
         self._timed: set[tuple[str, str]] = set()  # in this process
         self._lock = Lock()
-        self._checked = False
+        self._ready = False
 
     def get(self, key: str) -> Any | None:
         """The loaded module of a kernel, or None where it has to be compiled first."""
         with self._lock:
             if key in self._loaded:
                 return self._loaded[key]
+        if not self._named:
+            self._make_ready()
         path = self.folder / f"{key}.so"
         if not path.is_file():
             return None
-        self._check_owner()
+        self._make_ready()
         if not _whole(path):  # damaged: compiled again
             return None
         import tvm  # only here: reading the cache's size must not load a compiler
@@ -124,9 +117,9 @@ class KernelCache:
             self._write(key, module, about, shared)
 
     def _write(self, key: str, module: Any, about: dict[str, Any], shared: bool) -> None:
-        self._make_folder()
+        self._make_ready()
         try:
-            with tempfile.TemporaryDirectory(prefix=_BUILDING, dir=self.folder) as place:
+            with TemporaryFolder(self.folder) as place:
                 made = {".o": Path(place) / "kernel.o"}
                 made[".o"].write_bytes(object_code(module))
                 if shared:
@@ -212,37 +205,27 @@ class KernelCache:
                 shutil.rmtree(folder, ignore_errors=True)
         return before
 
-    def _make_folder(self) -> None:
+    def _make_ready(self) -> None:
+        """Makes the folder, and sees that nobody else can write to it. Raises StorageError.
+
+        What nobody named, and cannot be used, is replaced by a temporary folder.
+        """
+        if self._ready and self.folder.is_dir():
+            return
+        if not self._named:
+            self.root = usable_default()
+            self.folder = self.root / self.folder.name
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for folder in (self.root, self.folder):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StorageError(
                 f"the kernel cache cannot be made: {error.strerror}",
                 where=str(self.folder),
                 hint="name another folder with cache=... (--cache)",
             ) from error
-        if not self._checked:
-            self._check_owner()
-            self._sweep()
-
-    def _sweep(self) -> None:
-        """Removes what processes that were killed left half built, an hour ago or earlier."""
-        for path in self.folder.glob(f"{_BUILDING}*"):
-            with suppress(OSError):
-                if path.stat().st_mtime < time.time() - 3600:
-                    shutil.rmtree(path, ignore_errors=True)
-
-    def _check_owner(self) -> None:
-        if self._checked:
-            return
-        about = self.folder.stat()
-        if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or about.st_uid not in (os.getuid(), 0):
-            raise StorageError(
-                "the kernel cache holds code that will be run, and others can write to it",
-                where=str(self.folder),
-                hint="chmod go-w the folder, or name another with cache=... (--cache)",
-            )
-        self._checked = True
+        check_private(self.folder)
+        self._ready = True
 
 
 def _read_times(path: Path) -> dict[str, KernelTime]:
@@ -257,8 +240,9 @@ def _read_times(path: Path) -> dict[str, KernelTime]:
 
 
 def _whole(path: Path) -> bool:
+    """Whether it is as Hago wrote it, for this user."""
     try:
-        return is_sealed(path)
+        return path.stat().st_uid in (os.geteuid(), 0) and is_sealed(path)
     except OSError:  # cleared by another process meanwhile
         return False
 

@@ -7,7 +7,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BuildError
-from ..files import require_space
+from ..files import TemporaryFolder, require_space
 
 _GLIBC = "2.28"  # the oldest that TVM's own wheels run with
 
@@ -71,7 +70,7 @@ def object_code(module: Any) -> bytes:
         with suppress(OSError), os.fdopen(os.memfd_create("kernel"), "rb") as memory:
             module.write_to_file(f"/proc/self/fd/{memory.fileno()}", "o")
             return memory.read()
-    with tempfile.TemporaryDirectory() as place:
+    with TemporaryFolder() as place:
         require_space(place, 1 << 22)
         path = Path(place) / "kernel.o"
         module.write_to_file(str(path), "o")

@@ -7,7 +7,6 @@ samples are run on the device too, and must give the same. Else the board itself
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from ..compiler.built import KernelUse
 from ..compiler.cache import KernelCache
 from ..compiler.conformance import is_exact
 from ..errors import MeasureError
-from ..files import hash_bytes
+from ..files import TemporaryFolder, hash_bytes
 from ..lower import lower
 from ..measure.bench import Candidate, Effort, Feeds, Timing, quietest
 from ..measure.clocks import REMOTE
@@ -74,7 +73,7 @@ class _Remote:
         self.host: HardwareSpec = resolve_hw("auto")
         self.pool = Pool(devices)
         self.threads, self.cache, self.seed = threads, cache, seed
-        self._place = tempfile.TemporaryDirectory(prefix="hago-")
+        self._place = TemporaryFolder()
         self._forms: dict[str, _Form] = {}
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..compiler.linker import link, object_code
 from ..errors import BuildError, DeviceError
+from ..files import TemporaryFolder
 from ..runtime.processor import ARM_FEATURE_WORDS, arm_features, missing_features
 from ..spec import HardwareSpec, resolve_hw
 from .config import Device
@@ -92,7 +92,7 @@ def _probe(session: Session, spec: HardwareSpec, triple: str) -> tuple[dict[int,
             T.buffer_store(words, T.call_extern("int64", "getauxval", T.int64(word)), [i])
         T.evaluate(T.call_extern("int32", "TVMFFIGetVersion", T.address_of(words[len(ARM_FEATURE_WORDS)])))
     module = tvm.compile(tvm.IRModule({"probe": builder.get()}), target=Target({"kind": "llvm", "mtriple": triple}))
-    with tempfile.TemporaryDirectory() as place:
+    with TemporaryFolder() as place:
         made, library = Path(place) / "probe.o", Path(place) / "hago_probe.so"
         made.write_bytes(object_code(module.mod))
         try:

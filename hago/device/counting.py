@@ -12,7 +12,6 @@ import select
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from ..compiler.cache import default_folder
+from ..compiler.cache_folder import usable_default
 from ..errors import DeviceError
-from ..files import hash_bytes, make_folder
+from ..files import TemporaryFolder, hash_bytes
 from .emulated import settings_of, sysroot
 
 _TIME_S = 900.0
@@ -86,7 +85,7 @@ class Counter:
     def __init__(self, spec: str, *, time_s: float = _TIME_S, machine: Machine | None = None) -> None:
         self.spec, self.time_s, self.machine = spec, time_s, machine
         self._python: subprocess.Popen[str] | None = None
-        self._place: tempfile.TemporaryDirectory[str] | None = None
+        self._place: TemporaryFolder | None = None
 
     def __enter__(self) -> Counter:
         return self
@@ -156,7 +155,7 @@ class Counter:
         if self._python is not None and self._place is not None:
             return self._python, Path(self._place.name)
         machine = self.machine or arm_machine(self.spec)
-        self._place = tempfile.TemporaryDirectory(prefix="hago-count-")
+        self._place = TemporaryFolder()
         place = Path(self._place.name)
         plugin = f"{_plugin()},out={place / 'counts'},mark={machine.getppid}"
         program = ["-P", str(Path(__file__).with_name("counted.py"))]
@@ -189,7 +188,7 @@ def _parsed(line: str) -> InstructionCount:
 @cache
 def _plugin() -> Path:
     """The plugin, compiled from count.c and kept in the user's cache."""
-    folder = make_folder(default_folder())
+    folder = usable_default()
     source = Path(__file__).with_name("count.c")
     made = folder / f"count-{hash_bytes(source.read_bytes())[:12]}.so"
     if made.is_file():
@@ -197,7 +196,7 @@ def _plugin() -> Path:
     compiler = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
     if compiler is None:
         raise DeviceError("counting needs a C compiler for the emulator's plugin", hint="Debian: apt install gcc")
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    with TemporaryFolder(folder) as place:
         half = Path(place) / made.name
         command = [compiler, "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", str(half), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

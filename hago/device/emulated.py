@@ -10,14 +10,14 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..compiler.cache import default_folder
+from ..compiler.cache_folder import default_folder
 from ..errors import DeviceError
+from ..files import TemporaryFolder
 
 _START_S = 120.0
 
@@ -68,7 +68,7 @@ def emulated_server(spec: str, *, key: str = "", tracker: tuple[str, int] | None
     command += ["--port-end", str(port + 1)]
     if tracker is not None:
         command += ["--tracker", f"{tracker[0]}:{tracker[1]}", "--key", key]
-    with tempfile.TemporaryDirectory() as place, open(Path(place) / "log", "w+b") as log:
+    with TemporaryFolder() as place, open(Path(place) / "log", "w+b") as log:
         server = subprocess.Popen(
             command,
             env=environment_of(spec),
