@@ -11,10 +11,12 @@ from typing import Any
 
 from .errors import BuildError, DeviceError, HagoError, StrategyError
 from .evaluator import TvmEvaluator
+from .measure.metrics import get_metric, unit_of
 from .model import Layer, Model
 from .record import Record
 from .report.data import ReportData
 from .search import SearchResult
+from .search.bound import read_bound
 from .search.ledger import has_search
 from .spec import HardwareSpec
 from .strategy import Strategy, check_choice, op_kind
@@ -114,6 +116,9 @@ def compare_devices(
 
     root, places = Path(out), {name: find_place(name, devices_file) for name in devices}
     search = {name: options.pop(name) for name in _SEARCH if name in options}
+    judge = options["metric"] = get_metric(options.get("metric", "top1"))
+    asked = {name: options.pop(name) for name in _BOUND if name in options}
+    search |= asdict(read_bound(judge, **asked, unit=unit_of(judge)))
     sessions, evaluators = ExitStack(), dict[str, TvmEvaluator]()
     found: list[OnDevice] = []
     gone: dict[str, str] = {}
@@ -147,7 +152,8 @@ def compare_devices(
     return across
 
 
-_SEARCH = ("max_drop", "margin", "trials", "budget", "sampler", "objectives", "patience")
+_BOUND = ("max_drop", "min_value", "max_value")
+_SEARCH = ("margin", "trials", "budget", "sampler", "objectives", "patience")
 
 
 def _column(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from .data import make_samples
 from .errors import DeviceError, ModelError
 from .files import make_folder
 from .folder_lock import locked_folder
-from .measure.metrics import Metric, get_metric
+from .measure.metrics import Metric, get_metric, unit_of
 from .model import Model, load_model
 from .record import Record
 from .runtime.artifact import Artifact, load
@@ -92,7 +92,7 @@ def tune(
     data: Any,
     calibration: Any = None,
     metric: str | Metric | Callable[..., Any] = "top1",
-    max_drop: float = 0.01,
+    max_drop: float | str = 0.01,
     trials: int = 40,
     budget: str | float | None = None,
     seed: int = 0,
@@ -111,14 +111,18 @@ def tune(
     devices: str | Sequence[str] | None = None,
     devices_file: str | os.PathLike[str] | None = None,
     joint: str = "worst",
+    min_value: float | str | None = None,
+    max_value: float | str | None = None,
 ) -> Result:
     """Searches the fastest strategy whose metric drops by at most ``max_drop``, and measures all it tries.
 
     ``data`` is (x, y), a path (npz, image folder) or an iterable of pairs; x is an array or a mapping from
     input name to array. It is divided by ``seed`` into calibration, search and test parts; ``calibration``
     and ``test`` can be given apart, and must share no sample with it. ``metric`` is "top1", "top5",
-    "cosine", "sqnr", "mse" or a callable (outputs, labels) -> scores; ``max_drop`` is in its unit (top-1: a
-    fraction). The search ends after ``trials``, after ``budget`` ("10m", seconds), or when the Pareto
+    "cosine", "sqnr", "mse" (of one output: "top1:logits") or a callable (outputs, labels) -> one score for each
+    sample, or one number for the whole set. ``max_drop`` is in its unit (top-1: a fraction, or "1%"); ``min_value``
+    asks for a value of the metric itself instead, as "sqnr" needs (30: at least 30 dB), and ``max_value`` does for
+    errors. The search ends after ``trials``, after ``budget`` ("10m", seconds), or when the Pareto
     front has stood still for ``patience`` trials. ``threads=None`` measures float32 on one thread and on all
     physical cores, and takes what is faster. ``sampler`` is "tpe", "nsga2", "gp", "random" or "grid".
 
@@ -134,14 +138,17 @@ def tune(
     is a record with its reason.
     """
     from .device.places import find_place
+    from .search.bound import read_bound
 
     names = [devices] if isinstance(devices, str) else list(devices or ())
+    judge = get_metric(metric)
+    bound = read_bound(judge, max_drop, min_value, max_value, unit=unit_of(judge))
     session = open_session(
         model,
         hw=hw,
         data=data,
         calibration=calibration,
-        metric=metric,
+        metric=judge,
         seed=seed,
         threads=threads,
         out=out,
@@ -154,7 +161,7 @@ def tune(
     )
     try:
         found = session.find(
-            max_drop=max_drop,
+            **asdict(bound),
             margin=margin,
             trials=trials,
             budget=budget,

@@ -94,9 +94,9 @@ class FloatReference:
             if found.low is not None and found.low <= guessed:
                 most = "class" if metric.k == 1 else f"{metric.k} classes"
                 told.append(
-                    f"float32 itself is right on {found.value:.1%} of the search samples, not clearly better than "
-                    f"always answering the most frequent {most} ({guessed:.1%}): do the labels, the output and the "
-                    "preprocessing belong to this model?"
+                    f"On the search samples float32 itself is right on {100 * found.value:.1f} %, not clearly better "
+                    f"than always answering the most frequent {most} ({100 * guessed:.1f} %): do the labels, the "
+                    "output and the preprocessing belong to this model?"
                 )
         return tuple(told)
 

@@ -147,6 +147,7 @@ class Session:
             where=evaluator.where,
             estimated=evaluator.estimated,
             joint=isinstance(evaluator, JointEvaluator),
+            remarks=evaluator.remarks(),
             metric=evaluator.metric,
             split=evaluator.parts.split,
             environment=evaluator.environment,

@@ -25,7 +25,8 @@ class Status:
     """Where a search stands.
 
     ``trial`` of ``trials`` are finished; ``stage`` says what is being done; ``best`` is the fastest record
-    within the bound so far, ``last`` the newest. ``left_s`` is an estimate, None while there is none.
+    within the bound so far, ``last`` the newest. ``left_s`` is an estimate, None while there is none. ``bound`` is the
+    value to keep, in words, where it is not a drop.
     """
 
     stage: str
@@ -38,6 +39,7 @@ class Status:
     best: Record | None = None
     last: Record | None = None
     failed: int = 0
+    bound: str = ""
 
 
 class Progress(Protocol):
@@ -157,7 +159,8 @@ class LiveProgress:
         if status.best is not None:
             body.add_row("best", Text(describe(status.best), style="green"))
         else:
-            body.add_row("best", Text(f"none yet within a drop of {status.max_drop:g}", style="yellow"))
+            wanted = f"with {status.bound}" if status.bound else f"within a drop of {status.max_drop:g}"
+            body.add_row("best", Text(f"none yet {wanted}", style="yellow"))
         if status.last is not None:
             style = "red" if status.last.state == "failed" else "dim"
             body.add_row(

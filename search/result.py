@@ -77,19 +77,19 @@ class SearchResult:
 
     def summary(self) -> str:
         """The answer in a few sentences."""
-        bound = f"a drop of at most {self.goal.max_drop:g}"
+        bound, within = self.goal.words, "within" if self.goal.limit is None else "with"
         if self.outcome == MET:
-            text = f"{_speed(self.best)} than float32 within {bound}"
+            text = f"{_speed(self.best)} than float32 {within} {bound}"
         elif self.outcome == NOT_FASTER:
-            text = f"float32 stays: no strategy within {bound} is faster beyond the noise"
+            text = f"float32 stays: no strategy {within} {bound} is faster beyond the noise"
         elif self.outcome == UNTOLD:
-            text = f"float32 stays: whether a strategy within {bound} is faster cannot be told on this machine now"
+            text = f"float32 stays: whether a strategy {within} {bound} is faster cannot be told on this machine now"
         elif self.best is self.float:
-            text = f"float32 stays: no candidate could be measured within {bound}"
+            text = f"float32 stays: no candidate could be measured {within} {bound}"
         else:
-            drop = self.goal.drop(self.best)
-            speed = _speed(self.best)
-            text = f"no strategy keeps {bound}: the closest drops by {drop:.4g}, {speed} than float32"
+            drop, value = self.goal.drop(self.best), self.best.accuracy
+            closest = f"drops by {drop:.4g}" if self.goal.limit is None or value is None else f"has {value:.4g}"
+            text = f"no strategy keeps {bound}: the closest {closest}, {_speed(self.best)} than float32"
         sentences = [text[0].upper() + text[1:] + "."]
         if self.test is not None and self.test.state == "ok" and self.test.accuracy is not None:
             where = f"On the test samples its accuracy is {self.test.accuracy:.4g}"

@@ -43,6 +43,7 @@ def run_search(
     budget_s: float | str | None = None,
     patience: int | None = PATIENCE,
     max_drop: float = 0.01,
+    limit: float | None = None,
     margin: float = 0.0,
     objectives: tuple[str, ...] = ("latency", "accuracy"),
     reproducible: bool = True,
@@ -50,6 +51,7 @@ def run_search(
 ) -> SearchResult:
     """Searches ``space`` for the fastest strategy within ``max_drop`` of float32, measured by ``evaluator``.
 
+    Where there is a ``limit``, the metric's value has to be as good as that instead.
     ``folder`` gets ``study.db`` and ``records.jsonl``; ``storage`` names another place for the study
     (:func:`hago.search.storage.open_storage`). It ends after ``trials`` trials (with those of earlier runs),
     after ``budget_s`` seconds of this run (or "10m"), when ``patience`` sampled trials in a row add nothing
@@ -60,7 +62,7 @@ def run_search(
     ``result.error`` holds the reason of all but the first. Raises SearchError for arguments that cannot be,
     StorageError when the storage cannot be opened, and whatever ``evaluator.float_record()`` raises.
     """
-    goal = Goal(max_drop, margin, tuple(objectives), evaluator.higher_is_better)
+    goal = Goal(max_drop, margin, tuple(objectives), evaluator.higher_is_better, limit, getattr(evaluator, "unit", ""))
     check_sampler(sampler)
     display = make_progress(progress)
     budget = parse_budget(budget_s)
@@ -111,6 +113,7 @@ class _Search:
         try:
             with self._interrupts.allowed():
                 self._float = _baseline(self._evaluator.float_record())
+                self._goal = self._goal.settled(self._float)
             if self._ledger.recall("float") is None:
                 self._ledger.note(self._float)
                 self._ledger.remember("float", self._float.to_dict())
@@ -272,6 +275,7 @@ class _Search:
             elapsed_s=self._elapsed_s(),
             left_s=left,
             max_drop=self._goal.max_drop,
+            bound="" if self._goal.limit is None else self._goal.words,
             float=self._float,
             best=min(within, key=lambda r: (r.latency_ratio is None, r.latency_ratio or 0.0), default=None),
             last=self._measured[-1] if self._measured else None,

@@ -34,7 +34,7 @@ from hago.report.insights import findings, why
 from hago.report.metric_text import MetricText
 from hago.report.page import make_page
 from hago.report.pareto import plot
-from hago.report.phrases import layers_phrase
+from hago.report.phrases import layers_phrase, metric_text
 from hago.report.scale import Scale, decimals, nice_step
 from hago.report.tables import Name, Table, markdown
 from hago.report.text import (
@@ -276,6 +276,37 @@ def test_batches_are_named() -> None:
 def test_answers_in_other_metrics(metric: MetricInfo, max_drop: float, floats: float, chosen: float, told: str) -> None:
     report = with_metric(samples.report(), metric, max_drop, floats, chosen)
     assert tell(report).sentence == f"{HEAD}{FASTER}{' ' if told.startswith('and') else ''}{told}"
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        (4.25, " and costs 0.500 of reward (5.000 → 4.500, 95 % CI −1.000 to 0.000), above the required 4.250."),
+        (4.75, ", but costs 0.500 of reward (5.000 → 4.500, 95 % CI −1.000 to 0.000) on the test samples, below the "
+         "required 4.750."),
+    ],
+)  # fmt: skip
+def test_answers_where_a_value_is_asked_for(limit: float, told: str) -> None:
+    report = replace(with_metric(samples.report(), MetricInfo("reward"), 5.0 - limit, 5.0, 4.5), limit=limit)
+    answer = tell(report)
+    assert answer.sentence == f"{HEAD}{FASTER}{told}"
+    doubt = "On 452 test samples the measured value keeps the bound, the true one may not: its 95 % interval reaches"
+    assert any(note.startswith(doubt) for note in answer.notes) == (limit == 4.25)
+    assert "required: 4" in (drawn := plot(report, metric_text(report), 880, 430, "wide")).bound_text, drawn
+
+
+def test_each_output_is_told_and_what_to_know_of_the_metric() -> None:
+    report = with_metric(samples.report(), MetricInfo("cosine similarity", "", True, True), 0.01, 1.0, 0.995)
+    assert report.chosen_test is not None
+    parts = {"boxes": 0.9999, "scores": 0.9951}
+    told = replace(report, chosen_test=replace(report.chosen_test, accuracy_parts=parts), remarks=("Know this.",))
+    assert tell(told).notes[:2] == (
+        "By output, cosine similarity is 1.000 in boxes and 0.995 in scores; each sample counts by its worst.",
+        "Know this.",
+    )
+    drawn = plot(told, metric_text(told), 880, 430, "wide")
+    assert drawn is not None and drawn.y_title == "cosine similarity" and drawn.bound_text == "required: 0.990"
+    assert not any(tick.second for tick in drawn.y_ticks) and any(tick.text == "1.000" for tick in drawn.y_ticks)
 
 
 def test_layers_phrase_counts_precisions_and_leaves_out_what_only_moves_data() -> None:

@@ -36,9 +36,12 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     add("--calibration", metavar="PATH", help="samples to calibrate on, no labels needed (default: part of --data)")
     add("--test", metavar="PATH", help="samples that only the final accuracy is told from (default: part of --data)")
     add("--devices-file", metavar="FILE", help="the devices file (default: devices.yaml in this folder)")
-    add("--metric", default="top1", help="top1, top5, cosine, sqnr or mse (default: %(default)s)")
-    add("--max-drop", type=float, default=0.01, metavar="D",
-        help="allowed drop of the metric, in its unit (default: %(default)s, one point of top-1)")  # fmt: skip
+    add("--metric", default="top1", help="top1, top5, cosine, sqnr or mse; of one output: top1:NAME (default: top1)")
+    add("--max-drop", default=0.01, metavar="D",
+        help="allowed drop of the metric, in its unit, or 1%% (default: %(default)s, one point of top-1)")  # fmt: skip
+    add("--min", metavar="V", dest="min_value", help="the metric must have at least this, in place of --max-drop: "
+        "sqnr needs it, --min 30 is 30 dB")  # fmt: skip
+    add("--max", metavar="V", dest="max_value", help="the same for metrics of which less is better: at most this")
     add("--margin", type=float, default=0.0, metavar="D", help="part of --max-drop kept free when choosing")
     add("--trials", type=int, default=40, metavar="N", help="candidates at most (default: %(default)s)")
     add("--budget", metavar="TIME", help="time at most, such as 10m, 90s or 1h30m")
@@ -57,8 +60,8 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
 def search_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `hago.tune` that `add_search_arguments` declares."""
     names = (
-        "data", "calibration", "test", "devices_file", "metric", "max_drop", "margin", "trials", "budget", "sampler",
-        "seed", "threads", "batch", "cache", "out", "progress",
+        "data", "calibration", "test", "devices_file", "metric", "max_drop", "min_value", "max_value", "margin",
+        "trials", "budget", "sampler", "seed", "threads", "batch", "cache", "out", "progress",
     )  # fmt: skip
     options = {name: getattr(arguments, name) for name in names}
     options["patience"] = arguments.patience or None

@@ -44,7 +44,9 @@ class AgainstFloat:
     def fitted(self, outputs: ModelOutputs, labels: Any) -> AgainstFloat:
         """The same for the outputs of one model. Raises DataError where it has no such output."""
         if self.output is None:
-            left = [f"{self.name} does not compare {name!r}, which holds whole numbers." for name in outputs.left_out]
+            left = [
+                f"The metric {self.name} leaves out {name!r}, which holds whole numbers." for name in outputs.left_out
+            ]
             return replace(self, parts=outputs.parts, remarks=tuple(left))
         if named := tuple(part for part in outputs.parts if part.name == self.output):
             return replace(self, parts=named)

@@ -51,8 +51,8 @@ class TopK:
         for chosen, how in ((found, "the only one"), ([i for i in found if classes[i] == most + 1], "the one")):
             if len(chosen) == 1:
                 name = outputs.infos[chosen[0]].name
-                told = f"{self.name} is read from the output {name!r}, {how} of {len(outputs)} that fits the labels"
-                return replace(self, index=chosen[0], remarks=(f"{told} ({self.name}:NAME reads another).",))
+                told = f"The metric {self.name} reads the output {name!r}, {how} of {len(outputs)} that fits the labels"
+                return replace(self, index=chosen[0], remarks=(f"{told} (another: {self.name}:NAME).",))
         fit = f"{len(found)} of {len(outputs)} outputs fit" if found else f"none of {len(outputs)} outputs fits"
         about = f"{truth.dtype.name} of shape {list(truth.shape)}" + (f", {most} at most" if most else "")
         name = outputs.infos[found[0] if found else 0].name

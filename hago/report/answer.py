@@ -42,7 +42,17 @@ _ESTIMATED = (
 def tell(report: ReportData) -> Answer:
     """The answer of this report."""
     answer = _tell(report)
-    return replace(answer, notes=(_ESTIMATED, *answer.notes)) if report.estimated else answer
+    first = (_ESTIMATED,) if report.estimated else ()
+    return replace(answer, notes=(*first, *_parts(report), *report.remarks, *answer.notes))
+
+
+def _parts(report: ReportData) -> tuple[str, ...]:
+    """The value of each quantity among the outputs, where a metric judges several."""
+    parts, metric = report.chosen.accuracy_parts, metric_text(report)
+    if report.is_float or len(parts) < 2:
+        return ()
+    told = listing([f"{metric.value(value)} in {name}" for name, value in parts.items()])
+    return (f"By output, {report.metric.name} is {told}; each sample counts by its worst.",)
 
 
 def _tell(report: ReportData) -> Answer:
@@ -68,7 +78,7 @@ class _Words(Phrases):
         head = f"On {self.where()}, running {layers_phrase(report.layers)} {self.speed(record)}"
         if within or record.accuracy_change is None:
             sentence = f"{head} and {self.cost(record)}{self.bound(record)}."
-        elif report.metric.against_float:
+        elif report.asks_for_value:
             sentence = f"{head}, but {self.cost(record)}{self.on_part(record)}, {self.missed()}."
         else:
             drop, bound = self.metric.beyond(self.drop(record), report.max_drop)
@@ -173,7 +183,9 @@ class _Words(Phrases):
                 "better there than it is. A margin (--margin), more samples, or a slower strategy of the front "
                 "is the safer choice."
             )
-        if within and interval is not None and not report.metric.against_float:
+        if within and report.asks_for_value:
+            notes += self.doubtful_value(record)
+        elif within and interval is not None:
             worst = -interval[0] if report.metric.higher_is_better else interval[1]
             if worst > report.max_drop:
                 notes.append(
@@ -181,6 +193,20 @@ class _Words(Phrases):
                     f"true one may not: its 95 % interval reaches {self.metric.beyond(worst, report.max_drop)[0]}."
                 )
         return notes
+
+    def doubtful_value(self, record: Record) -> list[str]:
+        """Where the interval of the value reaches beyond the one asked for."""
+        report, interval = self.report, record.accuracy_interval
+        if interval is None or record.accuracy is None:
+            return []
+        worst = interval[0] if report.metric.higher_is_better else interval[1]
+        change = (record.accuracy_change or 0.0) + worst - record.accuracy
+        if report.within(replace(record, accuracy=worst, accuracy_change=change)):
+            return []
+        return [
+            f"On {record.n_samples or 0:,} {record.part} samples the measured value keeps the bound, the true one may "
+            f"not: its 95 % interval reaches {self.metric.value(worst)}."
+        ]
 
     def in_the_way(self) -> list[str]:
         told: list[str] = []
@@ -205,9 +231,12 @@ class _Words(Phrases):
         if not faster:
             return ["No strategy that was tried is faster than float32."]
         best = min(faster, key=self.drop)
+        name = self.report.metric.name
+        told = f"changes {name} by {self.metric.change(best.accuracy_change)} {self.metric.change_unit}".rstrip()
+        if self.report.asks_for_value:
+            told = f"reaches {self.metric.value(best.accuracy)} of {name}"
         return [
-            f"Of those faster than float32, the closest ({best.label}) changes {self.report.metric.name} by "
-            f"{self.metric.change(best.accuracy_change)} {self.metric.change_unit}".rstrip()
+            f"Of those faster than float32, the closest ({best.label}) {told}"
             + f" and is {factor(1 / (best.latency_ratio or 1.0))} times faster."
         ]
 

@@ -154,7 +154,8 @@ class SearchFacts:
 class ReportData:
     """One search, told.
 
-    ``model_source`` is a base name, without folders. ``max_drop`` is in the metric's unit. ``float_search``
+    ``model_source`` is a base name, without folders. ``max_drop`` is in the metric's unit; where there is a ``limit``,
+    it is the value asked for, and ``max_drop`` follows from it on the search samples. ``float_search``
     and ``chosen_search`` were measured on the search part, ``float_test`` and ``chosen_test`` (None where
     the search was cut short) on the test part; where float32 is the answer, they are float32's.
     ``outcome`` is one of `OUTCOMES`, as in ``SearchResult``. ``records`` are all trials, ``front`` those
@@ -163,6 +164,7 @@ class ReportData:
     ``where`` names the device, empty for this machine. Where ``estimated``, all times are instructions counted in
     the emulator, each taken for `INSTRUCTION_S` seconds (cost_text.py tells them as what they are). ``joint``: several
     devices at once; records then have no latency but ratios, and layers' times are told as parts of float32's.
+    ``remarks`` are what to know of the metric before its values are believed.
     """
 
     model_name: str
@@ -194,6 +196,8 @@ class ReportData:
     where: str = ""
     estimated: bool = False
     joint: bool = False
+    limit: float | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
@@ -228,9 +232,17 @@ class ReportData:
         change = record.accuracy_change
         return change if change is None or not self.metric.higher_is_better else -change
 
+    @property
+    def asks_for_value(self) -> bool:
+        """Whether a value of the metric is asked for, rather than a change against float32's own."""
+        return self.metric.against_float or self.limit is not None
+
     def within(self, record: Record) -> bool:
         """Whether the record keeps the bound."""
         drop = self.drop(record)
+        if self.limit is not None and record.accuracy is not None:
+            above = record.accuracy - self.limit
+            return (above if self.metric.higher_is_better else -above) >= -1e-9
         # 10 samples of 1,000 are a drop of 0.01, whatever binary fractions say.
         return drop is not None and drop <= self.max_drop + 1e-9
 

@@ -45,13 +45,14 @@ def from_search(
     where: str = "",
     estimated: bool = False,
     joint: bool = False,
+    remarks: Sequence[str] = (),
 ) -> ReportData:
     """What a report says of ``result``.
 
     ``strategy`` is the answer (that of ``result.best`` by default), ``float_times`` and ``chosen_times`` the
     kernel times of float32 and of it. ``name`` is what the report calls the model, else it is named after its
     file. ``peers`` are other engines, measured on the same samples; ``rounds`` those of the final latency.
-    ``where``, ``estimated`` and ``joint`` are as in `ReportData`.
+    ``where``, ``estimated``, ``joint`` and ``remarks`` are as in `ReportData`.
     """
     chosen = strategy or result.best.strategy or Strategy(model.hash, spec.name)
     floats = float_times or result.times.times.get("float32") or {}
@@ -63,7 +64,9 @@ def from_search(
         hw_name=spec.name,
         hw_description=spec.description,
         metric=describe_metric(metric),
-        max_drop=result.goal.max_drop,
+        max_drop=_allowed(result),
+        limit=result.goal.limit,
+        remarks=tuple(remarks),
         outcome=result.outcome,
         float_search=result.float,
         chosen_search=result.best,
@@ -95,6 +98,12 @@ def from_search(
         estimated=estimated,
         joint=joint,
     )
+
+
+def _allowed(result: SearchResult) -> float:
+    """The allowed drop on the search samples, in the metric's unit."""
+    limit, value = result.goal.limit, result.float.accuracy
+    return result.goal.max_drop if limit is None or value is None else abs(value - limit)
 
 
 def model_name(source: str) -> str:

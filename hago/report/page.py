@@ -147,7 +147,8 @@ def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
                 f"{ratio_interval(record.latency_ratio, record.latency_ratio_interval)} of float32's {cost.words.noun}"
             )
         tiles.append(Tile(cost.words.tile if report.is_float or report.estimated else "Speed", value, detail))
-    if record.accuracy is not None:
+    # float32's distance from itself says nothing.
+    if record.accuracy is not None and not (report.is_float and report.metric.against_float):
         detail = f"95 % CI {metric.interval_ends(record.accuracy_interval)}" if record.accuracy_interval else ""
         if record.accuracy_change is not None and not report.is_float and not report.metric.against_float:
             unit = f" {metric.change_unit}".rstrip()

@@ -124,23 +124,32 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
             if v > 0
         ),
         y_ticks=tuple(
-            Tick(y_axis(v), metric.change(sign * v), _absolute(metric, base, sign * v))
-            for v in y_axis.ticks(6 if compact else 8)
+            Tick(y_axis(v), *_tick(report, metric, base, sign * v)) for v in y_axis.ticks(6 if compact else 8)
         ),
         x_title=f"{cost.words.short if compact else cost.words.noun} as a part of float32’s"
         + ("" if float_s is None or compact else f" (below: {cost.words.absolute})"),
-        y_title=f"change of {report.metric.name}" + (f", {metric.change_unit}" if metric.change_unit else ""),
-        y_title_right=report.metric.name,
+        y_title=report.metric.name
+        if report.metric.against_float
+        else f"change of {report.metric.name}" + (f", {metric.change_unit}" if metric.change_unit else ""),
+        y_title_right="" if report.metric.against_float else report.metric.name,
         marks=marks,
         labels=tuple(_labels(by_kind, (left, top, right, bottom))),
         front_line=" ".join(f"{x},{y}" for x, y in line) if len(line) > 1 else "",
         bound_y=y_axis(-report.max_drop),
-        bound_text=f"allowed: {metric.change(-sign * report.max_drop)}",
+        bound_text=f"required: {_absolute(metric, base, -sign * report.max_drop)}"
+        if report.asks_for_value
+        else f"allowed: {metric.change(-sign * report.max_drop)}",
         float_x=x_axis(1.0),
         float_y=y_axis(0.0),
         test_line=(chosen.x, chosen.y, test.x, test.y) if chosen and test else None,
         outside=sum(bool(m.off) for m in marks),
     )
+
+
+def _tick(report: ReportData, metric: MetricText, base: float | None, change: float) -> tuple[str, str]:
+    """The texts on the left and on the right: changes and values, or, of a distance from float32, values alone."""
+    value = _absolute(metric, base, change)
+    return (value, "") if report.metric.against_float else (metric.change(change), value)
 
 
 def _absolute(metric: MetricText, base: float | None, change: float) -> str:

@@ -14,7 +14,8 @@ from .text import cpu_name, factor, listing, percent, plural, ratio_interval
 
 def metric_text(report: ReportData) -> MetricText:
     """How this report tells values of its metric."""
-    return MetricText.of(report.metric, report.max_drop, report.chosen.n_samples, report.chosen.accuracy)
+    bound = report.max_drop if report.limit is None else report.limit
+    return MetricText.of(report.metric, bound, report.chosen.n_samples, report.chosen.accuracy)
 
 
 def layers_phrase(layers: tuple[LayerRow, ...]) -> str:
@@ -129,7 +130,7 @@ class Phrases:
 
     def bound(self, record: Record) -> str:
         """``, within the allowed 1.0``."""
-        if self.report.metric.against_float:
+        if self.report.asks_for_value:
             side = "above" if self.report.metric.higher_is_better else "below"
             return f", {side} the required {self.limit()}"
         number = self.metric.number(self.report.max_drop)
@@ -146,7 +147,9 @@ class Phrases:
         return f"{side} the required {self.limit()}"
 
     def limit(self) -> str:
-        """The value that a metric against float32's outputs has to keep."""
+        """The value that is to be kept: the one asked for, or the one that a distance from float32 may reach."""
+        if self.report.limit is not None:
+            return self.metric.value(self.report.limit)
         best = self.report.baseline.accuracy or 0.0
         sign = -1 if self.report.metric.higher_is_better else 1
         return self.metric.value(best + sign * self.report.max_drop)
@@ -154,7 +157,7 @@ class Phrases:
     def bound_words(self, named: bool = True) -> str:
         """``within 1.0 points of float32's top-1``."""
         info = self.report.metric
-        if info.against_float:
+        if self.report.asks_for_value:
             side = "at least" if info.higher_is_better else "at most"
             return f"{'' if named else 'at '}{_article(info.name)} {info.name} of {side} {self.limit()}"
         return f"within {self.metric.amount(self.report.max_drop)} of float32's {info.name}"
