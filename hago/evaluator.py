@@ -181,7 +181,7 @@ class TvmEvaluator:
         How far they are apart is what no interval of this session may claim to know better.
         """
         twin = replace(self._float_candidate, name=TWIN, artifact=self.build(self.model.proto))
-        effort = Effort(rounds=2, time=2, limit_s=_AA_TEST_S)
+        effort = Effort(rounds=2, time=2, limit_s=_AA_TEST_S, settled=False)
         timing = self.bench.measure([self._float_candidate, twin], self._samples, effort)
         record = record.measured_by(timing, FLOAT).with_aa_test(timing.latency[TWIN])
         self._spread = abs(math.log(record.aa_ratio)) if record.aa_ratio else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ..files import write_atomic
 
 if TYPE_CHECKING:
     from ..data import Samples
+    from ..measure.latency import Series
     from ..runtime.artifact import Artifact
 
 
@@ -95,25 +97,26 @@ def _register_run(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from ..data import make_samples
+    from ..measure.clocks import SYSTEM_CLOCKS, Turn, take_turn
+    from ..measure.latency import Series
     from ..runtime.artifact import load
 
     net = load(arguments.model)
     samples = make_samples(arguments.data, net.input_info)
     collected: list[list[np.ndarray]] = []
-    times: list[float] = []
+    turns: list[Turn] = []
     for start in range(0, len(samples), net.batch):
         count = min(net.batch, len(samples) - start)
         feeds = samples.batch(start, start + count)
         if count < net.batch:  # the last batch is filled up, and its surplus cut off again
             rows = np.arange(net.batch) % count
             feeds = {name: values[rows] for name, values in feeds.items()}
-        begun = time.perf_counter()
-        outputs = net.run(feeds)
-        times.append(time.perf_counter() - begun)
+        outputs: list[np.ndarray] = []
+        turns.append(take_turn(partial(_run_into, outputs, net, feeds), 1, SYSTEM_CLOCKS))
         collected.append([output[:count] for output in outputs])
     outputs = [np.concatenate(parts) for parts in zip(*collected, strict=True)]
     print(f"{len(samples)} samples, {net.batch} per call, {net.threads} thread(s)")
-    print(f"latency  {np.median(times) * 1e3:.3f} ms per call (median)")
+    print(f"latency  {_latency(Series.of_turns(turns, net.threads))}")
     told = _top1(net, samples, outputs)
     if told:
         print(told)
@@ -121,6 +124,17 @@ def _run(arguments: argparse.Namespace) -> int:
         _write(Path(arguments.out), {info.name: array for info, array in zip(net.output_info, outputs, strict=True)})
         print(f"outputs  {arguments.out}")
     return 0
+
+
+def _run_into(outputs: list[np.ndarray], net: Artifact, feeds: dict[str, np.ndarray]) -> None:
+    outputs += net.run(feeds)
+
+
+def _latency(series: Series) -> str:
+    """The median call, of those that nothing disturbed."""
+    if not series.counts.any():
+        return "cannot be told: other work interrupted every call"
+    return f"{np.median(series.times_s[series.counts]) * 1e3:.3f} ms per call (median, {series.clock})"
 
 
 def _top1(net: Artifact, samples: Samples, outputs: list[np.ndarray]) -> str:

@@ -38,6 +38,7 @@ _SETTLE_BELOW_S = 0.02
 _SETTLE_THREADS_S = 0.002
 # Rounds that may be made for each that is to count, and how many must count for anything to be told.
 _TRIES, _LEAST = 3, 6
+_HOPELESS = 12  # rounds of which none counts: no more are made
 # What rounds of one process do not show: relative changes of a ratio from one process to the next (where buffers
 # lie in memory and in the caches), and those that other work makes by its use of the caches. See docs/decisions.md.
 _ELSEWHERE, _CROWDED = 0.02, 0.08
@@ -146,7 +147,9 @@ def measure_latency(
                     _settle(runners[i], feeds, settle_s, clocks)
                 turns[i].append(take_turn(partial(call, runners[i], feeds), calls[i], clocks))
             counted += all(_may_count(runner, own[-1]) for runner, own in zip(runners, turns, strict=True))
-            if counted >= rounds or (budget_s is not None and (clocks.wall_ns() - begin) * 1e-9 >= budget_s):
+            hopeless = not counted and len(turns[0]) >= _HOPELESS
+            spent = budget_s is not None and (clocks.wall_ns() - begin) * 1e-9 >= budget_s
+            if counted >= rounds or spent or hopeless:
                 break
     finally:
         if collecting:
