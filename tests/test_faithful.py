@@ -81,7 +81,7 @@ def test_without_one_that_is_exact_nothing_is_told() -> None:
 def test_the_table_and_the_json_tell_it() -> None:
     made, _ = contenders()
     made = [contender for contender in made if contender.label != "infinite"]
-    found = compare(made, SAMPLES, Top1(), rounds=3, clock=CLOCK)
+    found = compare(made, SAMPLES, Top1(), rounds=3, clocks=CLOCK)
     assert found.row("saturates").note is None and found.row("quantized").unfaithful is None
     text = found.to_markdown()
     line = next(line for line in text.splitlines() if line.startswith("| saturates"))
@@ -89,7 +89,7 @@ def test_the_table_and_the_json_tell_it() -> None:
     assert "bfloat16 without a word and saturates do not compute what the file says" in text
     rows = {row["label"]: row for row in json.loads(found.to_json())["rows"]}
     assert rows["saturates"]["unfaithful"].startswith("not the file's") and rows["quantized"]["unfaithful"] is None
-    faithful = compare(made[:2], SAMPLES, Top1(), rounds=3, clock=CLOCK)
+    faithful = compare(made[:2], SAMPLES, Top1(), rounds=3, clocks=CLOCK)
     assert faithful.warning() == "" and "what the file says" not in faithful.to_markdown()
 
 
