@@ -22,6 +22,7 @@ import onnx
 
 from .calibrate import Calibration
 from .compiler.cache import KernelCache
+from .compiler.linker import is_foreign
 from .data import make_samples
 from .errors import DeviceError, ModelError
 from .files import make_folder
@@ -231,12 +232,15 @@ def compile(  # the name promised to users
     """Compiles a float or QDQ model (ONNX path or ModelProto), whoever made it.
 
     ``net(x)`` returns the outputs as a list of numpy arrays; ``net.save(path)`` writes one file that
-    `load` reads without a compiler. Raises ModelError, UnsupportedOpError, BuildError.
+    `load` reads without a compiler. For hardware that this processor is not, it can be saved, and says at a call that
+    it runs elsewhere. ``threads``: by default the physical cores; 1 for another kind of machine. Raises ModelError,
+    UnsupportedOpError, BuildError.
     """
     from .compiler.build import build
     from .lower import lower
 
-    spec, count = resolve_hw(hw), check_threads(threads)
+    spec = resolve_hw(hw)
+    count = 1 if threads is None and is_foreign(spec.triple) else check_threads(threads)
     normalized = load_model(_source(model), batch)
     return build(lower(normalized.proto, spec), spec, threads=count, cache=_cache(cache))
 

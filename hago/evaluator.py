@@ -24,6 +24,7 @@ from .calibrate import Calibration
 from .calibrating import calibrate_model
 from .compiler.build import build
 from .compiler.cache import KernelCache
+from .compiler.linker import linker
 from .data import DataParts
 from .errors import DataError, HagoError, NoDeviceError, StorageError
 from .files import make_folder, write_atomic
@@ -45,6 +46,7 @@ from .strategy import Strategy, uniform
 FLOAT, TWIN = "float32", "float32 again"
 Say = Callable[[str], None]
 
+LIBRARY = "model.so"
 _AA_TEST_S = 2.0  # at most, and one round where that takes longer
 _CHECKED = 4  # batches whose outputs on another machine are held against this machine's
 
@@ -228,17 +230,28 @@ class TvmEvaluator:
         return self.bench.where
 
     def deliver(self, strategy: Strategy, folder: Path) -> None:
-        """Writes ``strategy.yaml``, ``model.qdq.onnx`` and ``model.so`` (a board also gets ``run.py``)."""
+        """Writes ``strategy.yaml``, ``model.qdq.onnx`` and ``model.so`` (a board also gets ``run.py``).
+
+        Without a linker the last is left out, and an old one removed: it would not be the answer.
+        """
         candidate = self.candidate(strategy)
         make_folder(folder)
         strategy.save(folder / "strategy.yaml")
         write_atomic(folder / "model.qdq.onnx", candidate.proto.SerializeToString())
-        self.bench.save(candidate, folder)
+        if self._links:
+            self.bench.save(candidate, folder)
+        else:
+            (folder / LIBRARY).unlink(missing_ok=True)
 
     @property
     def delivered(self) -> tuple[str, ...]:
         """The files that `deliver` writes."""
-        return ("model.so", *self.bench.files, "model.qdq.onnx", "strategy.yaml")
+        compiled = (LIBRARY, *self.bench.files) if self._links else ()
+        return (*compiled, "model.qdq.onnx", "strategy.yaml")
+
+    @property
+    def _links(self) -> bool:
+        return linker(self.bench.spec.triple) is not None
 
     def close(self) -> None:
         """Lets go of the devices."""

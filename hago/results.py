@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 from .api import Result
 from .compiler.build import build
 from .compiler.cache import KernelCache
+from .compiler.linker import require_linker
 from .data import DataParts, make_samples, split_samples
 from .device.places import Place
 from .documents import read_document
-from .errors import DeviceError, HagoError, StorageError
-from .evaluator import TvmEvaluator
+from .errors import BuildError, DeviceError, HagoError, HagoWarning, StorageError
+from .evaluator import LIBRARY, TvmEvaluator
 from .files import write_atomic
 from .joint import JointEvaluator
 from .lower import lower
@@ -42,7 +44,7 @@ from .report.data import KEPT
 from .runners import TvmRunner
 from .runtime.threads import check_threads, default_threads
 from .search import Progress, SearchSpace, make_progress, run_search
-from .spec import HardwareSpec
+from .spec import HardwareSpec, resolve_hw
 from .spec.joint import join
 from .strategy import Strategy
 from .visible import visible
@@ -93,6 +95,8 @@ class Session:
         ``places`` are where candidates run, if not on this machine as ``spec`` describes it: one place, or several
         for one strategy that is to be good on all, judged by ``rule``.
         """
+        if folder is not None:
+            _warn_without_linker([resolve_hw(place.devices[0].spec) for place in places] or [spec])
         samples = make_samples(data, model.inputs)
         apart = None if calibration is None else make_samples(calibration, model.inputs)
         if apart is not None:
@@ -173,6 +177,15 @@ class Session:
             self.evaluator.close()
 
 
+def _warn_without_linker(specs: Sequence[HardwareSpec]) -> None:
+    """Says before the search what cannot be written after it."""
+    for triple in dict.fromkeys(spec.triple for spec in specs):
+        try:
+            require_linker(triple, LIBRARY)
+        except BuildError as error:
+            warnings.warn(f"{error}\n  all but {LIBRARY} will be written", HagoWarning, stacklevel=2)
+
+
 # Several threads must be worth their cost in energy and in other work: this much faster than one.
 _WORTH_THREADS = 0.9
 
@@ -209,6 +222,11 @@ def console_summary(result: Result) -> str:
         lines.append(f"Report: {result.folder / 'report.html'}")
         lines += [f"Run it: {how}" for how in _how_to_run(result.folder)]
     return "\n".join(map(visible, lines))
+
+
+def is_complete(result: Result) -> bool:
+    """Whether all was written: False where there was no linker for the compiled network."""
+    return result.folder is None or any(result.folder.rglob(LIBRARY))
 
 
 def _how_to_run(folder: Path) -> list[str]:

@@ -53,3 +53,11 @@ def test_every_link_leads_to_a_file(path: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
     missing = [t for t in targets if not t.startswith(("http://", "https://")) and not (path.parent / t).exists()]
     assert missing == []
+
+
+def test_no_command_opens_a_board_to_every_network() -> None:
+    """TVM's RPC server runs whatever it is sent: what is to be typed binds it to one address."""
+    commands = [line for line in (ROOT / "docs" / "devices.md").read_text().splitlines() if line.startswith("    ")]
+    servers = [line for line in commands if "tvm.exec.rpc" in line]
+    assert servers and all(" --host " in line and "0.0.0.0" not in line for line in servers)
+    assert servers[0].split("--host ")[1].startswith("127.0.0.1")

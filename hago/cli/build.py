@@ -32,6 +32,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from ..api import quantize
     from ..compiler.cache import KernelCache
+    from ..compiler.linker import require_linker
     from ..device.package import make_package
     from ..errors import StrategyError
     from ..model import load_model
@@ -42,6 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if bool(arguments.strategy) != bool(arguments.calibration):
         raise StrategyError("--strategy and --calibration belong together", hint="the ranges come from the samples")
     spec, cache = resolve_hw(arguments.hw), KernelCache(arguments.cache)
+    require_linker(spec.triple, arguments.out)
     model = load_model(arguments.model, arguments.batch)
     proto = model.proto
     if arguments.strategy:

@@ -70,11 +70,15 @@ def _register_compile(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def _compile(arguments: argparse.Namespace) -> int:
     from .. import api
+    from ..compiler.linker import require_linker
+    from ..spec import resolve_hw
 
     started = time.perf_counter()
+    spec = resolve_hw(arguments.hw)
+    require_linker(spec.triple, arguments.out)
     net = api.compile(
         arguments.model,
-        hw=arguments.hw,
+        hw=spec,
         batch=arguments.batch,
         threads=arguments.threads,
         cache=arguments.cache,

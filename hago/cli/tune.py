@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..errors import BuildError
+
 _DESCRIPTION = """
 Searches which layers should run at which precision and granularity on this hardware, so that the network is
 as fast as can be while its metric drops by at most --max-drop. Every candidate is compiled and measured.
@@ -71,7 +73,7 @@ def search_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _run(arguments: argparse.Namespace) -> int:
     from ..api import tune
-    from ..results import console_summary
+    from ..results import console_summary, is_complete
 
     devices = arguments.device
     if arguments.devices is not None:
@@ -86,4 +88,10 @@ def _run(arguments: argparse.Namespace) -> int:
         **search_options(arguments),
     )
     print(console_summary(result))
+    if not is_complete(result):
+        raise BuildError(
+            "all but model.so was written: there is no linker",
+            where=str(result.folder),
+            hint="where there is one: hago compile model.qdq.onnx --out model.so",
+        )
     return 0

@@ -70,11 +70,14 @@ def build(
 ) -> Artifact:
     """Compiles what is not in the cache yet, and puts the calls together.
 
+    For another kind of machine (AArch64, on x86), what is returned can be saved, not run.
     ``progress`` hears how many of the missing kernels are compiled. Raises BuildError, and
     UnsupportedOpError for an operator that neither Hago nor TVM knows.
     """
     started = time.perf_counter()
     built = _built(lowered, spec, threads, cache, progress)
+    if is_foreign(triple_of(built.target)):
+        return Artifact(None, _describe(built.program, spec, threads), built)
     linked = executable(built.program)
     for kernel in built.modules.values():
         linked.mod.import_module(kernel)

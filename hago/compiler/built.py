@@ -20,7 +20,7 @@ from ..measure.kernels import KernelTime, time_kernel
 from ..runtime.seal import seal
 from .cache import KernelCache
 from .executable import executable, symbol
-from .linker import link, linker, missing_linker
+from .linker import link, require_linker
 
 if TYPE_CHECKING:
     from .build import Program
@@ -59,8 +59,7 @@ class Built:
     def export(self, path: Path, meta: Mapping[str, Any]) -> None:
         """Links kernels, constants and program into one shared object."""
         triple = triple_of(self.target)
-        if linker(triple) is None:
-            raise missing_linker(str(path), triple)
+        require_linker(triple, str(path))
         linked = executable(self.program, json.dumps(dict(meta)).encode())
         objects = self._objects()
         for key, path_of_object in objects.items():

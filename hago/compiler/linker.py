@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 from ..errors import BuildError
 from ..files import TemporaryFolder, require_space
+from ..runtime.processor import machine_name
 
 _GLIBC = "2.28"  # the oldest that TVM's own wheels run with
 
@@ -39,13 +39,16 @@ def linker(triple: str = "") -> tuple[str, ...] | None:
 
 def is_foreign(triple: str) -> bool:
     """Whether code for this target cannot run here."""
-    machine = platform.machine().lower()
-    here = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
-    return bool(triple) and triple.partition("-")[0] != here
+    return bool(triple) and triple.partition("-")[0] != machine_name()
 
 
-def missing_linker(where: str, triple: str = "") -> BuildError:
-    """The error for a machine without a linker that links for ``triple``."""
+def require_linker(triple: str, where: str) -> None:
+    """Raises BuildError where nothing links for ``triple``: to be asked before the work, not only after it."""
+    if linker(triple) is None:
+        raise _missing_linker(where, triple)
+
+
+def _missing_linker(where: str, triple: str) -> BuildError:
     if not is_foreign(triple):
         return BuildError(
             "a linker is needed to write a shared object, and none was found",
@@ -79,9 +82,8 @@ def object_code(module: Any) -> bytes:
 
 def link(objects: list[Path], target: Path, triple: str = "") -> None:
     """Links ``objects`` into the shared object ``target``. Raises BuildError."""
-    command = linker(triple)
-    if command is None:
-        raise missing_linker(str(target), triple)
+    require_linker(triple, str(target))
+    command = linker(triple) or ()
     run = [*command, "-shared", "-o", str(target), *map(str, objects)]
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     if done.returncode:

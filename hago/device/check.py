@@ -54,7 +54,7 @@ def _here(device: Device, spec: HardwareSpec) -> Finding:
 
 def _there(session: Session, spec: HardwareSpec) -> Finding:
     facts = [("address", session.device.address), ("spec", spec.name)]
-    triple = str(spec.target.get("mtriple", "x86_64-linux-gnu"))
+    triple = spec.triple or "x86_64-linux-gnu"
     problems: list[str] = []
     try:
         words, ffi = session.call("running a probe", lambda: _probe(session, spec, triple))

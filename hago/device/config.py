@@ -2,8 +2,8 @@
 
 devices:
   desk:  {spec: auto, local: true}
-  pi5:   {spec: arm-cortex-a76, rpc: "192.168.1.7:9090"}
-  farm:  {spec: arm-cortex-a72, tracker: "farm.example:9190", key: pi4, timeout_s: 120}
+  pi5:   {spec: arm-cortex-a76, rpc: "127.0.0.1:9090"}
+  farm:  {spec: arm-cortex-a72, tracker: "10.8.0.1:9190", key: pi4, timeout_s: 120}
   a72:   {spec: arm-cortex-a72, emulated: true}
 """
 

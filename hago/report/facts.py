@@ -50,18 +50,24 @@ def files(report: ReportData) -> tuple[tuple[str, str], ...]:
 
 
 def python_snippet(report: ReportData) -> str:
-    """How to run the chosen model from Python."""
+    """How to run the chosen model from Python; it is compiled first where there was no linker to save it."""
     names = [f"x{i}" if len(report.inputs) > 1 else "x" for i in range(len(report.inputs))] or ["x"]
     shapes = [f"{name}: {i.dtype} {list(i.shape)}" for name, i in zip(names, report.inputs, strict=False)]
     comment = f"  # {', '.join(shapes)}" if shapes else ""
-    return f'import hago\n\nnet = hago.load("model.so"){comment}\noutputs = net({", ".join(names)})'
+    opened = 'load("model.so")' if _is_saved(report) else 'compile("model.qdq.onnx")'
+    return f"import hago\n\nnet = hago.{opened}{comment}\noutputs = net({', '.join(names)})"
 
 
 def shell_snippet(report: ReportData) -> str:
     """How to run it from a shell."""
     if report.where:
         return "python run.py samples.npz  # on the device, with model.so beside it"
-    return "hago run model.so --data samples.npz"
+    run = "hago run model.so --data samples.npz"
+    return run if _is_saved(report) else f"hago compile model.qdq.onnx --out model.so  # needs a linker\n{run}"
+
+
+def _is_saved(report: ReportData) -> bool:
+    return any(PurePath(name).name == "model.so" for name in report.files)
 
 
 def precisions(strategy: Strategy | None) -> str:

@@ -20,7 +20,7 @@ from tvm.runtime.vm import VirtualMachine
 
 from ..errors import BuildError, DataError, MeasureError
 from ..tensor import TensorInfo
-from .processor import missing_features
+from .processor import machine_name, machine_of, missing_features
 from .seal import is_sealed
 from .threads import make_lock, use_threads
 
@@ -36,16 +36,17 @@ class Artifact:
     Threads may share it: calls at the same time take turns. A process that forks may use it in both processes.
     """
 
-    def __init__(self, module: Any, meta: Mapping[str, Any], built: Built | None = None) -> None:
+    def __init__(self, module: Any | None, meta: Mapping[str, Any], built: Built | None = None) -> None:
+        """``module`` is TVM's executable; None for a network of another kind of machine, which can be saved alone."""
         self._lock = make_lock()
-        self._machine = VirtualMachine(module, cpu())
-        self._main = self._machine["main"]
+        self._machine = None if module is None else VirtualMachine(module, cpu())
+        self._main = None if self._machine is None else self._machine["main"]
         self.meta = dict(meta)
         self.input_info = tuple(TensorInfo(i["name"], i["dtype"], tuple(i["shape"])) for i in meta["inputs"])
         self.output_info = tuple(TensorInfo(o["name"], o["dtype"], tuple(o["shape"])) for o in meta["outputs"])
         self.threads = int(meta["threads"])
         self._built = built
-        self._missing = missing_features(meta.get("cpu_features", ()))
+        self._missing = [] if module is None else missing_features(meta.get("cpu_features", ()))
         self._buffers = [tensor(np.zeros(i.shape, i.dtype)) for i in self.input_info]
         self._views = [_view(buffer, i) for buffer, i in zip(self._buffers, self.input_info, strict=True)]
 
@@ -85,7 +86,7 @@ class Artifact:
 
         Raises DataError for inputs that do not fit, MeasureError where this processor cannot run it.
         """
-        if self._missing:
+        if self._missing or self._main is None:
             self._refuse()
         if len(feeds) != len(self.input_info):
             self._explain(feeds)
@@ -125,7 +126,7 @@ class Artifact:
         """
         if self._built is None:
             raise BuildError("a loaded network does not know its kernels")
-        if self._missing:
+        if self._missing or self._main is None:
             self._refuse()
         with self._lock:
             use_threads(self.threads)
@@ -142,10 +143,11 @@ class Artifact:
             hint="net.save(path), and hago.load(path) where it is needed; a forked process can use it as it is",
         )
 
-    def _refuse(self) -> None:
+    def _refuse(self) -> NoReturn:
         """An instruction that the processor does not have would end the whole process."""
+        here = f"lacks {', '.join(self._missing)}" if self._missing else f"is {machine_name()}"
         raise MeasureError(
-            f"this processor lacks {', '.join(self._missing)}: the network is for another",
+            f"this processor {here}: the network is for another",
             where=f"hardware {self.meta.get('hw')!r}",
             hint="it can be saved and run there; `hago hw detect` names what fits here",
         )
@@ -188,6 +190,13 @@ def load(path: str | os.PathLike[str]) -> Artifact:
             "this is no compiled network of Hago's, or it was cut short or changed",
             where=where,
             hint="copy it again; `hago tune` and `hago compile` write them (model.so)",
+        )
+    machine_there = machine_of(path)
+    if machine_there not in (None, machine_name()):
+        raise BuildError(
+            f"the network was compiled for {machine_there}, this processor is {machine_name()}",
+            where=where,
+            hint="run it there, or compile it for this one; `hago hw detect` names what fits here",
         )
     try:
         module = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")(_name_for_loader(path), "so")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from collections.abc import Callable, Collection
 from functools import cache
@@ -19,6 +20,24 @@ _ARM_FEATURE_BITS = {
     "i8mm": (_HWCAP2, 13), "bf16": (_HWCAP2, 14),
 }  # fmt: skip
 _OTHER_NAMES = {"bmi": "bmi1", "lzcnt": "abm", "sha": "shani", "prfchw": "3dnowprefetch"}
+
+
+_ELF_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}  # by their numbers in <elf.h>
+
+
+def machine_name() -> str:
+    """What machine this is, as the first word of LLVM's triples has it: x86_64, aarch64."""
+    machine = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def machine_of(path: str | os.PathLike[str]) -> str | None:
+    """The machine that a shared object is for, named alike; None where the file is none, or of one unknown."""
+    with open(path, "rb") as file:
+        head = file.read(20)
+    if len(head) < 20 or not head.startswith(b"\x7fELF"):
+        return None
+    return _ELF_MACHINES.get(int.from_bytes(head[18:20], "little" if head[5] == 1 else "big"))
 
 
 def read_cpuinfo(path: Path = CPUINFO) -> list[dict[str, str]]:

@@ -90,6 +90,11 @@ class HardwareSpec:
         return self.kernels is not None
 
     @property
+    def triple(self) -> str:
+        """The machine that its code is for, as LLVM names it; empty where the spec does not say."""
+        return str(self.target.get("mtriple") or "")
+
+    @property
     def isa(self) -> str:
         """The kernel family, or the spec's own name where there is none yet."""
         return self.kernels or self.name
