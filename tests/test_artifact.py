@@ -333,6 +333,42 @@ def test_another_format_is_refused(net: Artifact, tmp_path: Path, saved: Path) -
         load(tmp_path / "old.so")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"threads": "x"}, {"inputs": None}, {"outputs": [{"name": "y"}]}, {"inputs": [{"name": "x", "dtype": "?"}]}],
+)
+def test_a_damaged_description_is_refused(net: Artifact, tmp_path: Path, saved: Path, change: dict) -> None:
+    assert net._built is not None
+    net._built.export(tmp_path / "odd.so", {**net.meta, **change})
+    with pytest.raises(BuildError, match=r"odd\.so: what it says of itself is damaged"):
+        load(tmp_path / "odd.so")
+
+
+@pytest.mark.parametrize("machine", [183, 40, 243])
+def test_a_file_for_another_machine_is_refused(saved: Path, tmp_path: Path, machine: int) -> None:
+    from hago.runtime.seal import seal
+
+    path, data = tmp_path / "model.so", bytearray(saved.read_bytes())
+    data[18:20] = machine.to_bytes(2, "little")
+    path.write_bytes(data)
+    with pytest.raises(BuildError, match="cut short or changed"):
+        load(path)
+    seal(path)
+    with pytest.raises(
+        BuildError, match=r"model\.so: the network was compiled for (aarch64|arm|riscv64), this processor"
+    ):
+        load(path)
+
+
+def test_a_file_that_cannot_be_read_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_path: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("hago.runtime.artifact.is_sealed", refused)
+    with pytest.raises(BuildError, match=r"model\.so: cannot be read: Permission denied"):
+        load(saved)
+
+
 def test_a_failure_of_the_network_is_a_measure_error(net: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no memory")

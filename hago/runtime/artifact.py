@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..compiler.built import Built
 
 FORMAT = 1
+_WRITTEN_BY = "`hago tune` and `hago compile` write them (model.so)"
 
 
 class Artifact:
@@ -46,7 +47,8 @@ class Artifact:
         self.output_info = tuple(TensorInfo(o["name"], o["dtype"], tuple(o["shape"])) for o in meta["outputs"])
         self.threads = int(meta["threads"])
         self._built = built
-        self._missing = [] if module is None else missing_features(meta.get("cpu_features", ()))
+        # Features that the code uses and this processor lacks: it must not be run.
+        self.missing = [] if module is None else missing_features(meta.get("cpu_features", ()))
         self._buffers = [tensor(np.zeros(i.shape, i.dtype)) for i in self.input_info]
         self._views = [_view(buffer, i) for buffer, i in zip(self._buffers, self.input_info, strict=True)]
 
@@ -86,7 +88,7 @@ class Artifact:
 
         Raises DataError for inputs that do not fit, MeasureError where this processor cannot run it.
         """
-        if self._missing or self._main is None:
+        if self.missing or self._main is None:
             self._refuse()
         if len(feeds) != len(self.input_info):
             self._explain(feeds)
@@ -126,7 +128,7 @@ class Artifact:
         """
         if self._built is None:
             raise BuildError("a loaded network does not know its kernels")
-        if self._missing or self._main is None:
+        if self.missing or self._main is None:
             self._refuse()
         with self._lock:
             use_threads(self.threads)
@@ -145,7 +147,7 @@ class Artifact:
 
     def _refuse(self) -> NoReturn:
         """An instruction that the processor does not have would end the whole process."""
-        here = f"lacks {', '.join(self._missing)}" if self._missing else f"is {machine_name()}"
+        here = f"lacks {', '.join(self.missing)}" if self.missing else f"is {machine_name()}"
         raise MeasureError(
             f"this processor {here}: the network is for another",
             where=f"hardware {self.meta.get('hw')!r}",
@@ -184,40 +186,48 @@ def load(path: str | os.PathLike[str]) -> Artifact:
     """
     where = str(path)
     if not Path(path).is_file():
-        raise BuildError("no such file", where=where, hint="`hago tune` and `hago compile` write them (model.so)")
-    if not is_sealed(path):
+        raise BuildError("no such file", where=where, hint=_WRITTEN_BY)
+    try:
+        sealed, machine = is_sealed(path), machine_of(path)
+    except OSError as error:
+        raise BuildError(f"cannot be read: {error.strerror}", where=where) from error
+    if not sealed:
         raise BuildError(
             "this is no compiled network of Hago's, or it was cut short or changed",
             where=where,
-            hint="copy it again; `hago tune` and `hago compile` write them (model.so)",
+            hint=f"copy it again; {_WRITTEN_BY}",
         )
-    machine_there = machine_of(path)
-    if machine_there not in (None, machine_name()):
+    if machine not in (None, machine_name()):
         raise BuildError(
-            f"the network was compiled for {machine_there}, this processor is {machine_name()}",
+            f"the network was compiled for {machine}, this processor is {machine_name()}",
             where=where,
             hint="run it there, or compile it for this one; `hago hw detect` names what fits here",
         )
     try:
         module = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")(_name_for_loader(path), "so")
-        machine = VirtualMachine(module, cpu())
-        meta = json.loads(machine["hago_meta"]().numpy().tobytes())
+        meta = json.loads(VirtualMachine(module, cpu())["hago_meta"]().numpy().tobytes())
+        found = meta.get("format")
     except Exception as error:
         raise BuildError(
-            f"this is no compiled network, or none for this processor: {error}",
-            where=where,
-            hint="`hago tune` and `hago compile` write them (model.so)",
+            f"this is no compiled network, or none for this processor: {error}", where=where, hint=_WRITTEN_BY
         ) from error
-    if meta.get("format") != FORMAT:
-        raise BuildError(f"format {meta.get('format')} is not format {FORMAT}", where=where)
-    missing = missing_features(meta.get("cpu_features", ()))
-    if missing:
+    if found != FORMAT:
         raise BuildError(
-            f"this processor lacks {', '.join(missing)}: the network was compiled for {meta.get('hw')}",
+            f"format {found} is not format {FORMAT}, which this Hago reads",
+            where=where,
+            hint="compile it anew with this Hago, or load it with the one that wrote it",
+        )
+    try:
+        net = Artifact(module, meta)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BuildError(f"what it says of itself is damaged: {error!r}", where=where, hint=_WRITTEN_BY) from error
+    if net.missing:
+        raise BuildError(
+            f"this processor lacks {', '.join(net.missing)}: the network was compiled for {meta.get('hw')}",
             where=where,
             hint="compile it for this one; `hago hw detect` names what fits here",
         )
-    return Artifact(module, meta)
+    return net
 
 
 _files_seen: dict[str, list[tuple[int, int, int]]] = {}
