@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +13,7 @@ from .data import DataParts, Samples
 from .measure.accuracy import Accuracy, StopRule, hopeless, measure_accuracy
 from .measure.against_float import AgainstFloat
 from .measure.expected import ExpectedChange, is_classifier
-from .measure.metrics import Metric, SampleMetric, fit
+from .measure.metrics import FunctionMetric, Metric, SampleMetric, fit
 from .measure.outputs import ModelOutputs, Part
 from .measure.running import collect_outputs
 from .measure.topk import TopK
@@ -40,15 +41,21 @@ class FloatReference:
         self._kept_probes: dict[int, list[np.ndarray]] = {}
         self._kept_accuracy: dict[str, Accuracy] = {}
         self._logits: np.ndarray | None = None
+        self._metric: Metric | None = None
 
     def part(self, name: str) -> Samples:
         """The samples of "calibration", "search" or "test"."""
         return {"calibration": self._parts.calibration, "search": self._parts.search, "test": self._parts.test}[name]
 
-    @cached_property
+    @property
     def metric(self) -> Metric:
-        """The metric, settled on the outputs that it reads. Raises DataError where they or the labels do not fit."""
-        return fit(self._asked, self._outputs, lambda: self._parts.search.labels)
+        """The metric, settled on the outputs that it reads, and, once float32 is measured, on its kind.
+
+        Raises DataError where outputs or labels do not fit.
+        """
+        if self._metric is None:
+            self._metric = fit(self._asked, self._outputs, lambda: self._parts.search.labels)
+        return self._metric
 
     def accuracy(self, part: str) -> Accuracy:
         """float32's own."""
@@ -60,6 +67,8 @@ class FloatReference:
             self._kept_accuracy[part] = measure_accuracy(
                 self._opened(), self.part(part), metric, float_outputs=floats, seen=keep, seed=self._seed
             )
+            if isinstance(metric, FunctionMetric):
+                self._metric = replace(metric, whole_set=self._kept_accuracy[part].scores is None)
         return self._kept_accuracy[part]
 
     def race(self, max_drop: float) -> StopRule | None:

@@ -29,6 +29,7 @@ from hago.report import LayerRow, MetricInfo, PeerRow, ReportData, SearchFacts, 
 from hago.report import write_report as write
 from hago.report.answer import tell
 from hago.report.data import NOISE_S
+from hago.report.facts import facts
 from hago.report.from_search import model_name
 from hago.report.insights import findings, why
 from hago.report.metric_text import MetricText
@@ -700,6 +701,12 @@ def test_metrics_are_described() -> None:
         return 1.0
 
     assert describe_metric(get_metric(reward)) == MetricInfo("reward")
+    reward.whole_set = True  # type: ignore[attr-defined]
+    whole = describe_metric(get_metric(reward))
+    assert whole == MetricInfo("reward", whole_set=True)
+    told = dict(facts(replace(samples.report(), metric=whole), MetricText.of(whole, 0.01, 452, 0.9)))
+    assert "all samples of the part at once" in told["Accuracy"] and "McNemar" not in told["Accuracy"]
+    assert describe_metric(get_metric("cosine:boxes")).name == "cosine similarity of boxes"
 
 
 # From a search.

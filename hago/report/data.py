@@ -30,14 +30,15 @@ class MetricInfo:
     """How a metric is told.
 
     ``unit`` is "share" (a fraction, told in percent and its changes in points), "dB", or "" (a plain
-    number). ``against_float`` marks metrics that compare with float32's outputs, so that float32's own
-    value says nothing (a cosine of 1).
+    number). ``whole_set`` marks metrics that are no mean over samples, ``against_float`` those that compare with
+    float32's outputs, so that float32's own value says nothing (a cosine of 1).
     """
 
     name: str
     unit: str = ""
     higher_is_better: bool = True
     against_float: bool = False
+    whole_set: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..measure.metrics import Metric, unit_of
+from ..measure.metrics import Metric, SampleMetric, unit_of
 from .data import MetricInfo
 from .text import NOTHING, signed, significant
 
@@ -18,7 +18,8 @@ def describe_metric(metric: Metric) -> MetricInfo:
     known = _KNOWN.get(name, metric.name)
     if output and name in _KNOWN:
         known += f" of {output}"
-    return MetricInfo(known, unit_of(metric), metric.higher_is_better, metric.needs_float)
+    whole_set = getattr(metric, "whole_set", None) or not isinstance(metric, SampleMetric)
+    return MetricInfo(known, unit_of(metric), metric.higher_is_better, metric.needs_float, whole_set)
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,11 @@ def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
         if record.n_samples:
             detail += f"; {record.n_samples:,} {record.part} samples"
         name = report.metric.name
-        tiles.append(Tile(name[0].upper() + name[1:], metric.value(record.accuracy), detail.lstrip("; ")))
+        tiles.append(
+            Tile(
+                name if "_" in name else name[0].upper() + name[1:], metric.value(record.accuracy), detail.lstrip("; ")
+            )
+        )
     if record.size_bytes:
         detail = "weights and other constants, as deployed"
         if floats.size_bytes and not report.is_float:
