@@ -125,8 +125,8 @@ def _accuracy(report: ReportData, metric: MetricText) -> str:
     if report.metric.whole_set:
         return (
             f"{report.metric.name}, of all samples of the part at once, from the outputs of the compiled model. "
-            "Intervals are 95 %, from resamples of the samples, the same for float32 and for every candidate (at most 200, none "
-            "where they would take too long)." + _checked(report)
+            "Intervals are 95 %, from resamples of the samples, the same for float32 and for every candidate (at most "
+            "200, none where they would take too long)." + _checked(report)
         )
     text = (
         f"{report.metric.name}, from the outputs of the compiled model, on every sample of the part. Intervals "
