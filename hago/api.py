@@ -21,14 +21,16 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from .calibrate import Calibration
+from .calibrate.calibration import is_calibration
 from .compiler.cache import KernelCache
 from .compiler.linker import is_foreign
 from .data import make_samples
+from .data.shapes import sample_shapes
 from .errors import DeviceError, ModelError
 from .files import make_folder
 from .folder_lock import locked_folder
 from .measure.metrics import Metric, get_metric, unit_of
-from .model import Model, load_model
+from .model import InputShapes, Model, load_model
 from .record import Record
 from .runtime.artifact import Artifact, load
 from .runtime.processor import missing_features
@@ -105,6 +107,7 @@ def tune(
     margin: float = 0.0,
     patience: int | None = 15,
     batch: int = 1,
+    input_shapes: InputShapes | None = None,
     storage: str | os.PathLike[str] | None = None,
     resume: bool = False,
     cache: CacheLike = None,
@@ -155,6 +158,7 @@ def tune(
         out=out,
         test=test,
         batch=batch,
+        input_shapes=input_shapes,
         cache=cache,
         progress=progress,
         places=[find_place(name, devices_file) for name in names],
@@ -189,6 +193,7 @@ def open_session(
     out: str | os.PathLike[str] | None = None,
     test: Any = None,
     batch: int = 1,
+    input_shapes: InputShapes | None = None,
     cache: CacheLike = None,
     progress: str | Progress = "silent",
     places: Sequence[Place] = (),
@@ -204,7 +209,7 @@ def open_session(
         if folder is not None:
             held.enter_context(locked_folder(folder))
         session = Session.open(
-            model=load_model(_source(model), batch),
+            model=_load(model, batch, input_shapes, data),
             spec=resolve_hw(hw),
             data=data,
             calibration=calibration,
@@ -226,11 +231,13 @@ def compile(  # the name promised to users
     *,
     hw: str | os.PathLike[str] | HardwareSpec = "auto",
     batch: int = 1,
+    input_shapes: InputShapes | None = None,
     threads: int | None = None,
     cache: CacheLike = None,
 ) -> Artifact:
     """Compiles a float or QDQ model (ONNX path or ModelProto), whoever made it.
 
+    ``input_shapes`` fixes free dimensions: whole shapes by input name, -1 standing for the batch.
     ``net(x)`` returns the outputs as a list of numpy arrays; ``net.save(path)`` writes one file that
     `load` reads without a compiler. For hardware that this processor is not, it can be saved, and says at a call that
     it runs elsewhere. ``threads``: by default the physical cores; 1 for another kind of machine. Raises ModelError,
@@ -241,7 +248,7 @@ def compile(  # the name promised to users
 
     spec = resolve_hw(hw)
     count = 1 if threads is None and is_foreign(spec.triple) else check_threads(threads)
-    normalized = load_model(_source(model), batch)
+    normalized = _load(model, batch, input_shapes)
     return build(lower(normalized.proto, spec), spec, threads=count, cache=_cache(cache))
 
 
@@ -251,21 +258,45 @@ def quantize(
     calibration: Any,
     *,
     hw: str | os.PathLike[str] | HardwareSpec = "auto",
+    batch: int = 1,
+    input_shapes: InputShapes | None = None,
     threads: int | None = None,
     cache: CacheLike = None,
 ) -> onnx.ModelProto:
     """The model under ``strategy`` (a Strategy, or its file) as a standard QDQ model.
 
     ``calibration`` are samples without labels: an array [n, ...], a mapping from input name to array, a
-    path, an iterable, or a `Calibration` made before. Raises StrategyError where the strategy does not fit.
+    path, an iterable, or a `Calibration` made before (or its file, the calibration.npz of a search). Dimensions that
+    the model leaves free are as in ``input_shapes``, else as in the samples; a batch that it leaves free stays free.
+    A strategy made for other weights of the same network fits too, with a HagoWarning. Raises StrategyError where the
+    strategy does not fit.
     """
-    from .calibrating import calibrate_model
-    from .qdq import quantize_model
+    from .qdq.batch import free_batch
 
-    spec = resolve_hw(hw)
-    normalized = model if isinstance(model, Model) else load_model(_source(model))
+    normalized = model if isinstance(model, Model) else _load(model, batch, input_shapes, calibration)
+    qdq = quantize_static(normalized, strategy, calibration, spec=resolve_hw(hw), threads=threads, cache=cache)
+    return free_batch(qdq, normalized)
+
+
+def quantize_static(
+    normalized: Model,
+    strategy: Strategy | str | os.PathLike[str],
+    calibration: Any,
+    *,
+    spec: HardwareSpec,
+    threads: int | None = None,
+    cache: CacheLike = None,
+) -> onnx.ModelProto:
+    """What `quantize` returns, with the model's own batch fixed: what is lowered and compiled."""
+    from .calibrating import calibrate_model
+    from .qdq import observed_tensors, quantize_model
+
     chosen = strategy if isinstance(strategy, Strategy) else Strategy.load(strategy)
+    chosen = chosen.bound_to(normalized)
     chosen.check(normalized, spec)
+    if isinstance(calibration, (str, os.PathLike)) and is_calibration(calibration):
+        calibration = Calibration.load(calibration)
+        calibration.require(normalized.hash, observed_tensors(normalized))
     if not isinstance(calibration, Calibration):
         samples = make_samples(calibration, normalized.inputs)
         samples = samples.calibration or samples
@@ -273,6 +304,12 @@ def quantize(
         host = spec if spec.kernels_available and not missing_features(spec.cpu_features) else resolve_hw("auto")
         calibration = calibrate_model(normalized, samples, host, threads=check_threads(threads), cache=_cache(cache))
     return quantize_model(normalized, chosen, calibration, spec)
+
+
+def _load(model: ModelLike, batch: int, input_shapes: InputShapes | None, data: Any = None) -> Model:
+    """The model; dimensions that nothing fixes are those of the samples."""
+    shapes = None if data is None else lambda: sample_shapes(data)
+    return load_model(_source(model), batch, input_shapes=input_shapes, sample_shapes=shapes)
 
 
 def _source(model: ModelLike) -> Any:

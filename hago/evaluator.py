@@ -37,6 +37,7 @@ from .measure.outputs import ModelOutputs
 from .measure.topk import TopK
 from .model import Model
 from .qdq import Quantizer, observed_tensors
+from .qdq.batch import free_batch
 from .record import Record
 from .runners import TvmRunner
 from .runtime.artifact import Artifact
@@ -236,8 +237,8 @@ class TvmEvaluator:
         """
         candidate = self.candidate(strategy)
         make_folder(folder)
-        strategy.save(folder / "strategy.yaml")
-        write_atomic(folder / "model.qdq.onnx", candidate.proto.SerializeToString())
+        replace(strategy, structure=self.model.structure).save(folder / "strategy.yaml")
+        write_atomic(folder / "model.qdq.onnx", free_batch(candidate.proto, self.model).SerializeToString())
         if self._links:
             self.bench.save(candidate, folder)
         else:

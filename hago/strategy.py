@@ -2,6 +2,7 @@
 
     hago_strategy: 1
     model: 8c5f...                     # SHA-256 of the source model
+    structure: 02ab...                 # of what it shares with its fine-tuned forms: all but the weights
     hw: x86-avx512-vnni
     layers:
       conv1: {precision: int8, granularity: per_channel, calibrator: minmax}
@@ -15,15 +16,16 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from .documents import did_you_mean, is_json, mapping, read_document
-from .errors import SpecError, StrategyError
+from .errors import HagoWarning, SpecError, StrategyError
 from .files import hash_bytes, write_atomic
 from .scheme import PER_CHANNEL, Granularity
 
@@ -36,6 +38,12 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8", "int7")
 """What a QDQ model can be written in today; a spec may know more."""
 
 WEIGHTED_KINDS = ("conv", "depthwise_conv", "fully_connected")
+
+OTHER_WEIGHTS = (
+    "the strategy was made for another set of weights of this network: ranges are calibrated anew, "
+    "and what was measured with the old weights does not hold for these; measure them (hago compare)"
+)
+"""What `Strategy.bound_to` warns of."""
 
 _FORMAT = 1
 
@@ -90,11 +98,16 @@ FLOAT32 = Choice()
 
 @dataclass(frozen=True)
 class Strategy:
-    """Layer name -> :class:`Choice`, for one model (by hash) and one hardware spec (by name)."""
+    """Layer name -> :class:`Choice`, for one model (by hash) and one hardware spec (by name).
+
+    ``structure``, where it is known, is the model's `Model.structure`: the strategy then fits every model that differs
+    in its weights alone.
+    """
 
     model_hash: str
     hw: str
     choices: Mapping[str, Choice] = field(default_factory=dict)
+    structure: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         # Sorted, so that two strategies that say the same also print and save the same.
@@ -105,7 +118,7 @@ class Strategy:
         return hash((self.model_hash, self.hw, tuple(self.choices.items())))
 
     def __reduce__(self) -> tuple[Any, ...]:  # a mappingproxy can be neither copied nor sent
-        return Strategy, (self.model_hash, self.hw, dict(self.choices))
+        return Strategy, (self.model_hash, self.hw, dict(self.choices), self.structure)
 
     @property
     def is_float(self) -> bool:
@@ -118,7 +131,7 @@ class Strategy:
 
     def with_(self, layer: str, choice: Choice) -> Strategy:
         """The same strategy with another choice for one layer."""
-        return Strategy(self.model_hash, self.hw, {**self.choices, layer: choice})
+        return replace(self, choices={**self.choices, layer: choice})
 
     def key(self) -> str:
         """A stable hash of the meaning: layers in float32 count the same, named or not."""
@@ -128,12 +141,15 @@ class Strategy:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON or YAML; :meth:`from_dict` reads it back."""
         layers = {name: choice.to_dict() for name, choice in self.choices.items()}
-        return {"hago_strategy": _FORMAT, "model": self.model_hash, "hw": self.hw, "layers": layers}
+        about = {"hago_strategy": _FORMAT, "model": self.model_hash, "structure": self.structure, "hw": self.hw}
+        return {**{key: value for key, value in about.items() if value != ""}, "layers": layers}
 
     @classmethod
     def from_dict(cls, data: Any, where: str | None = None) -> Strategy:
         """Reads plain data; raises StrategyError naming ``where`` and the key that is wrong."""
-        fields = mapping(data, where, error=StrategyError, known=("hago_strategy", "model", "hw", "layers"))
+        fields = mapping(
+            data, where, error=StrategyError, known=("hago_strategy", "model", "structure", "hw", "layers")
+        )
         version = fields.get("hago_strategy")
         if version != _FORMAT or isinstance(version, bool):
             raise StrategyError(
@@ -141,13 +157,13 @@ class Strategy:
                 where=where,
                 hint="is this file a strategy, and made by this version of hago?",
             )
-        for key in ("model", "hw"):
-            if not isinstance(fields.get(key), str):
+        for key in ("model", "hw", "structure"):
+            if not isinstance(fields.get(key, "" if key == "structure" else None), str):
                 raise StrategyError(f"{key} must be a string, found {fields.get(key)!r}", where=where)
         layers = mapping(fields.get("layers", {}), f"{where}: layers" if where else "layers", error=StrategyError)
         prefix = f"{where}: " if where else ""
         choices = {name: Choice.from_dict(v, f"{prefix}layers: {name}") for name, v in layers.items()}
-        return cls(fields["model"], fields["hw"], choices)
+        return cls(fields["model"], fields["hw"], choices, fields.get("structure", ""))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes YAML, or JSON where the name ends in ``.json``."""
@@ -164,14 +180,26 @@ class Strategy:
         """Reads what :meth:`save` wrote. Data alone is read: no tags, anchors or duplicate keys."""
         return cls.from_dict(read_document(path, error=StrategyError).data, str(path))
 
+    def fits(self, model: Model) -> bool:
+        """Whether it was made for this model, or for one that differs in its weights alone."""
+        return self.model_hash == model.hash or (self.structure != "" and self.structure == model.structure)
+
+    def bound_to(self, model: Model) -> Strategy:
+        """The same strategy for this model, which may have other weights: fine-tuned, or trained once more.
+
+        Warns (HagoWarning) of other weights: what was measured with the old ones says little of the new ones. Raises
+        StrategyError where the models differ in more than that.
+        """
+        if not self.fits(model):
+            raise _misfit(self, model)
+        if self.model_hash != model.hash:
+            warnings.warn(OTHER_WEIGHTS, HagoWarning, stacklevel=2)
+        return replace(self, model_hash=model.hash, structure=model.structure)
+
     def check(self, model: Model, spec: HardwareSpec) -> None:
         """Raises StrategyError unless every choice can be carried out on this model and hardware."""
-        if self.model_hash != model.hash:
-            raise StrategyError(
-                f"this strategy is for the model {self.model_hash[:12]}, not for {model.hash[:12]}",
-                where=str(model.source),
-                hint="a strategy fits the one model that it was made for: search or write one for this model",
-            )
+        if not self.fits(model):
+            raise _misfit(self, model)
         layers = {layer.name: layer for layer in model.layers}
         for name, choice in self.choices.items():
             if name not in layers:
@@ -182,6 +210,16 @@ class Strategy:
             check_choice(layers[name], choice, spec)
         for name in layers.keys() - self.choices.keys():
             check_choice(layers[name], FLOAT32, spec, implied=True)
+
+
+def _misfit(strategy: Strategy, model: Model) -> StrategyError:
+    other = "its operators, layer names or shapes differ" if strategy.structure else "it tells no structure to compare"
+    return StrategyError(
+        f"this strategy is for the model {strategy.model_hash[:12]}, not for {model.hash[:12]}: {other}",
+        where=str(model.source),
+        hint="a strategy fits the model that it was made for, and the same network with other weights: "
+        "search or write one for this model",
+    )
 
 
 def op_kind(layer: Layer) -> str:
@@ -295,7 +333,7 @@ def uniform(
         fitting = granularities(layer, ways[0]) or (granularity,)
         taken = next((g for g in (granularity, PER_CHANNEL) if g in fitting), fitting[0])
         choices[layer.name] = Choice(precision, taken, calibrator)
-    return Strategy(model.hash, spec.name, choices)
+    return Strategy(model.hash, spec.name, choices, model.structure)
 
 
 def _choices(spec: HardwareSpec, kind: str) -> tuple[OpChoice, ...]:

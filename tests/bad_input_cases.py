@@ -414,7 +414,7 @@ STRATEGIES = [
         errors.StrategyError,
         "this strategy is for the model",
         "model.onnx",
-        "the one model",
+        "with other weights",
         strategy_of_another_model,
     ),
     BadInput(

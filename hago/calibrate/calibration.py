@@ -42,9 +42,11 @@ class Calibration:
     ``samples`` counts the samples seen, ``fingerprint`` tells of which model, tensors and samples.
     """
 
-    def __init__(self, stats: Mapping[str, TensorStats], samples: int = 0, fingerprint: str = "") -> None:
+    def __init__(
+        self, stats: Mapping[str, TensorStats], samples: int = 0, fingerprint: str = "", model_hash: str = ""
+    ) -> None:
         self._stats = dict(stats)
-        self.samples, self.fingerprint = samples, fingerprint
+        self.samples, self.fingerprint, self.model_hash = samples, fingerprint, model_hash
         self._ranges: dict[tuple[str, str, TensorScheme], Range] = {}
 
     @classmethod
@@ -72,10 +74,24 @@ class Calibration:
             self._ranges[key] = OBSERVERS[calibrator](self.stats(tensor), scheme)
         return self._ranges[key]
 
+    def require(self, model_hash: str, tensors: Iterable[str]) -> None:
+        """Raises DataError unless it was made of this model, and with these tensors."""
+        missing = next((name for name in tensors if name not in self._stats), None)
+        if missing is None and self.model_hash in ("", model_hash):
+            return
+        raise DataError(
+            "the ranges there are of other weights"
+            if missing is None
+            else f"there are no ranges of tensor {missing!r}",
+            where="calibration",
+            hint="ranges belong to one set of weights: calibrate anew, with samples",
+        )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an npz file of plain arrays. Raises StorageError."""
         header = {
             "format": _FORMAT,
+            "model": self.model_hash,
             "samples": self.samples,
             "fingerprint": self.fingerprint,
             "tensors": [
@@ -111,7 +127,14 @@ class Calibration:
                 stats[str(entry["name"])] = _stats_of(entry, bins)
             if place != len(counts):
                 raise ValueError("counts and tensors do not agree")
-            return cls(stats, int(header["samples"]), str(header["fingerprint"]))
+            return cls(stats, int(header["samples"]), str(header["fingerprint"]), str(header.get("model", "")))
+
+
+def is_calibration(path: str | os.PathLike[str]) -> bool:
+    """Whether the file is one that `Calibration.save` wrote, rather than samples."""
+    if Path(path).suffix != ".npz" or not Path(path).is_file():
+        return False
+    return set(NpzFile(path)) == {"header", "counts"}
 
 
 def _stats_of(entry: Mapping[str, Any], counts: Array) -> TensorStats:
@@ -176,7 +199,7 @@ def calibrate(
         observe.batch(run(feeds), count)
         if progress is not None:
             progress(start + count, total)
-    calibration = Calibration(observe.stats(), total, fingerprint)
+    calibration = Calibration(observe.stats(), total, fingerprint, model_hash)
     if store is not None:
         calibration.save(store)
     return calibration

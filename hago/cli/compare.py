@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import DataError, StorageError
 from ..files import write_atomic
 from ..visible import cell
+from .arguments import CALIBRATION, DATA, add_hw, add_model, open_model, positive
 from .screen import screen
 
 if TYPE_CHECKING:
@@ -39,10 +40,11 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="latency, accuracy and size in TVM, ONNX Runtime and OpenVINO",
         description=_DESCRIPTION,
     )
+    add_model(parser)
+    add_hw(parser)
     add = parser.add_argument
-    add("model", metavar="MODEL", help="an ONNX file")
-    add("--data", metavar="PATH", required=True, help="samples: an npz file (x, y) or a folder of images")
-    add("--calibration", metavar="PATH", help="samples to calibrate on (no labels needed)")
+    add("--data", metavar="PATH", required=True, help=DATA)
+    add("--calibration", metavar="PATH", help=CALIBRATION)
     add(
         "--metric",
         default="top1",
@@ -51,16 +53,14 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--strategy", metavar="FILE", help="quantize by this strategy (YAML or JSON)")
     source.add_argument("--qdq", metavar="FILE", help="this QDQ ONNX file is the quantized model")
-    add("--hw", default="auto", help="hardware spec: a name, a YAML file, or auto (default: this machine)")
     add(
         "--threads",
-        type=_count,
+        type=positive,
         default=1,
         metavar="N",
         help="threads of every engine (default: %(default)s)",
     )
-    add("--batch", type=_count, default=1, metavar="N", help="samples per call (default: %(default)s)")
-    add("--rounds", type=_count, default=30, metavar="N", help="rounds of timing (default: %(default)s)")
+    add("--rounds", type=positive, default=30, metavar="N", help="rounds of timing (default: %(default)s)")
     add(
         "--seed",
         type=int,
@@ -81,18 +81,19 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..measure.metrics import get_metric
     from ..measure.outputs import ModelOutputs
     from ..measure.running import kept_affinity
-    from ..model import load_model
+    from ..model import static_source
     from ..runtime.threads import check_threads
 
     say = _progress()
     threads = check_threads(arguments.threads)
-    model = load_model(arguments.model, arguments.batch)
+    model = open_model(arguments, arguments.data)
     metric = get_metric(arguments.metric)
     samples = make_samples(arguments.data, model.inputs)
     with kept_affinity():  # calibration runs TVM
         qdq, samples = _quantized(arguments, model, samples)
+    # Other engines read the file themselves; dimensions that it leaves open are fixed for them.
     contenders = usual_contenders(
-        arguments.model,
+        arguments.model if model.input_shapes is None else static_source(model),
         qdq,
         compile=api.compile,
         hw=arguments.hw,
@@ -119,6 +120,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _quantized(arguments: argparse.Namespace, model: Model, samples: Samples) -> tuple[onnx.ModelProto, Samples]:
     """The QDQ model, and the samples that are left to score."""
     from .. import api
+    from ..calibrate.calibration import is_calibration
     from ..data import make_samples
     from ..runners.onnx_io import static_model
     from ..spec import resolve_hw
@@ -126,19 +128,18 @@ def _quantized(arguments: argparse.Namespace, model: Model, samples: Samples) ->
 
     if arguments.qdq is not None:
         return static_model(arguments.qdq, model.batch), samples
-    if arguments.calibration is not None:
-        calibration = make_samples(arguments.calibration, model.inputs)
-        calibration = calibration.calibration or calibration
-    elif samples.calibration is not None:
-        calibration = samples.calibration
-    else:
-        calibration, samples = _split(samples, arguments.seed)
-    if arguments.strategy is not None:
-        strategy = Strategy.load(arguments.strategy)
-    else:
-        strategy = uniform(model, resolve_hw(arguments.hw))
-    used = calibration.subset(np.arange(min(len(calibration), _CALIBRATION_SAMPLES)))
-    return api.quantize(model, strategy, calibration=used, hw=arguments.hw), samples
+    ranges: Any = arguments.calibration
+    if ranges is None or not is_calibration(ranges):
+        if ranges is not None:
+            given = make_samples(ranges, model.inputs)
+            given = given.calibration or given
+        elif samples.calibration is not None:
+            given = samples.calibration
+        else:
+            given, samples = _split(samples, arguments.seed)
+        ranges = given.subset(np.arange(min(len(given), _CALIBRATION_SAMPLES)))
+    strategy = Strategy.load(arguments.strategy) if arguments.strategy else uniform(model, resolve_hw(arguments.hw))
+    return api.quantize(model, strategy, calibration=ranges, hw=arguments.hw), samples
 
 
 def _split(samples: Samples, seed: int) -> tuple[Samples, Samples]:
@@ -177,10 +178,3 @@ def _progress() -> Any:
 
     console = Console(file=sys.stderr, highlight=False)
     return (lambda text: console.print(cell(f"{text} ...", "dim"))) if console.is_terminal else None
-
-
-def _count(text: str) -> int:
-    number = int(text)  # argparse tells of a ValueError itself
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
-    return number

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..visible import cell, visible
+from .arguments import DATA, add_cache, add_model, add_strategy, open_model
 from .screen import screen
 
 _DESCRIPTION = """
@@ -21,15 +22,14 @@ reason; the others go on.
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``measure``."""
     parser = subparsers.add_parser("measure", help="one strategy on several devices", description=_DESCRIPTION)
+    add_model(parser)
+    add_strategy(parser, needed="strategy")
     add = parser.add_argument
-    add("model", metavar="MODEL", help="an ONNX file")
-    add("--strategy", metavar="FILE", required=True, help="YAML or JSON")
-    add("--data", metavar="PATH", required=True, help="samples: an npz file (x, y) or a folder of images")
-    add("--calibration", metavar="PATH", help="samples to calibrate on (default: the first 200 of --data)")
+    add("--data", metavar="PATH", required=True, help=DATA)
     add("--devices", metavar="A,B", required=True, help="names in the devices file, or local")
     add("--devices-file", "--file", metavar="FILE", help="the devices file (default: devices.yaml in this folder)")
     add("--samples", type=int, default=200, metavar="N", help="samples to tell top-1 from (default: %(default)s)")
-    add("--cache", metavar="DIR", help="folder of the kernel cache (default: the user's cache)")
+    add_cache(parser)
     add("--out", metavar="FILE", help="also write the results as JSON")
     parser.set_defaults(run=_run)
 
@@ -37,21 +37,21 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
-    from ..api import quantize
+    from ..api import quantize_static
     from ..compiler.cache import KernelCache
     from ..data import make_samples
     from ..device.measure import measure_on
     from ..device.places import find_place
     from ..files import write_atomic
-    from ..model import load_model
+    from ..spec import resolve_hw
     from ..strategy import Strategy
 
     places = [find_place(name.strip(), arguments.devices_file) for name in arguments.devices.split(",")]
-    model, cache = load_model(arguments.model), KernelCache(arguments.cache)
+    model, cache = open_model(arguments, arguments.data), KernelCache(arguments.cache)
     strategy = Strategy.load(arguments.strategy)
     samples = make_samples(arguments.data, model.inputs)
     ranges = arguments.calibration or samples.subset(range(min(200, len(samples))))
-    qdq = quantize(model, strategy, ranges, hw=strategy.hw, cache=cache)
+    qdq = quantize_static(model, strategy, ranges, spec=resolve_hw(strategy.hw), cache=cache)
     chosen = samples.subset(range(min(arguments.samples, len(samples))))
     columns = ("device", "spec", "to float32", "how", "top-1 %", "samples", "checked")
     table = Table(*columns, box=None, header_style="bold")

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..files import write_atomic
+from .arguments import add_cache, add_hw, add_model, add_strategy, open_model, quantized
 
 if TYPE_CHECKING:
     from ..data import Samples
@@ -29,24 +30,21 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 def _register_quantize(subparsers: argparse._SubParsersAction[Any]) -> None:
     text = "Writes the model under a strategy as a standard QDQ ONNX file. Without --strategy: int8 wherever it can be."
     parser = subparsers.add_parser("quantize", help="strategy in, QDQ ONNX out", description=text)
-    add = parser.add_argument
-    add("model", metavar="MODEL", help="an ONNX file")
-    add("--calibration", metavar="PATH", required=True, help="samples, no labels needed: npz or a folder of images")
-    add("--strategy", metavar="FILE", help="YAML or JSON")
-    add("--hw", default="auto", help="hardware spec: a name, a YAML file, or auto (default: this machine)")
-    add("--cache", metavar="DIR", help="folder of the kernel cache (default: the user's cache)")
-    add("--out", metavar="FILE", required=True, help="the QDQ file to write")
+    add_model(parser)
+    add_strategy(parser, needed="calibration")
+    add_hw(parser)
+    add_cache(parser)
+    parser.add_argument("--out", metavar="FILE", required=True, help="the QDQ file to write")
     parser.set_defaults(run=_quantize)
 
 
 def _quantize(arguments: argparse.Namespace) -> int:
     from ..api import quantize
-    from ..model import load_model
     from ..spec import resolve_hw
     from ..strategy import Strategy, uniform
 
     spec = resolve_hw(arguments.hw)
-    model = load_model(arguments.model)
+    model = open_model(arguments, arguments.calibration)
     strategy = Strategy.load(arguments.strategy) if arguments.strategy else uniform(model, spec)
     qdq = quantize(model, strategy, arguments.calibration, hw=spec, cache=arguments.cache)
     write_atomic(arguments.out, qdq.SerializeToString())
@@ -56,15 +54,15 @@ def _quantize(arguments: argparse.Namespace) -> int:
 
 
 def _register_compile(subparsers: argparse._SubParsersAction[Any]) -> None:
-    text = "Compiles a float or QDQ ONNX file into one shared object that needs TVM's runtime alone."
+    text = "Compiles a float or QDQ ONNX file into one shared object that needs TVM's runtime alone. With --strategy "
+    text += "and --calibration the model is quantized first."
     parser = subparsers.add_parser("compile", help="ONNX in (float or QDQ), model.so out", description=text)
-    add = parser.add_argument
-    add("model", metavar="MODEL", help="an ONNX file, float or QDQ")
-    add("--hw", default="auto", help="hardware spec: a name, a YAML file, or auto (default: this machine)")
-    add("--batch", type=int, default=1, metavar="N", help="samples per call (default: %(default)s)")
-    add("--threads", type=int, metavar="N", help="default: physical cores")
-    add("--cache", metavar="DIR", help="folder of the kernel cache (default: the user's cache)")
-    add("--out", metavar="FILE", required=True, help="the file to write, such as model.so")
+    add_model(parser, "an ONNX file, float or QDQ")
+    add_strategy(parser)
+    add_hw(parser)
+    parser.add_argument("--threads", type=int, metavar="N", help="default: physical cores")
+    add_cache(parser)
+    parser.add_argument("--out", metavar="FILE", required=True, help="the file to write, such as model.so")
     parser.set_defaults(run=_compile)
 
 
@@ -76,13 +74,9 @@ def _compile(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     spec = resolve_hw(arguments.hw)
     require_linker(spec.triple, arguments.out)
-    net = api.compile(
-        arguments.model,
-        hw=spec,
-        batch=arguments.batch,
-        threads=arguments.threads,
-        cache=arguments.cache,
-    )
+    model, qdq = quantized(arguments, spec)
+    source = model if qdq is None else qdq
+    net = api.compile(source, hw=spec, batch=model.batch, threads=arguments.threads, cache=arguments.cache)
     net.save(arguments.out)
     kib = Path(arguments.out).stat().st_size / 1024
     print(f"{arguments.out}: {kib:,.0f} KiB, {net.threads} thread(s), built in {time.perf_counter() - started:.1f} s")

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from ..errors import BuildError
+from .arguments import DATA, add_cache, add_hw, add_model, input_shapes
 
 _DESCRIPTION = """
 Searches which layers should run at which precision and granularity on this hardware, so that the network is
@@ -18,8 +19,8 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``tune``."""
     parser = subparsers.add_parser("tune", help="search, measure, report: the main job", description=_DESCRIPTION)
     add_search_arguments(parser)
+    add_hw(parser)
     add = parser.add_argument
-    add("--hw", default="auto", help="hardware spec: a name, a YAML file, or auto (default: this machine)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--device", metavar="NAME",
         help="measure there: a name in the devices file; A+B: devices of one kind share the work")  # fmt: skip
@@ -32,9 +33,10 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     """What every search takes, wherever it runs; `search_options` reads it."""
+    add_model(parser)
+    add_cache(parser)
     add = parser.add_argument
-    add("model", metavar="MODEL", help="an ONNX file")
-    add("--data", metavar="PATH", required=True, help="samples: an npz file (x, y) or a folder of images")
+    add("--data", metavar="PATH", required=True, help=DATA)
     add("--calibration", metavar="PATH", help="samples to calibrate on, no labels needed (default: part of --data)")
     add("--test", metavar="PATH", help="samples that only the final accuracy is told from (default: part of --data)")
     add("--devices-file", metavar="FILE", help="the devices file (default: devices.yaml in this folder)")
@@ -53,8 +55,6 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     add("--objectives", default="latency,accuracy", help="of latency, accuracy, size (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of the split and the search (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="threads (default: one, or all cores where that is faster)")
-    add("--batch", type=int, default=1, metavar="N", help="samples per call (default: %(default)s)")
-    add("--cache", metavar="DIR", help="folder of the kernel cache (default: the user's cache)")
     add("--out", metavar="DIR", default="hago-out", help="folder for the results (default: %(default)s)")
     add("--progress", default="auto", choices=("auto", "live", "plain", "silent"), help="default: %(default)s")
 
@@ -66,6 +66,7 @@ def search_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "trials", "budget", "sampler", "seed", "threads", "batch", "cache", "out", "progress",
     )  # fmt: skip
     options = {name: getattr(arguments, name) for name in names}
+    options["input_shapes"] = input_shapes(arguments)
     options["patience"] = arguments.patience or None
     options["objectives"] = tuple(part.strip() for part in arguments.objectives.split(","))
     return options

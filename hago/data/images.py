@@ -173,18 +173,32 @@ def open_images(
     Raises DataError (no description, no images, bad labels) and MissingExtraError (Pillow).
     """
     root = Path(folder)
-    if preprocessing is None:
-        found = [root / name for name in _NAMES if (root / name).is_file()]
-        if not found:
-            raise DataError(
-                "a folder of images needs the preprocessing that its model was trained with",
-                where=str(root),
-                hint=f"put a file preprocess.yaml there, such as: {{{_EXAMPLE}}}",
-            )
-        preprocessing = Preprocessing.load(found[0])
-    files, labels = _from_csv(root) if (root / "labels.csv").is_file() else _from_folders(root)
+    preprocessing = _preprocessing(root) if preprocessing is None else preprocessing
+    files, labels = _files(root)
     reader = InputReader(info, ImageSource(files, preprocessing, element_type(info.dtype)), str(root))
     return Samples([reader], labels, where=str(root))
+
+
+def first_image_shape(folder: str | os.PathLike[str]) -> tuple[int, ...]:
+    """The shape of one sample, by the first image and the folder's own preprocessing. Raises as `open_images`."""
+    root = Path(folder)
+    files, _ = _files(root)
+    return ImageSource(files[:1], _preprocessing(root), np.dtype(np.float32)).read(np.zeros(1, np.int64)).shape[1:]
+
+
+def _files(root: Path) -> tuple[list[Path], Array | None]:
+    return _from_csv(root) if (root / "labels.csv").is_file() else _from_folders(root)
+
+
+def _preprocessing(root: Path) -> Preprocessing:
+    found = [root / name for name in _NAMES if (root / name).is_file()]
+    if not found:
+        raise DataError(
+            "a folder of images needs the preprocessing that its model was trained with",
+            where=str(root),
+            hint=f"put a file preprocess.yaml there, such as: {{{_EXAMPLE}}}",
+        )
+    return Preprocessing.load(found[0])
 
 
 def _from_folders(root: Path) -> tuple[list[Path], Array | None]:

@@ -1,6 +1,7 @@
 """A trained model: read from ONNX or PyTorch, normalized, its layers named."""
 
 from .layers import Layer
-from .model import Model, ModelSource, expose, load_model
+from .model import Model, ModelSource, expose, load_model, static_source
+from .normalize import InputShapes
 
-__all__ = ["Layer", "Model", "ModelSource", "expose", "load_model"]
+__all__ = ["InputShapes", "Layer", "Model", "ModelSource", "expose", "load_model", "static_source"]

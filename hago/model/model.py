@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
@@ -21,7 +22,17 @@ import onnx
 from ..errors import ModelError
 from ..tensor import TensorInfo
 from .layers import Layer, find_layers, mark
-from .normalize import InputShapes, content_hash, damaged, is_quantized, normalize, read_proto
+from .normalize import (
+    BATCH,
+    InputShapes,
+    content_hash,
+    damaged,
+    free_inputs,
+    is_quantized,
+    normalize,
+    read_proto,
+)
+from .structure import structure_hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +74,11 @@ class Model:
         except KeyError:
             raise ModelError(f"there is no initializer {name!r}", where=self.source) from None
 
+    @cached_property
+    def structure(self) -> str:
+        """A hash of all that this model shares with its fine-tuned forms: everything but the weights."""
+        return structure_hash(self.source_proto)
+
     @property
     def macs(self) -> int:
         """Multiply-adds of one run at this batch."""
@@ -77,12 +93,19 @@ class Model:
 ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto | Model
 
 
-def load_model(model: ModelSource, batch: int = 1, *, input_shapes: InputShapes | None = None) -> Model:
+def load_model(
+    model: ModelSource,
+    batch: int = 1,
+    *,
+    input_shapes: InputShapes | None = None,
+    sample_shapes: Callable[[], Mapping[str, tuple[int, ...]]] | None = None,
+) -> Model:
     """Reads, checks and normalizes an ONNX model (path, bytes, ModelProto), or a Model at another batch.
 
     The first dimension of every input is the batch where it is dynamic. A model whose shapes are all
     fixed keeps its own batch; asking it for any other than 1 is an error. ``input_shapes`` fixes further
-    dynamic dimensions: whole shapes by input name, -1 standing for the batch.
+    dynamic dimensions: whole shapes by input name, -1 standing for the batch. ``sample_shapes`` is asked where any is
+    still free: shapes of one sample by input name, ``x`` for the only input.
 
     Raises ModelError, or UnsupportedOpError for an operator that cannot be compiled.
     """
@@ -94,7 +117,36 @@ def load_model(model: ModelSource, batch: int = 1, *, input_shapes: InputShapes 
             return _build(model.source_proto, model.source, model.hash, batch, shapes)
     with damaged(model):
         proto, where = read_proto(model)
+        input_shapes = _completed(proto, input_shapes, sample_shapes)
         return _build(proto, where, content_hash(proto), batch, input_shapes)
+
+
+def _completed(
+    proto: onnx.ModelProto,
+    given: InputShapes | None,
+    sample_shapes: Callable[[], Mapping[str, tuple[int, ...]]] | None,
+) -> InputShapes | None:
+    """The shapes given, and those of the samples for inputs that are still free."""
+    free = [name for name in free_inputs(proto) if name not in (given or {})]
+    if not free or sample_shapes is None:
+        return given
+    known = dict(sample_shapes())
+    held = {tensor.name for tensor in proto.graph.initializer}
+    if "x" in known and [info.name for info in proto.graph.input if info.name not in held] == free:
+        known.setdefault(free[0], known["x"])
+    return {**(given or {}), **{name: (BATCH, *known[name]) for name in free if name in known}} or None
+
+
+def static_source(model: Model) -> onnx.ModelProto:
+    """The model as it was read, but with the input shapes that it was loaded with: for other engines."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.source_proto)
+    shapes = {info.name: info.shape for info in model.inputs}
+    for value in proto.graph.input:
+        if value.name in shapes:
+            element = value.type.tensor_type.elem_type
+            value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, element, shapes[value.name]))
+    return proto
 
 
 def expose(model: Model, tensors: Iterable[str]) -> onnx.ModelProto:

@@ -29,7 +29,7 @@ from .edit import QUANTIZE_OPS, Editor, constant, dims
 from .half import widen
 from .integers import expand_integers
 from .patterns import recognise
-from .prepare import InputShapes, prepare
+from .prepare import BATCH, InputShapes, free_inputs, prepare
 from .qoperators import expand_quantized
 from .quantizers import expand_quantizers
 from .read import content_hash, damaged, read_proto
@@ -135,4 +135,14 @@ def _finish(model: ir.Model, where: str) -> onnx.ModelProto:
     return proto
 
 
-__all__ = ["InputShapes", "content_hash", "damaged", "dims", "is_quantized", "normalize", "read_proto"]
+__all__ = [
+    "BATCH",
+    "InputShapes",
+    "content_hash",
+    "damaged",
+    "dims",
+    "free_inputs",
+    "is_quantized",
+    "normalize",
+    "read_proto",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx
 from onnx import inliner, version_converter
@@ -107,13 +107,10 @@ def fix_inputs(proto: onnx.ModelProto, where: str, batch: int, input_shapes: Inp
             where=where,
             hint=f"its inputs are {[i.name for i in graph.input]}",
         )
-    symbols = set()
     for info in graph.input:
         if not info.type.HasField("tensor_type"):
             raise ModelError("is not a tensor", where=f"{where}, input {info.name!r}")
-        shape = info.type.tensor_type.shape.dim
-        if shape and shape[0].dim_value <= 0 and shape[0].dim_param:
-            symbols.add(shape[0].dim_param)
+    symbols = _batch_symbols(graph.input)
     for info in graph.input:
         given = None if input_shapes is None else input_shapes.get(info.name)
         _fix_one(info, where, batch, symbols, given)
@@ -132,6 +129,28 @@ def fix_inputs(proto: onnx.ModelProto, where: str, batch: int, input_shapes: Inp
         elif value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
     return actual
+
+
+def free_inputs(proto: onnx.ModelProto) -> list[str]:
+    """The inputs with a free dimension that is not the batch, or with no shape at all."""
+    held = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [info for info in proto.graph.input if info.name not in held and info.type.HasField("tensor_type")]
+    symbols = _batch_symbols(inputs)
+    return [
+        info.name
+        for info in inputs
+        if not info.type.tensor_type.HasField("shape")
+        or any(
+            dim.dim_value <= 0 and not (dim.dim_param and dim.dim_param in symbols)
+            for dim in info.type.tensor_type.shape.dim[1:]
+        )
+    ]
+
+
+def _batch_symbols(inputs: Iterable[onnx.ValueInfoProto]) -> set[str]:
+    """What the batch is called: the symbols of leading dimensions."""
+    leading = [info.type.tensor_type.shape.dim[0] for info in inputs if info.type.tensor_type.shape.dim]
+    return {dim.dim_param for dim in leading if dim.dim_value <= 0 and dim.dim_param}
 
 
 def _fix_one(
@@ -158,7 +177,7 @@ def _fix_one(
         raise ModelError(
             "its shape is unknown",
             where=at,
-            hint=f'pass input_shapes={{"{info.name}": (-1, ...)}}, -1 for the batch',
+            hint=f'pass input_shapes={{"{info.name}": (-1, ...)}} (-1: the batch), or --input-shape {info.name}=-1,...',
         )
     for index, dim in enumerate(tensor.shape.dim):
         if dim.dim_value > 0:
@@ -267,4 +286,14 @@ def _check_backward(proto: onnx.ModelProto, where: str, version: int) -> None:
             node.attribute.remove(attribute)
 
 
-__all__ = ["IR_VERSION", "OPSET", "InputShapes", "fix_inputs", "name_nodes", "prepare", "to_opset"]
+__all__ = [
+    "BATCH",
+    "IR_VERSION",
+    "OPSET",
+    "InputShapes",
+    "fix_inputs",
+    "free_inputs",
+    "name_nodes",
+    "prepare",
+    "to_opset",
+]
