@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .across import compare_devices
+    from .answering import answer
     from .api import Result, compile, quantize, tune
     from .errors import HagoError
     from .model import Model, load_model
@@ -32,6 +33,7 @@ _HOMES = {
     "Record": "record",
     "Result": "api",
     "Strategy": "strategy",
+    "answer": "answering",
     "compare_devices": "across",
     "compile": "api",
     "from_torch": "model.torch_import",
@@ -51,6 +53,7 @@ __all__ = [
     "Record",
     "Result",
     "Strategy",
+    "answer",
     "compare_devices",
     "compile",
     "from_torch",

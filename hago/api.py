@@ -223,7 +223,7 @@ def open_session(
             places=places,
             rule=joint,
         )
-        return replace(session, held=held.pop_all())
+        return replace(session, held=held.pop_all(), hw=_file_of(hw))
 
 
 def compile(  # the name promised to users
@@ -304,6 +304,11 @@ def quantize_static(
         host = spec if spec.kernels_available and not missing_features(spec.cpu_features) else resolve_hw("auto")
         calibration = calibrate_model(normalized, samples, host, threads=check_threads(threads), cache=_cache(cache))
     return quantize_model(normalized, chosen, calibration, spec)
+
+
+def _file_of(hw: str | os.PathLike[str] | HardwareSpec) -> str:
+    """The file of a spec of the user's own; empty for one of Hago's."""
+    return str(Path(hw).absolute()) if isinstance(hw, (str, os.PathLike)) and Path(hw).is_file() else ""
 
 
 def _load(model: ModelLike, batch: int, input_shapes: InputShapes | None, data: Any = None) -> Model:

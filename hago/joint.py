@@ -36,6 +36,10 @@ class JointEvaluator:
         self.parts, self.seed = self._first.parts, self._first.seed
 
     @property
+    def threads(self) -> int:
+        return self._first.threads
+
+    @property
     def metric(self) -> Metric:
         return self._first.metric
 

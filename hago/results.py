@@ -8,6 +8,7 @@ out/
   report.html, .md   what was found, how, and what each layer gained or lost
   environment.json   machine and software that measured
   study.db           the Optuna study
+  search.json        what it was for, from which `hago answer` answers other bounds
   calibration.npz    ranges of all activations
 """
 
@@ -32,6 +33,7 @@ from .documents import read_document
 from .errors import BuildError, DeviceError, HagoError, HagoWarning, StorageError
 from .evaluator import LIBRARY, TvmEvaluator
 from .files import write_atomic
+from .job import Job
 from .joint import JointEvaluator
 from .lower import lower
 from .measure.bench import Bench, LocalBench
@@ -71,6 +73,8 @@ class Session:
     progress: Progress
     folder: Path | None
     held: ExitStack = field(default_factory=ExitStack)
+    hw: str = ""
+    devices: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -116,7 +120,8 @@ class Session:
             name: TvmEvaluator(model, shared, parts, metric, bench=bench, **own) for name, bench in benches.items()
         }
         evaluator = next(iter(evaluators.values())) if len(evaluators) == 1 else JointEvaluator(evaluators, rule)
-        return cls(evaluator, SearchSpace.from_model(model, shared), make_progress(progress), folder)
+        space = SearchSpace.from_model(model, shared)
+        return cls(evaluator, space, make_progress(progress), folder, devices=tuple(place.name for place in places))
 
     def find(self, *, budget: str | float | None = None, **options: Any) -> Found:
         """Runs the search; ``options`` are those of `run_search`."""
@@ -138,9 +143,26 @@ class Session:
             environment = json.dumps(self.evaluator.environment.to_dict(), indent=2)
             write_atomic(self.folder / "environment.json", environment + "\n")
             self.evaluator.deliver(found.strategy, self.folder)
+            self._job().save(self.folder)
             write_report(found.report, self.folder)
         answer = tell(found.report)
         return Result(found.result, found.strategy, self.folder, " ".join([answer.sentence, *answer.notes]))
+
+    def _job(self) -> Job:
+        """What `hago answer` needs to know of this search."""
+        evaluator, model = self.evaluator, self.evaluator.model
+        path = Path(model.source)
+        return Job(
+            model=str(path.absolute()) if path.is_file() else None,
+            model_hash=model.hash,
+            hw=self.hw or evaluator.spec.name,
+            batch=model.batch,
+            threads=evaluator.threads,
+            metric=evaluator.metric.name,
+            higher_is_better=evaluator.metric.higher_is_better,
+            input_shapes=model.input_shapes,  # type: ignore[arg-type]
+            devices=[name for name in self.devices if name],
+        )
 
     def _report(self, found: SearchResult, strategy: Strategy, sampler: str) -> ReportData:
         evaluator = self.evaluator

@@ -41,7 +41,7 @@ WEIGHTED_KINDS = ("conv", "depthwise_conv", "fully_connected")
 
 OTHER_WEIGHTS = (
     "the strategy was made for another set of weights of this network: ranges are calibrated anew, "
-    "and what was measured with the old weights does not hold for these; measure them (hago compare)"
+    "and what was measured with the old weights need not hold for these"
 )
 """What `Strategy.bound_to` warns of."""
 

@@ -328,3 +328,102 @@ def test_every_command_takes_open_shapes(tmp_path: Path, capsys: pytest.CaptureF
     value = onnx.load(tmp_path / "out" / "model.qdq.onnx").graph.input[0]
     assert value.type.tensor_type.elem_type == TensorProto.FLOAT
     assert value.type.tensor_type.shape.dim[0].dim_param == "n"
+
+
+# --- another bound --------------------------------------------------------------------------------
+
+
+def _searched(folder: Path, *, metric: str = "top1") -> Path:
+    """A folder as a search leaves it: four trials, the faster the worse; the second was tested."""
+    from hago.calibrating import calibrate_model
+    from hago.data import make_samples
+    from hago.job import Job
+    from hago.record import Record, write_records
+
+    onnx.save(tiny.network(), folder / "model.onnx")
+    out = folder / "out"
+    out.mkdir()
+    model = load_model(folder / "model.onnx")
+    calibrate_model(model, make_samples(tiny.samples(40)[0], model.inputs), HOST, store=out / "calibration.npz")
+    whole = uniform(model, HOST)
+    layers = list(whole.choices)
+    floats = Record(-1, "float32", metric=metric, accuracy=0.9, accuracy_change=0.0, latency_ratio=1.0)
+    trials = [
+        Record(
+            index, f"trial of {index}", Strategy(model.hash, HOST.name, {n: whole.choices[n] for n in layers[index:]}),
+            metric=metric, accuracy=0.9 - drop, accuracy_change=-drop, latency_ratio=ratio,
+            latency_ratio_interval=(ratio - 0.01, ratio + 0.01), latency_s=1e-4,
+        )
+        for index, (ratio, drop) in enumerate(((0.4, 0.05), (0.5, 0.02), (0.7, 0.004), (0.3, 0.3)))
+    ]  # fmt: skip
+    tested = Record(1, "chosen", trials[1].strategy, metric=metric, accuracy=0.88, accuracy_change=-0.015, part="test",
+                    latency_ratio=0.51)  # fmt: skip
+    write_records(out / "records.jsonl", [floats, *trials, tested])
+    Job(str(folder / "model.onnx"), model.hash, HOST.name, 1, 1, metric, True).save(out)
+    return out
+
+
+@needs_kernels
+@pytest.mark.parametrize(("bound", "trial"), [(0.01, 2), (0.02, 1), (0.06, 0), (0.3, 3), (0.001, None)])
+def test_a_finished_search_answers_every_bound(bound: float, trial: int | None, tmp_path: Path) -> None:
+    out = _searched(tmp_path)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    found = hago.answer(out, max_drop=bound)
+    model = load_model(tmp_path / "model.onnx")
+    strategy = Strategy.load(found.folder / "strategy.yaml")
+    x, _ = tiny.samples(4)
+    net = hago.load(found.folder / "model.so")
+    if trial is None:
+        assert found.result.outcome == "not met" or not strategy.choices
+    else:
+        assert found.best.id == trial and strategy == found.best.strategy
+        qdq = hago.quantize(model, strategy, out / "calibration.npz")
+        assert onnx.load(found.folder / "model.qdq.onnx") == qdq
+        np.testing.assert_array_equal(net(x[:1])[0], hago.compile(qdq, threads=1)(x[:1])[0])
+        assert ("test samples its accuracy is 0.88" in found.summary()) == (trial == 1)
+        assert ("may look better than it is" in found.summary()) == (trial != 1)
+    assert found.folder == out / f"max-drop-{bound:g}"
+    assert (found.folder / "answer.md").read_text() == found.summary() + "\n"
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+@needs_kernels
+def test_the_command_answers_and_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = _searched(tmp_path)
+    assert main(["answer", str(out)]) == 0
+    listed = capsys.readouterr().out
+    for part in ("trial 4", "0.3", "3.33", "trial 3: trial of 2", "0.004", "1.43", "float32"):
+        assert part in listed
+    assert main(["answer", str(out), "--max-drop", "0.02", "--out", str(tmp_path / "there")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("2.00 times faster than float32 within a drop of at most 0.02.")
+    assert "It is trial 2 of the search" in said and str(tmp_path / "there") in said
+    assert {path.name for path in (tmp_path / "there").iterdir()} == {
+        "answer.md", "model.qdq.onnx", "model.so", "strategy.yaml",
+    }  # fmt: skip
+
+
+@needs_kernels
+def test_what_cannot_be_answered_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = _searched(tmp_path)
+    onnx.save(fine_tuned(tiny.network()), tmp_path / "new.onnx")
+
+    def refused(*words: str) -> str:
+        assert main(["answer", *words]) == 2
+        return capsys.readouterr().err
+
+    assert "there is no search here" in refused(str(tmp_path), "--max-drop", "0.1")
+    assert "max_drop must be" in refused(str(out), "--max-drop", "-1")
+    assert "not the model that was searched" in refused(
+        str(out), "--max-drop", "0.1", "--model", str(tmp_path / "new.onnx")
+    )
+    (tmp_path / "model.onnx").rename(tmp_path / "moved.onnx")
+    assert "no such file" in refused(str(out), "--max-drop", "0.1")
+    assert main(["answer", str(out), "--max-drop", "0.1", "--model", str(tmp_path / "moved.onnx")]) == 0
+    (out / "calibration.npz").write_bytes(b"")
+    assert "calibration.npz" in refused(str(out), "--max-drop", "0.1", "--model", str(tmp_path / "moved.onnx"))
+    for content in ("{}", '{"hago_search": 1, "model": 3}', "[", ""):
+        (out / "search.json").write_text(content)
+        assert "search.json" in refused(str(out), "--max-drop", "0.1")
+    (out / "records.jsonl").write_text("")
+    assert "no trial has been finished there" in refused(str(out), "--max-drop", "0.1")

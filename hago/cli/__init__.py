@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import HagoWarning
 from ..visible import visible
-from . import build, cache, compare, device, hw, inspect, measure, report, stages, tune
+from . import answer, build, cache, compare, device, hw, inspect, measure, report, stages, tune
 from .faults import EXIT_ERROR, EXIT_FAULT, EXIT_INTERRUPTED, guarded
 
 _DESCRIPTION = """
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="store_true", help="print the versions of Hago and TVM")
     top.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
-    for module in (tune, inspect, compare, stages, build, device, measure, report, hw, cache):
+    for module in (tune, answer, inspect, compare, stages, build, device, measure, report, hw, cache):
         module.register(commands)
     return top
 

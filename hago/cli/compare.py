@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..measure.running import kept_affinity
     from ..model import static_source
     from ..runtime.threads import check_threads
+    from ..strategy import OTHER_WEIGHTS, Strategy
 
     say = _progress()
     threads = check_threads(arguments.threads)
@@ -111,6 +113,8 @@ def _run(arguments: argparse.Namespace) -> int:
         progress=say,
         outputs=ModelOutputs.of(model),
     )
+    if arguments.strategy is not None and Strategy.load(arguments.strategy).model_hash != model.hash:
+        found = replace(found, notes=(f"{OTHER_WEIGHTS[0].upper()}{OTHER_WEIGHTS[1:]}.",))
     if arguments.out is not None:
         _write(Path(arguments.out), found, qdq)
     _print(found, arguments.json)

@@ -110,6 +110,7 @@ class Comparison:
     batch: int
     environment: Environment
     aa: Latency | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def baseline(self) -> str:
@@ -140,6 +141,7 @@ class Comparison:
             "aa_ratio_interval": None if told is None else [told.ratio_low, told.ratio_high],
             "too_busy": self.too_busy,
             "rows": [row.to_dict(measured) for row in self.rows],
+            "notes": list(self.notes),
             "environment": self.environment.to_dict(),
         }
 
@@ -150,11 +152,13 @@ class Comparison:
         """How and on what it was measured, in sentences."""
         rounds = max((row.latency.samples for row in self.rows if row.latency is not None), default=0)
         timed = f"Latency: median of {rounds} rounds in turns, batch {self.batch}, {self._clocks()}. " if rounds else ""
-        return (
+        sentences = (
+            *self.notes,
             f"{timed}Accuracy: {self.metric} on {self.n_samples} samples. In brackets: 95 % intervals. "
-            f"Ratio and change are to {self.baseline}. {self.environment.sentence()}.{self._quiet()}"
-            + (f" {self.warning()}" if self.warning() else "")
+            f"Ratio and change are to {self.baseline}. {self.environment.sentence()}.{self._quiet()}",
+            self.warning(),
         )
+        return " ".join(filter(None, sentences))
 
     def warning(self) -> str:
         """What is to be said of engines that do not compute what their file says; empty where all do."""

@@ -17,7 +17,7 @@ MET, NOT_FASTER, UNTOLD, NOT_MET = "met", "not faster", "not told", "not met"
 OUTCOMES = (MET, NOT_FASTER, UNTOLD, NOT_MET)
 
 # What `hago tune` leaves in its folder, in the order of use.
-KEPT = ("records.jsonl", "study.db", "environment.json", "calibration.npz", "report.html", "report.md")
+KEPT = ("records.jsonl", "study.db", "search.json", "environment.json", "calibration.npz", "report.html", "report.md")
 FILES = ("model.so", "model.qdq.onnx", "strategy.yaml", *KEPT)
 
 # Kernel times of one layer repeat to about this: a smaller difference is no finding.

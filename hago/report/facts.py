@@ -19,6 +19,7 @@ _PURPOSE = {
     "strategy.yaml": "the answer itself: layer by layer the precision, granularity and calibrator",
     "records.jsonl": "everything that was measured, one JSON record on a line",
     "study.db": "the Optuna study: look at it with optuna-dashboard, go on with it by hago tune --resume",
+    "search.json": "what the search was for; from it and the records, hago answer answers other bounds",
     "environment.json": "the machine and the software that measured",
     "calibration.npz": "the ranges of all activations that were found in calibration",
     "report.html": "this report",

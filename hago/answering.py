@@ -1,0 +1,166 @@
+"""Another answer from a search that has been made: another bound, no new trial, nothing measured again.
+
+    given = answer("out", max_drop=0.03)
+    print(given.summary())
+
+A search keeps what it measured of every candidate, so that it knows the answer to every bound. What it was searched
+for stands in ``search.json``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .api import CacheLike, compile, quantize_static
+from .compiler.cache import KernelCache
+from .errors import DataError, SearchError
+from .files import make_folder, write_atomic
+from .job import Job
+from .model import Model, load_model
+from .qdq.batch import free_batch
+from .record import Record, read_records
+from .runtime.artifact import missing_features
+from .search import Goal, SearchResult, choose, pareto_front
+from .search.ledger import RECORDS_FILE
+from .spec import HardwareSpec, resolve_hw
+
+_CALIBRATION = "calibration.npz"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answer to a bound; ``folder`` holds its files: strategy.yaml, model.qdq.onnx, model.so and answer.md."""
+
+    result: SearchResult
+    job: Job
+    folder: Path
+
+    @property
+    def best(self) -> Record:
+        """The answer, as the search measured it: on the samples that it chose by."""
+        return self.result.best
+
+    def summary(self) -> str:
+        """The answer in a few sentences."""
+        best, floats, goal = self.best, self.result.float, self.result.goal
+        parts = [self.result.summary()]
+        if best is not floats and best.accuracy is not None:
+            trial = f"trial {best.id + 1}"
+            label = "" if trial in best.label else f" ({best.label})"  # "tpe, trial 5" says it already
+            scores = f"{self.job.metric} {best.accuracy:.4g} on its samples, float32 {floats.accuracy:.4g}"
+            parts.append(f"It is {trial} of the search{label}: {scores}.")
+            if self.result.test is None:
+                parts.append(
+                    f"That was measured once, on the samples that chose it: as the best of {self.result.trials} trials "
+                    f"it may look better than it is. hago tune ... --resume --max-drop {goal.max_drop:g} measures it "
+                    "at length, and on the test samples."
+                )
+        if not (self.folder / "model.so").is_file():
+            places = ", ".join(self.job.devices) or self.job.hw
+            parts.append(f"There is no model.so: hago build MODEL --strategy strategy.yaml makes one for {places}.")
+        return " ".join(parts)
+
+
+def answer(
+    folder: str | os.PathLike[str],
+    *,
+    max_drop: float,
+    margin: float = 0.0,
+    model: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    cache: CacheLike = None,
+) -> Answered:
+    """The answer that the search in ``folder`` gives to another bound, with its files in ``out``.
+
+    Nothing is searched or measured: of the trials made, the one is taken that `tune` would take. ``model`` is the
+    model's file, where it has been moved since; ``out`` is ``folder/max-drop-...`` by default. Raises SearchError where
+    there is no finished search, ModelError, StorageError, BuildError.
+    """
+    source = Path(folder)
+    (floats, records), job = measured(source), Job.load(source)
+    goal = Goal(max_drop, margin, higher_is_better=job.higher_is_better)
+    best, outcome = choose(floats, records, goal)
+    tests = [r for r in _records(source) if r.part == "test" and r.state == "ok"]
+    result = SearchResult(
+        float=floats,
+        best=best,
+        front=pareto_front([floats, *records], goal),
+        records=tuple(records),
+        outcome=outcome,
+        goal=goal,
+        test=next((r for r in reversed(tests) if _same(r, best)), None),
+        float_test=next((r for r in reversed(tests) if r.strategy is None), None),
+        trials=len(records),
+    )
+    place = make_folder(source / f"max-drop-{max_drop:g}" if out is None else out)
+    answered = Answered(result, job, place)
+    _write(answered, source, _model(job, model), KernelCache(cache) if not isinstance(cache, KernelCache) else cache)
+    write_atomic(place / "answer.md", f"{answered.summary()}\n")
+    return answered
+
+
+def measured(folder: str | os.PathLike[str]) -> tuple[Record, list[Record]]:
+    """float32 and the trials of the search in this folder, as they were measured. Raises SearchError, StorageError."""
+    found = [record for record in _records(Path(folder)) if record.part == "search"]
+    floats = [record for record in found if record.strategy is None and record.state == "ok"]
+    trials = {record.id: record for record in found if record.strategy is not None and record.id >= 0}
+    if not floats or not trials:
+        raise SearchError(
+            "no trial has been finished there", where=str(folder), hint="`hago tune --resume` goes on with the search"
+        )
+    return floats[-1], [trials[number] for number in sorted(trials)]
+
+
+def _records(folder: Path) -> list[Record]:
+    if not (folder / RECORDS_FILE).is_file():
+        raise SearchError("there is no search here", where=str(folder), hint="give the folder of `hago tune --out`")
+    return read_records(folder / RECORDS_FILE, damaged=lambda error: None)
+
+
+def _same(record: Record, other: Record) -> bool:
+    if record.strategy is None or other.strategy is None:
+        return record.strategy is other.strategy
+    return record.strategy.key() == other.strategy.key()
+
+
+def _model(job: Job, given: str | os.PathLike[str] | None) -> Model:
+    """The model that was searched. Raises SearchError where it is another one, or not known."""
+    source = given if given is not None else job.model
+    if source is None:
+        raise SearchError("the model was not read from a file", hint="name its file with --model (model=)")
+    model = load_model(source, job.batch, input_shapes=job.input_shapes)
+    if model.hash != job.model_hash:
+        raise SearchError(
+            "this is not the model that was searched",
+            where=str(source),
+            hint="name the right file with --model (model=); for other weights: hago quantize --strategy",
+        )
+    return model
+
+
+def _write(answered: Answered, source: Path, model: Model, cache: KernelCache) -> None:
+    from .device.package import make_package
+    from .strategy import Strategy
+
+    job, folder = answered.job, answered.folder
+    spec = resolve_hw(job.hw)
+    strategy = answered.best.strategy or Strategy(model.hash, job.hw)
+    proto = model.proto
+    if strategy.choices:
+        try:
+            proto = quantize_static(model, strategy, source / _CALIBRATION, spec=spec, cache=cache)
+        except DataError as error:
+            hint = "`hago tune --resume` makes it again"
+            raise SearchError(error.what, where=str(source / _CALIBRATION), hint=hint) from error
+    strategy.bound_to(model).save(folder / "strategy.yaml")
+    write_atomic(folder / "model.qdq.onnx", free_batch(proto, model).SerializeToString())
+    if _runs_here(spec) and not job.devices:
+        compile(proto, hw=spec, batch=model.batch, threads=job.threads, cache=cache).save(folder / "model.so")
+    elif len(job.devices) == 1:
+        make_package(model, proto, spec, folder, threads=job.threads, cache=cache)
+
+
+def _runs_here(spec: HardwareSpec) -> bool:
+    return spec.kernels_available and not missing_features(spec.cpu_features)
