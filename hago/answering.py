@@ -10,7 +10,7 @@ for stands in ``search.json``.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .api import CacheLike, compile, quantize_static
@@ -23,6 +23,7 @@ from .qdq.batch import free_batch
 from .record import Record, read_records
 from .runtime.artifact import missing_features
 from .search import Goal, SearchResult, choose, pareto_front
+from .search.bound import MAX_DROP, read_bound
 from .search.ledger import RECORDS_FILE
 from .spec import HardwareSpec, resolve_hw
 
@@ -44,7 +45,7 @@ class Answered:
 
     def summary(self) -> str:
         """The answer in a few sentences."""
-        best, floats, goal = self.best, self.result.float, self.result.goal
+        best, floats = self.best, self.result.float
         parts = [self.result.summary()]
         if best is not floats and best.accuracy is not None:
             trial = f"trial {best.id + 1}"
@@ -54,8 +55,8 @@ class Answered:
             if self.result.test is None:
                 parts.append(
                     f"That was measured once, on the samples that chose it: as the best of {self.result.trials} trials "
-                    f"it may look better than it is. hago tune ... --resume --max-drop {goal.max_drop:g} measures it "
-                    "at length, and on the test samples."
+                    "it may look better than it is. `hago tune ... --resume` with this bound measures it at length, "
+                    "and on the test samples."
                 )
         if not (self.folder / "model.so").is_file():
             places = ", ".join(self.job.devices) or self.job.hw
@@ -66,7 +67,9 @@ class Answered:
 def answer(
     folder: str | os.PathLike[str],
     *,
-    max_drop: float,
+    max_drop: float | str = MAX_DROP,
+    min_value: float | str | None = None,
+    max_value: float | str | None = None,
     margin: float = 0.0,
     model: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -74,13 +77,14 @@ def answer(
 ) -> Answered:
     """The answer that the search in ``folder`` gives to another bound, with its files in ``out``.
 
-    Nothing is searched or measured: of the trials made, the one is taken that `tune` would take. ``model`` is the
-    model's file, where it has been moved since; ``out`` is ``folder/max-drop-...`` by default. Raises SearchError where
-    there is no finished search, ModelError, StorageError, BuildError.
+    The bound is said as to `tune`. Nothing is searched or measured: of the trials made, the one is taken that `tune`
+    would take. ``model`` is the model's file, where it has been moved since; ``out`` is ``folder/max-drop-...`` (or
+    ``min-...``) by default. Raises SearchError where there is no finished search, ModelError, StorageError, BuildError.
     """
     source = Path(folder)
     (floats, records), job = measured(source), Job.load(source)
-    goal = Goal(max_drop, margin, higher_is_better=job.higher_is_better)
+    bound = read_bound(_Judge(job.metric, job.higher_is_better), max_drop, min_value, max_value, unit=job.unit)
+    goal = Goal(**asdict(bound), margin=margin, higher_is_better=job.higher_is_better, unit=job.unit).settled(floats)
     best, outcome = choose(floats, records, goal)
     tests = [r for r in _records(source) if r.part == "test" and r.state == "ok"]
     result = SearchResult(
@@ -94,7 +98,7 @@ def answer(
         float_test=next((r for r in reversed(tests) if r.strategy is None), None),
         trials=len(records),
     )
-    place = make_folder(source / f"max-drop-{max_drop:g}" if out is None else out)
+    place = make_folder(source / _folder(goal) if out is None else out)
     answered = Answered(result, job, place)
     _write(answered, source, _model(job, model), KernelCache(cache) if not isinstance(cache, KernelCache) else cache)
     write_atomic(place / "answer.md", f"{answered.summary()}\n")
@@ -117,6 +121,20 @@ def _records(folder: Path) -> list[Record]:
     if not (folder / RECORDS_FILE).is_file():
         raise SearchError("there is no search here", where=str(folder), hint="give the folder of `hago tune --out`")
     return read_records(folder / RECORDS_FILE, damaged=lambda error: None)
+
+
+def _folder(goal: Goal) -> str:
+    if goal.limit is None:
+        return f"max-drop-{goal.max_drop:g}"
+    return f"{'min' if goal.higher_is_better else 'max'}-{goal.limit:g}"
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """A metric, as far as a bound needs it."""
+
+    name: str
+    higher_is_better: bool
 
 
 def _same(record: Record, other: Record) -> bool:

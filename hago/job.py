@@ -18,7 +18,10 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Job:
-    """What a search was for: the model's file (None where it had none), the hardware, and how it was measured."""
+    """What a search was for: the model's file (None where it had none), the hardware, and how it was measured.
+
+    ``metric``, ``higher_is_better`` and ``unit`` are the metric's; ``input_shapes`` and ``devices`` as `tune` takes them.
+    """
 
     model: str | None
     model_hash: str
@@ -27,6 +30,7 @@ class Job:
     threads: int
     metric: str
     higher_is_better: bool
+    unit: str = ""
     input_shapes: Mapping[str, Sequence[int]] | None = None
     devices: Sequence[str] = field(default_factory=tuple)
 
@@ -42,7 +46,7 @@ class Job:
         values = {key: value for key, value in document.data.items() if key != "hago_search"}
         kinds: dict[str, Any] = {
             "model": (str, type(None)), "model_hash": str, "hw": str, "batch": int, "threads": int, "metric": str,
-            "higher_is_better": bool, "input_shapes": (dict, type(None)), "devices": list,
+            "higher_is_better": bool, "unit": str, "input_shapes": (dict, type(None)), "devices": list,
         }  # fmt: skip
         if document.data.get("hago_search") != _FORMAT or set(values) != set(kinds):
             raise SearchError("is not of this version of hago", where=document.file, hint=hint)

@@ -38,7 +38,7 @@ from .joint import JointEvaluator
 from .lower import lower
 from .measure.bench import Bench, LocalBench
 from .measure.latency import measure_latency
-from .measure.metrics import Metric
+from .measure.metrics import Metric, unit_of
 from .model import Model
 from .report import ReportData, from_search, write_report
 from .report.answer import tell
@@ -160,6 +160,7 @@ class Session:
             threads=evaluator.threads,
             metric=evaluator.metric.name,
             higher_is_better=evaluator.metric.higher_is_better,
+            unit=unit_of(evaluator.metric),
             input_shapes=model.input_shapes,  # type: ignore[arg-type]
             devices=[name for name in self.devices if name],
         )

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import numbers
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..errors import SearchError
-
-if TYPE_CHECKING:
-    from ..measure.metrics import Metric
 
 MAX_DROP = 0.01
 
@@ -29,8 +26,18 @@ class Bound:
     limit: float | None = None
 
 
+class Judge(Protocol):
+    """A metric, as far as a bound needs it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def higher_is_better(self) -> bool: ...
+
+
 def read_bound(
-    metric: Metric, max_drop: Any = MAX_DROP, min_value: Any = None, max_value: Any = None, *, unit: str = ""
+    metric: Judge, max_drop: Any = MAX_DROP, min_value: Any = None, max_value: Any = None, *, unit: str = ""
 ) -> Bound:
     """The bound for a metric of this ``unit`` ("share", "dB" or "").
 

@@ -387,6 +387,15 @@ def test_a_finished_search_answers_every_bound(bound: float, trial: int | None, 
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
+def _trial(out: Path, number: int) -> str:
+    """The key of the strategy of a trial."""
+    from hago.record import read_records
+
+    strategy = next(r.strategy for r in read_records(out / "records.jsonl") if r.id == number and r.part == "search")
+    assert strategy is not None
+    return strategy.key()
+
+
 @needs_kernels
 def test_the_command_answers_and_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = _searched(tmp_path)
@@ -398,6 +407,9 @@ def test_the_command_answers_and_lists(tmp_path: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr().out
     assert said.startswith("2.00 times faster than float32 within a drop of at most 0.02.")
     assert "It is trial 2 of the search" in said and str(tmp_path / "there") in said
+    assert main(["answer", str(out), "--min", "0.89"]) == 0
+    assert "at least 0.89" in capsys.readouterr().out
+    assert Strategy.load(out / "min-0.89" / "strategy.yaml").key() == _trial(out, 2)
     assert {path.name for path in (tmp_path / "there").iterdir()} == {
         "answer.md", "model.qdq.onnx", "model.so", "strategy.yaml",
     }  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import HagoWarning
 from ..visible import visible
 from . import answer, build, cache, compare, device, hw, inspect, measure, report, stages, tune
-from .faults import EXIT_ERROR, EXIT_FAULT, EXIT_INTERRUPTED, guarded
+from .faults import EXIT_ERROR, EXIT_FAULT, EXIT_INTERRUPTED, guarded, version_of
 
 _DESCRIPTION = """
 Which layers of a network should run at which precision on this hardware, and what does it gain and lose?
@@ -47,9 +47,7 @@ def dispatch(words: Sequence[str]) -> int:
     top = parser()
     arguments = top.parse_args(words)
     if arguments.version:
-        from importlib.metadata import version
-
-        print(f"hago {version('hago')}, TVM {version('apache-tvm')}")
+        print(f"hago {version_of('hago')}, TVM {version_of('apache-tvm')}")
         return 0
     if not hasattr(arguments, "run"):
         top.print_help()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..visible import cell, visible
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """
 Tells which strategy a search that `hago tune` made would give for another bound, and writes its files: strategy.yaml,
-model.qdq.onnx, model.so and answer.md. Nothing is searched and nothing is measured again. Without --max-drop it lists
-the answers that there are: the front, with the drop from which on each is the answer.
+model.qdq.onnx, model.so and answer.md. Nothing is searched and nothing is measured again. Without a bound it lists the
+answers that there are: the front, with the drop from which on each is the answer.
 """
 
 
@@ -25,7 +27,10 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = subparsers.add_parser("answer", help=about, description=_DESCRIPTION)
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="the --out of `hago tune`")
-    add("--max-drop", type=float, metavar="D", help="allowed drop of the metric, in its unit")
+    bound = parser.add_mutually_exclusive_group()
+    bound.add_argument("--max-drop", metavar="D", help="allowed drop of the metric, in its unit, or 1%%")
+    bound.add_argument("--min", metavar="V", dest="min_value", help="the metric must have at least this")
+    bound.add_argument("--max", metavar="V", dest="max_value", help="the metric must have at most this (mse)")
     add("--margin", type=float, default=0.0, metavar="D", help="part of --max-drop kept free when choosing")
     add("--model", metavar="MODEL", help="the model's file, where it has been moved since")
     add("--out", metavar="DIR", help="folder for the files (default: max-drop-D in FOLDER)")
@@ -36,11 +41,13 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from ..answering import answer
 
-    if arguments.max_drop is None:
+    names = ("max_drop", "min_value", "max_value")
+    bound = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if not bound:
         return _list(arguments.folder)
     found = answer(
         arguments.folder,
-        max_drop=arguments.max_drop,
+        **bound,
         margin=arguments.margin,
         model=arguments.model,
         out=arguments.out,
@@ -52,28 +59,29 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _list(folder: str) -> int:
-    from pathlib import Path
-
+    """The front, as a table."""
     from rich.table import Table
 
-    from ..answering import Job, measured
+    from ..answering import measured
+    from ..job import Job
     from ..search import Goal, pareto_front
 
     (floats, records), job = measured(folder), Job.load(Path(folder))
     goal = Goal(higher_is_better=job.higher_is_better)
+    columns: dict[str, Callable[[Record], str]] = {"answer": _name}
+    if job.unit != "dB":  # float32 against itself has no value to drop from
+        columns["from a drop of"] = lambda record: f"{max(0.0, goal.likely_drop(record)):.3g}"
+    columns["times faster"] = lambda record: "-" if not record.latency_ratio else f"{1 / record.latency_ratio:.2f}"
+    columns[job.metric] = lambda record: "-" if record.accuracy is None else f"{record.accuracy:.4g}"
+    columns["KiB of weights"] = lambda record: "-" if record.size_bytes is None else f"{record.size_bytes / 1024:,.0f}"
     table = Table(box=None, header_style="bold")
-    for index, title in enumerate(("answer", "from a drop of", "times faster", job.metric, "KiB of weights")):
-        table.add_column(cell(title), justify="right" if index else "left")
+    for title in columns:
+        table.add_column(cell(title), justify="left" if title == "answer" else "right")
     for record in pareto_front([floats, *records], goal):
-        table.add_row(
-            cell(_name(record)),
-            f"{max(0.0, goal.likely_drop(record)):.3g}",
-            "-" if not record.latency_ratio else f"{1 / record.latency_ratio:.2f}",
-            "-" if record.accuracy is None else f"{record.accuracy:.4g}",
-            "-" if record.size_bytes is None else f"{record.size_bytes / 1024:,.0f}",
-        )
+        table.add_row(*(cell(tell(record)) for tell in columns.values()))
     screen().print(table)
-    print(visible(f"One of them, with its files: hago answer {folder} --max-drop D"))
+    bound = "--min DB" if job.unit == "dB" else "--max-drop D"
+    print(visible(f"One of them, with its files: hago answer {folder} {bound}"))
     return 0
 
 

@@ -61,7 +61,7 @@ def write_log(error: BaseException, words: Sequence[str]) -> Path | None:
         f"command    hago {shlex.join(words)}",
         f"time       {datetime.now(timezone.utc).isoformat(timespec='seconds')}",
         f"system     {platform.platform()}, Python {platform.python_version()}",
-        *(f"{name:10} {_version(name)}" for name in _PACKAGES),
+        *(f"{name:10} {version_of(name)}" for name in _PACKAGES),
         "",
         *(line for part in traceback.format_exception(error) for line in part.rstrip("\n").split("\n")),
     ]
@@ -86,7 +86,8 @@ def _log_folders() -> list[Path]:
     return folders
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """The version of an installed package."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
