@@ -20,7 +20,7 @@ _FORMAT = 1
 class Job:
     """What a search was for: the model's file (None where it had none), the hardware, and how it was measured.
 
-    ``metric``, ``higher_is_better`` and ``unit`` are the metric's; ``input_shapes`` and ``devices`` as `tune` takes them.
+    ``metric``, ``higher_is_better`` and ``unit`` are the metric's; ``input_shapes``, ``devices`` as `tune` takes them.
     """
 
     model: str | None
