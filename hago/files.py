@@ -14,8 +14,10 @@ import secrets
 import shutil
 import tempfile
 from contextlib import suppress
+from functools import partial
 from glob import escape
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import StorageError
 
@@ -40,20 +42,12 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str, mode: int = 0o
     """
     target = Path(path)
     payload = data.encode("utf-8") if isinstance(data, str) else data
-    temporary: str | None = None
     try:
-        handle, temporary = _new_file(target)
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), mode)
-            temporary = temporary or _named(file.fileno(), target)
-            if temporary is not None:
-                os.replace(temporary, target)
+        try:
+            _write_unnamed(target, payload, mode)
+        except (OSError, AttributeError):  # not with this system, or not there; what else is wrong is told by the other
+            _write_named(target, payload, mode)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise StorageError(
             f"cannot be written: {error.strerror or error}",
             where=str(target),
@@ -82,30 +76,55 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
             self._handle = -1
 
 
-def _new_file(target: Path) -> tuple[int, str | None]:
-    """A new file in the folder of ``target``, open for writing, and its name: None where it has none yet."""
-    if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
-        with suppress(OSError):  # the file system has no unnamed files, or what is wrong is told below
-            return os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o600), None
-    prefix = f".{target.name}{_MARK}"
-    _remove_left(target.parent, prefix)
-    while True:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix)
-        if _locked(handle, name):
-            return handle, name
-        os.close(handle)
-
-
-def _named(handle: int, target: Path) -> str | None:
-    """Gives an unnamed file the name of ``target``; where that is taken, another, which is returned."""
-    name: str | None = None
-    while True:
+def _write_unnamed(target: Path, payload: bytes, mode: int) -> None:
+    handle = os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        _fill(file, payload, mode)
+        # Absolute, and so src_dir_fd says nothing; but only with it does Python follow the link.
+        give_name = partial(os.link, f"/proc/self/fd/{handle}", src_dir_fd=handle, follow_symlinks=True)
         try:
-            # The first path is absolute: src_dir_fd is there because Python follows the link with it alone.
-            os.link(f"/proc/self/fd/{handle}", name or target, src_dir_fd=handle, follow_symlinks=True)
-            return name
+            give_name(target)
         except FileExistsError:
-            name = str(target.parent / f".{target.name}{_MARK}{secrets.token_hex(4)}")
+            beside = f"{_beside(target)}{secrets.token_hex(4)}"
+            give_name(beside)
+            _move(beside, target)
+
+
+def _write_named(target: Path, payload: bytes, mode: int) -> None:
+    prefix = _beside(target)
+    _remove_left(prefix.parent, prefix.name)
+    while True:
+        handle, name = tempfile.mkstemp(dir=prefix.parent, prefix=prefix.name)
+        with os.fdopen(handle, "wb") as file:
+            if not _locked(handle, name):
+                continue
+            try:
+                _fill(file, payload, mode)
+            except OSError:
+                os.unlink(name)
+                raise
+            _move(name, target)
+            return
+
+
+def _beside(target: Path) -> Path:
+    """What the name of a temporary file for ``target`` begins with."""
+    return target.parent / f".{target.name}{_MARK}"
+
+
+def _fill(file: BinaryIO, payload: bytes, mode: int) -> None:
+    file.write(payload)
+    file.flush()
+    os.fsync(file.fileno())
+    os.fchmod(file.fileno(), mode)
+
+
+def _move(name: str, target: Path) -> None:
+    try:
+        os.replace(name, target)
+    except OSError:
+        os.unlink(name)
+        raise
 
 
 def _locked(handle: int, name: str) -> bool:

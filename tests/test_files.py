@@ -108,6 +108,19 @@ def test_a_killed_writer(tmp_path: Path, way: str, where: str) -> None:
         assert names(tmp_path) == [".model.so.mine", "model.so"]
 
 
+def test_where_an_unnamed_file_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems and sandboxes have unnamed files, and refuse to link them."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    for text in ("one", "two"):
+        write_atomic(tmp_path / "file", text)
+        assert (tmp_path / "file").read_text() == text
+    assert names(tmp_path) == ["file"]
+
+
 def test_what_is_being_written_is_left_alone(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second writer of the same file comes while the first is at it."""
     path, sync = tmp_path / "file", os.fsync
