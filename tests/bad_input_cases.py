@@ -519,7 +519,7 @@ SEARCH = [
         "threads below one",
         "hago tune model.onnx --data samples.npz --hw x86-avx2 --threads 0",
         errors.MeasureError,
-        "threads must be a whole number from 1 on, not 0",
+        "threads must be a whole number from 1 to 1024, not 0",
         None,
         None,
     ),
