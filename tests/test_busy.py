@@ -8,9 +8,10 @@ import math
 import pytest
 from measure_fakes import FEEDS, FakeClock, FakeRunner, FakeSamples, Top1, one_hot
 
+from hago.cli.stages import _latency as latency_line
 from hago.compare import Contender, compare
 from hago.compiler.cache import KernelCache
-from hago.measure.clocks import CPU, REMOTE, WALL
+from hago.measure.clocks import CPU, REMOTE, WALL, Turn
 from hago.measure.kernels import KernelTime, least_of, time_kernel
 from hago.measure.latency import Series, latency_of, measure_latency
 from hago.record import Record
@@ -131,6 +132,15 @@ def test_one_round_is_not_taken_for_certain():
     assert found.ratio_low < 0.7 and found.ratio_high > 1.3
 
 
+def test_a_run_tells_the_calls_that_nothing_disturbed_or_that_there_are_none():
+    def told(*preempted, threads=2):
+        return latency_line(Series.of_turns([Turn(1, 2e-3 + p, 1e-3, p, 0) for p in preempted], threads))
+
+    assert told(0, 5, 0) == f"2.000 ms per call (median, {WALL})"
+    assert told(3, 5) == "cannot be told: other work interrupted every call"
+    assert told(3, 5, threads=1) == f"1.000 ms per call (median, {CPU})"
+
+
 # -- the A/A test of a comparison
 
 
@@ -158,6 +168,15 @@ def test_a_comparison_whose_baseline_is_slower_than_itself_says_so():
     assert "too busy to tell latencies now: float32 beside itself, not 1 but 1.50" in found.provenance()
     int8 = found.row("int8").latency  # as sure of itself as float32 is
     assert int8.ratio == pytest.approx(0.5) and int8.ratio_low < 0.36 and int8.ratio_high > 0.7
+
+
+def test_a_comparison_tells_no_latency_where_no_round_counts():
+    clock = BusyClock(slice_ns=1)
+    rows = [Contender(name, lambda name=name: runners(clock, threads=2, **{name: MS})[0]) for name in ("a", "b")]
+    found = compare(rows, FakeSamples(one_hot([0, 1, 2]), [0, 1, 2]), Top1(), rounds=10, clocks=clock)
+    assert found.too_busy and [row.latency for row in found.rows] == [None, None]
+    assert all("latency cannot be told" in row.note and row.accuracy is not None for row in found.rows)
+    assert "too busy to tell latencies now" in found.to_markdown() and "Infinity" not in found.to_json()
 
 
 # -- times of kernels

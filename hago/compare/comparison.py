@@ -71,7 +71,7 @@ class ComparisonRow:
     def to_dict(self, baseline_measured: bool) -> dict[str, Any]:
         data: dict[str, Any] = {"label": self.label, "size_bytes": self.size_bytes, "note": self.note}
         data["unfaithful"] = self.unfaithful
-        if self.latency is not None and self.latency.told:
+        if self.latency is not None:
             latency = self.latency
             data["clock"], data["disturbed"] = latency.clock, latency.disturbed
             data["latency_s"] = latency.median_s
@@ -238,6 +238,7 @@ def compare(
         aa = _aa_test(contenders[0], runners, samples, rounds, budget_s, seed, clocks)
         latencies = _latencies(runners, samples, notes, rounds, budget_s, seed, clocks, aa)
         notes.update({label: _TOO_BUSY for label, latency in latencies.items() if not latency.told})
+        latencies = {label: latency for label, latency in latencies.items() if latency.told}
     finally:
         for runner in runners.values():
             runner.close()

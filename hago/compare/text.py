@@ -19,7 +19,7 @@ _NOTHING = "–"
 
 def row_cells(row: ComparisonRow, baseline_measured: bool) -> list[str]:
     """Label, latency, ratio, accuracy, change, size and note, as text."""
-    latency, accuracy = row.latency if row.latency is not None and row.latency.told else None, row.accuracy
+    latency, accuracy = row.latency, row.accuracy
     return [
         row.label,
         _NOTHING if latency is None else latency_text(latency),

@@ -15,7 +15,7 @@ import onnx
 from ..compiler.build import build
 from ..compiler.cache import KernelCache
 from ..data import Samples
-from ..errors import HagoError
+from ..errors import HagoError, MeasureError
 from ..lower import lower
 from ..measure.accuracy import measure_accuracy
 from ..measure.bench import Bench, Candidate, Effort
@@ -92,6 +92,8 @@ def _measure(
         assert isinstance(ours, InstructionEstimate) and isinstance(floats, InstructionEstimate)
         about |= {"float_instructions": floats.instructions, "quantized_instructions": ours.instructions}
         return OnDevice(name, bench.spec.name, "estimated", ours.ratio, **about)
+    if not ours.told:
+        raise MeasureError("other work interrupted nearly every round: the latency cannot be told now", where=name)
     interval = ours.ratio_low, ours.ratio_high
     about |= {"float_s": floats.median_s, "quantized_s": ours.median_s}
     return OnDevice(name, bench.spec.name, "measured", ours.ratio, interval, **about)

@@ -28,7 +28,7 @@ Feeds = Mapping[str, NDArray[Any]]
 
 _ROUNDS, _BUDGET_S = 25, 0.4
 _TRIES, _SCATTER = 3, 0.1  # measurements at most; interval of a median, as a part of it, that is quiet
-_MOST_PATIENCE = 10.0  # times as long a budget where other work takes the processor
+_MOST_PATIENCE = 5.0  # times as long a budget where other work takes the processor
 _CALLS_WORTH = 40  # a latency measurement may take this many float calls, where they are long
 
 
