@@ -110,3 +110,72 @@ def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "torch" else find(n, *a))
     with pytest.raises(MissingExtraError, match=r"'torch'[\s\S]*pip install 'hago\[torch\]'"):
         from_torch(nn.ReLU(), torch.randn(2))
+
+
+class Pair(nn.Module):
+    def forward(self, a: Any, b: Any) -> Any:
+        return {"sum": a + b, "parts": (a * 2, [b.relu()])}
+
+
+class Last(nn.Module):
+    """Its batch, so that the example's is kept."""
+
+    def __init__(self, dtype: Any = torch.float32) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3).to(dtype)
+
+    def forward(self, x: Any) -> Any:
+        return self.linear(x)
+
+
+class Noise(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x + torch.nn.functional.avg_pool1d(x, 3, 1, 1) * (2.0 if self.training else 1.0)
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(3, 2, divisor_override=5), nn.AvgPool3d(2, divisor_override=3)])
+def test_what_the_exporter_drops_is_an_error(pool: Any) -> None:
+    x = torch.randn(1, 2, *[6] * (3 if isinstance(pool, nn.AvgPool3d) else 2))
+    with pytest.raises(ModelError, match=r"is not that of the module: on the example inputs they differ by up to"):
+        from_torch(pool, x)
+
+
+def test_the_import_is_that_of_evaluation_mode_whatever_the_mode() -> None:
+    module = Noise().train()
+    x = torch.randn(2, 3, 8)
+    (got,) = run(from_torch(module, x, batch=2).proto, {"x": x.numpy()})
+    np.testing.assert_allclose(got, module.eval()(x).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_outputs_in_dictionaries_and_tuples() -> None:
+    a, b = torch.randn(2, 3), torch.randn(2, 3)
+    got = run(from_torch(Pair(), {"b": b, "a": a}, batch=2).proto, {"a": a.numpy(), "b": b.numpy()})
+    for found, wanted in zip(got, (a + b, a * 2, b.relu()), strict=True):
+        np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-6)
+
+
+def test_inputs_that_are_views_or_half() -> None:
+    module = Last()
+    view = torch.randn(4, 2).t()
+    (got,) = run(from_torch(module, view, batch=2).proto, {"x": np.ascontiguousarray(view.numpy())})
+    np.testing.assert_allclose(got, module(view).detach().numpy(), rtol=1e-5, atol=1e-6)
+    half = from_torch(Last(torch.float16), torch.randn(2, 4).half())
+    assert half.inputs[0].dtype == half.outputs[0].dtype == "float32"
+
+
+def test_a_module_that_fails_on_its_example() -> None:
+    with pytest.raises(ModelError, match="Last: the module fails on its example inputs"):
+        from_torch(Last(), torch.randn(2, 5))
+
+
+def test_differences_are_named() -> None:
+    from hago.model.torch_check import _difference
+
+    x = np.float32([1, 2, np.nan])
+    assert _difference(x, x * np.float32(1.0001), 1e-3) is None
+    assert "differ by up to 0.5" in str(_difference(x, x + np.float32(0.5), 1e-3))
+    assert "infinite or NaN" in str(_difference(x, np.float32([1, 2, 3]), 1e-3))
+    assert "its shape is" in str(_difference(x, x[:2], 1e-3))
+    integers = np.arange(100)
+    assert _difference(integers, np.where(integers == 3, 0, integers), 1e-3) is None
+    assert "99 of 100 values differ" in str(_difference(integers, np.zeros(100, np.int64), 1e-3))

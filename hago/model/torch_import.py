@@ -16,6 +16,7 @@ import onnx
 from ..errors import MissingExtraError, ModelError
 from .model import Model, load_model
 from .normalize import InputShapes
+from .torch_check import hold_to, outputs_of
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,10 @@ def from_torch(
     is taken as the batch; where the module does not allow another batch, the example's stays.
     Layers are named after submodules ("layer1.0.conv1") where the exporter says which they came from.
 
-    Raises MissingExtraError without torch or onnxscript, ModelError when the module cannot be exported.
+    The import is compared with the module on the example inputs.
+
+    Raises MissingExtraError without torch or onnxscript, ModelError when the module cannot be exported, or when the
+    import computes something else than the module.
     """
     for package in ("torch", "onnxscript"):
         if importlib.util.find_spec(package) is None:
@@ -56,13 +60,26 @@ def from_torch(
     try:
         with warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")
+            wanted = outputs_of(module, args, kwargs)
             proto = _export(module, args, kwargs, input_names, opset)
     finally:
         for part, training in was_training.items():
             part.training = training
     proto.graph.name = type(module).__name__
     _name_after_modules(proto)
+    hold_to(load_model(proto, _batch(args, kwargs)), args, kwargs, wanted)
     return load_model(proto, batch, input_shapes=input_shapes)
+
+
+def _batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """The first dimension of the first tensor among the example inputs."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    tensors = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, torch.Tensor) and v.ndim]
+    if not tensors:
+        raise ModelError("example_inputs holds no tensor with a batch dimension")
+    return int(tensors[0].shape[0])
 
 
 def _arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -88,10 +105,7 @@ def _export(
 ) -> onnx.ModelProto:
     import torch
 
-    tensors = [v for v in [*args, *kwargs.values()] if isinstance(v, torch.Tensor) and v.ndim]
-    if not tensors:
-        raise ModelError("example_inputs holds no tensor with a batch dimension")
-    size = tensors[0].shape[0]
+    size = _batch(args, kwargs)
 
     def batched(value: Any) -> bool:
         return isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == size
