@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from .errors import HagoError, visible
 from .model import Layer, Model
 from .spec import HardwareSpec
 from .strategy import granularities, op_kind
@@ -39,7 +40,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Row:
-    """A layer and the ways it can run; ``reason`` says why it can only run in float, if so."""
+    """A layer and the ways it can run; ``reason`` says why it can only run in float, or not at all, if so."""
 
     layer: Layer
     ways: tuple[Way, ...]
@@ -53,6 +54,8 @@ class Inspection:
     model: Model
     spec: HardwareSpec
     rows: tuple[Row, ...]
+    refused: tuple[str, ...] = ()
+    """Why `hago compile` refuses the model: a sentence for each node that it cannot compile."""
 
     @property
     def quantizable(self) -> tuple[Row, ...]:
@@ -65,8 +68,28 @@ class Inspection:
 
 
 def inspect_model(model: Model, spec: HardwareSpec) -> Inspection:
-    """Every layer of ``model`` with what ``spec`` offers for it."""
-    return Inspection(model, spec, tuple(_row(layer, spec) for layer in model.layers))
+    """Every layer of ``model`` with what ``spec`` offers for it, and whether it can be compiled at all."""
+    found = _refusals(model, spec)
+    told: dict[str | None, str] = {}
+    for layer, reason in found:
+        told.setdefault(layer, reason)
+    rows = [_row(layer, spec) for layer in model.layers]
+    rows = [Row(row.layer, (), told[row.layer.name]) if row.layer.name in told else row for row in rows]
+    return Inspection(model, spec, tuple(rows), tuple(reason for _, reason in found))
+
+
+def _refusals(model: Model, spec: HardwareSpec) -> list[tuple[str | None, str]]:
+    """(layer, sentence) for each node that cannot be compiled; nothing for hardware without kernels."""
+    from .compiler.build import refusals
+    from .lower import lower
+
+    if not spec.kernels_available:
+        return []
+    try:
+        found = refusals(lower(model.proto, spec), spec)
+    except HagoError as error:
+        return [(None, str(error).splitlines()[0])]
+    return [(refusal.layer, f"{refusal.node}: {refusal.error.what}") for refusal in found]
 
 
 def _row(layer: Layer, spec: HardwareSpec) -> Row:
@@ -96,6 +119,7 @@ def to_json(inspection: Inspection) -> str:
         "outputs": [{"name": t.name, "dtype": t.dtype, "shape": t.shape} for t in model.outputs],
         "macs": model.macs,
         "params": model.params,
+        "refused": list(inspection.refused),
         "quantizable_layers": len(inspection.quantizable),
         "quantizable_macs": inspection.quantizable_macs,
         "layers": [
@@ -164,7 +188,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _choices(row: Row) -> Text:
-    if row.layer.kind == "shape":
+    if row.layer.kind == "shape" and row.reason == row.layer.reason:
         return cell(row.reason or "", "dim")
     if row.reason is None:
         return cell(" | ".join(map(str, row.ways)))
@@ -192,6 +216,9 @@ def _totals(inspection: Inspection) -> str:
         f"{len(free)} of them can be quantized, holding {share:.1%} of the multiply-adds"
         + (f": {told}" if told else ""),
     ]
+    if inspection.refused:
+        lines.append("It cannot be compiled:")
+        lines += [visible(f"  {reason}") for reason in inspection.refused]
     if not inspection.spec.kernels_available:
         lines.append(f"{inspection.spec.name} is described, but compiling for it comes later")
     return "\n".join(lines)

@@ -11,9 +11,10 @@ import onnx
 import pytest
 from test_normalize import build, weights
 
+import hago
 from hago.cli import inspect as cli_inspect
-from hago.errors import ModelError
-from hago.inspect import count, inspect_model
+from hago.errors import ModelError, UnsupportedOpError
+from hago.inspect import count, inspect_model, to_json
 from hago.model import load_model
 from hago.spec import load_spec
 
@@ -91,3 +92,29 @@ def test_a_choice_needs_the_hardware_too() -> None:
 )
 def test_counts(number: int, text: str) -> None:
     assert count(number) == text
+
+
+REFUSED = [
+    ([("DFT", "x", "y", {"axis": 1})], [1, 4, 4, 1]),
+    ([("MaxPool", "x", "y i", {"kernel_shape": [2, 2]}), ("Cast", "i", "j", {"to": 1})], [1, 3, 4, 4]),
+    ([("Relu", "x", "r"), ("ReverseSequence", "r n", "y")], [4, 1, 3]),
+]
+
+
+@pytest.mark.parametrize("nodes, shape", REFUSED, ids=lambda v: v[-1][0] if isinstance(v[0], tuple) else "")
+def test_inspect_tells_what_compile_refuses(nodes: list[tuple], shape: list[int]) -> None:
+    outputs = ["j"] if "j" in nodes[-1] else ["y"]
+    model = load_model(build(nodes, {"x": shape}, outputs, {"n": np.array([2], np.int64)}, opset=17))
+    inspection = inspect_model(model, load_spec("x86-avx2"))
+    with pytest.raises(UnsupportedOpError) as refusal:
+        hago.compile(model, hw="x86-avx2", threads=1)
+    assert len(inspection.refused) == 1 and refusal.value.what in inspection.refused[0]
+    (row,) = [row for row in inspection.rows if row.layer.op_type == nodes[-1 if "r" in nodes[-1][1] else 0][0]]
+    assert row.ways == () and refusal.value.what in str(row.reason)
+    assert json.loads(to_json(inspection))["refused"] == list(inspection.refused)
+
+
+def test_inspect_refuses_nothing_that_compiles(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert inspect_model(load_model(path, input_shapes={"x": (1, 3, 4, 4)}), load_spec("x86-avx2")).refused == ()
+    call(path, "--hw", "x86-avx2", "--input-shape", "x=-1,3,4,4")
+    assert "cannot be compiled" not in capsys.readouterr().out

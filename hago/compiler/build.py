@@ -157,8 +157,29 @@ def isa_of(spec: HardwareSpec) -> Isa:
     return ISAS[name]
 
 
-def emit(lowered: LoweredGraph, isa: Isa, threads: int, spec: HardwareSpec) -> Program:
-    """Turns every node into kernel calls."""
+@dataclass(frozen=True)
+class Refusal:
+    """A node that cannot be compiled, the layer that it belongs to, and why."""
+
+    node: str
+    layer: str | None
+    error: HagoError
+
+
+def refusals(lowered: LoweredGraph, spec: HardwareSpec) -> list[Refusal]:
+    """What `build` would refuse, found as it finds it, without compiling anything; nothing where it succeeds."""
+    found: list[Refusal] = []
+    emit(lowered, isa_of(spec), 1, spec, found)
+    return found
+
+
+def emit(
+    lowered: LoweredGraph, isa: Isa, threads: int, spec: HardwareSpec, refused: list[Refusal] | None = None
+) -> Program:
+    """Turns every node into kernel calls.
+
+    Raises the error of the first node that has none, or, where a list is given, puts all such nodes into it.
+    """
     lowered = fuse_elementwise(lowered)
     types = {name: TensorType(_physical(t.dtype), tuple(t.shape)) for name, t in lowered.types.items()}
     constants = {name: _as_physical(array) for name, array in lowered.constants.items()}
@@ -168,7 +189,14 @@ def emit(lowered: LoweredGraph, isa: Isa, threads: int, spec: HardwareSpec) -> P
         if node.is_onnx(*_ALIASES):
             steps.append(Step(node.outputs[:1], node.inputs[:1]))
             continue
-        for call in _emit_node(node, isa, types, constants):
+        try:
+            calls = _emit_node(node, isa, types, constants)
+        except HagoError as error:
+            if refused is None:
+                raise
+            refused.append(Refusal(node.name, node.layer, error))
+            continue
+        for call in calls:
             types.update({k: TensorType(_physical(t.dtype), t.shape) for k, t in call.temporaries.items()})
             inputs = tuple(constants.get(i, i) if isinstance(i, str) else i for i in call.inputs)
             key = _key(call, inputs, types, f"{isa!r} {target_key} {threads}")
