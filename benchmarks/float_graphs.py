@@ -109,7 +109,7 @@ class Maker:
 
     def keep(self, name: str, shape: Sequence[int], moved: bool = False) -> None:
         """A tensor that later operators may read."""
-        if 0 < math.prod(shape) <= LARGEST:
+        if shape and 0 < math.prod(shape) <= LARGEST:
             self.tensors.append(Tensor(name, tuple(int(s) for s in shape), moved))
 
     def operand(self, x: Tensor) -> tuple[str, bool]:

@@ -10,6 +10,7 @@ rounding, what ONNX Runtime itself does when its inputs change in the last bit.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -113,7 +114,7 @@ def main() -> None:
     options = parser.parse_args()
     outcomes: list[Outcome] = []
     seed = options.first
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, contextlib.suppress(KeyboardInterrupt):  # what was done is told
         cache = KernelCache(Path(place) / "kernels")
         while sum(o.kind != "invalid" for o in outcomes) < options.count:
             found = check(float_graph(seed), cache)
