@@ -455,7 +455,7 @@ def test_image_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.M
     (folder / "preprocess.yaml").write_text("mean: [1, 2]\n")
     refuse(folder, IMAGE, "mean must have 1 or 3")
     (folder / "preprocess.yaml").write_text("!!python/object/apply:os.system ['true']\n")
-    refuse(folder, IMAGE, "cannot be read")
+    refuse(folder, IMAGE, "is not allowed")
     (folder / "preprocess.yaml").write_text("{}")
     save_image(folder / "b.png", pixels(0, height=9))
     refuse(folder, IMAGE, "different shapes", "resize")
