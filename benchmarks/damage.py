@@ -261,6 +261,13 @@ def _threads(folder: Path, rng: Rng) -> Path:
     return path
 
 
+def _job(folder: Path, rng: Rng) -> Path:
+    from hago.job import JOB_FILE, Job
+
+    Job("/models/model.onnx", "0" * 64, SPEC, 1, 1, "top1", True, "share", {"x": (-1, 3, 8, 8)}).save(folder)
+    return folder / JOB_FILE
+
+
 _KEY = "k" * 64
 
 
@@ -382,6 +389,12 @@ def _read_threads(path: Path) -> None:
     kept_threads(path)
 
 
+def _read_job(path: Path) -> None:
+    from hago.job import Job
+
+    Job.load(path.parent)
+
+
 def _read_cache(path: Path) -> None:
     from hago.compiler.cache import KernelCache
 
@@ -419,6 +432,7 @@ KINDS: dict[str, Kind] = {
     "records.jsonl": Kind(_records, _read_records, is_text=True),
     "study.db": Kind(_study("study.db"), _read_study),
     "study, journal": Kind(_study("study.journal"), _read_study, is_text=True),
+    "search.json": Kind(_job, _read_job, is_text=True),
     "threads.json": Kind(_threads, _read_threads, is_text=True),
     "kernel cache, object": Kind(_cache_entry(".o"), _read_cache),
     "kernel cache, library": Kind(_cache_entry(".so"), _read_cache),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ def is_alive(worker: str, begun: datetime | None) -> bool:
     machine, pid, started = (*worker.split(":"), "", "", "")[:3]
     if machine != _machine():
         return begun is not None and datetime.now() - begun < _STALE
-    if not pid.isdigit() or int(pid) == os.getpid():
+    if not re.fullmatch("[0-9]{1,9}", pid) or int(pid) == os.getpid():
         return False
     try:
         os.kill(int(pid), 0)

@@ -10,6 +10,7 @@ devices:
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,8 +109,8 @@ def _device(name: str, entry: _Entry, document: Document) -> Device:
         if text is None:
             return None
         host, _, port = text.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise DeviceError(f"must be host:port, not {text!r}", where=document.where(("devices", name, key)))
+        if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+            raise DeviceError(f"must be host:port, not {text[:80]!r}", where=document.where(("devices", name, key)))
         return host, int(port)
 
     rpc, tracker = address(entry.rpc, "rpc"), address(entry.tracker, "tracker")

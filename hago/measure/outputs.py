@@ -71,7 +71,7 @@ class ModelOutputs:
         names = [info.name for info in self.infos]
         if name in names:
             return names.index(name)
-        if name.isdecimal() and int(name) < len(names):
+        if name in map(str, range(len(names))):
             return int(name)
         raise DataError(f"the metric {metric} names the output {name!r}, the model has {self.listed()}")
 
