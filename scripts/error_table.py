@@ -36,7 +36,7 @@ to be up to date.
 # What depends on the versions installed.
 _VARYING = (
     (re.compile(r"tvm-\d[\w.]*-[0-9a-f]{12}"), "tvm-VERSION"),
-    (re.compile(r"\b11 to \d+ are supported"), "11 to N are supported"),
+    (re.compile(r"\b7 to \d+ are supported"), "7 to N are supported"),
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "HASH"),
 )
 

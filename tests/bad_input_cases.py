@@ -145,7 +145,7 @@ MODELS = [
     ),
     BadInput(
         "Models",
-        "an opset from before 11",
+        "an opset from before 7",
         "hago " + INSPECT.format("old.onnx"),
         errors.ModelError,
         "the model's opset is 6",

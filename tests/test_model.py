@@ -253,7 +253,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[ModelError], str]] = {
     "data of another size": (_damaged_shape, ModelError, r"breaks the ONNX standard|does not fit its shape"),
     "a cycle": (_cycle, ModelError, r"breaks the ONNX standard.*sorted"),
     "shapes that clash": (_shapes, ModelError, r"do not fit together"),
-    "an ancient opset": (lambda: _opset(6), ModelError, r"the model's opset is 6; 11 to \d+ are supported"),
+    "an ancient opset": (lambda: _opset(6), ModelError, r"the model's opset is 6; 7 to \d+ are supported"),
     "an opset of the future": (lambda: _opset(99), ModelError, r"the model's opset is 99"),
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from ...errors import ModelError, UnsupportedOpError
 from .edit import QUANTIZE_OPS, STANDARD_DOMAINS
 from .qoperators import MICROSOFT, can_expand
 
-OLDEST_OPSET = 7  # promised from 11; the converter copes with most older models too
+OLDEST_OPSET = 7
 _LIMIT_BYTES = 2**31 - 1  # of one protobuf message
 
 # Inputs of these operators hold trained numbers; an infinity there is damage, elsewhere it may be a mask.
@@ -47,7 +47,7 @@ def check(proto: onnx.ModelProto, where: str) -> None:
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise ModelError(
-            f"the model's opset is {opset}; 11 to {newest} are supported",
+            f"the model's opset is {opset}; {OLDEST_OPSET} to {newest} are supported",
             where=where,
             hint="export the model again, at opset 17 or 21 say",
         )
