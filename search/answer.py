@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from ..deadline import Deadline
 from ..errors import HagoError, NoDeviceError, StorageError
 from ..record import Record
 from ..strategy import Strategy
@@ -31,29 +33,34 @@ def conclude(
     tell: Callable[[str], None],
     stopped: str,
     error: HagoError | None,
+    deadline: Deadline,
 ) -> SearchResult:
-    """The result from what is there. A Ctrl-C here ends it without the test."""
+    """The result from what is there, within what is left of the time.
+
+    After a signal nothing but the test samples is measured. What comes to nothing is told by a record without them.
+    """
     best, outcome = choose(float_record, records, goal)
     if not records and not space.parameters:
         outcome = NOT_FASTER
     blockers: tuple[Blocker, ...] = ()
     test = float_test = None
-    can_measure = not isinstance(error, (StorageError, NoDeviceError))
+    told_to_end = interrupts.signum is not None
+    can_measure = not isinstance(error, (StorageError, NoDeviceError)) and not told_to_end
     try:
         with interrupts.allowed():
             noise: dict[int, float] = {}
-            if outcome in (MET, UNTOLD) and can_measure:
+            if outcome in (MET, UNTOLD) and can_measure and not deadline.over:
                 tell("play-off")
                 found = finalists(space, planner.times, goal, records)
-                noise = noise_of(evaluator, found, sample_count(space))
+                noise = noise_of(evaluator, found, sample_count(space), deadline)
                 records = play_off(evaluator, found, records)
-                if outcome == MET and choose(float_record, records, goal, noise)[1] != MET:
+                if outcome == MET and choose(float_record, records, goal, noise)[1] != MET and not deadline.over:
                     tell("play-off once more: it contradicts the search")
                     records = play_off(evaluator, found, records)
                 best, outcome = choose(float_record, records, goal, noise)
-            if outcome in (NOT_FASTER, NOT_MET) and records and can_measure:
+            if outcome in (NOT_FASTER, NOT_MET) and records and can_measure and not deadline.over:
                 tell("what stands in the way")
-                blockers = find_blockers(space, evaluator, planner, outcome)
+                blockers = find_blockers(space, evaluator, planner, outcome, deadline)
             if not isinstance(error, NoDeviceError):
                 tell("test samples")
                 float_test = _test_float(evaluator, float_record, Strategy(space.model_hash, space.hw))
@@ -66,6 +73,9 @@ def conclude(
                     test = _test(evaluator, best, best.strategy)
                     if outcome != MET or test.state != "ok" or is_faster(test):
                         break
+                    if told_to_end or deadline.over:
+                        best, outcome, test = float_record, UNTOLD, None
+                        break
                     tell("measured once more: the test contradicts the search")
                     newest = remeasured(evaluator, best, test)
                     records = [newest if record is best else record for record in records]
@@ -76,8 +86,11 @@ def conclude(
                 else:  # none of those tested was what the search took it for
                     best, outcome, test = float_record, UNTOLD, None
                 test = float_test if best is float_record else test
-    except KeyboardInterrupt:
-        stopped += " (again before the test samples were done)"
+    except KeyboardInterrupt as caught:
+        if told_to_end:
+            raise
+        interrupts.signum = getattr(caught, "signum", signal.SIGINT)
+        stopped += " (a signal came before the test samples were done)"
     except StorageError as caught:
         error = error or caught
     return SearchResult(
@@ -95,14 +108,19 @@ def conclude(
         times=planner.times,
         stopped=stopped,
         error=error,
+        signum=interrupts.signum,
         trials=len(records),
     )
 
 
-def find_blockers(space: SearchSpace, evaluator: Evaluator, planner: Planner, outcome: str) -> tuple[Blocker, ...]:
+def find_blockers(
+    space: SearchSpace, evaluator: Evaluator, planner: Planner, outcome: str, deadline: Deadline
+) -> tuple[Blocker, ...]:
     """The layers that cost too much accuracy; and, where only speed was missing, those that gain none."""
 
     def probe(group_name: str) -> float:
+        if deadline.over:
+            return 0.0
         group = next(g for g in space.groups if g.name == group_name)
         known = planner.sensitivities
         calibrator = known.calibrators(space, base_scheme(group))[0]

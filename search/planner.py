@@ -1,9 +1,10 @@
 """Which strategy comes next. A function of the seed, of what was measured, and of the tables it keeps.
 
-In this order: everything in integers, so that a first strategy within the bound is there early; the fastest
-by kernel times; the front of the integer programme, by bisection; programmes corrected by what was really
-lost; then the sampler. The tables behind it (kernel times, sensitivities) are measured when first needed and
-kept with the study, so that a resumed search goes on as if it had never stopped.
+In this order: everything in integers, before anything else is measured, so that there is an answer early; other
+calibrators and more precision, where that shows them to be needed; the fastest by kernel times; the front of the
+integer programme, by bisection; programmes corrected by what was really lost; then the sampler. The tables behind it
+(kernel times, sensitivities) are measured when first needed and kept with the study, so that a resumed search goes on
+as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ from .sensitivity import (
 from .space import Params, SearchSpace
 from .stopping import Interrupts
 from .timing import TimeTable, schemes_to_time, time_scheme
-from .warmstart import Candidate, Programme, bisect, fastest, uniform_candidates
+from .warmstart import Candidate, Programme, bisect, fastest, first_candidates, uniform_candidates
 
 UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE = "uniform", "kernel times", "programme", "refined programme"
 WARM_START = (UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE)
 _SAVE_EVERY_S = 2.0
+_SOLVING_SHARE = 0.1  # of the time left, for one integer programme
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Planner:
 
     ``reproducible``: samplers see latencies of the time model instead of measured ones, whose noise would
     make each search propose something else. ``probe_s`` bounds the seconds that sensitivities may take,
-    ``tell`` is told what is being done, ``hurry`` says that the time is up. Ctrl-C is let in while something
+    ``tell`` is told what is being done, ``left_s`` says how much time is left. Ctrl-C is let in while something
     is measured or computed, and never while it is written down.
     """
 
@@ -71,13 +73,13 @@ class Planner:
         probe_s: float | None,
         float_bytes: int | None,
         tell: Callable[[str], None],
-        hurry: Callable[[], bool],
+        left_s: Callable[[], float | None],
     ) -> None:
         self._space, self._evaluator, self._goal, self._ledger = space, evaluator, goal, ledger
         self._interrupts = interrupts
         self._float_key = Strategy(space.model_hash, space.hw).key()
         self._seed, self._sampler, self._reproducible = seed, sampler, reproducible
-        self._probe_s, self._float_bytes, self._tell, self._hurry = probe_s, float_bytes, tell, hurry
+        self._probe_s, self._float_bytes, self._tell, self._left_s = probe_s, float_bytes, tell, left_s
         kept = ledger.recall("sensitivities") or {}
         self.sensitivities = Sensitivities.from_json(kept.get("losses", []))
         self._cut = bool(kept.get("cut", False))
@@ -106,15 +108,16 @@ class Planner:
         return not history or history[-1].origin in WARM_START
 
     def _uniform(self, by_key: dict[str, Finished]) -> Proposal | None:
+        for candidate in first_candidates(self._space):
+            if not self._is_measured(candidate, by_key):
+                return Proposal(candidate.params, UNIFORM, candidate.label)
         self._probe(iter(uniform_probes(self._space)))
         within = any(self._goal.within(past.record) for past in by_key.values())
         main = f"{main_scheme(self._space)} everywhere"
-        for i, candidate in enumerate(uniform_candidates(self._space, self.sensitivities)):
+        for candidate in uniform_candidates(self._space, self.sensitivities):
             # More precision is for having something early; another calibrator, for the favourite scheme itself.
             needed = not within or (candidate.label.startswith(main) and self._at_stake(by_key))
-            if i > 0 and not needed:
-                continue
-            if not self._is_measured(candidate, by_key):
+            if needed and not self._is_measured(candidate, by_key):
                 return Proposal(candidate.params, UNIFORM, candidate.label)
         return None
 
@@ -122,7 +125,7 @@ class Planner:
         self._time(thorough=self._at_stake(by_key))
         if self._at_stake(by_key):
             return None  # what is fastest whatever it loses would hardly lose less
-        candidate = fastest(self._space, self.times, self.sensitivities)
+        candidate = fastest(self._space, self.times, self.sensitivities, self._solving_s())
         if candidate is None or self._is_measured(candidate, by_key):
             return None
         return Proposal(candidate.params, KERNEL_TIMES, candidate.label)
@@ -137,7 +140,7 @@ class Planner:
         self._probe(probes())
         tables = (len(self.sensitivities.losses), len(self.times.times))
         if self._front is None or self._front[0] != tables:
-            self._front = tables, Programme(self._space, self.times, self.sensitivities)
+            self._front = tables, Programme(self._space, self.times, self.sensitivities, self._solving_s)
         self._tell("integer programme")
 
         def verdict(candidate: Candidate) -> bool | None:
@@ -162,7 +165,10 @@ class Planner:
         ]
         rng, seen = np.random.default_rng([self._seed, len(by_key)]), {*by_key, self._float_key}
         with self._interrupts.allowed():
-            candidate = refine(self._space, self.times, self.sensitivities, outcomes, self._goal.max_drop, seen, rng)
+            candidate = refine(
+                *(self._space, self.times, self.sensitivities, outcomes, self._goal.max_drop, seen, rng),
+                limit_s=self._solving_s(),
+            )
         return None if candidate is None else Proposal(candidate.params, REFINE, candidate.label)
 
     def _sample(self, history: Sequence[Finished], elsewhere: set[str]) -> Proposal | None:
@@ -233,6 +239,11 @@ class Planner:
         found = [by_key.get(self._space.strategy(params).key()) for params in plain]
         return not any(past is not None and self._goal.within(past.record) for past in found)
 
+    def _solving_s(self) -> float | None:
+        """Seconds that one integer programme may take; None where there is time enough."""
+        left = self._left_s()
+        return None if left is None else _SOLVING_SHARE * left
+
     def _is_measured(self, candidate: Candidate, by_key: dict[str, Finished]) -> bool:
         key = self._key(candidate)
         return key in by_key or key == self._float_key
@@ -242,7 +253,7 @@ class Planner:
 
     def _time(self, thorough: bool) -> None:
         for scheme in schemes_to_time(self._space, thorough):
-            if str(scheme) in self.times.times or self._hurry():
+            if str(scheme) in self.times.times or self._left_s() == 0:
                 continue
             self._tell(f"kernel times: {scheme}")
             with self._interrupts.allowed():
@@ -255,7 +266,7 @@ class Planner:
         samples, before = sample_count(self._space), (self.sensitivities, self._cut)
         try:
             for probe in probes:
-                if self._cut or self._hurry():
+                if self._cut or self._left_s() == 0:
                     break
                 if probe in self.sensitivities.losses:
                     continue

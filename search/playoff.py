@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..deadline import Deadline
 from ..errors import HagoError, StorageError
 from ..record import Record
 from .objective import Evaluator, Goal, is_faster
@@ -39,16 +40,18 @@ def finalists(space: SearchSpace, times: TimeTable, goal: Goal, records: Sequenc
     return list({r.id: r for r in (*near, *fast)}.values())
 
 
-def noise_of(evaluator: Evaluator, found: Sequence[Record], samples: int) -> dict[int, float]:
+def noise_of(evaluator: Evaluator, found: Sequence[Record], samples: int, deadline: Deadline) -> dict[int, float]:
     """Noise power of the outputs over signal power, by record; without those where it cannot be had.
 
-    None is measured where there is nothing to choose between.
+    None is measured where there is nothing to choose between; where the time runs out, none counts.
     """
     noise: dict[int, float] = {}
     if len(found) < 2:
         return noise
     for record in found:
         assert record.strategy is not None
+        if deadline.over:
+            return {}
         try:
             noise[record.id] = evaluator.sensitivity(record.strategy, samples)
         except StorageError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from dataclasses import dataclass, replace
 from typing import IO, Any, Protocol
@@ -13,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ..deadline import Deadline
 from ..errors import SearchError
 from ..record import Record
 from ..visible import cell, visible
@@ -75,25 +77,44 @@ class SilentProgress:
 
 
 class PlainProgress:
-    """One line per trial, and one when something is done for the first time: for logs and pipes."""
+    """One line per trial, one when something is done for the first time, and one after every ``quiet_s`` without any.
 
-    def __init__(self, stream: IO[str] | None = None) -> None:
-        self._stream = stream
+    For logs and pipes.
+    """
+
+    def __init__(self, stream: IO[str] | None = None, quiet_s: float = 10.0) -> None:
+        self._stream, self._quiet_s = stream, quiet_s
         self._stages: set[str] = set()
+        self._status: Status | None = None
+        self._told_at = self._said_at = 0.0
+        self._ended = threading.Event()
 
     def _say(self, text: str) -> None:
+        self._said_at = time.monotonic()
         print(visible(text), file=self._stream if self._stream is not None else sys.stderr, flush=True)
 
     def start(self, status: Status) -> None:
         self._stages = set()
+        self._ended = threading.Event()
+        self.update(status)
+        threading.Thread(target=self._remind, args=(self._ended,), daemon=True).start()
+
+    def _remind(self, ended: threading.Event) -> None:
+        """Says now and then what is still being done."""
+        while not ended.wait(self._quiet_s / 4):
+            now, status = time.monotonic(), self._status
+            if status is not None and now - self._said_at >= self._quiet_s:
+                self._say(f"{_clock(status.elapsed_s + now - self._told_at)}  {status.stage}")
 
     def update(self, status: Status) -> None:
+        self._status, self._told_at = status, time.monotonic()
         stage = status.stage.split(":")[0]  # the part that does not count steps
         if stage not in self._stages and not stage.startswith("trial "):
             self._stages.add(stage)
             self._say(f"{_clock(status.elapsed_s)}  {stage}")
 
     def trial(self, status: Status) -> None:
+        self._status, self._told_at = status, time.monotonic()
         parts = [f"trial {_count(status)}"]
         if status.last is not None:
             parts.append(f"{status.last.label}: {describe(status.last)}")
@@ -104,7 +125,46 @@ class PlainProgress:
         self._say(f"{_clock(status.elapsed_s)}  " + " | ".join(parts))
 
     def finish(self, status: Status) -> None:
+        self._ended.set()
         self._say(f"{_clock(status.elapsed_s)}  {status.stage}")
+
+
+class Telling:
+    """A display that hears of what comes before the search too, and begins with the first word of either."""
+
+    def __init__(self, display: Progress, deadline: Deadline) -> None:
+        self._display, self._deadline = display, deadline
+        self._status = Status("", 0, None, 0.0, None, 0.0)
+        self._state = "new"
+
+    def say(self, stage: str) -> None:
+        """The same status, with something else being done."""
+        self.update(replace(self._status, stage=stage, elapsed_s=self._deadline.elapsed_s()))
+
+    def start(self, status: Status) -> None:
+        self.update(status)
+
+    def update(self, status: Status) -> None:
+        self._status = status
+        if self._state == "new":
+            self._state = "begun"
+            self._display.start(status)
+        else:
+            self._display.update(status)
+
+    def trial(self, status: Status) -> None:
+        self._status = status
+        self._display.trial(status)
+
+    def finish(self, status: Status) -> None:
+        self._status = status
+        self.close()
+
+    def close(self) -> None:
+        """Ends the display, if nobody has."""
+        if self._state == "begun":
+            self._state = "ended"
+            self._display.finish(self._status)
 
 
 class LiveProgress:
@@ -158,7 +218,7 @@ class LiveProgress:
             body.add_row("float32", cell(f"{_cost(status.float)}, {_accuracy(status.float)}"))
         if status.best is not None:
             body.add_row("best", Text(describe(status.best), style="green"))
-        else:
+        elif status.float is not None:
             wanted = f"with {status.bound}" if status.bound else f"within a drop of {status.max_drop:g}"
             body.add_row("best", Text(f"none yet {wanted}", style="yellow"))
         if status.last is not None:

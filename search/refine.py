@@ -35,10 +35,12 @@ def refine(
     max_drop: float,
     seen: Container[str],
     rng: np.random.Generator,
+    limit_s: float | None = None,
 ) -> Candidate | None:
     """The fastest strategy that keeps the bound, if one draw of the factors is right; None where that is known.
 
-    ``outcomes``: parameters and measured drops of strategies so far; ``seen`` holds their keys.
+    ``outcomes``: parameters and measured drops of strategies so far; ``seen`` holds their keys; ``limit_s`` is the time
+    of each programme.
     """
     model = AdditiveModel(space, times, known)
     rows = [(model.losses(params), max(drop, 0.0)) for params, drop in outcomes]
@@ -53,7 +55,7 @@ def refine(
     for share in _BUDGETS:
         factors = np.clip(mean + root @ rng.normal(size=len(mean)), 0.2, 3.0)
         losses = [[slope * factor * loss for loss, _ in row] for factor, row in zip(factors, table, strict=True)]
-        schemes = solve(space, times, losses, share * max_drop)
+        schemes = solve(space, times, losses, share * max_drop, limit_s)
         if schemes is None or all(scheme.precision == "float32" for scheme in schemes):
             continue
         candidate = make_candidate(space, times, table, schemes, "integer programme, refined")

@@ -37,8 +37,9 @@ class SearchResult:
     float32 there; None where the search was cut short. ``front`` are the records, float32 included, that no
     other beats in both latency and accuracy, the fastest first. ``closest`` is the least drop among those
     faster than float32. ``stopped`` says why the search ended, and ``error`` holds what ended it early, such
-    as a full disk. ``trials`` counts all trials of the study; ``seconds`` is the time of this run, and
-    ``first_within_s`` how much of it had passed when a strategy within the bound was first measured.
+    as a full disk; ``signum`` is the signal that did (Ctrl-C: 2). ``trials`` counts all trials of the study;
+    ``seconds`` is the time of this run, and ``first_within_s`` how much of it had passed when a strategy within the
+    bound was first measured.
     """
 
     float: Record
@@ -55,6 +56,7 @@ class SearchResult:
     times: TimeTable = field(default_factory=TimeTable)
     stopped: str = ""
     error: HagoError | None = None
+    signum: int | None = None
     trials: int = 0
     seconds: builtins.float = 0.0
     first_within_s: builtins.float | None = None

@@ -1,13 +1,15 @@
-"""When a search ends: its time budget, a front that stands still, Ctrl-C."""
+"""When a search ends: its time budget, a front that stands still, Ctrl-C and its like."""
 
 from __future__ import annotations
 
 import math
+import numbers
 import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 
 from ..errors import SearchError
@@ -15,10 +17,10 @@ from ..errors import SearchError
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
-def parse_budget(text: str | float | int | None) -> float | None:
+def parse_budget(text: str | float | timedelta | None) -> float | None:
     """Seconds of a time budget: ``"10m"``, ``"90s"``, ``"1h30m"``, ``"1.5h"``, or a number of seconds.
 
-    None is no limit. Raises SearchError for anything else, and for no time at all.
+    A timedelta too. None is no limit. Raises SearchError for anything else, and for no time at all.
     """
     if text is None:
         return None
@@ -31,7 +33,9 @@ def parse_budget(text: str | float | int | None) -> float | None:
             seconds = sum(
                 float(part) * unit for part, unit in zip(parts.groups(), _UNITS.values(), strict=True) if part
             )
-    elif not isinstance(text, bool):
+    elif isinstance(text, timedelta):
+        seconds = text.total_seconds()
+    elif isinstance(text, numbers.Real) and not isinstance(text, bool):
         seconds = float(text)
     if not (math.isfinite(seconds) and seconds > 0):
         raise SearchError(f"a time budget is written like 10m, 90s or 1h30m, got {text!r}", hint="--budget 10m")
@@ -62,47 +66,70 @@ def trials_without_gain(
     return len(points) - last_gain
 
 
-class Interrupts:
-    """Ctrl-C, taken where it does no harm.
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, or another signal that asks for the end."""
 
-    Inside :meth:`allowed` it raises KeyboardInterrupt at once; elsewhere (while a result is being written) it
-    is kept and raised at the next :meth:`allowed`. Outside the main thread signals are left alone.
+    def __init__(self, signum: int = signal.SIGINT) -> None:
+        super().__init__()
+        self.signum = signum
+
+
+class Interrupts:
+    """Ctrl-C, SIGTERM and SIGHUP, taken where they do no harm.
+
+    Inside :meth:`allowed` the first one raises :class:`Stopped` at once; within :meth:`careful` and outside of
+    `allowed` (while a result is being written) it is kept and raised at the next `allowed`. A second one raises
+    at once, wherever it comes. ``signum`` is the first, None as long as none came. Outside the main thread signals are
+    left alone, and so are those that are ignored (nohup) or, but for Ctrl-C, that the program takes itself.
     """
 
     def __init__(self) -> None:
+        self.signum: int | None = None
         self._pending = False
-        self._allowed = False
+        self._allowed = True
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._allowed:
-            raise KeyboardInterrupt
+        again, self.signum = self.signum is not None, self.signum or signum
+        if again or self._allowed:
+            self._pending = False
+            raise Stopped(self.signum)
         self._pending = True
 
     @contextmanager
     def installed(self) -> Iterator[Interrupts]:
-        """Takes Ctrl-C for the time of the block."""
+        """Takes the signals for the time of the block."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = signal.signal(signal.SIGINT, self._handle)
+        kept = {}
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            usual = (signal.SIG_DFL,) if number != signal.SIGINT else (signal.SIG_DFL, signal.default_int_handler)
+            if number is not None and signal.getsignal(number) in usual:
+                kept[number] = signal.signal(number, self._handle)
         try:
             yield self
         finally:
-            signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+            for number, before in kept.items():
+                signal.signal(number, before)
+
+    @contextmanager
+    def careful(self) -> Iterator[None]:
+        """A block that the first signal may leave within :meth:`allowed` alone."""
+        before, self._allowed = self._allowed, False
+        try:
+            yield
+        finally:
+            self._allowed = before
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
-        """A block that Ctrl-C may leave at any point."""
-        self._allowed = True
+        """A block that a signal may leave at any point."""
+        before, self._allowed = self._allowed, True
         try:
             if self._pending:
                 self._pending = False
-                raise KeyboardInterrupt
+                raise Stopped(self.signum or signal.SIGINT)
             yield
         finally:
-            self._allowed = False
-
-    def pending(self) -> bool:
-        """Whether a Ctrl-C is waiting; asking takes it."""
-        waiting, self._pending = self._pending, False
-        return waiting
+            self._allowed = before

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from statistics import median
 
 import optuna
 
+from ..deadline import Deadline
 from ..errors import HagoError, NoDeviceError, SearchError, StorageError
 from ..record import Record
 from .answer import conclude
@@ -26,6 +28,8 @@ from .storage import StorageLike
 
 PATIENCE = 15
 _PROBE_SHARE = 0.25  # of the time budget, for sensitivities
+_LAST_SHARE = 0.15  # of the time budget, for the play-off and the test samples
+_LAST_S = 10.0  # for the test samples, once a signal has asked for the end
 _MOST_FAILURES = 5
 
 
@@ -48,6 +52,8 @@ def run_search(
     objectives: tuple[str, ...] = ("latency", "accuracy"),
     reproducible: bool = True,
     progress: str | Progress | None = None,
+    deadline: Deadline | None = None,
+    interrupts: Interrupts | None = None,
 ) -> SearchResult:
     """Searches ``space`` for the fastest strategy within ``max_drop`` of float32, measured by ``evaluator``.
 
@@ -55,29 +61,34 @@ def run_search(
     ``folder`` gets ``study.db`` and ``records.jsonl``; ``storage`` names another place for the study
     (:func:`hago.search.storage.open_storage`). It ends after ``trials`` trials (with those of earlier runs),
     after ``budget_s`` seconds of this run (or "10m"), when ``patience`` sampled trials in a row add nothing
-    to the front, or on Ctrl-C. ``reproducible``: the same seed, model, samples and kernel times give the same
-    proposals, since samplers are shown latencies of the time model; False shows them the measured ones.
+    to the front, or on Ctrl-C, SIGTERM or SIGHUP. ``reproducible``: the same seed, model, samples and kernel times give
+    the same proposals, since samplers are shown latencies of the time model; False shows them the measured ones.
+    ``deadline`` in place of ``budget_s`` is a clock that runs already, and ``interrupts`` takes signals already.
 
-    Ctrl-C, a full disk, devices that are all gone and five failures in a row end the search with what is there;
-    ``result.error`` holds the reason of all but the first. Raises SearchError for arguments that cannot be,
-    StorageError when the storage cannot be opened, and whatever ``evaluator.float_record()`` raises.
+    A signal, a full disk, devices that are all gone and five failures in a row end the search with what is there;
+    ``result.error`` holds the reason of all but the first, and ``result.signum`` the signal. Raises SearchError for
+    arguments that cannot be, StorageError when the storage cannot be opened, whatever ``evaluator.float_record()``
+    raises, and KeyboardInterrupt for a second signal.
     """
     goal = Goal(max_drop, margin, tuple(objectives), evaluator.higher_is_better, limit, getattr(evaluator, "unit", ""))
     check_sampler(sampler)
     display = make_progress(progress)
-    budget = parse_budget(budget_s)
+    deadline = deadline or Deadline(parse_budget(budget_s))
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise SearchError(f"seed must be a whole number of at least 0, got {seed!r}")
     for name, number in (("trials", trials), ("patience", patience)):
         if number is not None and (isinstance(number, bool) or number < 1):
             raise SearchError(f"{name} must be at least 1, got {number!r}")
-    with _quiet_optuna(), Interrupts().installed() as interrupts:
+    with ExitStack() as held:
+        held.enter_context(_quiet_optuna())
+        interrupts = interrupts or held.enter_context(Interrupts().installed())
+        held.enter_context(interrupts.careful())
         identity = {**evaluator.identity(), "seed": str(seed)}
         ledger = open_ledger(
             space, goal, identity, storage=storage, folder=folder, study_name=study_name, resume=resume
         )
         ledger.recover(goal)
-        search = _Search(space, evaluator, goal, ledger, display, interrupts, trials, budget, patience)
+        search = _Search(space, evaluator, goal, ledger, display, interrupts, trials, deadline, patience)
         return search.run(seed, sampler, reproducible)
 
 
@@ -93,13 +104,12 @@ class _Search:
         display: Progress,
         interrupts: Interrupts,
         trials: int | None,
-        budget_s: float | None,
+        deadline: Deadline,
         patience: int | None,
     ) -> None:
         self._space, self._evaluator, self._goal, self._ledger = space, evaluator, goal, ledger
         self._display, self._interrupts = display, interrupts
-        self._trials, self._budget_s, self._patience = trials, budget_s, patience
-        self._begin = time.monotonic()
+        self._trials, self._deadline, self._patience = trials, deadline, patience
         self._history: list[Finished] = []
         self._measured: list[Record] = []  # in this run
         self._spans_s: list[float] = []  # what each trial of this run took
@@ -126,10 +136,10 @@ class _Search:
                 seed=seed,
                 sampler=sampler,
                 reproducible=reproducible,
-                probe_s=None if self._budget_s is None else _PROBE_SHARE * self._budget_s,
+                probe_s=None if self._deadline.seconds is None else _PROBE_SHARE * self._deadline.seconds,
                 float_bytes=self._float.size_bytes,
                 tell=self._tell,
-                hurry=lambda: self._left_s() == 0,
+                left_s=self._left_s,
             )
             stopped, error = self._run_trials(planner)
             result = conclude(
@@ -143,6 +153,7 @@ class _Search:
                 self._tell,
                 stopped,
                 error,
+                self._deadline,
             )
             self._stage = f"stopped: {result.stopped}"
         finally:
@@ -152,14 +163,17 @@ class _Search:
                 self._ledger.note(result.test)
             except StorageError as caught:
                 result = replace(result, error=result.error or caught)
-        return replace(result, seconds=self._elapsed_s(), first_within_s=self._first_within_s)
+        return replace(result, seconds=self._deadline.elapsed_s(), first_within_s=self._first_within_s)
 
     def _run_trials(self, planner: Planner) -> tuple[str, HagoError | None]:
         """Why the trials ended, and the error that ended them, if one did."""
         try:
             stopped = self._loop(planner)
-        except KeyboardInterrupt:
-            return "Ctrl-C; nothing is lost: resume with --resume (resume=True)", None
+        except KeyboardInterrupt as caught:
+            signum = self._interrupts.signum = getattr(caught, "signum", signal.SIGINT)
+            self._deadline.shorten(_LAST_S)
+            name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+            return f"{name}; nothing is lost: resume with --resume (resume=True)", None
         except StorageError as error:
             return "the disk or the storage failed; resume when it is mended", error
         except NoDeviceError as error:
@@ -201,7 +215,7 @@ class _Search:
         if self._trials is not None and done >= self._trials:
             return f"{done} trials"
         if self._left_s() == 0:
-            return f"the time budget of {self._budget_s:g} s"
+            return f"the time budget of {self._deadline.seconds:g} s"
         last = self._last_measured()
         if len(last) == _MOST_FAILURES and all(record.state == "failed" for record in last):
             return ""
@@ -244,7 +258,7 @@ class _Search:
         self._measured.append(record)
         self._spans_s.append(spent)
         if self._first_within_s is None and self._goal.within(record):
-            self._first_within_s = self._elapsed_s()
+            self._first_within_s = self._deadline.elapsed_s()
         self._ledger.finish(trial_id, record, stored_values(self._goal, record))
         self._history.append(Finished(number, dict(proposal.params), strategy.key(), record, proposal.origin))
         self._display.trial(self._status())
@@ -253,12 +267,12 @@ class _Search:
         self._stage = stage
         self._display.update(self._status())
 
-    def _elapsed_s(self) -> float:
-        return time.monotonic() - self._begin
-
     def _left_s(self) -> float | None:
-        """Seconds left of the time budget; None without one."""
-        return None if self._budget_s is None else max(0.0, self._budget_s - self._elapsed_s())
+        """Seconds left for trials; None without a time budget. The first may take what is kept for the end."""
+        left = self._deadline.left_s()
+        if left is None or not self._history:
+            return left
+        return max(0.0, left - _LAST_SHARE * (self._deadline.seconds or 0.0))
 
     def _status(self) -> Status:
         records = [past.record for past in self._history]
@@ -272,7 +286,7 @@ class _Search:
             stage=self._stage,
             trial=len(records),
             trials=self._trials,
-            elapsed_s=self._elapsed_s(),
+            elapsed_s=self._deadline.elapsed_s(),
             left_s=left,
             max_drop=self._goal.max_drop,
             bound="" if self._goal.limit is None else self._goal.words,

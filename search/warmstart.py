@@ -21,6 +21,7 @@ from .space import SearchSpace
 from .timing import CONVERT_CALL_S, CONVERT_ELEMENT_S, TimeTable
 
 BUDGETS = 32
+_FIRST_CALIBRATOR = "mse"  # the one that does least harm where nothing is known of the model
 _SPAN = 1e-3  # the tightest budget, relative to the loss of the fastest strategy
 _NODE_LIMIT = 2000  # a limit in nodes, not seconds: the same answer on every machine
 _GAP = 1e-3
@@ -34,6 +35,16 @@ class Candidate:
     label: str
     time_s: float = math.nan
     loss: float = math.nan
+
+
+def first_candidates(space: SearchSpace) -> list[Candidate]:
+    """Everything at the hardware's favourite scheme, and in eight bits where that has seven; nothing is known yet."""
+    main = main_scheme(space)
+    if main == FLOAT32:
+        return []
+    schemes = [main, *([Scheme("int8", main.granularity)] if main.precision == "int7" else [])]
+    calibrator = _FIRST_CALIBRATOR if _FIRST_CALIBRATOR in space.calibrators else space.calibrators[0]
+    return [Candidate(space.uniform(s, calibrator), f"{s} everywhere, {calibrator}") for s in schemes]
 
 
 def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candidate]:
@@ -61,10 +72,12 @@ def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candida
     return [*found[:1], *precise, *found[1:]]
 
 
-def fastest(space: SearchSpace, times: TimeTable, known: Sensitivities) -> Candidate | None:
+def fastest(
+    space: SearchSpace, times: TimeTable, known: Sensitivities, limit_s: float | None = None
+) -> Candidate | None:
     """The fastest strategy by the time model, whatever it loses; None where the programme has no solution."""
     calibrator = known.calibrators(space, main_scheme(space))[0]
-    schemes = solve(space, times, [[0.0] * len(group.schemes) for group in space.groups], math.inf)
+    schemes = solve(space, times, [[0.0] * len(group.schemes) for group in space.groups], math.inf, limit_s)
     if schemes is None:
         return None
     return Candidate(space.make_params(schemes, calibrator), "fastest by kernel times", times.predict_s(space, schemes))
@@ -73,13 +86,19 @@ def fastest(space: SearchSpace, times: TimeTable, known: Sensitivities) -> Candi
 class Programme:
     """The integer programme for a row of loss budgets: no bound first, then ever tighter ones.
 
-    ``candidate(i)`` is solved when first asked for.
+    ``candidate(i)`` is solved when first asked for, within ``limit_s()`` seconds.
     """
 
     count = BUDGETS
 
-    def __init__(self, space: SearchSpace, times: TimeTable, known: Sensitivities) -> None:
-        self._space, self._times = space, times
+    def __init__(
+        self,
+        space: SearchSpace,
+        times: TimeTable,
+        known: Sensitivities,
+        limit_s: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        self._space, self._times, self._limit_s = space, times, limit_s
         self._table = [[known.loss(space, group, scheme) for scheme in group.schemes] for group in space.groups]
         self._losses = [[loss for loss, _ in row] for row in self._table]
         self._solved: dict[int, Candidate | None] = {}
@@ -97,7 +116,7 @@ class Programme:
             if fastest_one is None:
                 return None
             budget = fastest_one.loss * _SPAN ** (i / (self.count - 1))
-        schemes = solve(self._space, self._times, self._losses, budget)
+        schemes = solve(self._space, self._times, self._losses, budget, self._limit_s())
         if schemes is None or all(scheme.precision == "float32" for scheme in schemes):
             return None
         return make_candidate(self._space, self._times, self._table, schemes, f"integer programme {i + 1}")
@@ -163,13 +182,17 @@ def next_on_front(front: Sequence[Candidate], verdict: Callable[[Candidate], boo
 
 
 def solve(
-    space: SearchSpace, times: TimeTable, losses: Sequence[Sequence[float]], budget: float
+    space: SearchSpace,
+    times: TimeTable,
+    losses: Sequence[Sequence[float]],
+    budget: float,
+    limit_s: float | None = None,
 ) -> tuple[Scheme, ...] | None:
     """The scheme of each group that takes least time with losses summing to at most ``budget``.
 
     Variables: one 0/1 per group and scheme; per flow between groups, how much of a conversion to integers
     and of one to floats it needs (continuous, their least values are 0 or 1). Ties go to the lesser loss.
-    None where no solution exists.
+    None where no solution exists, or none was found within ``limit_s`` seconds.
     """
     offsets = np.cumsum([0, *(len(group.schemes) for group in space.groups)])
     n_choices, n = int(offsets[-1]), int(offsets[-1]) + 2 * len(space.flows)
@@ -228,7 +251,11 @@ def solve(
         constraints=LinearConstraint(
             csr_array((data, (row_of, columns)), shape=(len(rows), n)), lower_bounds, upper_bounds
         ),
-        options={"mip_rel_gap": _GAP, "node_limit": _NODE_LIMIT},
+        options={
+            "mip_rel_gap": _GAP,
+            "node_limit": _NODE_LIMIT,
+            **({} if limit_s is None else {"time_limit": max(limit_s, 0.01)}),
+        },
     )
     if result.x is None:
         return None

@@ -23,6 +23,7 @@ from hago.search import ledger as ledger_module
 from hago.search.ledger import RECORDS_FILE
 from hago.search.progress import SilentProgress, Status
 from hago.search.result import SearchResult
+from hago.search.stopping import Stopped
 from hago.search.storage import STUDY_FILE
 from hago.search.study import run_search
 from hago.search.worker import is_alive, this_worker
@@ -87,22 +88,48 @@ def test_ctrl_c_gives_what_is_there_and_says_how_to_go_on(tmp_path, uninterrupte
     result = search(tmp_path, Interrupted(residual_space(), LOSSES))
     assert result.stopped == "Ctrl-C; nothing is lost: resume with --resume (resume=True)"
     assert keys(result) == uninterrupted[:2] and result.error is None
-    assert result.test is not None and result.met is True  # bfloat16 everywhere
+    assert result.test is not None and result.signum == signal.SIGINT
     assert [t.state for t in load(tmp_path).trials] == [TrialState.COMPLETE] * 2 + [TrialState.FAIL]
     result = search(tmp_path)
     assert keys(result) == uninterrupted
     assert [record.id for record in result.records] == [0, 1, *range(3, TRIALS + 1)]
 
 
-def test_a_second_ctrl_c_leaves_the_test_out(tmp_path):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_signals_that_ask_for_the_end_are_like_ctrl_c(tmp_path, name):
+    class Asked(FakeEvaluator):
+        def evaluate(self, strategy, *, stop_below=None, time_left_s=None):
+            if len(self.evaluated) == 2:
+                signal.raise_signal(getattr(signal, name))
+            return super().evaluate(strategy)
+
+    evaluator = Asked(residual_space(), LOSSES)
+    result = search(tmp_path, evaluator)
+    assert result.stopped == f"{name}; nothing is lost: resume with --resume (resume=True)"
+    assert result.signum == getattr(signal, name) and len(result.records) == 2
+    assert result.test is not None and evaluator.calls[-1] == "test" and evaluator.calls.count("sensitivity") == 0
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path, uninterrupted):
     class Twice(Interrupted):
         def test(self, strategy):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
             raise AssertionError("not reached")
 
-    result = search(tmp_path, Twice(residual_space(), LOSSES))
-    assert result.test is None and result.test_within is None
-    assert result.stopped.endswith("(again before the test samples were done)")
+    with pytest.raises(Stopped):
+        search(tmp_path, Twice(residual_space(), LOSSES))
+    assert keys(search(tmp_path)) == uninterrupted
+
+
+def test_a_signal_while_the_test_is_run_gives_the_answer_without_it(tmp_path):
+    class Late(FakeEvaluator):
+        def test(self, strategy):
+            signal.raise_signal(signal.SIGTERM)
+            raise AssertionError("not reached")
+
+    result = search(tmp_path, Late(residual_space(), LOSSES), trials=3)
+    assert result.test is None and result.test_within is None and result.signum == signal.SIGTERM
+    assert result.stopped.endswith("(a signal came before the test samples were done)")
 
 
 def test_ctrl_c_before_float32_is_measured_is_just_ctrl_c(tmp_path):

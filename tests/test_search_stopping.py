@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 import signal
 from dataclasses import replace
+from datetime import timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from hago.deadline import Deadline
 from hago.errors import SearchError
 from hago.record import Record
 from hago.search.objective import Goal, is_faster
 from hago.search.progress import LiveProgress, PlainProgress, SilentProgress, Status, describe, make_progress
 from hago.search.result import MET, NOT_FASTER, NOT_MET, SearchResult, choose, find_closest, pareto_front
-from hago.search.stopping import Interrupts, hypervolume, parse_budget, trials_without_gain
+from hago.search.stopping import Interrupts, Stopped, hypervolume, parse_budget, trials_without_gain
 
 
 @pytest.mark.parametrize(
@@ -25,10 +28,13 @@ from hago.search.stopping import Interrupts, hypervolume, parse_budget, trials_w
 )
 def test_budgets_are_read(text, seconds):
     assert parse_budget(text) == seconds
+    assert parse_budget(timedelta(seconds=seconds)) == parse_budget(np.float32(seconds)) == seconds
     assert parse_budget(None) is None
 
 
-@pytest.mark.parametrize("text", ["", "m", "10x", "m10", "-5s", "0s", 0, -1, True, float("nan"), "1e9s", "10s5m"])
+@pytest.mark.parametrize(
+    "text", ["", "m", "10x", "m10", "-5s", "0s", 0, -1, True, float("nan"), "1e9s", "10s5m", [], b"3"]
+)
 def test_other_budgets_are_refused(text):
     with pytest.raises(SearchError, match="a time budget is written like 10m, 90s or 1h30m"):
         parse_budget(text)
@@ -52,16 +58,57 @@ def test_standing_still_is_counted_from_the_last_gain():
     assert trials_without_gain([(1.5, 0.5)] * 4, reference) == 4
 
 
-def test_ctrl_c_waits_while_something_is_written_down():
-    interrupts = Interrupts()
-    with interrupts.installed():
-        signal.raise_signal(signal.SIGINT)  # kept
-        with pytest.raises(KeyboardInterrupt), interrupts.allowed():
-            pytest.fail("the interrupt was waiting")
-        with pytest.raises(KeyboardInterrupt), interrupts.allowed():
-            signal.raise_signal(signal.SIGINT)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_waits_while_something_is_written_down_and_a_second_does_not(name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with Interrupts().installed() as interrupts, interrupts.careful():
+        signal.raise_signal(number)  # kept
+        assert interrupts.signum == number
+        with pytest.raises(Stopped) as caught, interrupts.allowed():
+            pytest.fail("the signal was waiting")
+        assert caught.value.signum == number
         with interrupts.allowed():
             pass
+        with pytest.raises(Stopped):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_is_taken_at_once_where_that_does_no_harm():
+    with Interrupts().installed() as interrupts, pytest.raises(Stopped):
+        signal.raise_signal(signal.SIGTERM)
+    with Interrupts().installed() as interrupts, interrupts.careful(), interrupts.allowed(), pytest.raises(Stopped):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_signals_that_are_ignored_or_taken_by_the_program_stay_so():
+    heard = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+    try:
+        with Interrupts().installed() as interrupts:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)
+        assert heard == [1] and interrupts.signum is None
+    finally:
+        signal.signal(signal.SIGHUP, before[0])
+        signal.signal(signal.SIGTERM, before[1])
+
+
+def test_a_deadline_can_be_drawn_nearer_and_not_put_off():
+    now = [10.0]
+    deadline = Deadline(60, lambda: now[0])
+    assert (deadline.left_s(), deadline.share_s(0.5), deadline.over) == (60, 30, False)
+    now[0] = 30.0
+    deadline.shorten(10)
+    deadline.shorten(100)
+    assert (deadline.elapsed_s(), deadline.left_s()) == (20, 10)
+    now[0] = 41.0
+    assert deadline.over and deadline.left_s() == 0
+    endless = Deadline(None, lambda: now[0])
+    assert endless.left_s() is None and not endless.over
+    endless.shorten(5)
+    assert endless.left_s() == 5
 
 
 def record(number: int, ratio: float, change: float, **more: object) -> Record:

@@ -50,7 +50,7 @@ def test_everything_in_integers_comes_first_and_needs_no_sensitivities_of_layers
     result = run_search(evaluator.space, evaluator, trials=1)
     assert evaluator.calls.count("evaluate") == 1
     assert evaluator.calls.count("kernel_times") == 0
-    assert evaluator.calls.count("sensitivity") == len(evaluator.space.calibrators)  # of everything at once
+    assert evaluator.calls.count("sensitivity") == 0
     assert result.outcome == MET and result.best.label == "int8/per_channel everywhere, mse"
     assert result.stopped == "1 trials"
     assert result.first_within_s is not None and result.first_within_s <= result.seconds
@@ -250,7 +250,8 @@ def test_the_time_budget_is_kept(monkeypatch):
     evaluator = Slow(residual_space(), LOSSES)
     result = run_search(evaluator.space, evaluator, trials=None, budget_s="2m", patience=None)
     assert result.stopped == "the time budget of 120 s"
-    assert given[0] == 115 and all(b < a for a, b in pairwise(given))
+    # The first may take all that is left; a part is kept for the end after that.
+    assert given[0] == 120 and given[1] == 110 - 0.15 * 120 - 5 and all(b < a for a, b in pairwise(given))
     # A quarter of it for sensitivities, per pass, and the last trial may run over.
     assert evaluator.calls.count("sensitivity") <= 2 * 31
     assert 6 <= len(result.records) <= 12
