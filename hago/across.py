@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from .deadline import Deadline
 from .errors import BuildError, DeviceError, HagoError, StrategyError
 from .evaluator import TvmEvaluator
 from .measure.metrics import get_metric, unit_of
@@ -18,6 +20,7 @@ from .report.data import ReportData
 from .search import SearchResult
 from .search.bound import read_bound
 from .search.ledger import has_search
+from .search.stopping import Interrupts, parse_budget
 from .spec import HardwareSpec
 from .strategy import Strategy, check_choice, op_kind
 
@@ -100,15 +103,17 @@ def compare_devices(
     data: Any,
     out: str | os.PathLike[str],
     devices_file: str | os.PathLike[str] | None = None,
+    budget: str | float | timedelta | None = None,
     say: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> Across:
     """Tunes the model for every device, runs every answer on every device, and writes the report across them.
 
-    ``devices`` are names of ``devices_file`` (docs/devices.md); ``options`` are those of `hago.tune`. Each search has a
-    folder of its name in ``out``; one that is there already goes on, or is done. A device that cannot be used is told
-    so, and the others go on. ``out`` gets devices.html, devices.md, devices.json, devices.csv (the matrix) and
-    fronts.csv. ``say`` hears what is being done. Raises HagoError.
+    ``devices`` are names of ``devices_file`` (docs/devices.md); ``budget`` is that of each search, ``options`` are
+    those of `hago.tune`. Each search has a folder of its name in ``out``; one that is there already goes on, or is
+    done. A device that cannot be used is told so, and the others go on; after a signal, those that were not searched
+    yet are told so. ``out`` gets devices.html, devices.md, devices.json, devices.csv (the matrix) and fronts.csv.
+    ``say`` hears what is being done. Raises HagoError.
     """
     from .api import open_session
     from .device.places import find_place
@@ -123,10 +128,15 @@ def compare_devices(
     found: list[OnDevice] = []
     gone: dict[str, str] = {}
     try:
+        interrupts = sessions.enter_context(Interrupts().installed())
         for name, place in places.items():
+            if interrupts.signum is not None:
+                gone[name] = _INTERRUPTED
+                continue
             say(f"{name}: search")
             try:
-                session = open_session(model, data=data, out=root / name, places=[place], **options)
+                clocks: dict[str, Any] = {"deadline": Deadline(parse_budget(budget)), "interrupts": interrupts}
+                session = open_session(model, data=data, out=root / name, places=[place], **clocks, **options)
                 sessions.callback(session.close)
                 assert isinstance(session.evaluator, TvmEvaluator)
                 evaluators[name] = session.evaluator
@@ -143,7 +153,7 @@ def compare_devices(
         cells: list[Cell] = []
         for device in found:
             say(f"{device.name}: every answer")
-            cells += _column(device, found, protos, evaluators[device.name])
+            cells += _column(device, found, protos, evaluators[device.name], interrupts.signum is not None)
     finally:
         sessions.close()
     loaded = evaluators[found[0].name].model
@@ -153,20 +163,25 @@ def compare_devices(
 
 
 _BOUND = ("max_drop", "min_value", "max_value")
-_SEARCH = ("margin", "trials", "budget", "sampler", "objectives", "patience")
+_SEARCH = ("margin", "trials", "sampler", "objectives", "patience")
+_INTERRUPTED = "the run was interrupted before; the same command goes on"
 
 
 def _column(
-    device: OnDevice, found: Sequence[OnDevice], protos: Mapping[str, Any], evaluator: TvmEvaluator
+    device: OnDevice, found: Sequence[OnDevice], protos: Mapping[str, Any], evaluator: TvmEvaluator, interrupted: bool
 ) -> list[Cell]:
-    """Every device's answer on ``device``: the same QDQ networks, all timed in turns."""
+    """Every device's answer on ``device``: the same QDQ networks, all timed in turns; its own alone if interrupted."""
     cannot = {other.name: _why_not(other.strategy, evaluator.model, device.spec) for other in found}
     can = {name: proto for name, proto in protos.items() if cannot[name] is None}
+    records: dict[str, Record] = {}
+    failure: str | None = _INTERRUPTED
     try:
-        records = evaluator.test_together(can) if can else {}
-        failure = None
+        if interrupted:
+            records = {} if device.result.test is None else {device.name: device.result.test}
+        elif can:
+            records = evaluator.test_together(can)
     except HagoError as error:
-        records, failure = {}, error.what
+        failure = error.what
     cells = []
     for other in found:
         reason = cannot[other.name]

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from .compiler.cache import KernelCache
 from .compiler.linker import is_foreign
 from .data import make_samples
 from .data.shapes import sample_shapes
+from .deadline import Deadline
 from .errors import DeviceError, ModelError
 from .files import make_folder
 from .folder_lock import locked_folder
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from .device.places import Place
     from .results import Session
     from .search import Progress, SearchResult
+    from .search.stopping import Interrupts
 
 __all__ = ["Result", "compile", "load", "quantize", "tune"]
 
@@ -97,7 +100,7 @@ def tune(
     metric: str | Metric | Callable[..., Any] = "top1",
     max_drop: float | str = 0.01,
     trials: int = 40,
-    budget: str | float | None = None,
+    budget: str | float | timedelta | None = None,
     seed: int = 0,
     threads: int | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -126,7 +129,7 @@ def tune(
     "cosine", "sqnr", "mse" (of one output: "top1:logits") or a callable (outputs, labels) -> one score for each
     sample, or one number for the whole set. ``max_drop`` is in its unit (top-1: a fraction, or "1%"); ``min_value``
     asks for a value of the metric itself instead, as "sqnr" needs (30: at least 30 dB), and ``max_value`` does for
-    errors. The search ends after ``trials``, after ``budget`` ("10m", seconds), or when the Pareto
+    errors. The search ends after ``trials``, after ``budget`` ("10m", seconds, a timedelta), or when the Pareto
     front has stood still for ``patience`` trials. ``threads=None`` measures float32 on one thread and on all
     physical cores, and takes what is faster. ``sampler`` is "tpe", "nsga2", "gp", "random" or "grid".
 
@@ -143,42 +146,45 @@ def tune(
     """
     from .device.places import find_place
     from .search.bound import read_bound
+    from .search.stopping import Interrupts, parse_budget
 
     names = [devices] if isinstance(devices, str) else list(devices or ())
     judge = get_metric(metric)
     bound = read_bound(judge, max_drop, min_value, max_value, unit=unit_of(judge))
-    session = open_session(
-        model,
-        hw=hw,
-        data=data,
-        calibration=calibration,
-        metric=judge,
-        seed=seed,
-        threads=threads,
-        out=out,
-        test=test,
-        batch=batch,
-        input_shapes=input_shapes,
-        cache=cache,
-        progress=progress,
-        places=[find_place(name, devices_file) for name in names],
-        joint=joint,
-    )
-    try:
-        found = session.find(
-            **asdict(bound),
-            margin=margin,
-            trials=trials,
-            budget=budget,
-            sampler=sampler,
-            objectives=objectives,
-            patience=patience,
-            storage=storage,
-            resume=resume,
+    with Interrupts().installed() as interrupts:
+        session = open_session(
+            model,
+            hw=hw,
+            data=data,
+            calibration=calibration,
+            metric=judge,
+            seed=seed,
+            threads=threads,
+            out=out,
+            test=test,
+            batch=batch,
+            input_shapes=input_shapes,
+            cache=cache,
+            progress=progress,
+            places=[find_place(name, devices_file) for name in names],
+            joint=joint,
+            deadline=Deadline(parse_budget(budget)),
+            interrupts=interrupts,
         )
-        return session.write(found)
-    finally:
-        session.close()
+        try:
+            found = session.find(
+                **asdict(bound),
+                margin=margin,
+                trials=trials,
+                sampler=sampler,
+                objectives=objectives,
+                patience=patience,
+                storage=storage,
+                resume=resume,
+            )
+            return session.write(found)
+        finally:
+            session.close()
 
 
 def open_session(
@@ -198,16 +204,22 @@ def open_session(
     progress: str | Progress = "silent",
     places: Sequence[Place] = (),
     joint: str = "worst",
+    deadline: Deadline,
+    interrupts: Interrupts,
 ) -> Session:
     """A tuning job before its search; the arguments are those of `tune`, ``places`` its devices. To be closed."""
     from .results import Session
+    from .search.progress import Telling, make_progress
 
     if places and hw != "auto":
         raise DeviceError("devices have specs of their own", where=f"hw {hw!r}", hint="leave out --hw (hw=)")
+    telling = Telling(make_progress(progress), deadline)
     folder = None if out is None else make_folder(out)
     with ExitStack() as held:
         if folder is not None:
             held.enter_context(locked_folder(folder))
+        held.callback(telling.close)
+        telling.say("reading the model")
         session = Session.open(
             model=_load(model, batch, input_shapes, data),
             spec=resolve_hw(hw),
@@ -219,7 +231,9 @@ def open_session(
             threads=None if threads is None else check_threads(threads),
             folder=folder,
             cache=_cache(cache),
-            progress=progress,
+            progress=telling,
+            deadline=deadline,
+            interrupts=interrupts,
             places=places,
             rule=joint,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,8 +27,9 @@ from .compiler.build import build
 from .compiler.cache import KernelCache
 from .compiler.linker import linker
 from .data import DataParts
-from .errors import DataError, HagoError, NoDeviceError, StorageError
-from .files import make_folder, write_atomic
+from .deadline import Deadline
+from .errors import DataError, HagoError, HagoWarning, NoDeviceError, StorageError
+from .files import is_full, make_folder, write_atomic
 from .float_reference import FloatReference
 from .lower import LoweredGraph, lower
 from .measure.bench import Bench, Candidate, Effort, LocalBench
@@ -49,6 +51,10 @@ Say = Callable[[str], None]
 
 LIBRARY = "model.so"
 _AA_TEST_S = 2.0  # at most, and one round where that takes longer
+_TESTING = 0.2  # of the time left, for one pass over the test samples
+_TESTING_S = 1.0  # for it in any case
+_FEWEST_TESTS = 16
+_TRIED_S = 0.2
 _CHECKED = 4  # batches whose outputs on another machine are held against this machine's
 
 
@@ -56,7 +62,8 @@ class TvmEvaluator:
     """Measures strategies of one model with TVM, on this machine or on another ``bench``.
 
     ``parts`` are the samples; ``folder`` keeps the calibration, so that a resumed search has the same.
-    ``say`` hears, in a few words, what takes time before the search begins.
+    ``say`` hears, in a few words, what takes time before the search begins. ``deadline`` bounds what is measured at
+    length at the end; candidates are told by the search how long they may take.
     """
 
     def __init__(
@@ -72,11 +79,13 @@ class TvmEvaluator:
         seed: int = 0,
         say: Say = lambda text: None,
         bench: Bench | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
         self.model, self.spec, self.parts, self._asked = model, spec, parts, metric
         self.bench: Bench = bench if bench is not None else LocalBench(spec, seed)
         self.host = self.bench.host
         self.threads, self.seed, self.folder, self.say = threads, seed, folder, say
+        self.deadline = deadline or Deadline()
         self.cache = cache if cache is not None else KernelCache()
         self._candidates: dict[str, Candidate] = {}
         self._spread = 0.0  # of float32 against itself, as last measured
@@ -119,6 +128,7 @@ class TvmEvaluator:
             "threads": str(self.threads),
             "batch": str(self.model.batch),
             **{f"samples.{name}": value for name, value in hashes.items()},
+            **({"samples taken": str(dict(self.parts.split.sizes))} if self.parts.split.left_out else {}),
             **self.bench.identity(),
         }
 
@@ -154,6 +164,8 @@ class TvmEvaluator:
         except (StorageError, NoDeviceError):  # no fault of the candidate's: the search ends, to be resumed
             raise
         except HagoError as error:
+            if is_full(error):
+                raise StorageError(error.what, where=error.where, hint="free some space, then resume") from error
             return self._record(0, "candidate", strategy, state="failed", reason=str(error))
 
     def remeasure(self, records: Sequence[Record]) -> list[Record]:
@@ -162,12 +174,14 @@ class TvmEvaluator:
         for index, record in enumerate(records):
             assert record.strategy is not None
             candidates.append(self.candidate(record.strategy, str(index)))
-        timing = self.bench.measure(candidates, self._samples, self._effort(rounds=2, time=1 + len(records)))
+        effort = self._effort(rounds=2, time=1 + len(records), limit_s=self.deadline.share_s(0.5))
+        timing = self.bench.measure(candidates, self._samples, effort)
         return [record.measured_by(timing, str(index)) for index, record in enumerate(records)]
 
     def test(self, strategy: Strategy) -> Record:
         """The candidate on the test part, and its latency measured at length."""
         started = time.perf_counter()
+        self._limit_test()
         if strategy.is_float:
             record = self._record(-1, FLOAT, None)
             record = record.with_accuracy(self.floats.accuracy("test"), part="test")
@@ -175,7 +189,8 @@ class TvmEvaluator:
         record, candidate = self._record(-2, "chosen", strategy), self.candidate(strategy)
         with self.bench.runner(candidate) as runner:
             record = record.with_accuracy(self.floats.of_candidate(runner, "test"), part="test")
-        timing = self.bench.measure([self._float_candidate, candidate], self._samples, self._effort(rounds=4, time=8))
+        effort = self._effort(rounds=4, time=8, limit_s=self.deadline.share_s(0.5))
+        timing = self.bench.measure([self._float_candidate, candidate], self._samples, effort)
         return self._finished(record.measured_by(timing, candidate.name), candidate.artifact, started)
 
     def _against_itself(self, record: Record) -> Record:
@@ -192,6 +207,24 @@ class TvmEvaluator:
 
     def _effort(self, **more: Any) -> Effort:
         return Effort(spread=self._spread, **more)
+
+    def _limit_test(self) -> None:
+        """Takes as many test samples as the time left allows, before the first of them is run."""
+        left, total = self.deadline.left_s(), len(self.parts.test)
+        if left is None or self.floats.has_accuracy("test"):
+            return
+        count = min(total, max(_FEWEST_TESTS, int(max(_TESTING * left, _TESTING_S) / self.float_run_s())))
+        if count < total:
+            warnings.warn(f"of {total:,} test samples, {count:,} are run in the time left", HagoWarning, 2)
+            self.parts = self.floats.parts = self.parts.limited("test", count, self.seed)
+
+    def float_run_s(self) -> float:
+        """Seconds that float32 takes for one sample."""
+        feeds, started, calls = self._samples[0], time.perf_counter(), 0
+        while calls < 2 or (calls < 20 and time.perf_counter() - started < _TRIED_S):
+            self.float_artifact.run(feeds)
+            calls += 1
+        return (time.perf_counter() - started) / calls / self.model.batch
 
     def test_together(self, protos: Mapping[str, onnx.ModelProto]) -> dict[str, Record]:
         """Several QDQ forms of the model, whoever made them, on the test part; all timed in turns with float32."""
@@ -273,7 +306,7 @@ class TvmEvaluator:
     @cached_property
     def calibration(self) -> Calibration:
         """Ranges of all activations, from one pass over the calibration part."""
-        self.say(f"calibrating on {len(self.parts.calibration)} samples")
+        self.say(f"calibrating: {len(self.parts.calibration)} samples")
         ahead = Thread(target=self._compile_ahead, daemon=True)
         ahead.start()
         try:
@@ -284,6 +317,7 @@ class TvmEvaluator:
                 threads=self.threads,
                 cache=self.cache,
                 store=None if self.folder is None else self.folder / "calibration.npz",
+                progress=lambda done, total: self.say(f"calibrating: {done} of {total} samples"),
             )
         finally:
             ahead.join()  # nothing may run beside what is timed later

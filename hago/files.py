@@ -150,6 +150,15 @@ def _remove_left(folder: Path, prefix: str) -> None:
                     path.unlink()
             finally:
                 os.close(handle)
+def is_full(error: BaseException | None) -> bool:
+    """Whether it comes, at whatever remove, of a disk that takes no more: then it is no fault of what was tried."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def require_space(folder: str | os.PathLike[str], nbytes: int) -> None:

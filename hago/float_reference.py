@@ -35,7 +35,7 @@ class FloatReference:
         seed: int,
         say: Callable[[str], None],
     ) -> None:
-        self._opened, self._parts, self._asked, self._seed, self._say = opened, parts, metric, seed, say
+        self._opened, self.parts, self._asked, self._seed, self._say = opened, parts, metric, seed, say
         self._outputs = ModelOutputs.of(model, lambda: self._probe(min(_FEW, len(parts.calibration))))
         self._kept_outputs: dict[str, list[np.ndarray]] = {}
         self._kept_probes: dict[int, list[np.ndarray]] = {}
@@ -45,7 +45,7 @@ class FloatReference:
 
     def part(self, name: str) -> Samples:
         """The samples of "calibration", "search" or "test"."""
-        return {"calibration": self._parts.calibration, "search": self._parts.search, "test": self._parts.test}[name]
+        return {"calibration": self.parts.calibration, "search": self.parts.search, "test": self.parts.test}[name]
 
     @property
     def metric(self) -> Metric:
@@ -54,8 +54,12 @@ class FloatReference:
         Raises DataError where outputs or labels do not fit.
         """
         if self._metric is None:
-            self._metric = fit(self._asked, self._outputs, lambda: self._parts.search.labels)
+            self._metric = fit(self._asked, self._outputs, lambda: self.parts.search.labels)
         return self._metric
+
+    def has_accuracy(self, part: str) -> bool:
+        """Whether float32's accuracy there has been measured."""
+        return part in self._kept_accuracy
 
     def accuracy(self, part: str) -> Accuracy:
         """float32's own."""
@@ -99,7 +103,7 @@ class FloatReference:
         metric = self.metric
         told = list(getattr(metric, "remarks", ()))
         if isinstance(metric, TopK):
-            found, guessed = self.accuracy("search"), metric.guessing(self._parts.search.labels)
+            found, guessed = self.accuracy("search"), metric.guessing(self.parts.search.labels)
             if found.low is not None and found.low <= guessed:
                 most = "class" if metric.k == 1 else f"{metric.k} classes"
                 told.append(
@@ -114,23 +118,23 @@ class FloatReference:
 
         The mean over the quantities that the metric judges, so that none is lost in a larger one.
         """
-        floats, found = self._probe(count), collect_outputs(runner, self._parts.calibration, count)
+        floats, found = self._probe(count), collect_outputs(runner, self.parts.calibration, count)
         return float(np.mean([_noise(part.of(floats), part.of(found)) for part in self._judged]))
 
     @cached_property
     def expectation(self) -> ExpectedChange | None:
         """Judges top-1 on the search part; None for other metrics."""
         self.accuracy("search")
-        return None if self._logits is None else ExpectedChange(self._logits, np.asarray(self._parts.search.labels))
+        return None if self._logits is None else ExpectedChange(self._logits, np.asarray(self.parts.search.labels))
 
     def answers(self) -> Answers:
         """Collects what a candidate answers on the search part, for `expectation`."""
         assert isinstance(self.metric, TopK)
-        return Answers(self.metric, len(self._parts.search))
+        return Answers(self.metric, len(self.parts.search))
 
     def _keep_logits(self, outputs: Sequence[np.ndarray], where: np.ndarray) -> None:
         """Keeps float32's scores of the classes [n, C], if there is one row of them for a sample."""
-        metric, labels = self.metric, np.asarray(self._parts.search.labels)
+        metric, labels = self.metric, np.asarray(self.parts.search.labels)
         assert isinstance(metric, TopK)
         logits = metric.scores(outputs, labels[where])
         if not is_classifier(logits, labels[where]):
@@ -152,7 +156,7 @@ class FloatReference:
     def _probe(self, count: int) -> list[np.ndarray]:
         """float32's outputs on the first ``count`` calibration samples."""
         if count not in self._kept_probes:
-            self._kept_probes[count] = collect_outputs(self._opened(), self._parts.calibration, count)
+            self._kept_probes[count] = collect_outputs(self._opened(), self.parts.calibration, count)
         return self._kept_probes[count]
 
     def _outputs_on(self, part: str) -> list[np.ndarray]:

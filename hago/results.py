@@ -19,15 +19,17 @@ import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .afford import Affordable
 from .api import Result
 from .compiler.build import build
 from .compiler.cache import KernelCache
 from .compiler.linker import require_linker
-from .data import DataParts, make_samples, split_samples
+from .data import DataParts, Samples, make_samples, split_samples
+from .deadline import Deadline
 from .device.places import Place
 from .documents import read_document
 from .errors import BuildError, DeviceError, HagoError, HagoWarning, StorageError
@@ -45,7 +47,10 @@ from .report.answer import tell
 from .report.data import KEPT
 from .runners import TvmRunner
 from .runtime.threads import check_threads, default_threads
-from .search import Progress, SearchSpace, make_progress, run_search
+from .search import SearchSpace, run_search
+from .search.ledger import has_search
+from .search.progress import Telling
+from .search.stopping import Interrupts
 from .spec import HardwareSpec, resolve_hw
 from .spec.joint import join
 from .strategy import Strategy
@@ -70,8 +75,10 @@ class Session:
 
     evaluator: TvmEvaluator | JointEvaluator
     space: SearchSpace
-    progress: Progress
+    progress: Telling
     folder: Path | None
+    deadline: Deadline
+    interrupts: Interrupts
     held: ExitStack = field(default_factory=ExitStack)
     hw: str = ""
     devices: tuple[str, ...] = ()
@@ -90,24 +97,36 @@ class Session:
         threads: int | None,
         folder: Path | None,
         cache: KernelCache,
-        progress: str | Progress,
+        progress: Telling,
+        deadline: Deadline,
+        interrupts: Interrupts,
         places: Sequence[Place] = (),
         rule: str = "worst",
     ) -> Session:
-        """Reads and divides the samples; nothing is compiled yet. Raises DataError, StrategyError, DeviceError.
+        """Reads and divides the samples, as many as ``deadline`` allows. Raises DataError, StrategyError, DeviceError.
 
         ``places`` are where candidates run, if not on this machine as ``spec`` describes it: one place, or several
         for one strategy that is to be good on all, judged by ``rule``.
         """
         if folder is not None:
             _warn_without_linker([resolve_hw(place.devices[0].spec) for place in places] or [spec])
-        samples = make_samples(data, model.inputs)
+        # What an earlier run took, or all where it had time enough, is what a resumed one takes.
+        begun = folder is not None and has_search(folder)
+        affordable = Affordable(None if begun else deadline.seconds, folder, seed)
+
+        def read(name: str, source: Any) -> Samples:
+            progress.say(f"reading the samples: {name}")
+            return affordable.read(name, make_samples(source, model.inputs))
+
+        samples = read("data", data)
         apart = None if calibration is None else make_samples(calibration, model.inputs)
         if apart is not None:
-            apart = apart.calibration or apart
-        held_out = None if test is None else make_samples(test, model.inputs)
+            apart = affordable.read("calibration", apart.calibration or apart)
+        held_out = None if test is None else read("test", test)
+        progress.say("dividing the samples")
         parts = split_samples(samples, apart, test=held_out, seed=seed)
         if threads is None:
+            progress.say("choosing the number of threads")
             away = any(not place.is_here for place in places)
             threads = 1 if away else _chosen_threads(model, spec, parts, cache, folder)
 
@@ -116,37 +135,54 @@ class Session:
         specs = [bench.spec for bench in benches.values()]
         shared = specs[0] if len(specs) == 1 else join(specs)
         own: dict[str, Any] = {"threads": threads, "cache": cache, "folder": folder, "seed": seed}
+        own |= {"say": progress.say, "deadline": deadline}
         evaluators = {
             name: TvmEvaluator(model, shared, parts, metric, bench=bench, **own) for name, bench in benches.items()
         }
+        taken = affordable.divided(parts, next(iter(evaluators.values())).float_run_s)
+        for each in evaluators.values():
+            each.parts = taken
         evaluator = next(iter(evaluators.values())) if len(evaluators) == 1 else JointEvaluator(evaluators, rule)
         space = SearchSpace.from_model(model, shared)
-        return cls(evaluator, space, make_progress(progress), folder, devices=tuple(place.name for place in places))
+        names = tuple(place.name for place in places)
+        return cls(evaluator, space, progress, folder, deadline, interrupts, devices=names)
 
-    def find(self, *, budget: str | float | None = None, **options: Any) -> Found:
+    def find(self, **options: Any) -> Found:
         """Runs the search; ``options`` are those of `run_search`."""
         found = run_search(
             self.space,
             self.evaluator,
             folder=self.folder,
             seed=self.evaluator.seed,
-            budget_s=budget,
             progress=self.progress,
+            deadline=self.deadline,
+            interrupts=self.interrupts,
             **options,
         )
         strategy = found.best.strategy or Strategy(self.evaluator.model.hash, self.evaluator.spec.name)
         return Found(found, strategy, self._report(found, strategy, str(options.get("sampler", "tpe"))))
 
     def write(self, found: Found) -> Result:
-        """Fills the folder, if there is one."""
-        if self.folder is not None:
+        """Fills the folder, if there is one: all that can be written is, and ``search.error`` holds what could not.
+
+        A signal waits until that is done, the first one.
+        """
+        search, folder = found.result, self.folder
+        if folder is not None:
             environment = json.dumps(self.evaluator.environment.to_dict(), indent=2)
-            write_atomic(self.folder / "environment.json", environment + "\n")
-            self.evaluator.deliver(found.strategy, self.folder)
-            self._job().save(self.folder)
-            write_report(found.report, self.folder)
+            with self.interrupts.careful():
+                for write in (
+                    lambda: write_atomic(folder / "environment.json", environment + "\n"),
+                    lambda: self.evaluator.deliver(found.strategy, folder),
+                    lambda: self._job().save(folder),
+                    lambda: write_report(found.report, folder),
+                ):
+                    try:
+                        write()
+                    except HagoError as error:
+                        search = replace(search, error=search.error or error)
         answer = tell(found.report)
-        return Result(found.result, found.strategy, self.folder, " ".join([answer.sentence, *answer.notes]))
+        return Result(search, found.strategy, folder, " ".join([answer.sentence, *answer.notes]))
 
     def _job(self) -> Job:
         """What `hago answer` needs to know of this search."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..errors import HagoError, NoDeviceError, SearchError, StorageError
+from ..files import is_full
 from ..record import Record
 from ..strategy import Strategy
 
@@ -220,6 +221,8 @@ def evaluate_safely(
     except HagoError as error:
         return Record(0, "", strategy, state="failed", reason=f"{type(error).__name__}: {error}")
     except Exception as error:  # a bug of a compiler or of a metric must not end the search
+        if is_full(error):
+            raise StorageError(str(error), hint="free some space, then resume") from error
         text = str(error).strip().splitlines()
         reason = f"{type(error).__name__}: {text[0] if text else 'no message'}"
         return Record(0, "", strategy, state="failed", reason=reason)

@@ -164,7 +164,7 @@ class Telling:
         """Ends the display, if nobody has."""
         if self._state == "begun":
             self._state = "ended"
-            self._display.finish(self._status)
+            self._display.finish(replace(self._status, elapsed_s=self._deadline.elapsed_s()))
 
 
 class LiveProgress:

@@ -29,6 +29,7 @@ from .storage import StorageLike
 PATIENCE = 15
 _PROBE_SHARE = 0.25  # of the time budget, for sensitivities
 _LAST_SHARE = 0.15  # of the time budget, for the play-off and the test samples
+_WORTH_BEGINNING = 0.5  # of what the shortest trial took: with less time left, none is begun
 _LAST_S = 10.0  # for the test samples, once a signal has asked for the end
 _MOST_FAILURES = 5
 
@@ -184,6 +185,9 @@ class _Search:
                 hint="records.jsonl holds every reason; `hago inspect` tells what each layer can do",
             )
             return failures.what, failures
+        records = [past.record for past in self._history]
+        if records and all(record.state == "failed" for record in records):
+            return stopped, SearchError(f"no candidate could be measured: {common_reason(records)}")
         return stopped, None
 
     def _all_records(self) -> list[Record]:
@@ -214,7 +218,8 @@ class _Search:
         done = len(self._history)
         if self._trials is not None and done >= self._trials:
             return f"{done} trials"
-        if self._left_s() == 0:
+        left = self._left_s()
+        if left is not None and left <= (_WORTH_BEGINNING * min(self._spans_s) if self._spans_s else 0):
             return f"the time budget of {self._deadline.seconds:g} s"
         last = self._last_measured()
         if len(last) == _MOST_FAILURES and all(record.state == "failed" for record in last):

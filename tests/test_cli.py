@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +20,10 @@ import pytest
 from bad_inputs import network, samples
 
 from hago.cli import EXIT_ERROR, main
-from hago.record import read_records
+from hago.cli.exit_codes import code_of
+from hago.errors import BuildError, StorageError
+from hago.record import Record, read_records
+from hago.search import Goal, SearchResult
 from hago.strategy import Strategy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -229,14 +234,19 @@ def test_the_cache_tells_what_it_holds_and_is_emptied(tiny: Path, capsys: pytest
 TUNE = "tune model.onnx --data samples.npz --threads 1 --out out --patience 0 --max-drop 0.2 --trials"
 
 
-def test_after_ctrl_c_the_best_so_far_is_there(tiny: Path, cache: Path) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_after_a_signal_the_best_so_far_is_there(tiny: Path, cache: Path, name: str, code: int) -> None:
     process = start(tiny, cache, f"{TUNE} 10000")
     wait_for_trials(process, tiny / "out" / "records.jsonl", 3)
-    process.send_signal(signal.SIGINT)
+    second = start(tiny, cache, f"{TUNE} 1 --resume")
+    _, told = second.communicate(timeout=120)
+    assert second.returncode == EXIT_ERROR and f"another run of hago (process {process.pid}) is filling" in told
+    process.send_signal(getattr(signal, name))
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    assert process.returncode == code, err
     assert "Report: out/report.html" in out
-    assert "Ctrl-C" in err and "Traceback" not in err
+    assert {"SIGINT": "Ctrl-C"}.get(name, name) in err and "Traceback" not in err
+    assert err.startswith("0:00  starting\n")
     assert {path.name for path in (tiny / "out").iterdir()} >= RESULTS
 
 
@@ -264,6 +274,59 @@ def test_two_searches_share_one_cache(tiny: Path, tmp_path_factory: pytest.TempP
     chosen = [Strategy.load(tiny / f"out{i}" / "strategy.yaml") for i in range(2)]
     assert chosen[0].model_hash == chosen[1].model_hash
     assert not list(empty.rglob(".building-*"))
+
+
+# Exit codes.
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        ({"outcome": "met"}, 0),
+        ({"outcome": "not faster"}, 0),
+        ({"outcome": "not met"}, 1),
+        ({"outcome": "met", "error": StorageError("disk full")}, 3),
+        ({"outcome": "met", "signum": signal.SIGTERM}, 143),
+        ({"outcome": "not met", "signum": signal.SIGHUP, "error": StorageError("disk full")}, 129),
+    ],
+)
+def test_the_exit_code_of_a_search_tells_how_it_ended(outcome: dict[str, Any], code: int) -> None:
+    record = Record(-1, "float32")
+    assert code_of(SearchResult(record, record, (), (), goal=Goal(), **outcome)) == code
+
+
+def test_a_bound_that_is_not_met_and_candidates_that_all_fail_have_codes(
+    tiny: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(self: Any, *arguments: Any) -> None:
+        raise BuildError("no compiler here")
+
+    command = f"tune {tiny}/model.onnx --data {tiny}/samples.npz --threads 1 --trials 2 --cache {cache}"
+    monkeypatch.setattr("hago.evaluator.TvmEvaluator.qdq", fail)
+    assert hago(f"{command} --out {tiny}/failing") == 3
+    out, err = capsys.readouterr()
+    assert "error: no candidate could be measured: no compiler here" in err
+    assert f"Report: {tiny}/failing/report.html" in out and (tiny / "failing" / "model.so").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["hago.results.write_atomic", "hago.results.write_report", "hago.evaluator.write_atomic"]
+)
+def test_a_disk_that_fills_up_at_the_end_loses_nothing_of_what_was_measured(
+    tiny: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    def refuse(path: Any, *arguments: Any, **more: Any) -> None:
+        raise StorageError(f"cannot be written: {os.strerror(errno.ENOSPC)}", where=str(path))
+
+    monkeypatch.setattr(name, refuse)
+    command = f"tune {tiny}/model.onnx --data {tiny}/samples.npz --threads 1 --cache {cache} --out {tiny}/out"
+    assert hago(f"{command} --max-drop 0.2 --trials 2") == 3
+    out, err = capsys.readouterr()
+    assert "error:" in err and "No space left on device" in err and "Traceback" not in err
+    assert "float32" in out  # the answer is told all the same
+    monkeypatch.undo()
+    assert hago(f"{command} --max-drop 0.2 --trials 2 --resume") == 0
+    assert {path.name for path in (tiny / "out").iterdir()} >= RESULTS and trials(tiny / "out" / "records.jsonl") == 2
 
 
 # Pipes.

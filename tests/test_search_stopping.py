@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -17,7 +18,7 @@ from hago.deadline import Deadline
 from hago.errors import SearchError
 from hago.record import Record
 from hago.search.objective import Goal, is_faster
-from hago.search.progress import LiveProgress, PlainProgress, SilentProgress, Status, describe, make_progress
+from hago.search.progress import LiveProgress, PlainProgress, SilentProgress, Status, Telling, describe, make_progress
 from hago.search.result import MET, NOT_FASTER, NOT_MET, SearchResult, choose, find_closest, pareto_front
 from hago.search.stopping import Interrupts, Stopped, hypervolume, parse_budget, trials_without_gain
 
@@ -273,3 +274,46 @@ def test_records_are_described_in_a_few_words():
     assert describe(Record(0, "t", state="failed", reason="no kernel\nmore")) == "failed: no kernel"
     assert describe(replace(record(0, 0.5, -0.1), state="pruned", reason="early")).endswith("(stopped early)")
     assert describe(Record(0, "t", accuracy=0.5)) == "no latency, accuracy 0.5"
+
+
+def test_plain_progress_says_now_and_then_what_is_still_being_done():
+    stream = io.StringIO()
+    display = PlainProgress(stream, quiet_s=0.05)
+    display.start(STATUS)
+    for done in range(3):
+        display.update(replace(STATUS, stage=f"calibrating: {done} of 3 samples"))
+        deadline = time.monotonic() + 30
+        while f"calibrating: {done} of 3 samples" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    display.finish(replace(STATUS, stage="done"))
+    lines = [line.split("  ", 1)[1] for line in stream.getvalue().splitlines()]
+    assert lines[:2] == ["sensitivity", "calibrating"] and lines[-1] == "done"
+    assert [f"calibrating: {done} of 3 samples" in lines for done in range(3)] == [True] * 3
+
+
+def test_a_display_hears_of_what_comes_before_the_search_and_begins_and_ends_once():
+    heard = []
+
+    class Hearing(SilentProgress):
+        def start(self, status):
+            heard.append(("start", status.stage))
+
+        def update(self, status):
+            heard.append(("update", status.stage))
+
+        def finish(self, status):
+            heard.append(("finish", status.stage))
+
+    telling = Telling(Hearing(), Deadline())
+    telling.close()  # nothing was begun
+    telling.say("reading the samples")
+    telling.start(STATUS)
+    telling.say("calibrating")
+    telling.finish(replace(STATUS, stage="stopped"))
+    telling.close()
+    assert heard == [
+        ("start", "reading the samples"),
+        ("update", STATUS.stage),
+        ("update", "calibrating"),
+        ("finish", "stopped"),
+    ]

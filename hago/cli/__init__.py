@@ -12,7 +12,8 @@ from typing import Any
 from ..errors import HagoWarning
 from ..visible import visible
 from . import answer, build, cache, compare, device, hw, inspect, measure, report, stages, tune
-from .faults import EXIT_ERROR, EXIT_FAULT, EXIT_INTERRUPTED, guarded, version_of
+from .exit_codes import EXIT_ERROR, EXIT_FAULT, EXIT_INTERRUPTED
+from .faults import guarded, version_of
 
 _DESCRIPTION = """
 Which layers of a network should run at which precision on this hardware, and what does it gain and lose?

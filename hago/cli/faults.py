@@ -15,12 +15,7 @@ from pathlib import Path
 
 from ..errors import HagoError, reason_of
 from ..visible import visible
-
-EXIT_ERROR = 2
-"""The user can mend it: the message says what."""
-EXIT_FAULT = 70
-"""A fault of Hago's, with a log for its report."""
-EXIT_INTERRUPTED = 130
+from .exit_codes import EXIT_ERROR, EXIT_FAULT, EXIT_INTERRUPTED, EXIT_SIGNAL
 
 _PACKAGES = ("hago", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnx-ir", "optuna", "scipy", "pydantic", "rich")
 
@@ -34,9 +29,10 @@ def guarded(command: Callable[[], int], words: Sequence[str], debug: bool = Fals
     except BrokenPipeError:  # the reader of the output has gone (`hago ... | head`): nothing more to say
         _say_no_more()
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        signum = getattr(stopped, "signum", None)
+        return EXIT_INTERRUPTED if signum is None else EXIT_SIGNAL + int(signum)
     except Exception as error:
         if debug:
             traceback.print_exc()

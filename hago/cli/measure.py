@@ -9,6 +9,7 @@ from typing import Any
 
 from ..visible import cell, visible
 from .arguments import DATA, add_cache, add_model, add_strategy, open_model
+from .exit_codes import EXIT_CUT_SHORT
 from .screen import screen
 
 _DESCRIPTION = """
@@ -69,4 +70,4 @@ def _run(arguments: argparse.Namespace) -> int:
             print(visible(f"{result.device}: {result.reason}"))
     if arguments.out:
         write_atomic(Path(arguments.out), json.dumps([result.to_dict() for result in found], indent=1) + "\n")
-    return 1 if all(result.kind == "failed" for result in found) else 0
+    return EXIT_CUT_SHORT if all(result.kind == "failed" for result in found) else 0

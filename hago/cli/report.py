@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..visible import visible
-from .tune import add_search_arguments, search_options
+from .exit_codes import EXIT_CUT_SHORT, code_of
+from .tune import add_search_arguments, announce, search_options
 
 _DESCRIPTION = """
 Searches the best strategy for every device, each in a folder of its own in --out (one that is there already goes on),
@@ -28,6 +29,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    announce(arguments)
     from ..across import compare_devices
 
     across = compare_devices(
@@ -40,5 +42,8 @@ def _run(arguments: argparse.Namespace) -> int:
         cell = across.cell(device.name, device.name)
         ratio = cell.how if cell.ratio is None else f"{cell.ratio:.3f} of float32 ({cell.how})"
         print(visible(f"{device.name}: {ratio}"))
+    for name, reason in across.gone.items():
+        print(visible(f"error: {name}: {reason}"), file=sys.stderr)
     print(f"Report: {Path(arguments.out) / 'devices.html'}")
-    return 0
+    codes = [code_of(device.result) for device in across.devices]
+    return max(EXIT_CUT_SHORT if across.gone else 0, *codes)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
-from ..errors import BuildError
 from .arguments import DATA, add_cache, add_hw, add_model, input_shapes
+from .exit_codes import EXIT_CUT_SHORT, code_of
 
 _DESCRIPTION = """
 Searches which layers should run at which precision and granularity on this hardware, so that the network is
@@ -72,7 +73,14 @@ def search_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
+def announce(arguments: argparse.Namespace) -> None:
+    """The first line of progress, before what takes seconds to import."""
+    if arguments.progress != "silent":
+        print("0:00  starting", file=sys.stderr, flush=True)
+
+
 def _run(arguments: argparse.Namespace) -> int:
+    announce(arguments)
     from ..api import tune
     from ..results import console_summary, is_complete
 
@@ -90,9 +98,9 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     print(console_summary(result))
     if not is_complete(result):
-        raise BuildError(
-            "all but model.so was written: there is no linker",
-            where=str(result.folder),
-            hint="where there is one: hago compile model.qdq.onnx --out model.so",
-        )
-    return 0
+        print("error: all but model.so was written: there is no linker", file=sys.stderr)
+        print("  hint: where there is one: hago compile model.qdq.onnx --out model.so", file=sys.stderr)
+        return EXIT_CUT_SHORT
+    if result.search.error is not None:
+        print(f"error: {result.search.error}", file=sys.stderr)
+    return code_of(result.search)

@@ -7,7 +7,7 @@ the test part. Samples are compared by their content; equal samples of one set a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ class SplitRecord:
     ``sizes`` counts the samples of each part; ``hashes`` are SHA-256 over each part's sample digests in
     order; ``fractions`` are the shares asked for, None where the defaults held. ``given`` names the parts
     the user gave; the others were drawn with ``seed``. ``duplicates`` counts samples that equal an
-    earlier one of their set.
+    earlier one of their set. ``left_out`` counts the samples of each part that a time budget leaves no room for;
+    ``sizes`` are those of the others, ``hashes`` are over all.
     """
 
     seed: int
@@ -43,10 +44,12 @@ class SplitRecord:
     given: tuple[str, ...]
     stratified: bool
     duplicates: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self) | {"sizes": dict(self.sizes), "hashes": dict(self.hashes)}
+        maps = {name: dict(getattr(self, name)) for name in ("sizes", "hashes", "left_out")}
+        return asdict(self) | maps
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SplitRecord:
@@ -61,6 +64,7 @@ class SplitRecord:
                 given=tuple(str(part) for part in data["given"]),
                 stratified=bool(data["stratified"]),
                 duplicates=int(data["duplicates"]),
+                left_out={str(part): int(count) for part, count in data.get("left_out", {}).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"is no record of a split: {error!r}") from error
@@ -74,6 +78,24 @@ class DataParts:
     search: Samples
     test: Samples
     split: SplitRecord
+
+    def limited(self, name: str, count: int, seed: int) -> DataParts:
+        """The same with ``count`` samples of one part, drawn by ``seed``."""
+        part = getattr(self, name)
+        if count >= len(part):
+            return self
+        sizes = {**self.split.sizes, name: count}
+        left_out = {**self.split.left_out, name: self.split.left_out.get(name, 0) + len(part) - count}
+        return replace(
+            self, **{name: drawn(part, count, seed)}, split=replace(self.split, sizes=sizes, left_out=left_out)
+        )
+
+
+def drawn(samples: Samples, count: int, seed: int) -> Samples:
+    """``count`` of the samples, in their order."""
+    chosen = samples.subset(np.sort(np.random.default_rng(seed).permutation(len(samples))[:count]))
+    chosen.calibration = samples.calibration
+    return chosen
 
 
 def split_samples(

@@ -114,6 +114,9 @@ def _samples(report: ReportData) -> str:
     if len(drawn) > 1:
         spread = ", every class spread evenly" if split.stratified else ""
         how += f" The {listing(drawn)} samples were drawn from one set with seed {split.seed}{spread}."
+    if any(split.left_out.values()):
+        left = [f"{count:,} of the {part} samples" for part, count in split.left_out.items() if count]
+        how += f" {listing(left)} were left out to keep the time budget."
     if split.duplicates:
         how += f" {plural(split.duplicates, 'sample')} repeat another of their set; equal ones share a part."
     return (
