@@ -33,18 +33,19 @@ def optional_whole(name: str, value: Any, least: int, error: type[HagoError] = S
 
 def number(name: str, value: Any, hint: str | None = None, error: type[HagoError] = SearchError) -> float:
     """A finite number of at least 0."""
-    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-    if not good:
+    found = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    if not (math.isfinite(found) and found >= 0):
         raise error(f"{name} must be a number of at least 0, got {value!r}", hint=hint)
-    return float(value)
+    return found
 
 
 def names(name: str, value: Any, error: type[HagoError] = SearchError) -> tuple[str, ...]:
     """A list of names; also text with commas between them."""
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",")]
-    if isinstance(value, Iterable) and all(isinstance(part, str) for part in (value := list(value))):
-        return tuple(value)
+    found = tuple(value) if isinstance(value, Iterable) else (None,)
+    if all(isinstance(part, str) for part in found):
+        return found
     raise error(f"{name} must be a list of names, got {value!r}")
 
 
