@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from . import arguments
 from .deadline import Deadline
 from .errors import BuildError, DeviceError, HagoError, StrategyError
 from .evaluator import TvmEvaluator
@@ -119,7 +120,8 @@ def compare_devices(
     from .device.places import find_place
     from .report.across import write_across
 
-    root, places = Path(out), {name: find_place(name, devices_file) for name in devices}
+    devices = arguments.names("devices", devices, DeviceError)
+    root, places = Path(arguments.path("out", out)), {name: find_place(name, devices_file) for name in devices}
     search = {name: options.pop(name) for name in _SEARCH if name in options}
     judge = options["metric"] = get_metric(options.get("metric", "top1"))
     asked = {name: options.pop(name) for name in _BOUND if name in options}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from . import arguments
 from .calibrate import Calibration
 from .calibrate.calibration import is_calibration
 from .compiler.cache import KernelCache
@@ -99,14 +100,14 @@ def tune(
     calibration: Any = None,
     metric: str | Metric | Callable[..., Any] = "top1",
     max_drop: float | str = 0.01,
-    trials: int = 40,
+    trials: int | None = 40,
     budget: str | float | timedelta | None = None,
     seed: int = 0,
     threads: int | None = None,
     out: str | os.PathLike[str] | None = None,
     test: Any = None,
     sampler: str = "tpe",
-    objectives: tuple[str, ...] = ("latency", "accuracy"),
+    objectives: str | Sequence[str] = ("latency", "accuracy"),
     margin: float = 0.0,
     patience: int | None = 15,
     batch: int = 1,
@@ -145,12 +146,26 @@ def tune(
     is a record with its reason.
     """
     from .device.places import find_place
+    from .joint import check_rule
     from .search.bound import read_bound
+    from .search.objective import check_objectives
+    from .search.sampling import check_sampler
     from .search.stopping import Interrupts, parse_budget
 
-    names = [devices] if isinstance(devices, str) else list(devices or ())
+    # What cannot be is told before anything is read; `run_search` and the others check the same where they are used.
+    check_sampler(sampler)
+    check_rule(joint)
+    check_objectives(arguments.names("objectives", objectives))
+    arguments.number("margin", margin)
     judge = get_metric(metric)
     bound = read_bound(judge, max_drop, min_value, max_value, unit=unit_of(judge))
+    trials = arguments.optional_whole("trials", trials, 1)
+    patience = arguments.optional_whole("patience", patience, 1)
+    if out is not None:
+        arguments.path("out", out)
+    if isinstance(devices, str):
+        devices = (devices,)
+    names = arguments.names("devices", devices or (), DeviceError)
     with Interrupts().installed() as interrupts:
         session = open_session(
             model,
@@ -175,9 +190,9 @@ def tune(
             found = session.find(
                 **asdict(bound),
                 margin=margin,
+                objectives=objectives,
                 trials=trials,
                 sampler=sampler,
-                objectives=objectives,
                 patience=patience,
                 storage=storage,
                 resume=resume,
@@ -227,7 +242,7 @@ def open_session(
             calibration=calibration,
             test=test,
             metric=get_metric(metric),
-            seed=seed,
+            seed=arguments.whole("seed", seed, 0),
             threads=None if threads is None else check_threads(threads),
             folder=folder,
             cache=_cache(cache),

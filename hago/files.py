@@ -19,6 +19,7 @@ from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
+from . import arguments
 from .errors import StorageError
 
 _MARK = ".hago-tmp-"
@@ -26,6 +27,7 @@ _MARK = ".hago-tmp-"
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
     """The folder, made where it is not there. Raises StorageError."""
+    path = arguments.path("a folder", path, StorageError)
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:

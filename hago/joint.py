@@ -18,6 +18,12 @@ from .strategy import Strategy
 RULES = ("worst", "mean")
 
 
+def check_rule(rule: str) -> None:
+    """Raises SearchError for what is no rule."""
+    if rule not in RULES:
+        raise SearchError(f"a joint search judges by {' or '.join(RULES)}, not {rule!r}")
+
+
 class JointEvaluator:
     """Measures strategies on several devices, each with its own evaluator.
 
@@ -28,8 +34,7 @@ class JointEvaluator:
     """
 
     def __init__(self, evaluators: Mapping[str, TvmEvaluator], rule: str = "worst") -> None:
-        if rule not in RULES:
-            raise SearchError(f"a joint search judges by {' or '.join(RULES)}, not {rule!r}")
+        check_rule(rule)
         self.evaluators, self.rule = dict(evaluators), rule
         self._first = next(iter(self.evaluators.values()))
         self.spec, self.model = self._first.spec, self._first.model

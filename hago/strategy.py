@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from . import arguments
 from .documents import did_you_mean, is_json, mapping, read_document
 from .errors import HagoWarning, SpecError, StrategyError
 from .files import hash_bytes, write_atomic
@@ -178,7 +179,8 @@ class Strategy:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Strategy:
         """Reads what :meth:`save` wrote. Data alone is read: no tags, anchors or duplicate keys."""
-        return cls.from_dict(read_document(path, error=StrategyError).data, str(path))
+        path = arguments.path("a strategy", path, StrategyError)
+        return cls.from_dict(read_document(path, error=StrategyError).data, path)
 
     def fits(self, model: Model) -> bool:
         """Whether it was made for this model, or for one that differs in its weights alone."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from .. import arguments
 from ..errors import HagoError, NoDeviceError, SearchError, StorageError
 from ..files import is_full
 from ..record import Record
@@ -80,6 +81,15 @@ class Evaluator(Protocol):
         ...
 
 
+def check_objectives(objectives: tuple[str, ...]) -> None:
+    """Raises SearchError where they are not some of `OBJECTIVES`, each once, with one that quantizing can gain."""
+    unknown = [name for name in objectives if name not in OBJECTIVES]
+    if unknown or not objectives or len(set(objectives)) != len(objectives):
+        raise SearchError(f"objectives must be some of {', '.join(OBJECTIVES)}, each once, got {objectives!r}")
+    if "latency" not in objectives and "size" not in objectives:
+        raise SearchError("accuracy alone is no objective: float32 would be the answer", hint="add latency or size")
+
+
 @dataclass(frozen=True)
 class Goal:
     """Little latency (and size) at an accuracy that drops by at most ``max_drop``, in the metric's unit.
@@ -101,16 +111,8 @@ class Goal:
 
     def __post_init__(self) -> None:
         for name, value in (("max_drop", self.max_drop), ("margin", self.margin)):
-            if not (math.isfinite(value) and value >= 0):
-                raise SearchError(
-                    f"{name} must be a number of at least 0, got {value!r}",
-                    hint="max_drop=0.01 allows a loss of one point of top-1",
-                )
-        unknown = [name for name in self.objectives if name not in OBJECTIVES]
-        if unknown or not self.objectives or len(set(self.objectives)) != len(self.objectives):
-            raise SearchError(f"objectives must be some of {', '.join(OBJECTIVES)}, each once, got {self.objectives!r}")
-        if "latency" not in self.objectives and "size" not in self.objectives:
-            raise SearchError("accuracy alone is no objective: float32 would be the answer", hint="add latency or size")
+            arguments.number(name, value, hint="max_drop=0.01 allows a loss of one point of top-1")
+        check_objectives(self.objectives)
 
     def settled(self, float_record: Record) -> Goal:
         """The goal with the drop that its limit allows, now that float32 is known.

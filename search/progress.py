@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -240,8 +240,8 @@ def make_progress(progress: str | Progress | None) -> Progress:
     """
     if progress is None or progress == "silent":
         return SilentProgress()
-    if not isinstance(progress, str):
-        return progress
+    if all(callable(getattr(progress, name, None)) for name in ("start", "update", "trial", "finish")):
+        return cast(Progress, progress)
     if progress not in MODES:
         raise SearchError(f"there is no progress display {progress!r}", hint=f"displays: {', '.join(MODES)}")
     live = progress == "live" or (progress == "auto" and sys.stderr.isatty())

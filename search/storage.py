@@ -16,6 +16,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBSto
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from .. import arguments
 from ..errors import HagoError, SearchError, StorageError, reason_of
 
 STUDY_FILE = "study.db"
@@ -63,7 +64,7 @@ def open_storage(storage: StorageLike, folder: Path | None) -> tuple[BaseStorage
         if folder is None:
             return InMemoryStorage(), "memory"
         storage = folder / STUDY_FILE
-    text = os.fspath(storage)
+    text = arguments.path("storage", storage)
     if "://" in text:
         return _open_database(text, _without_password(text)), _without_password(text)
     path = Path(text)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from statistics import median
 
 import optuna
 
+from .. import arguments
 from ..deadline import Deadline
 from ..errors import HagoError, NoDeviceError, SearchError, StorageError
 from ..record import Record
@@ -50,7 +51,7 @@ def run_search(
     max_drop: float = 0.01,
     limit: float | None = None,
     margin: float = 0.0,
-    objectives: tuple[str, ...] = ("latency", "accuracy"),
+    objectives: str | Sequence[str] = ("latency", "accuracy"),
     reproducible: bool = True,
     progress: str | Progress | None = None,
     deadline: Deadline | None = None,
@@ -71,15 +72,14 @@ def run_search(
     arguments that cannot be, StorageError when the storage cannot be opened, whatever ``evaluator.float_record()``
     raises, and KeyboardInterrupt for a second signal.
     """
-    goal = Goal(max_drop, margin, tuple(objectives), evaluator.higher_is_better, limit, getattr(evaluator, "unit", ""))
+    wanted = arguments.names("objectives", objectives)
+    goal = Goal(max_drop, margin, wanted, evaluator.higher_is_better, limit, getattr(evaluator, "unit", ""))
     check_sampler(sampler)
     display = make_progress(progress)
     deadline = deadline or Deadline(parse_budget(budget_s))
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise SearchError(f"seed must be a whole number of at least 0, got {seed!r}")
-    for name, number in (("trials", trials), ("patience", patience)):
-        if number is not None and (isinstance(number, bool) or number < 1):
-            raise SearchError(f"{name} must be at least 1, got {number!r}")
+    seed = arguments.whole("seed", seed, 0)
+    trials = arguments.optional_whole("trials", trials, 1)
+    patience = arguments.optional_whole("patience", patience, 1)
     with ExitStack() as held:
         held.enter_context(_quiet_optuna())
         interrupts = interrupts or held.enter_context(Interrupts().installed())

@@ -22,6 +22,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from .. import arguments
 from ..documents import read_document
 from ..errors import StorageError
 from ..files import TemporaryFolder, hash_bytes, write_atomic
@@ -58,7 +59,7 @@ class KernelCache:
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self._named = folder is not None
-        self.root = Path(folder) if folder is not None else default_folder()
+        self.root = Path(arguments.path("cache", folder, StorageError)) if folder is not None else default_folder()
         self.folder = self.root / template_version()
         self._loaded: dict[str, Any] = {}
         self._times: dict[str, dict[str, KernelTime]] = {}

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .. import arguments
 from ..errors import DeviceError
 from ..measure.bench import Bench, LocalBench
 from ..spec import resolve_hw
@@ -58,4 +59,6 @@ class Place:
 
 def find_place(names: str, file: str | os.PathLike[str] | None = None) -> Place:
     """``pi5``, or ``pi5-a+pi5-b`` for devices of one kind. Raises DeviceError."""
+    (names,) = arguments.names("a device", [names], DeviceError)
+    file = None if file is None else arguments.path("devices_file", file, DeviceError)
     return Place(tuple(find_device(name.strip(), file) for name in names.split("+")))

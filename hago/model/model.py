@@ -19,6 +19,7 @@ from types import MappingProxyType
 import numpy as np
 import onnx
 
+from ..arguments import whole
 from ..errors import ModelError
 from ..tensor import TensorInfo
 from .layers import Layer, find_layers, mark
@@ -109,6 +110,7 @@ def load_model(
 
     Raises ModelError, or UnsupportedOpError for an operator that cannot be compiled.
     """
+    batch = whole("batch", batch, 1, ModelError)
     if isinstance(model, Model):
         if model.batch == batch and input_shapes in (None, model.input_shapes):
             return model

@@ -18,6 +18,7 @@ import tvm_ffi
 from tvm.runtime import cpu, tensor
 from tvm.runtime.vm import VirtualMachine
 
+from .. import arguments
 from ..errors import BuildError, DataError, MeasureError
 from ..tensor import TensorInfo
 from .processor import machine_name, machine_of, missing_features
@@ -184,7 +185,7 @@ def load(path: str | os.PathLike[str]) -> Artifact:
     The file is machine code: load only what you trust. Raises BuildError where it is not such a file, or
     was made for another processor.
     """
-    where = str(path)
+    where = path = arguments.path("a compiled network", path, BuildError)
     if not Path(path).is_file():
         raise BuildError("no such file", where=where, hint=_WRITTEN_BY)
     try:

@@ -7,6 +7,7 @@ import os
 from importlib import resources
 from pathlib import Path
 
+from .. import arguments
 from ..documents import Document, did_you_mean
 from ..errors import SpecError
 from .joint import SEPARATOR, join
@@ -48,7 +49,7 @@ def load_spec(name_or_path: str | os.PathLike[str]) -> HardwareSpec:
 
     Raises SpecError: unknown name, unreadable file, or a broken rule, with file, line and key path.
     """
-    text = os.fspath(name_or_path)
+    text = arguments.path("a hardware spec", name_or_path, SpecError)
     if not isinstance(name_or_path, str) or text.endswith((".yaml", ".yml")) or os.sep in text:
         spec = read_spec(Path(text))
     elif text in _shipped():
@@ -123,7 +124,7 @@ def resolve_hw(hw: str | os.PathLike[str] | HardwareSpec) -> HardwareSpec:
     """
     if isinstance(hw, HardwareSpec):
         return hw
-    names = str(hw).split(SEPARATOR)
+    names = arguments.path("hw", hw, SpecError).split(SEPARATOR)
     if len(names) > 1 and not Path(hw).exists():
         return join([load_spec(name) for name in names])
     return detect() if hw == "auto" else load_spec(hw)
