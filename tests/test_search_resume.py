@@ -186,8 +186,9 @@ def test_sigkill_at_random_moments_loses_no_finished_trial(tmp_path, uninterrupt
     assert set(finished_in(report)) <= set(keys(result))
 
 
-def killed_search(folder: Path, report: Path, at: int) -> None:
+def killed_search(folder: Path, report: Path, at: int, blocks: int = 3, trials: int = 5) -> None:
     """A search whose process is killed at the at-th write to the study or the records, before or after it."""
+    space = residual_space(blocks=blocks)
     count = [0]
 
     def deadly(function):
@@ -206,7 +207,7 @@ def killed_search(folder: Path, report: Path, at: int) -> None:
     for name in ("create_new_trial", "set_trial_user_attr", "set_trial_state_values", "set_study_user_attr"):
         setattr(RDBStorage, name, deadly(getattr(RDBStorage, name)))
     ledger_module.append_record = deadly(ledger_module.append_record)
-    search(folder, progress=Reporting(report), trials=5)
+    search(folder, FakeEvaluator(space, LOSSES), progress=Reporting(report), trials=trials)
 
 
 @pytest.mark.parametrize("at", range(1, 40, 3))
@@ -222,6 +223,26 @@ def test_sigkill_at_every_step_of_writing_loses_no_finished_trial(tmp_path, unin
     assert keys(result) == uninterrupted[:5]
     stored = [r for r in read_records(tmp_path / "out" / RECORDS_FILE) if r.id >= 0 and r.part == "search"]
     assert sorted(r.strategy.key() for r in stored) == sorted(uninterrupted[:5])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_hundred_sigkills_lose_no_finished_trial(tmp_path, seed):
+    """25 of each search, each at another write after it went on: trials, records, tables, the study's own data."""
+    rng, report, folder = random.Random(seed), tmp_path / "report", tmp_path / "out"
+    for kill in range(25):
+        at = rng.randint(1, 24)
+        child = FORK.Process(target=killed_search, args=(folder, report, at, 1, 10_000))
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL, f"kill {kill}, at write {at}"
+    told = finished_in(report)
+    assert len(told) > 10 and len(set(told)) == len(told)  # none was measured again
+    space = residual_space(blocks=1)
+    evaluator = FakeEvaluator(space, LOSSES)
+    result = search(folder, evaluator, trials=len(told) + 2)
+    assert not set(told) & set(evaluator.proposed()) and set(told) <= set(keys(result))
+    written = [r.strategy.key() for r in read_records(folder / RECORDS_FILE) if r.id >= 0 and r.part == "search"]
+    assert set(told) <= set(written) and len(set(written)) == len(written)
 
 
 def test_a_candidate_that_takes_the_process_down_is_given_up_in_the_end(tmp_path, uninterrupted):
