@@ -152,6 +152,8 @@ def _remove_left(folder: Path, prefix: str) -> None:
                     path.unlink()
             finally:
                 os.close(handle)
+
+
 def is_full(error: BaseException | None) -> bool:
     """Whether it comes, at whatever remove, of a disk that takes no more: then it is no fault of what was tried."""
     seen: set[int] = set()
