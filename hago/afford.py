@@ -29,6 +29,7 @@ _TRIED = 64  # samples that tell what one costs
 _SHARES = {"calibration": 0.03, "search": 0.02, "test": 0.04}
 _WORTH = {"calibration": 64, "search": 200, "test": 200}  # fewer only where these would take `_MOST` times the share
 _MOST = 5
+_FEWEST_RUN = 8  # samples of a part, whatever they cost
 _OBSERVING = 4  # a call that calibrates costs about as much as so many that do not
 
 
@@ -60,7 +61,7 @@ class Affordable:
             def affordable(name: str = name, share: float = share) -> int:
                 once = run_s() * (_OBSERVING if name == "calibration" else 1)
                 count = share * (self._budget_s or 0.0) / once
-                return max(1, int(max(count, min(_WORTH[name], _MOST * count))))
+                return max(_FEWEST_RUN, int(max(count, min(_WORTH[name], _MOST * count))))
 
             size = len(getattr(parts, name))
             parts = parts.limited(name, self._count(f"{name} part", size, affordable), self._seed)
