@@ -343,9 +343,9 @@ def test_nothing_is_printed_and_no_warning_given(capfd):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"trials": 0}, SearchError, "trials must be at least 1"),
-        ({"trials": True}, SearchError, "trials must be at least 1"),
-        ({"patience": 0}, SearchError, "patience must be at least 1"),
+        ({"trials": 0}, SearchError, "trials must be a whole number of at least 1"),
+        ({"trials": True}, SearchError, "trials must be a whole number of at least 1"),
+        ({"patience": 0}, SearchError, "patience must be a whole number of at least 1"),
         ({"seed": -1}, SearchError, "seed must be a whole number of at least 0"),
         ({"seed": 1.5}, SearchError, "seed must be a whole number of at least 0"),
         ({"budget_s": "soon"}, SearchError, "a time budget is written like"),
