@@ -97,10 +97,10 @@ def _run(arguments: argparse.Namespace) -> int:
         **search_options(arguments),
     )
     print(console_summary(result))
-    if not is_complete(result):
+    if result.search.error is not None:
+        print(f"error: {result.search.error}", file=sys.stderr)
+    elif not is_complete(result):
         print("error: all but model.so was written: there is no linker", file=sys.stderr)
         print("  hint: where there is one: hago compile model.qdq.onnx --out model.so", file=sys.stderr)
         return EXIT_CUT_SHORT
-    if result.search.error is not None:
-        print(f"error: {result.search.error}", file=sys.stderr)
     return code_of(result.search)
