@@ -134,7 +134,7 @@ def test_a_search_without_a_linker_writes_all_else(
     out.mkdir()
     (out / "model.so").write_text("of an older search")
     words = ["tune", MODEL, "--data", SAMPLES, "--trials", "1", "--threads", "1", "--progress", "plain"]
-    assert main([*words, "--cache", str(tmp_path / "cache"), "--out", str(out)]) == 2
+    assert main([*words, "--cache", str(tmp_path / "cache"), "--out", str(out)]) == 3
     found = capsys.readouterr()
     first, last = found.err.index("warning: model.so: a linker is needed"), found.err.index("error: ")
     assert first < last and "trial 1/1" not in found.err[:first]
