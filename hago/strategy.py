@@ -142,8 +142,8 @@ class Strategy:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON or YAML; :meth:`from_dict` reads it back."""
         layers = {name: choice.to_dict() for name, choice in self.choices.items()}
-        about = {"hago_strategy": _FORMAT, "model": self.model_hash, "structure": self.structure, "hw": self.hw}
-        return {**{key: value for key, value in about.items() if value != ""}, "layers": layers}
+        structure = {"structure": self.structure} if self.structure else {}
+        return {"hago_strategy": _FORMAT, "model": self.model_hash, **structure, "hw": self.hw, "layers": layers}
 
     @classmethod
     def from_dict(cls, data: Any, where: str | None = None) -> Strategy:

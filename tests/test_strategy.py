@@ -73,6 +73,7 @@ class ToyLayer:
 @dataclass(frozen=True)
 class ToyModel:
     hash: str = "ab" * 32
+    structure: str = "cd" * 32
     source: str = "toy.onnx"
     layers: tuple[ToyLayer, ...] = (
         ToyLayer("/stem/Conv", "conv", weight_shape=(16, 3, 3, 3)),
