@@ -260,8 +260,8 @@ def compile(  # the name promised to users
     *,
     hw: str | os.PathLike[str] | HardwareSpec = "auto",
     batch: int = 1,
-    input_shapes: InputShapes | None = None,
     threads: int | None = None,
+    input_shapes: InputShapes | None = None,
     cache: CacheLike = None,
 ) -> Artifact:
     """Compiles a float or QDQ model (ONNX path or ModelProto), whoever made it.
