@@ -152,7 +152,7 @@ class Record:
     def measured_by(self, timing: Timing, name: str) -> Record:
         """The same record with what a bench found of ``name``."""
         record = self.with_latency(timing.latency[name])
-        return replace(record, device=timing.device, trouble=timing.trouble, checked=timing.checked)
+        return replace(record, device=timing.device, trouble=timing.trouble or self.trouble, checked=timing.checked)
 
     @property
     def cost_s(self) -> float | None:

@@ -11,6 +11,7 @@ from measure_fakes import FEEDS, FakeClock, FakeRunner, FakeSamples, Top1, one_h
 from hago.cli.stages import _latency as latency_line
 from hago.compare import Contender, compare
 from hago.compiler.cache import KernelCache
+from hago.measure.bench import Timing
 from hago.measure.clocks import CPU, REMOTE, WALL, Turn
 from hago.measure.kernels import KernelTime, least_of, time_kernel
 from hago.measure.latency import Series, latency_of, measure_latency
@@ -115,6 +116,12 @@ def test_where_no_round_counts_nothing_is_told():
     record = Record(0, "candidate", latency_s=1.0, latency_ratio=0.5).with_latency(found)
     assert record.latency_s is None and record.latency_ratio is None and record.disturbed == 1.0
     assert Record.from_dict(json.loads(record.to_line())) == record
+
+
+def test_measuring_anew_keeps_what_was_wrong_with_devices_before():
+    found = latency_of("0", 1, Series.of_times([0.5] * 9, REMOTE), Series.of_times([1.0] * 9, REMOTE), 1)
+    first = Record(0, "candidate").measured_by(Timing({"0": found}, "two", "one: no answer"), "0")
+    assert first.measured_by(Timing({"0": found}, "two"), "0").trouble == "one: no answer"
 
 
 def test_intervals_are_wider_by_what_float32_is_off_itself():
