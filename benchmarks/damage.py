@@ -279,7 +279,9 @@ def _cache_entry(suffix: str) -> Callable[[Path, Rng], Path]:
         folder.chmod(0o700)
         entry.parent.mkdir(mode=0o700)
         if suffix == ".json":
-            entry.write_text(json.dumps({"name": "conv", "times_s": {"cpu": 1e-4, "other": 2e-4}}))
+            entry.write_text(
+                json.dumps({"name": "conv", "times_s": {"cpu": 1e-4, "other": 2e-4}, "times_disturbed": {"cpu": 0.0}})
+            )
         else:
             entry.write_bytes(_library())
         return entry
@@ -397,12 +399,13 @@ def _read_job(path: Path) -> None:
 
 def _read_cache(path: Path) -> None:
     from hago.compiler.cache import KernelCache
+    from hago.measure.kernels import KernelTime
 
     cache = KernelCache(path.parent.parent)
     cache.get(_KEY)
     cache.object_file(_KEY)
-    cache.time_s(_KEY, "cpu")
-    cache.remember_time(_KEY, "cpu", 1e-3)
+    cache.time_of(_KEY, "cpu")
+    cache.remember_time(_KEY, "cpu", KernelTime(1e-3, 0.0))
     cache.info()
 
 

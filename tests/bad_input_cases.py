@@ -501,7 +501,7 @@ SEARCH = [
         "no trials",
         f"hago {TUNE} --trials 0",
         errors.SearchError,
-        "trials must be at least 1, got 0",
+        "trials must be a whole number of at least 1, got 0",
         None,
         None,
     ),

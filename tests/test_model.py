@@ -138,7 +138,7 @@ class TestBatch:
             load_model(small(6), 2)
 
     def test_a_batch_must_be_positive(self) -> None:
-        with pytest.raises(ModelError, match="at least 1, not 0"):
+        with pytest.raises(ModelError, match="at least 1, got 0"):
             load_model(small(), 0)
 
     def test_a_batch_hidden_in_a_reshape(self) -> None:
