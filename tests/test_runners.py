@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -233,6 +235,32 @@ def test_float_layers_of_openvino_are_float32_even_where_the_cpu_has_bfloat16():
     exact = x.astype(np.float64).clip(0) @ WEIGHT.astype(np.float64)
     runner = OpenVinoRunner(tiny_model(), batch=1)
     np.testing.assert_allclose(runner.run({"a": x, "b": x})[0], exact, rtol=1e-5, atol=1e-6)
+
+
+_INTERRUPTED = """
+import gc, signal, sys
+sys.path.insert(0, sys.argv[1])
+from measure_fakes import tiny_model
+from hago.runners import OnnxRuntimeRunner, OpenVinoRunner
+runners = [globals()[name](tiny_model(quantized=i % 2 > 0), batch=1) for i, name in enumerate(sys.argv[2:])]
+for runner in runners:
+    runner.close()
+del runner, runners
+gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("package", PEERS)
+def test_ctrl_c_still_comes_after_runners_were_closed_in_the_order_they_were_opened(package):
+    pytest.importorskip(package)
+    names = [PEERS[package].__name__] * 3
+    command = [sys.executable, "-c", _INTERRUPTED, str(Path(__file__).parent), *names]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 def test_fixing_the_batch_also_fixes_the_symbol_elsewhere():

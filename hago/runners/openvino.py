@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from numpy.typing import NDArray
@@ -42,15 +43,16 @@ class OpenVinoRunner:
         try:
             core = openvino.Core()
             read = core.read_model(payload)
-            compiled = core.compile_model(
-                read,
-                "CPU",
-                {
-                    "PERFORMANCE_HINT": "LATENCY",
-                    "INFERENCE_NUM_THREADS": threads,
-                    "INFERENCE_PRECISION_HINT": precision,
-                },
-            )
+            hints = {
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": threads,
+                "INFERENCE_PRECISION_HINT": precision,
+            }
+            # The plugin gives the thread that loads it a stack for signals, and frees that stack when it goes. Where
+            # several go in the order they came, the thread is left with one that is gone: the next signal, Ctrl-C
+            # too, would kill the process (SIGSEGV). So that thread is one that ends here.
+            with ThreadPoolExecutor(1) as thread:
+                compiled = thread.submit(core.compile_model, read, "CPU", hints).result()
             self._request = compiled.create_infer_request()
         except Exception as error:
             raise MeasureError(f"OpenVINO refuses the model: {_reason(error)}", where=name) from error
