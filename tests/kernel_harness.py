@@ -10,7 +10,7 @@ import numpy as np
 from emulated_kernels import x86_kernel
 
 import hago.kernels  # noqa: F401 - registers the emitters
-from hago.kernels.base import AVX2, AVX512_VNNI, EMITTERS, Isa, KernelCall, NodeView, TensorType
+from hago.kernels.base import AVX2, AVX512_VNNI, EMITTERS, Isa, KernelCall, NodeView, TensorType, stored, stored_array
 from hago.kernels.fallback import emit_fallback
 from hago.kernels.jit import Jitted, jit
 
@@ -24,11 +24,11 @@ def numpy_type(dtype: str) -> np.dtype[Any]:
 
 def physical(array: np.ndarray) -> np.ndarray:
     """As the artifact holds it: bfloat16 as its bits."""
-    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+    return stored_array(array)
 
 
 def type_of(array: np.ndarray) -> TensorType:
-    return TensorType(physical(array).dtype.name, array.shape)
+    return TensorType(array.dtype.name, array.shape)
 
 
 def view(
@@ -51,7 +51,7 @@ def view(
         outputs=tuple(outputs),
         attrs=dict(attrs or {}),
         types=types,
-        constants={name: physical(feeds[name]) for name in constants},
+        constants={name: feeds[name] for name in constants},
     )
 
 
@@ -75,7 +75,7 @@ def run(node: NodeView, feeds: Mapping[str, np.ndarray], isa: Isa = AVX512_VNNI,
         types = {**node.types, **call.temporaries}
         for name in call.outputs:
             if name:
-                values[name] = np.zeros(types[name].shape, numpy_type(types[name].dtype))
-        arrays = [values[item] if isinstance(item, str) else item for item in call.inputs]
+                values[name] = np.zeros(types[name].shape, stored(types[name]).dtype)
+        arrays = [values[item] if isinstance(item, str) else stored_array(item) for item in call.inputs]
         compiled(call, isa, threads)(*arrays, *[values[name] for name in call.outputs if name])
     return [values[name] for name in node.outputs if name]

@@ -196,7 +196,7 @@ def test_cast(source: str, target: str) -> None:
 def test_bfloat16_rounds_ties_to_even_and_keeps_nan_and_inf() -> None:
     bits = np.array([0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001, 0x7F7FFFFF, 0x7F800001, 0xFF800000] * 5, np.uint32)
     x = bits.view(np.float32)
-    node = view("Cast", {"x": x}, {"y": TensorType("uint16", x.shape)}, {"to": 16}, domain="")
+    node = view("Cast", {"x": x}, {"y": TensorType("bfloat16", x.shape)}, {"to": 16}, domain="")
     result = run(node, {"x": x})[0].view(numpy_type("bfloat16")).astype(np.float32)
     with np.errstate(invalid="ignore"):
         expected = x.astype(numpy_type("bfloat16")).astype(np.float32)
@@ -208,7 +208,7 @@ def test_bfloat16_rounds_ties_to_even_and_keeps_nan_and_inf() -> None:
 @pytest.mark.parametrize("count", [7, 64, 20011])
 def test_arm_rounds_to_bfloat16_by_itself(count: int) -> None:
     x = np.random.default_rng(0).integers(0, 2**32, count, np.uint32).view(np.float32)  # NaN and denormals among them
-    node = view("Cast", {"x": x}, {"y": TensorType("uint16", x.shape)}, {"to": 16}, domain="")
+    node = view("Cast", {"x": x}, {"y": TensorType("bfloat16", x.shape)}, {"to": 16}, domain="")
     (call,) = EMITTERS["", "Cast"](node, I8MM)
     found = np.zeros(count, np.uint16)
     kernel_of(call.template, call.params, I8MM)(x, found)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+import hago
 from hago.errors import ModelError, UnsupportedOpError
 from hago.model import load_model
 
@@ -279,10 +280,13 @@ class TestClamps:
         assert normalized(proto) == ["Clip"]
         assert self.bounds(proto) == (0, 6)
 
-    def test_a_missing_bound_is_the_largest_float(self) -> None:
+    def test_a_missing_bound_is_none_and_so_is_the_largest_float(self) -> None:
         proto = build([("Clip", "x _ hi", "y")], {"x": ["N", 4]}, ["y"], {"hi": np.float32(2)})
         assert normalized(proto) == ["Clip"]
-        assert self.bounds(proto) == (-float(np.finfo(np.float32).max), 2)
+        assert self.bounds(proto) == (-np.inf, 2)
+        lowest = np.finfo(np.float32).min
+        proto = build([("Clip", "x lo hi", "y")], {"x": ["N", 4]}, ["y"], {"lo": lowest, "hi": np.float32(2)})
+        assert self.bounds(proto) == (-np.inf, 2)
 
     def test_bounds_that_are_computed_from_constants_are_known(self) -> None:
         nodes = [("Constant", "", "lo", {"value_float": -1.0}), ("Neg", "lo", "hi"), ("Clip", "x lo hi", "y")]
@@ -602,11 +606,17 @@ class TestOther:
         nodes = [("Conv", "x w", "a"), ("Add", "a k", "b"), ("Relu", "b", "y")]
         proto = build(nodes, {"x": ["N", 2, 4, 4]}, ["y"], constants, dtype=TensorProto.FLOAT16)
         model = load_model(proto)
-        assert {t.dtype for t in [*model.inputs, *model.outputs]} == {"float32"}
-        x = weights(1, 2, 4, 4)
+        # Inputs and outputs are what the model declares.
+        assert [(t.name, t.dtype) for t in [*model.inputs, *model.outputs]] == [("x", "float16"), ("y", "float16")]
+        assert [n.op_type for n in model.proto.graph.node] == ["Cast", "Conv", "Relu", "Cast"]
+        assert not model.is_quantized
+        x = weights(1, 2, 4, 4).astype(np.float16)
         w = constants["w"].astype(np.float32).reshape(3, 2)
-        wanted = np.maximum(np.einsum("oc,nchw->nohw", w, x) + 3, 0)
-        np.testing.assert_allclose(run(model.proto, {"x": x})[0], wanted, rtol=1e-5, atol=1e-5)
+        wanted = np.maximum(np.einsum("oc,nchw->nohw", w, x.astype(np.float32)) + 3, 0)
+        np.testing.assert_allclose(run(model.proto, {"x": x})[0], wanted.astype(np.float16), rtol=1e-3)
+        np.testing.assert_allclose(
+            hago.compile(proto, threads=1).run({"x": x})[0], wanted.astype(np.float16), rtol=1e-3
+        )
 
     def test_half_precision_between_casts_is_read_as_float32(self) -> None:
         nodes = [("Cast", "x", "h", {"to": 10}), ("Conv", "h w", "c"), ("Cast", "c", "y", {"to": 1})]

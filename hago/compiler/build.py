@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from tvm.target import Target
 from .. import kernels  # noqa: F401 - registers the emitters
 from ..errors import BuildError, HagoError
 from ..files import hash_bytes
-from ..kernels.base import EMITTERS, ISAS, Isa, KernelCall, NodeView, TensorType
+from ..kernels.base import EMITTERS, ISAS, Isa, KernelCall, NodeView, TensorType, stored, stored_array
 from ..kernels.fallback import emit_fallback, fallback
 from ..kernels.fusion import fuse_elementwise
 from ..kernels.pipeline import compile_template
@@ -56,8 +56,9 @@ class Program:
     steps: tuple[Step, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    types: Mapping[str, TensorType]
+    types: Mapping[str, TensorType]  # as memory holds them
     constants: Mapping[str, np.ndarray]
+    declared: Mapping[str, TensorType] = field(default_factory=dict)  # of inputs and outputs, as ONNX has them
 
 
 def build(
@@ -130,7 +131,7 @@ def _describe(program: Program, spec: HardwareSpec, threads: int) -> dict[str, A
     """What the artifact says of itself: as JSON in the saved file."""
 
     def infos(names: tuple[str, ...]) -> list[dict[str, Any]]:
-        types = ((name, program.types[name]) for name in names)
+        types = ((name, program.declared[name]) for name in names)
         return [{"name": name, "dtype": t.dtype, "shape": list(t.shape)} for name, t in types]
 
     arrays = {id(i): i for step in program.steps for i in step.inputs if isinstance(i, np.ndarray)}
@@ -181,8 +182,9 @@ def emit(
     Raises the error of the first node that has none, or, where a list is given, puts all such nodes into it.
     """
     lowered = fuse_elementwise(lowered)
-    types = {name: TensorType(_physical(t.dtype), tuple(t.shape)) for name, t in lowered.types.items()}
-    constants = {name: _as_physical(array) for name, array in lowered.constants.items()}
+    meant = {name: TensorType(t.dtype, tuple(t.shape)) for name, t in lowered.types.items()}
+    types = {name: stored(tensor) for name, tensor in meant.items()}
+    constants = {name: stored_array(array) for name, array in lowered.constants.items()}
     steps: list[Step] = []
     target_key = json.dumps(dict(spec.target), sort_keys=True)
     for node in lowered.nodes:
@@ -190,18 +192,19 @@ def emit(
             steps.append(Step(node.outputs[:1], node.inputs[:1]))
             continue
         try:
-            calls = _emit_node(node, isa, types, constants)
+            calls = _emit_node(node, isa, meant, lowered.constants)
         except HagoError as error:
             if refused is None:
                 raise
             refused.append(Refusal(node.name, node.layer, error))
             continue
         for call in calls:
-            types.update({k: TensorType(_physical(t.dtype), t.shape) for k, t in call.temporaries.items()})
-            inputs = tuple(constants.get(i, i) if isinstance(i, str) else i for i in call.inputs)
+            types.update({k: stored(t) for k, t in call.temporaries.items()})
+            inputs = tuple(constants.get(i, i) if isinstance(i, str) else stored_array(i) for i in call.inputs)
             key = _key(call, inputs, types, f"{isa!r} {target_key} {threads}")
             steps.append(Step(call.outputs, inputs, key, call))
-    return Program(tuple(steps), lowered.inputs, lowered.outputs, types, constants)
+    declared = {name: meant[name] for name in (*lowered.inputs, *lowered.outputs)}
+    return Program(tuple(steps), lowered.inputs, lowered.outputs, types, constants, declared)
 
 
 def _key(call: KernelCall, inputs: Sequence[str | np.ndarray], types: Mapping[str, TensorType], where: str) -> str:
@@ -280,12 +283,3 @@ def _compiled(key: str, call: KernelCall, isa: Isa, target: Target, threads: int
         cache.put_object(key, compiled.mod, about)
         return None
     return cache.put(key, compiled.mod, about)
-
-
-def _physical(dtype: str) -> str:
-    """bfloat16 is carried as its bits: TVM's own code generation does not keep it."""
-    return "uint16" if dtype == "bfloat16" else dtype
-
-
-def _as_physical(array: np.ndarray) -> np.ndarray:
-    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array

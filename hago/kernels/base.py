@@ -74,6 +74,16 @@ class TensorType:
         return prod(self.shape)
 
 
+def stored(tensor: TensorType) -> TensorType:
+    """The type in memory: bfloat16 is held as its bits, for TVM's own code generation does not keep it."""
+    return replace(tensor, dtype="uint16") if tensor.dtype == "bfloat16" else tensor
+
+
+def stored_array(array: np.ndarray) -> np.ndarray:
+    """The array as memory holds it, see `stored`."""
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+
+
 Template = Callable[[Any, Isa, int], Any]
 
 
@@ -98,7 +108,7 @@ class KernelCall:
 
 @dataclass(frozen=True)
 class NodeView:
-    """A node of the lowered graph as an emitter sees it."""
+    """A node of the lowered graph as an emitter sees it: with ONNX's types, not those of memory (`stored`)."""
 
     name: str
     op: str

@@ -45,7 +45,7 @@ from .epilogue import (
     BOUNDS,
     ZEROS,
     add_residual,
-    clamp,
+    bounded,
     dequantize,
     requantize,
     requantized_bytes,
@@ -318,7 +318,7 @@ class Dense:
         isa, lanes, bounds, p = self.isa, self.lanes, self.bounds, self.p
         if not self.dot.integer:
             total = value if r is None else value + T.Cast(f"float32x{lanes}", r)
-            total = clamp(isa, total, bounds[0], bounds[1])
+            total = bounded(isa, total, bounds[0], bounds[1])
             return total if p.out == "float32" else T.Cast(f"{p.out}x{lanes}", total)
         scale = self.scale.vload([lane], f"float32x{lanes}")
         if p.out == "float32":

@@ -27,7 +27,17 @@ from .base import Isa
 from .dense import channel_starts
 from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
-from .epilogue import BOUNDS, ZEROS, at_most, clamp, dequantize, pack_bytes, requantize, requantized_bytes, round_to_int
+from .epilogue import (
+    BOUNDS,
+    ZEROS,
+    at_most,
+    bounded,
+    dequantize,
+    pack_bytes,
+    requantize,
+    requantized_bytes,
+    round_to_int,
+)
 from .half import MOST_TERMS, doubled, factors
 from .padding import padded_copy
 from .window import Window
@@ -316,13 +326,13 @@ class Depthwise:
         p, isa, lanes, bounds = self.p, self.isa, self.lanes, self.bounds
         place = [vector_index(at, lanes * self.S)]
         if not self.dot.integer and not self.dot.half:
-            T.buffer_store(self.y, clamp(isa, sums[0], bounds[0], bounds[1]), place)
+            T.buffer_store(self.y, bounded(isa, sums[0], bounds[0], bounds[1]), place)
             return
         scales = [self.scale.vload([(first + s) * lanes], f"float32x{lanes}") for s in range(self.S)]
         if self.dot.half:
             bias = self.bias.vload([first * lanes], self.acc_type)
             total = T.call_llvm_pure_intrin(self.acc_type, "llvm.fma", T.Cast(self.acc_type, sums[0]), scales[0], bias)
-            T.buffer_store(self.y, clamp(isa, total, bounds[0], bounds[1]), place)
+            T.buffer_store(self.y, bounded(isa, total, bounds[0], bounds[1]), place)
             return
         if self.S == _UNPACKED and isa.arm:
             T.buffer_store(self.y, requantized_bytes(isa, sums, scales, self.zero[1], bounds), place)

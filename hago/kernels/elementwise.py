@@ -37,10 +37,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Body:
-    """What a fused kernel computes; the last step is its output.
-
-    Types are ONNX's: a tensor of bfloat16 is held as uint16.
-    """
+    """What a fused kernel computes; the last step is its output."""
 
     inputs: tuple[TensorType, ...]
     scalars: tuple[tuple[str, float | int], ...]
@@ -84,16 +81,7 @@ def fused(params: Body, isa: Isa, threads: int) -> Any:
         with narrowing() if direct else nullcontext():
             walk(loops, lanes, threads, cost, vector)
 
-    return primfunc([_held(t) for t in params.inputs], [_held(params.y)], body)
-
-
-def _held(tensor: TensorType) -> TensorType:
-    return TensorType("uint16", tensor.shape) if tensor.dtype == "bfloat16" else tensor
-
-
-def _meant(tensor: TensorType) -> TensorType:
-    # Graphs hold no 16-bit integers: those bits are bfloat16.
-    return TensorType("bfloat16", tensor.shape) if tensor.dtype == "uint16" else tensor
+    return primfunc(params.inputs, [params.y], body)
 
 
 @emits("hago", "Fused")
@@ -123,7 +111,7 @@ def emit_fused(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 @emits("", *(op for op in OPS if op not in ("QuantizeLinear", "DequantizeLinear")))
 def emit_single(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     """One operator; what has no vector expression (float64 functions, say) goes to TVM's own lowering."""
-    types = [_meant(node.type(name)).dtype if name else "" for name in node.inputs]
+    types = [node.type(name).dtype if name else "" for name in node.inputs]
     if not supported(node.op, types, node.attrs):
         return emit_fallback(node, isa)
     numbers: dict[str, int] = {"": -1}
@@ -138,11 +126,11 @@ def emit_single(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
         if name not in numbers:
             numbers[name] = len(sources) + len(scalars)
             scalars.append((dtype, _number(np.asarray(node.constant(name)))))
-    y = _meant(node.type(node.outputs[0]))
+    y = node.type(node.outputs[0])
     if not sources:
         raise UnsupportedOpError("an operator on constants alone should have been folded", where=node.name)
     step = Step(node.op, tuple(numbers[name] for name in node.inputs), _plain(tuple(sorted(node.attrs.items()))))
-    params = Body(tuple(_meant(node.type(name)) for name in sources), tuple(scalars), (step,), y)
+    params = Body(tuple(node.type(name) for name in sources), tuple(scalars), (step,), y)
     return [KernelCall("elementwise", params, fused, tuple(sources), node.outputs, node.layer)]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from . import math as vm
-from .elements import FLOATS, HALF, ONNX_DTYPES, Vec, cast, constant, rounded
+from .elements import FLOATS, HALF, ONNX_DTYPES, Vec, all_lanes, cast, constant, held, rounded
 from .vector import Expr, rint_to_int32, typed
 
 _FUNCTIONS = frozenset({"float32"}) | HALF
@@ -31,6 +32,25 @@ def _fold(combine: Callable[[Expr, Expr], Expr]) -> Op:
         for other in args[1:]:
             value = combine(value, other.value)
         return _like(args[0], value)
+
+    return op
+
+
+def _extreme(whole: Callable[[Expr, Expr], Expr], real: Callable[[Expr, Expr], Expr]) -> Op:
+    """The largest or the smallest; of floats, NaN where any is NaN."""
+
+    def op(args: Sequence[Vec], attrs: Attrs) -> Vec:
+        first, *others = args
+        for other in others:
+            # Numbers in the code are not NaN; what may be stands last.
+            if first.dtype in FLOATS and first.constant is None and other.constant is None:
+                value = real(vm.named(first.value), other.value)
+            elif other.constant is not None:
+                value = whole(other.value, first.value)
+            else:
+                value = whole(first.value, other.value)
+            first = Vec(value, first.dtype, first.lanes)
+        return _like(args[0], first.value)
 
     return op
 
@@ -118,6 +138,51 @@ def _pow(args: Sequence[Vec], attrs: Attrs) -> Vec:
 _POWERS = frozenset({0.5, -1.0, -2.0, 0.0, 1.0, 2.0, 3.0, 4.0})
 
 
+_QUOTIENTS = 6
+
+
+def _mod(args: Sequence[Vec], attrs: Attrs) -> Vec:
+    """The remainder has the sign of the divisor, with ``fmod`` that of the dividend, as in C.
+
+    Of floats it is exact: a float64 quotient takes at least 52 of the 277 bits that a quotient of float32 has.
+    """
+    x, y = args
+    if x.dtype not in FLOATS:
+        return _like(x, (T.truncmod if attrs.get("fmod") else T.floormod)(x.value, _divisor(y)))
+    wide = typed("float64", x.lanes)
+    a, b = vm.named(T.cast(x.value, wide)), vm.named(T.cast(y.value, wide))
+    infinity = all_lanes(T.float64(math.inf), x.lanes)
+    rest = a
+    for _ in range(_QUOTIENTS):
+        rest = vm.named(T.fma(-T.trunc(rest / b), b, rest))
+    # A quotient that was rounded up leaves a rest of the other sign.
+    zero = all_lanes(T.float64(0), x.lanes)
+    over = T.Or(T.And(rest < zero, a > zero), T.And(rest > zero, a < zero))
+    rest = vm.named(T.Select(over, rest + T.Select(a < zero, -T.abs(b), T.abs(b)), rest))
+    rest = T.Select(T.And(T.EQ(T.abs(b), infinity), T.abs(a) < infinity), a, rest)
+    rest = vm.named(T.cast(rest, typed(held(x.dtype), x.lanes)))
+    if attrs.get("fmod"):
+        return _like(x, rest)
+    zero = _number(x, 0)
+    apart = T.Or(T.And(rest < zero, y.value > zero), T.And(rest > zero, y.value < zero))
+    return _like(x, T.Select(apart, rest + y.value, rest))
+
+
+def _is_infinite(args: Sequence[Vec], attrs: Attrs) -> Vec:
+    x = args[0]
+    signs = [s for s, name in ((1, "detect_positive"), (-1, "detect_negative")) if attrs.get(name, 1)]
+    found = [T.EQ(x.value, _number(x, s * math.inf)) for s in signs]
+    return Vec(T.Or(*found) if len(found) == 2 else found[0] if found else _never(x), "bool", x.lanes)
+
+
+def _never(x: Vec) -> Expr:
+    return T.Not(T.EQ(_number(x, 0), _number(x, 0)))
+
+
+def _is_nan(args: Sequence[Vec], attrs: Attrs) -> Vec:
+    return Vec(T.isnan(args[0].value), "bool", args[0].lanes)
+
+
 def _hard_sigmoid(x: Vec, alpha: float, beta: float) -> Expr:
     return T.min(_number(x, 1), T.max(_number(x, 0), x.value * _number(x, alpha) + _number(x, beta)))
 
@@ -155,14 +220,14 @@ OPS: dict[str, Op] = {
     "Sub": _fold(lambda a, b: a - b),
     "Mul": _fold(lambda a, b: a * b),
     "Sum": _fold(lambda a, b: a + b),
-    "Max": _fold(T.max),
-    "Min": _fold(T.min),
+    "Max": _extreme(T.max, vm.maximum),
+    "Min": _extreme(T.min, vm.minimum),
     "Div": _div,
     "Mean": _mean,
     "Pow": _pow,
-    "Mod": lambda args, attrs: _like(
-        args[0], (T.truncmod if attrs.get("fmod") else T.floormod)(args[0].value, _divisor(args[1]))
-    ),
+    "Mod": _mod,
+    "IsInf": _is_infinite,
+    "IsNaN": _is_nan,
     "Clip": _clip,
     "Relu": _unary(lambda x: T.max(_number(x, 0), x.value)),
     "Neg": _unary(lambda x: -x.value),
@@ -214,12 +279,12 @@ OPS: dict[str, Op] = {
 
 _FLOAT_ONLY = {
     "Sqrt", "Reciprocal", "Floor", "Ceil", "Round", "Softsign", "HardSwish", "HardSigmoid", "LeakyRelu",
-    "ThresholdedRelu", "Mean",
+    "ThresholdedRelu", "Mean", "IsInf", "IsNaN",
 }  # fmt: skip
 _FUNCTION_OPS = {
     "Exp", "Log", "Tanh", "Erf", "Sigmoid", "Softplus", "Mish", "Gelu", "Elu", "Celu", "Selu",
 }  # fmt: skip
-_HEAVY = _FUNCTION_OPS | {"Pow"}
+_HEAVY = _FUNCTION_OPS | {"Pow", "Mod"}
 _BOOL_ONLY = frozenset({"And", "Or", "Xor", "Not"})
 _ANY_TYPE = frozenset({"Cast", "Where", "Equal"})
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -246,7 +311,7 @@ def supported(op: str, dtypes: Sequence[str], attrs: Attrs) -> bool:
     if op == "Pow":
         return {*given} <= FLOATS | {"int32", "int64"}
     if op == "Mod":
-        return first not in FLOATS and first != "bool"
+        return first != "bool"
     return op in _ANY_TYPE or first != "bool"
 
 

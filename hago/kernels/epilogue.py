@@ -32,6 +32,19 @@ def clamp(isa: Isa, value: Any, low: Any, high: Any) -> Any:
     return T.call_llvm_pure_intrin(f"float32x{isa.lanes}", "llvm.maxnum", value, low) if isa.arm else T.max(value, low)
 
 
+def bounded(isa: Isa, value: Any, low: Any, high: Any) -> Any:
+    """float lanes within the scalars ``low`` and ``high``; NaN stays NaN.
+
+    TVM's max(a, b) is ``a > b ? a : b``, as the instruction of x86 is: what may be NaN stands last.
+    """
+    low, high = T.broadcast(low, isa.lanes), T.broadcast(high, isa.lanes)
+    if isa.arm:
+        kind = f"float32x{isa.lanes}"
+        at_least = T.call_llvm_pure_intrin(kind, "llvm.maximum", low, value)
+        return T.call_llvm_pure_intrin(kind, "llvm.minimum", high, at_least)
+    return T.min(high, T.max(low, value))
+
+
 def at_most(isa: Isa, value: Any, high: Any) -> Any:
     """The smaller of float32 lanes, not NaN, and a scalar: by one instruction."""
     high = T.broadcast(high, isa.lanes)

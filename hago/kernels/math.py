@@ -121,6 +121,16 @@ def log1p(x: Expr, lanes: int) -> Expr:
     return named(T.Select(x > _vector(_LARGEST, lanes), x, exact))
 
 
+def maximum(a: Expr, b: Expr) -> Expr:
+    """The larger of two float vectors; NaN where either is NaN."""
+    return T.Select(T.isnan(a), a, T.max(a, b))
+
+
+def minimum(a: Expr, b: Expr) -> Expr:
+    """The smaller of two float vectors; NaN where either is NaN."""
+    return T.Select(T.isnan(a), a, T.min(a, b))
+
+
 def polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:
     """Horner's scheme, lowest coefficient first."""
     result: Expr = _f(coefficients[-1])

@@ -24,7 +24,7 @@ from .base import Isa, KernelCall, NodeView, emits
 from .dense import DenseParams, Tile, choose_tile
 from .dot import DOTS, exact_dot
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
-from .epilogue import BOUNDS, ZEROS, bounds, clamp, dequantize, requantize, zeros
+from .epilogue import BOUNDS, ZEROS, bounded, bounds, dequantize, requantize, zeros
 
 _MACS_WORTH_A_THREAD = 200_000
 
@@ -192,7 +192,7 @@ class _MatMul:
     def result(self, value: Any) -> Any:
         isa, lanes, limits = self.isa, self.lanes, self.bounds
         if not self.dot.integer:
-            return clamp(isa, value, limits[0], limits[1])
+            return bounded(isa, value, limits[0], limits[1])
         scale = T.broadcast(self.scale[0], lanes)
         if self.p.out == "float32":
             return dequantize(isa, value, scale, limits[0], limits[1])

@@ -15,6 +15,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from .base import Isa, KernelCall, NodeView, TensorType, emits
+from .math import maximum, named
 from .pointwise import constants_type, epilogue_constants
 from .vector import (
     Epilogue,
@@ -67,7 +68,11 @@ def max_pool(params: Window, isa: Isa, threads: int) -> Any:
     def body(x: Flat, y: Flat) -> None:
         def accumulate(acc: Expr | None, at: Expr, width: int) -> Expr:
             value = x.load(at, width)
-            return value if acc is None else T.max(acc, value)
+            if acc is None:
+                return value
+            if params.dtype == "uint8":
+                return T.max(acc, value)
+            return named(maximum(acc, named(value)))  # used several times: see `math.named`
 
         def finish(at: Expr, acc: Expr, taps: Expr, width: int) -> None:
             y.store(at, acc, width)

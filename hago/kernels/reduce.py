@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from . import math as vm
 from .base import Isa, KernelCall, NodeView, TensorType, emits
 from .fallback import emit_fallback
 from .movement import known
@@ -44,6 +45,10 @@ def _square(value: Expr) -> Expr:
     return held * held
 
 
+def _is_real(value: Expr) -> bool:
+    return str(value.ty.dtype).startswith("float")
+
+
 _SUM = _Kind(lambda a, b: a + b)
 _KINDS = {
     "ReduceSum": _SUM,
@@ -51,8 +56,8 @@ _KINDS = {
     "ReduceSumSquare": _Kind(_SUM.combine, _square),
     "ReduceL2": _Kind(_SUM.combine, _square),
     "ReduceL1": _Kind(_SUM.combine, lambda value: T.abs(value)),
-    "ReduceMax": _Kind(lambda a, b: T.max(a, b), extreme=1),
-    "ReduceMin": _Kind(lambda a, b: T.min(a, b), extreme=-1),
+    "ReduceMax": _Kind(lambda a, b: vm.maximum(a, b) if _is_real(a) else T.max(a, b), extreme=1),
+    "ReduceMin": _Kind(lambda a, b: vm.minimum(a, b) if _is_real(a) else T.min(a, b), extreme=-1),
 }
 _FLOAT_ONLY = {"ReduceMean", "ReduceL2", "ReduceL1"}
 _TYPES = ("float32", "float64", "int32", "int64", "uint8", "int8")
@@ -122,12 +127,30 @@ def emit_reduction(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
         axes = {len(x.shape) - 1} if x.shape and x.shape[-1] == 1 else set()
     between = [a for a in range(min(axes, default=0), max(axes, default=-1) + 1) if a not in axes]
     usable = x.dtype in _TYPES[: 2 if node.op in _FLOAT_ONLY else None]
-    if not axes or any(x.shape[a] > 1 for a in between) or not usable:
+    apart = any(x.shape[a] > 1 for a in between)
+    if apart and usable and _KINDS[node.op].extreme:
+        return _one_by_one(node, x, y, sorted(axes))
+    if not axes or apart or not usable:
         return emit_fallback(node, isa)
     outer, inner = prod(x.shape[: min(axes)]), prod(x.shape[max(axes) + 1 :])
     n = prod(x.shape[min(axes) : max(axes) + 1])
     params = Reduce(node.op, x.dtype, x.shape, y.shape, outer, n, inner)
     return [KernelCall("reduce", params, reduction, node.inputs[:1], node.outputs, node.layer)]
+
+
+def _one_by_one(node: NodeView, x: TensorType, y: TensorType, axes: Sequence[int]) -> list[KernelCall]:
+    """A maximum over several axes as one over each; TVM's own loops would lose NaN."""
+    calls: list[KernelCall] = []
+    name, shape = node.inputs[0], x.shape
+    for axis in axes:
+        last = axis == axes[-1]
+        after = y.shape if last else (*shape[:axis], 1, *shape[axis + 1 :])
+        output = node.outputs[0] if last else f"{node.outputs[0]}:{axis}"
+        params = Reduce(node.op, x.dtype, shape, after, prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :]))
+        temporaries = {} if last else {output: TensorType(x.dtype, after)}
+        calls.append(KernelCall("reduce", params, reduction, (name,), (output,), node.layer, temporaries))
+        name, shape = output, after
+    return calls
 
 
 @dataclass(frozen=True)

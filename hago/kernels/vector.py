@@ -15,7 +15,7 @@ import numpy as np
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from .base import Isa, TensorType
+from .base import Isa, TensorType, stored
 from .epilogue import narrowed, round_to_int
 
 Expr: TypeAlias = Any
@@ -94,7 +94,8 @@ def primfunc(
         names = [f"x{i}" for i in range(len(inputs))] + [f"y{i}" for i in range(len(outputs))]
         tensors = [*inputs, *outputs]
         arguments = [
-            T.arg(name, T.buffer(tensor.shape, tensor.dtype)) for name, tensor in zip(names, tensors, strict=True)
+            T.arg(name, T.buffer(tensor.shape, stored(tensor).dtype))
+            for name, tensor in zip(names, tensors, strict=True)
         ]
         body(*[Flat(whole, t, _seen(t.dtype, raw)) for whole, t in zip(arguments, tensors, strict=True)])
     return builder.get()

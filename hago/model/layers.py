@@ -95,15 +95,16 @@ def _describe(graph: GraphView, node: onnx.NodeProto) -> Layer:
     constants = [i for i in node.input if i and graph.is_constant(i)]
     fed = [i for i in node.input if i and not graph.is_constant(i)]
     activations = tuple(graph.origin(i) for i in fed)
+    output = next(o for o in node.output if o)
     base = Layer(
         name=node.name,
         kind="float",
         op_type=op,
         nodes=(node.name,),
         inputs=activations,
-        output=node.output[0],
+        output=output,
         input_shapes=tuple(graph.shapes[i] for i in activations),
-        output_shape=graph.shapes[node.output[0]],
+        output_shape=graph.shapes[output],
     )
     if op in ("Conv", "Gemm") and len(fed) == 1 and len(node.input) > 1 and node.input[1] in constants:
         return _weighted(graph, node, base)

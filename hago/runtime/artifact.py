@@ -111,7 +111,7 @@ class Artifact:
             except Exception as error:
                 raise MeasureError(f"the network failed while running: {error}") from error
         # Not result.numpy(): its copy takes longer than a small network. The memory is the caller's alone.
-        return [np.from_dlpack(result) for result in results]
+        return [as_declared(np.from_dlpack(r), o) for r, o in zip(results, self.output_info, strict=True)]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one self-contained shared object, weights included, for `hago.load`.
@@ -169,6 +169,15 @@ class Artifact:
                     where=f"input {name!r}",
                     hint="a compiled network has a fixed batch: compile with batch=... for another",
                 )
+
+
+def as_declared(array: np.ndarray, info: TensorInfo) -> np.ndarray:
+    """An output in the model's own type: bfloat16 leaves the network as its bits, and is `ml_dtypes.bfloat16`."""
+    if info.dtype != "bfloat16":
+        return array
+    from ml_dtypes import bfloat16
+
+    return array.view(bfloat16)
 
 
 def by_layer(costs: Iterable[tuple[str | None, str, float]]) -> dict[str, float]:

@@ -87,12 +87,14 @@ def _quantized_operators(graph: ir.Graph, where: str) -> None:
 
 
 def is_quantized(proto: onnx.ModelProto) -> bool:
-    """Whether the model holds quantized (QDQ), bfloat16 or float16 tensors already."""
+    """Whether the model holds quantized (QDQ), bfloat16 or float16 tensors already, outputs aside."""
     short = (onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT16)
-    return any(
-        n.op_type in QUANTIZE_OPS or (n.op_type == "Cast" and any(a.name == "to" and a.i in short for a in n.attribute))
-        for n in proto.graph.node
-    )
+    outputs = {o.name for o in proto.graph.output}
+
+    def narrows(node: onnx.NodeProto) -> bool:
+        return node.op_type == "Cast" and node.output[0] not in outputs and node.attribute[0].i in short
+
+    return any(n.op_type in QUANTIZE_OPS or narrows(n) for n in proto.graph.node)
 
 
 def _unshare_weights(editor: Editor) -> None:

@@ -20,6 +20,7 @@ _WEIGHTED_OPS = (
     "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization",
     "InstanceNormalization", "GroupNormalization", "GRU", "LSTM", "RNN", "PRelu",
 )  # fmt: skip
+_RECURRENT = "recurrent layers have no kernels yet"
 # Operators of the standard that no static, deterministic, tensor-only program can hold.
 _REFUSED_OPS = {
     "RandomNormal": "it is random", "RandomNormalLike": "it is random", "RandomUniform": "it is random",
@@ -31,6 +32,7 @@ _REFUSED_OPS = {
     "OptionalGetElement": "it reads an optional", "OptionalHasElement": "it reads an optional",
     "StringNormalizer": "it works on strings", "StringConcat": "it works on strings",
     "StringSplit": "it works on strings", "RegexFullMatch": "it works on strings",
+    "GRU": _RECURRENT, "LSTM": _RECURRENT, "RNN": _RECURRENT,
     "TfIdfVectorizer": "it works on text", "ImageDecoder": "it decodes files",
 }  # fmt: skip
 

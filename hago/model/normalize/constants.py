@@ -178,24 +178,24 @@ def _inline_branches(editor: Editor) -> None:
         for inner in list(branch):
             inputs = [None if v is None else mapping.get(v, v) for v in inner.inputs]
             outputs = [
-                ir.Value(name=editor.fresh(v.name or f"{node.name}_value", editor._values), type=v.type)
+                ir.Value(name=editor.fresh(v.name or f"{node.name}_value", editor.values), type=v.type)
                 for v in inner.outputs
             ]
             mapping.update(zip(inner.outputs, outputs, strict=True))
             copy = ir.Node(
                 inner.domain, inner.op_type, inputs, list(inner.attributes.values()), outputs=outputs,
-                name=editor.fresh(inner.name or inner.op_type, editor._nodes),
+                name=editor.fresh(inner.name or inner.op_type, editor.names),
             )  # fmt: skip
             graph.insert_before(node, copy)
         for output, result in zip(node.outputs, branch.outputs, strict=True):
             value = mapping.get(result, result)
             if value.producer() is None or (output.is_graph_output() and value.is_graph_output()):
                 identity = ir.Node("", "Identity", [value], num_outputs=1, name=f"{node.name}_{output.name}")
-                identity.outputs[0].name = editor.fresh(f"{output.name}_taken", editor._values)
+                identity.outputs[0].name = editor.fresh(f"{output.name}_taken", editor.values)
                 graph.insert_before(node, identity)
                 value = identity.outputs[0]
             if output.is_graph_output():
-                name, output.name = output.name, editor.fresh(f"{output.name}_if", editor._values)
+                name, output.name = output.name, editor.fresh(f"{output.name}_if", editor.values)
                 output.replace_all_uses_with(value, replace_graph_outputs=True)
                 value.name = name
             else:

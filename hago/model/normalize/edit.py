@@ -72,9 +72,9 @@ class Editor:
         self.graph = graph
         self.changed = 0
         self._made: set[ir.Value] = set()
-        self._values = {v.name for v in graph.inputs} | set(graph.initializers)
-        self._values |= {v.name for n in graph.all_nodes() for v in n.outputs}
-        self._nodes = {n.name for n in graph.all_nodes()}
+        self.values = {v.name for v in graph.inputs} | set(graph.initializers)
+        self.values |= {v.name for n in graph.all_nodes() for v in n.outputs}
+        self.names = {n.name for n in graph.all_nodes()}
 
     def nodes(self, *op_types: str) -> list[ir.Node]:
         """The nodes in order, as they are now: skip those that an edit removed since (``graph is None``)."""
@@ -90,7 +90,7 @@ class Editor:
 
     def initializer(self, array: np.ndarray, hint: str) -> ir.Value:
         """Adds a constant; its name starts with ``hint``."""
-        name = self.fresh(hint, self._values)
+        name = self.fresh(hint, self.values)
         tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
@@ -112,9 +112,9 @@ class Editor:
         ``name`` defaults to the name of ``like``, which the new node then takes over.
         The output is float32 unless shape inference says otherwise later.
         """
-        node_name = (like.name or op_type) if name is None else self.fresh(name, self._nodes)
+        node_name = (like.name or op_type) if name is None else self.fresh(name, self.names)
         output = ir.Value(
-            name=self.fresh(f"{node_name}_out", self._values),
+            name=self.fresh(f"{node_name}_out", self.values),
             shape=None if shape is None else ir.Shape(shape),
             type=ir.TensorType(ir.DataType.FLOAT) if shape is not None else None,
         )
@@ -144,7 +144,7 @@ class Editor:
                 return False
             name = old.name
             old.replace_all_uses_with(new, replace_graph_outputs=True)
-            old.name = self.fresh(f"{name}_before", self._values)
+            old.name = self.fresh(f"{name}_before", self.values)
             new.name = name
         else:
             old.replace_all_uses_with(new)

@@ -17,6 +17,15 @@ OPSET = 21
 IR_VERSION = 10
 BATCH = -1  # in a given input shape: the batch asked for
 
+_MOST_LEVELS = 4  # of operators defined by operators that are defined by others
+# Each is held to ONNX's own tests: not every definition that ONNX ships agrees with them.
+_WRITTEN_OUT = frozenset(
+    {
+        "Attention", "RMSNormalization", "RotaryEmbedding", "SwiGLU", "Swish",  # newer than the opset here
+        "MeanVarianceNormalization", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss",
+    }
+)  # fmt: skip
+
 InputShapes = Mapping[str, Sequence[int | None]]
 
 
@@ -30,6 +39,7 @@ def prepare(
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
     _standard_domain(proto)
+    proto = _written_out(proto)
     name_nodes(proto.graph)
     _outputs_have_producers(proto.graph)
     actual = fix_inputs(proto, where, batch, input_shapes)
@@ -69,6 +79,42 @@ def _standard_domain(proto: onnx.ModelProto) -> None:
     others = [o for o in proto.opset_import if o.domain not in STANDARD_DOMAINS]
     del proto.opset_import[:]
     proto.opset_import.extend([onnx.helper.make_opsetid("", version), *others])
+
+
+def _written_out(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Operators that no kernel knows, as the operators by which the standard defines them.
+
+    An operator whose definition cannot be written out here stays, and is refused later.
+    """
+    for _ in range(_MOST_LEVELS):
+        version = default_opset(proto, proto.graph.name)
+        nodes = [n for n in walk(proto.graph.node) if not n.domain and _is_function(n.op_type, version)]
+        if not nodes:
+            break
+        for node in nodes:
+            _write_defaults(node, version)
+        wanted = sorted({("", node.op_type) for node in nodes})
+        try:
+            proto = inliner.inline_selected_functions(proto, wanted, inline_schema_functions=True)
+        except Exception:  # whatever ONNX's C++ code raises: assertions among it
+            break
+    return proto
+
+
+def _write_defaults(node: onnx.NodeProto, version: int) -> None:
+    """Writes out the attributes that a node leaves to the standard: ONNX's inliner would forget them."""
+    given = {attribute.name for attribute in node.attribute}
+    for name, attribute in onnx.defs.get_schema(node.op_type, version, "").attributes.items():
+        if name not in given and attribute.default_value.type != onnx.AttributeProto.UNDEFINED:
+            node.attribute.append(attribute.default_value)
+
+
+def _is_function(op: str, version: int) -> bool:
+    """Whether the standard defines an operator by others, and Hago wants those."""
+    if op not in _WRITTEN_OUT or not onnx.defs.has(op, version, ""):
+        return False
+    schema = onnx.defs.get_schema(op, version, "")
+    return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
@@ -178,9 +180,9 @@ def bounds(node: ir.Node | None) -> tuple[float, float] | None:
         return None
     op = node.op_type
     if op == "Relu":
-        return 0.0, FLOAT_MAX
+        return 0.0, math.inf
     if op == "Clip":
-        low, high = -FLOAT_MAX, FLOAT_MAX
+        low, high = -math.inf, math.inf
         if len(node.inputs) > 1 and node.inputs[1] is not None:
             value = scalar(node.inputs[1])
             if value is None:
@@ -191,11 +193,12 @@ def bounds(node: ir.Node | None) -> tuple[float, float] | None:
             if value is None:
                 return None
             high = value
-        return max(low, -FLOAT_MAX), min(high, FLOAT_MAX)
+        # Exporters write the largest number for no bound at all.
+        return -math.inf if low <= -FLOAT_MAX else low, math.inf if high >= FLOAT_MAX else high
     if op in ("Max", "Min") and len(node.inputs) == 2 and dims(node.inputs[_fed(node)]) == dims(node.outputs[0]):
         value = scalar(node.inputs[1 - _fed(node)])
         if value is not None and np.isfinite(value):
-            return (value, FLOAT_MAX) if op == "Max" else (-FLOAT_MAX, value)
+            return (value, math.inf) if op == "Max" else (-math.inf, value)
     return None
 
 
@@ -220,10 +223,10 @@ def _clamp(editor: Editor, node: ir.Node) -> None:
         low, high = (min(max(b, low), high) for b in inner)
         source = before.inputs[_fed(before) if before.op_type in ("Max", "Min") else 0]
         assert source is not None
-    if (low, high) == (-FLOAT_MAX, FLOAT_MAX):
+    if (low, high) == (-math.inf, math.inf):
         editor.forward(node.outputs[0], source)
         return
-    op = "Relu" if (low, high) == (0.0, FLOAT_MAX) else "Clip"
+    op = "Relu" if (low, high) == (0.0, math.inf) else "Clip"
     if op == node.op_type and source is node.inputs[0] and (op == "Relu" or _written(node, low, high)):
         return
     inputs: list[ir.Value | None] = [source]
