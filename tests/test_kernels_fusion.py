@@ -47,12 +47,11 @@ class Draft:
 
 def evaluate(graph: LoweredGraph, feeds: dict[str, np.ndarray], isa: Isa) -> list[np.ndarray]:
     """All nodes by their kernels."""
-    held = {"bfloat16": "uint16"}
-    types = {name: TensorType(held.get(t.dtype, t.dtype), t.shape) for name, t in graph.types.items()}
+    types = {name: TensorType(t.dtype, t.shape) for name, t in graph.types.items()}
     values = {**feeds, **graph.constants}
     for node in graph.nodes:
         seen = NodeView(node.name, node.op, node.domain, node.inputs, node.outputs, node.attrs, types,
-                        {n: physical(c) for n, c in graph.constants.items()}, node.layer)  # fmt: skip
+                        graph.constants, node.layer)  # fmt: skip
         results = run(seen, {name: values[name] for name in node.inputs if name}, isa)
         values |= dict(zip(node.outputs, results, strict=True))
     return [values[name] for name in graph.outputs]
