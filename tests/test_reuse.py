@@ -323,7 +323,7 @@ def test_every_command_takes_open_shapes(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["compare", model, "--data", data, "--rounds", "2"]) == 0
     assert "failed" not in capsys.readouterr().out
     assert main(["tune", model, "--data", data, "--trials", "1", "--out", str(tmp_path / "out"), "--threads", "1",
-                 "--progress", "silent"]) == 0  # fmt: skip
+                 "--max-drop", "0.5", "--progress", "silent"]) == 0  # fmt: skip
     assert hago.load(tmp_path / "out" / "model.so").input_info[0].shape == (1, 2, 8, 8)
     value = onnx.load(tmp_path / "out" / "model.qdq.onnx").graph.input[0]
     assert value.type.tensor_type.elem_type == TensorProto.FLOAT
