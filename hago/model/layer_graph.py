@@ -20,6 +20,7 @@ class GraphView:
         self.shapes = shapes
         self.quantized = quantized
         self.initializers = {t.name: t for t in graph.initializer}
+        self.inputs = {i.name for i in graph.input}
         self.outputs = {o.name for o in graph.output}
         self.producer = {o: n for n in graph.node for o in n.output if o}
         self.readers: dict[str, list[onnx.NodeProto]] = {}
@@ -37,6 +38,8 @@ class GraphView:
             reader = self.only_reader(node.output[0])
             highest = self.value_of(node.input[2]) if len(node.input) > 2 else None
             return reader is not None and reader.op_type == "Cast" and highest == np.finfo(np.float16).max
+        if node.op_type == "Cast" and (node.input[0] in self.inputs or node.output[0] in self.outputs):
+            return False  # the type that the model takes or gives
         types = {self.types.get(node.input[0]), self.types.get(node.output[0])} if node.op_type == "Cast" else set()
         if node.op_type == "Cast" and node.input[0] in self.initializers:
             types.add(self.initializers[node.input[0]].data_type)
