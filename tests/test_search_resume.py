@@ -434,7 +434,8 @@ def test_a_folder_is_filled_by_one_process_at_a_time(tmp_path, killed):
         pass
     if killed:
         other.kill()
-    until.set()
+    else:
+        until.set()  # would wait for ever for a killed process to wake up
     other.join()
     for _ in range(2):  # again and again, and by one thread of this process at a time
         with locked_folder(tmp_path), pytest.raises(StorageError, match=str(os.getpid())), locked_folder(tmp_path):
