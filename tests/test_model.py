@@ -204,6 +204,12 @@ def _op(op: str, domain: str = "", opset: int = 17) -> onnx.ModelProto:
     return proto
 
 
+def _scatter() -> onnx.ModelProto:
+    proto = build([("Relu", "x", "t")], {"x": [2, 3, 4]}, ["y"], opset=24)
+    proto.graph.node.append(helper.make_node("TensorScatter", ["t", "t"], ["y"], name="odd"))
+    return proto
+
+
 def _damaged_shape() -> onnx.ModelProto:
     proto = small()
     proto.graph.initializer[0].dims[0] = 5
@@ -249,7 +255,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[ModelError], str]] = {
     "contributed": (lambda: _op("FastGelu", "com.microsoft"), UnsupportedOpError, r"FastGelu of domain com"),
     "newer operator": (lambda: _op("Gelu"), UnsupportedOpError, r"Gelu .*no such operator at opset 17"),
     "random": (lambda: _op("RandomNormalLike"), UnsupportedOpError, r"RandomNormalLike .* it is random"),
-    "beyond opset 21": (lambda: _op("Swish", opset=24), ModelError, r"Swish of opset 24 cannot be told at opset 21"),
+    "beyond opset 21": (_scatter, ModelError, r"TensorScatter of opset 24 cannot be told at opset 21"),
     "data of another size": (_damaged_shape, ModelError, r"breaks the ONNX standard|does not fit its shape"),
     "a cycle": (_cycle, ModelError, r"breaks the ONNX standard.*sorted"),
     "shapes that clash": (_shapes, ModelError, r"do not fit together"),

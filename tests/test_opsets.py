@@ -15,11 +15,11 @@ from hago.model import load_model
 pytest.importorskip("onnxruntime")
 
 SHAPELESS = "shape is not known before the model runs"
+RECURRENT = "recurrent layers have no kernels yet"
 REFUSED = {  # what an error says of what Hago does not take
     "Compress": SHAPELESS, "NonMaxSuppression": SHAPELESS, "NonZero": SHAPELESS, "Unique": SHAPELESS,
     "DFT": "neither Hago nor TVM has a kernel", "ReverseSequence": "neither Hago nor TVM has a kernel",
-    "GRU": "neither Hago nor TVM has a kernel", "LSTM": "neither Hago nor TVM has a kernel",
-    "RNN": "neither Hago nor TVM has a kernel", "Dropout": "the mask of a Dropout is not defined",
+    "GRU": RECURRENT, "LSTM": RECURRENT, "RNN": RECURRENT, "Dropout": "the mask of a Dropout is not defined",
     "MaxPool": "with the positions of the maxima", "RoiAlign": "in the mode 'max'",
 }  # fmt: skip
 
