@@ -41,7 +41,7 @@ from hago.strategy import uniform
 
 DIGITS = REPOSITORY / "examples" / "digits"
 MODELS = ("digits", "cifar10_resnet8", "kws_kwt1")
-CALIBRATION, TRUTHS = 128, 7
+CALIBRATION, TRUTHS = 128, 15
 AA_ROUNDS, AA_TEST_S = 2, 2.0  # as evaluator.py has them
 BUSY = """
 import os, sys, time
@@ -157,17 +157,21 @@ HEAD = [
 def _truths(networks: dict[str, Network], options: Any, kept: Path) -> dict[tuple[str, int], float]:
     """Ratios by wall time with nothing beside it."""
     known = {(row["model"], row["threads"]): row["truth"] for row in _read(kept) if "truth" in row}
-    for threads in options.counts:
-        for name, network in networks.items():
-            if (name, threads) not in known:
-                ratios = [_true_ratio(network, threads, seed, options.noisy) for seed in range(TRUTHS)]
-                if None in ratios and not options.noisy:
-                    sys.exit(
-                        "this machine is not quiet: there is nothing to hold against what is told beside other work"
-                    )
-                found = known[name, threads] = median([ratio for ratio in ratios if ratio is not None] or [1.0])
-                _keep(kept, {"model": name, "threads": threads, "truth": found})
-                print(f"{name}, {threads} thread(s): truth {found:.3f}", flush=True)
+    unknown = [(name, threads) for threads in options.counts for name in networks if (name, threads) not in known]
+    found: dict[tuple[str, int], list[float]] = {key: [] for key in unknown}
+    for seed in range(TRUTHS):  # of all by turns: what lasts for seconds is in some sessions of each
+        for name, threads in unknown:
+            ratio = _true_ratio(networks[name], threads, seed, options.noisy)
+            if ratio is not None:
+                found[name, threads].append(ratio)
+            elif not options.noisy:
+                sys.exit("this machine is not quiet: there is nothing to hold against what is told beside other work")
+    for (name, threads), ratios in found.items():
+        known[name, threads] = median(ratios or [1.0])
+        _keep(kept, {"model": name, "threads": threads, "truth": known[name, threads]})
+        print(
+            f"{name}, {threads} thread(s): truth {known[name, threads]:.3f}, {np.round(sorted(ratios), 2)}", flush=True
+        )
     return {key: value for key, value in known.items() if key[0] in networks}
 
 

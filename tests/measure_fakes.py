@@ -18,6 +18,8 @@ FEEDS = {"x": np.zeros((1, 3), np.float32)}
 class FakeClock:
     """Clocks that move only where a runner lets them: CPU time and wall time alike, unless told otherwise."""
 
+    shared = False
+
     def __init__(self):
         self.wall = self.cpu = self.preempted = self.waits = 0
 

@@ -124,7 +124,7 @@ def test_the_terminal_table_shows_all(found):
     for piece in (
         "net.onnx",
         "2.00 ms [2.00, 2.00]",
-        "0.50 [0.49, 0.51]",
+        "0.50 [0.48, 0.52]",
         "90.0 % [76.9, 96.0]",
         "-10.0 points",
         "p = 0.12",

@@ -16,7 +16,7 @@ from .arguments import add_cache, add_hw, add_model, add_strategy, open_model, q
 
 if TYPE_CHECKING:
     from ..data import Samples
-    from ..measure.latency import Series
+    from ..measure.turns import Series
     from ..runtime.artifact import Artifact
 
 
@@ -95,8 +95,8 @@ def _register_run(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from ..data import make_samples
-    from ..measure.clocks import SYSTEM_CLOCKS, Turn, take_turn
-    from ..measure.latency import Series
+    from ..measure.clocks import SYSTEM_CLOCKS
+    from ..measure.turns import Series, Turn, take_turn
     from ..runtime.artifact import load
 
     net = load(arguments.model)
@@ -110,7 +110,7 @@ def _run(arguments: argparse.Namespace) -> int:
             rows = np.arange(net.batch) % count
             feeds = {name: values[rows] for name, values in feeds.items()}
         outputs: list[np.ndarray] = []
-        turns.append(take_turn(partial(_run_into, outputs, net, feeds), 1, SYSTEM_CLOCKS))
+        turns.append(take_turn(partial(_run_into, outputs, net, feeds), 1, 1, SYSTEM_CLOCKS, settle_s=None))
         collected.append([output[:count] for output in outputs])
     outputs = [np.concatenate(parts) for parts in zip(*collected, strict=True)]
     print(f"{len(samples)} samples, {net.batch} per call, {net.threads} thread(s)")

@@ -28,7 +28,8 @@ from ..measure.bench import Candidate, Effort, Feeds, Timing, quietest
 from ..measure.clocks import REMOTE
 from ..measure.instructions import INSTRUCTION_S, InstructionEstimate
 from ..measure.kernels import KernelTime
-from ..measure.latency import Latency, Series, latency_of
+from ..measure.latency import Latency, latency_of
+from ..measure.turns import Series
 from ..runtime.artifact import by_layer
 from ..spec import HardwareSpec, resolve_hw
 from ..tensor import TensorInfo

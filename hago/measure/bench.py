@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import onnx
 from numpy.typing import NDArray
 
-from .clocks import SYSTEM_CLOCKS, take_turn
+from .clocks import SYSTEM_CLOCKS, take_sample
 from .instructions import InstructionEstimate
 from .latency import Latency, measure_latency
 
@@ -189,8 +189,8 @@ class LocalBench:
     def _trial_budget_s(self, floats: Candidate, feeds: Feeds) -> float:
         """Time for one measurement: fixed for small models, a number of calls for large ones; more where it is busy."""
         if not self._call_s:
-            turn = take_turn(lambda: floats.artifact.run(feeds), 3, SYSTEM_CLOCKS)
-            self._call_s = turn.cpu_s if floats.artifact.threads == 1 else turn.wall_s
+            sample = take_sample(lambda: floats.artifact.run(feeds), 3, SYSTEM_CLOCKS)
+            self._call_s = sample.cpu_s if floats.artifact.threads == 1 else sample.wall_s
         return max(_BUDGET_S, _CALLS_WORTH * self._call_s) * max(1.0, min(_MOST_PATIENCE, load_per_cpu() or 0.0))
 
 

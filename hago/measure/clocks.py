@@ -13,18 +13,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..runtime.processor import is_virtual
+
 try:
     import resource
 except ImportError:  # not a POSIX system
     resource = None  # type: ignore[assignment]
 
-CPU, WALL = "CPU time of the calling thread", "wall time of undisturbed turns"
+CPU, WALL = "CPU time of the calling thread", "wall time of undisturbed calls"
 REMOTE = "wall time of the device"
 BUSY_SHARE = 0.2  # of turns disturbed: from there on a machine is called busy
 
 
 class Clocks(Protocol):
     """The clocks of this process, in nanoseconds, and its count of context switches."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether others use the processor whom no clock here can see: those of other virtual machines."""
+        ...
 
     def wall_ns(self) -> int:
         """A clock that never goes back."""
@@ -42,6 +49,10 @@ class Clocks(Protocol):
 
 class SystemClocks:
     """Those of the system. Where it does not count switches (Windows), there are none."""
+
+    @property
+    def shared(self) -> bool:
+        return is_virtual()
 
     def wall_ns(self) -> int:
         return time.perf_counter_ns()
@@ -61,8 +72,8 @@ SYSTEM_CLOCKS = SystemClocks()
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A number of calls in a row: mean seconds of one, how often the process was preempted and the thread waited."""
+class Sample:
+    """A few calls in a row: mean seconds of one, how often the process was preempted and the thread waited."""
 
     calls: int
     wall_s: float
@@ -79,7 +90,7 @@ class Turn:
 _WAITS_PER_CALL = 0.1  # a wait for Python's interpreter lock now and then is none of the call's
 
 
-def take_turn(work: Callable[[], object], calls: int, clocks: Clocks) -> Turn:
+def take_sample(work: Callable[[], object], calls: int, clocks: Clocks) -> Sample:
     """``calls`` calls of ``work`` on the clocks; what reading them takes is nearly all outside the CPU time."""
     preempted, waits = clocks.switches()
     wall, cpu = clocks.wall_ns(), clocks.cpu_ns()
@@ -87,4 +98,4 @@ def take_turn(work: Callable[[], object], calls: int, clocks: Clocks) -> Turn:
         work()
     cpu, wall = clocks.cpu_ns() - cpu, clocks.wall_ns() - wall
     preempted_after, waits_after = clocks.switches()
-    return Turn(calls, wall * 1e-9 / calls, cpu * 1e-9 / calls, preempted_after - preempted, waits_after - waits)
+    return Sample(calls, wall * 1e-9 / calls, cpu * 1e-9 / calls, preempted_after - preempted, waits_after - waits)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .clocks import SYSTEM_CLOCKS, Clocks, take_turn
+from .clocks import SYSTEM_CLOCKS, Clocks, take_sample
 
 _QUIET = 0.2  # of the repeats may be disturbed: the least of the others is as good as any
 _LONGER = 1.1  # times the least, on a machine that tells nothing but times: disturbed
@@ -59,8 +59,8 @@ def time_kernel(run: Callable[[int], int], threads: int, repeats: int, clocks: C
 
     def once(calls: int) -> tuple[float, bool]:
         made: list[int] = []
-        turn = take_turn(lambda: made.append(run(calls)), 1, clocks)
-        return (turn.cpu_s if threads == 1 else turn.wall_s) / made[0], turn.preempted > 0
+        sample = take_sample(lambda: made.append(run(calls)), 1, clocks)
+        return (sample.cpu_s if threads == 1 else sample.wall_s) / made[0], sample.preempted > 0
 
     typical = min(once(1)[0] for _ in range(3))
     calls = max(1, min(_MOST_CALLS, math.ceil(_REPEAT_S / max(typical, 1e-9))))

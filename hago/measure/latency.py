@@ -5,8 +5,9 @@ of them; a ratio is taken between times of the same rounds.
 
 A latency is how long a call takes with the processor to itself, also on a machine with other work (see clocks.py).
 A runner on one thread that waits for nothing is timed by the CPU time of that thread. Any other is timed by wall
-time, and only rounds count in which no thread of this process had to leave its CPU; where too few are left, nothing is
-told (``Latency.told``).
+time, and only calls count in which no thread of this process had to leave its CPU; where too few rounds have any,
+nothing is told (``Latency.told``). Of each turn the least call is taken, and of the rounds the quieter half: other work
+only ever adds.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from numpy.typing import NDArray
 
 from ..errors import MeasureError
 from . import stats
-from .clocks import CPU, SYSTEM_CLOCKS, WALL, Clocks, Turn, take_turn
+from .clocks import CPU, SYSTEM_CLOCKS, Clocks, take_sample
 from .running import call
+from .turns import Series, Turn, take_turn
 
 if TYPE_CHECKING:
     from ..runners import Runner
@@ -32,16 +34,19 @@ if TYPE_CHECKING:
 _WARMUP_WINDOW = 5
 _WARMUP_TOLERANCE = 0.03
 _MAX_CALLS = 10_000
+_SAMPLE_S = 50e-6  # shorter calls are timed several at once: reading the clocks takes some us
 # Caches hold nothing of use to a call this long, so a turn need not begin with an untimed call.
 _SETTLE_BELOW_S = 0.02
 # Idle worker threads of the runner before (TVM's, OpenVINO's) spin for about 1 ms before they sleep.
 _SETTLE_THREADS_S = 0.002
 # Rounds that may be made for each that is to count, and how many must count for anything to be told.
 _TRIES, _LEAST = 3, 6
-_HOPELESS = 12  # rounds of which none counts: no more are made
-# What rounds of one process do not show: relative changes of a ratio from one process to the next (where buffers
-# lie in memory and in the caches), and those that other work makes by its use of the caches. See docs/decisions.md.
-_ELSEWHERE, _CROWDED = 0.02, 0.08
+_HOPELESS = 6  # rounds of which none counts: no more are made
+_QUIETER = 0.5  # of the rounds that count: those that make the result
+# What rounds of one process do not show, as relative changes of a ratio. From one process to the next (where buffers
+# lie in memory and in the caches); with neighbours on the same processor that no clock sees; where every call found
+# caches that other work had emptied. By experiment: see docs/decisions.md.
+_ELSEWHERE, _NEIGHBOURS, _COLD = 0.03, 0.05, 0.35
 _FEW = 0.5  # over the square of the number of rounds: of one round or two, no resampling shows how they scatter
 
 
@@ -49,11 +54,11 @@ _FEW = 0.5  # over the square of the number of rounds: of one round or two, no r
 class Latency:
     """Seconds that one call takes with the processor to itself, from numpy arrays in to numpy arrays out.
 
-    ``low_s`` and ``high_s`` bound the median, ``ratio`` is to the first runner of the same measurement
-    (below 1: faster). ``times_s`` are mean calls of the rounds that count, of ``calls`` calls each, by ``clock``
-    (clocks.py). ``disturbed`` is the share of turns in which a thread of this process was preempted, None where that
-    is not known. ``told`` is False where the machine was too busy for that: the numbers are then good for nothing,
-    and the ratio's interval is (0, infinity).
+    ``low_s`` and ``high_s`` bound the median of the quieter rounds, ``ratio`` is to the first runner of the same
+    measurement (below 1: faster). ``times_s`` are the least times of a call in the rounds that count, by ``clock``
+    (clocks.py), of ``calls`` calls in a row. ``disturbed`` is the share of turns in which a thread of this process was
+    preempted, None where that is not known. ``told`` is False where the machine was too busy for that: the numbers are
+    then good for nothing, and the ratio's interval is (0, infinity).
     """
 
     name: str
@@ -75,30 +80,6 @@ class Latency:
         return len(self.times_s)
 
 
-@dataclass(frozen=True)
-class Series:
-    """Seconds of a call, round by round; ``counts[i]`` says whether round ``i`` was undisturbed enough to count."""
-
-    times_s: NDArray[np.float64]
-    counts: NDArray[np.bool_]
-    clock: str
-    disturbed: float | None = None
-
-    @classmethod
-    def of_turns(cls, turns: Sequence[Turn], threads: int) -> Series:
-        """By the clock that tells how long these calls take undisturbed."""
-        disturbed = np.array([turn.preempted > 0 for turn in turns])
-        share = float(disturbed.mean())
-        if threads == 1 and float(np.mean([turn.waits_in_calls for turn in turns])) < 0.5:
-            return cls(np.array([turn.cpu_s for turn in turns]), np.ones(len(turns), bool), CPU, share)
-        return cls(np.array([turn.wall_s for turn in turns]), ~disturbed, WALL, share)
-
-    @classmethod
-    def of_times(cls, times_s: Sequence[float], clock: str) -> Series:
-        """Of times that somebody else took: all count."""
-        return cls(np.asarray(times_s, np.float64), np.ones(len(times_s), bool), clock)
-
-
 def measure_latency(
     runners: Sequence[Runner],
     feeds: Mapping[str, NDArray[Any]],
@@ -106,7 +87,7 @@ def measure_latency(
     rounds: int = 30,
     budget_s: float | None = None,
     warmup_s: float = 0.5,
-    round_s: float = 0.003,
+    round_s: float = 0.004,
     spread: float = 0.0,
     confidence: float = stats.CONFIDENCE,
     seed: int = 0,
@@ -115,7 +96,7 @@ def measure_latency(
     """Times ``runners`` against each other on one batch; the first is what ratios are taken to.
 
     Each runner is warmed up until its calls are steady (for ``warmup_s`` at most). A turn repeats the
-    call until about ``round_s`` has passed, so that a call of 50 us is timed as well as one of 50 ms; it
+    call for about ``round_s``, so that a call of 50 us is timed as well as one of 50 ms; it
     begins with an untimed call, since the runner before it has taken the caches (and with 2 ms of them
     where worker threads are to fall asleep). ``rounds`` are to count; where some do not, more are made, at most three
     times as many. ``budget_s`` bounds the whole, in wall time: the measurement then ends after the round in which it
@@ -133,7 +114,9 @@ def measure_latency(
     if budget_s is not None:
         warmup_s = min(warmup_s, 0.25 * budget_s / len(runners))
     typical = [_warm_up(runner, feeds, warmup_s, clocks) for runner in runners]
-    calls = [max(1, min(_MAX_CALLS, math.ceil(round_s / max(call_s, 1e-9)))) for call_s in typical]
+    calls = [math.ceil(_SAMPLE_S / max(call_s, _SAMPLE_S / _MAX_CALLS)) for call_s in typical]
+    lasting = [max(n * call_s, _SAMPLE_S) for n, call_s in zip(calls, typical, strict=True)]
+    samples = [max(1, math.ceil(round_s / sample_s)) for sample_s in lasting]
     turns: list[list[Turn]] = [[] for _ in runners]
     rng = np.random.default_rng(seed)
     settle_s = _SETTLE_THREADS_S if any(runner.threads > 1 for runner in runners) else 0.0
@@ -143,9 +126,9 @@ def measure_latency(
         counted = 0
         for _ in range(_TRIES * rounds):
             for i in rng.permutation(len(runners)):
-                if typical[i] < _SETTLE_BELOW_S:
-                    _settle(runners[i], feeds, settle_s, clocks)
-                turns[i].append(take_turn(partial(call, runners[i], feeds), calls[i], clocks))
+                settle = settle_s if typical[i] < _SETTLE_BELOW_S else None
+                work = partial(call, runners[i], feeds)
+                turns[i].append(take_turn(work, calls[i], samples[i], clocks, settle_s=settle))
             counted += all(_may_count(runner, own[-1]) for runner, own in zip(runners, turns, strict=True))
             hopeless = not counted and len(turns[0]) >= _HOPELESS
             spent = budget_s is not None and (clocks.wall_ns() - begin) * 1e-9 >= budget_s
@@ -154,7 +137,7 @@ def measure_latency(
     finally:
         if collecting:
             gc.enable()
-    series = [Series.of_turns(own, runner.threads) for runner, own in zip(runners, turns, strict=True)]
+    series = [Series.of_turns(own, runner.threads, clocks.shared) for runner, own in zip(runners, turns, strict=True)]
     return {
         runner.name: latency_of(
             runner.name, runner.threads, series[i], series[0], calls[i], spread=spread, confidence=confidence, seed=seed
@@ -164,16 +147,8 @@ def measure_latency(
 
 
 def _may_count(runner: Runner, turn: Turn) -> bool:
-    return (runner.threads == 1 and not turn.waits_in_calls) or not turn.preempted
-
-
-def _settle(runner: Runner, feeds: Mapping[str, NDArray[Any]], seconds: float, clocks: Clocks) -> None:
-    """One call at least, and calls until ``seconds`` have passed (bounded, should the clock stand still)."""
-    begin = clocks.wall_ns()
-    for _ in range(_MAX_CALLS):
-        call(runner, feeds)
-        if (clocks.wall_ns() - begin) * 1e-9 >= seconds:
-            return
+    by_cpu = runner.threads == 1 and not any(sample.waits_in_calls for sample in turn.samples)
+    return by_cpu or not turn.least_wall[1]
 
 
 def _warm_up(runner: Runner, feeds: Mapping[str, NDArray[Any]], warmup_s: float, clocks: Clocks) -> float:
@@ -183,8 +158,8 @@ def _warm_up(runner: Runner, feeds: Mapping[str, NDArray[Any]], warmup_s: float,
         raise MeasureError(f"no value for the inputs {missing}, got {sorted(feeds)}", where=runner.name)
     begin, times = clocks.wall_ns(), []
     while True:
-        turn = take_turn(partial(call, runner, feeds), 1, clocks)
-        times.append(turn.cpu_s if runner.threads == 1 and not turn.waits_in_calls else turn.wall_s)
+        sample = take_sample(partial(call, runner, feeds), 1, clocks)
+        times.append(sample.cpu_s if runner.threads == 1 and not sample.waits_in_calls else sample.wall_s)
         last = float(np.median(times[-_WARMUP_WINDOW:]))
         if (clocks.wall_ns() - begin) * 1e-9 >= warmup_s:
             return last
@@ -210,13 +185,14 @@ def latency_of(
         raise MeasureError("the clock did not move during a round of calls", where=name)
     both = series.counts & baseline.counts
     told = int(both.sum()) >= min(_LEAST, len(both))
-    own, pairs = (series.counts, both) if told else (np.ones_like(both), np.ones_like(both))
-    median = stats.median_interval(series.times_s[own], confidence)
-    ratio = stats.paired_median_ratio(series.times_s[pairs], baseline.times_s[pairs], confidence, seed)
+    used = _quieter(series, baseline, both if told else np.ones_like(both))
+    median = stats.median_interval(series.times_s[used], confidence)
+    ratio = stats.paired_median_ratio(series.times_s[used], baseline.times_s[used], confidence, seed)
     if series is not baseline:
-        shares = [s.disturbed for s in (series, baseline) if s.disturbed is not None]
-        few = _FEW / int(pairs.sum()) ** 2
-        ratio = stats.widened(ratio, _ELSEWHERE + _CROWDED * max(shares, default=0.0) + few + spread)
+        cold = max(float(s.unsettled[used].mean()) for s in (series, baseline))
+        neighbours = _NEIGHBOURS if series.shared else 0.0
+        few = _FEW / len(used) ** 2
+        ratio = stats.widened(ratio, _ELSEWHERE + neighbours + _COLD * cold + few + spread)
     return Latency(
         name=name,
         threads=threads,
@@ -226,9 +202,16 @@ def latency_of(
         ratio=ratio.value,
         ratio_low=ratio.low if told or series is baseline else 0.0,
         ratio_high=ratio.high if told or series is baseline else math.inf,
-        times_s=tuple(series.times_s[own].tolist()),
+        times_s=tuple(series.times_s[series.counts if told else ...].tolist()),
         calls=calls,
         clock=series.clock,
         disturbed=series.disturbed,
         told=told,
     )
+
+
+def _quieter(series: Series, baseline: Series, counts: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """The quieter half of the rounds that count, and six at least: those in which both took the least."""
+    rounds = np.flatnonzero(counts)
+    both = series.times_s[rounds] * baseline.times_s[rounds]
+    return rounds[np.argsort(both, kind="stable")[: max(_LEAST, math.ceil(_QUIETER * len(rounds)))]]

@@ -75,6 +75,11 @@ def host_features() -> frozenset[str]:
     return frozenset(map(plain, first.get("flags", "").split()))
 
 
+def is_virtual() -> bool:
+    """Whether an x86 processor is one that a hypervisor presents; others do not tell, and count as real."""
+    return "hypervisor" in host_features()
+
+
 def arm_features(word: Callable[[int], int]) -> frozenset[str]:
     """The features that the words of an auxiliary vector tell; ``word`` gives one by its number."""
     return frozenset(name for name, (number, bit) in _ARM_FEATURE_BITS.items() if word(number) >> bit & 1)

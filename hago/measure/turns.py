@@ -1,0 +1,96 @@
+"""Turns of runners, and what they say: which of the calls had the processor, warm, to themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .clocks import CPU, WALL, Clocks, Sample, take_sample
+
+# A thread that gets a CPU back finds its data gone from the caches; so much of its own time later, most is there again.
+_WARM_AFTER_S = 1e-3
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Calls of one runner in a row: those that settle it, then those that count."""
+
+    settling: tuple[Sample, ...]
+    samples: tuple[Sample, ...]
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other work interrupted the calls that count."""
+        return any(sample.preempted for sample in self.samples)
+
+    @cached_property
+    def least_cpu(self) -> tuple[float, bool]:
+        """The least CPU time of a call, and whether even that call came soon after an interruption, or in one."""
+        found, since_s = [], np.inf
+        for sample in self.settling + self.samples:
+            found.append((sample.cpu_s, bool(sample.preempted) or since_s < _WARM_AFTER_S))
+            since_s = 0.0 if sample.preempted else since_s + sample.cpu_s * sample.calls
+        return min(found[len(self.settling) :])
+
+    @cached_property
+    def least_wall(self) -> tuple[float, bool]:
+        """The least wall time of a call that nothing interrupted, and False; with True where all were interrupted."""
+        interrupted, wall_s = min((bool(sample.preempted), sample.wall_s) for sample in self.samples)
+        return wall_s, interrupted
+
+
+def take_turn(
+    work: Callable[[], object], calls: int, samples: int, clocks: Clocks, *, settle_s: float | None = 0.0
+) -> Turn:
+    """A turn of ``samples`` samples, each of ``calls`` calls.
+
+    Before them one untimed call at least, and calls until ``settle_s`` have passed (None: no call).
+    """
+    settling: list[Sample] = []
+    begin = clocks.wall_ns()
+    while settle_s is not None and len(settling) < _MOST_SETTLING:
+        settling.append(take_sample(work, 1, clocks))
+        if (clocks.wall_ns() - begin) * 1e-9 >= settle_s:
+            break
+    return Turn(tuple(settling), tuple(take_sample(work, calls, clocks) for _ in range(samples)))
+
+
+_MOST_SETTLING = 10_000  # should the clock stand still
+
+
+@dataclass(frozen=True)
+class Series:
+    """Seconds of a call, round by round: the least of each turn.
+
+    ``counts[i]`` says whether round ``i`` is any good; ``unsettled[i]`` whether its call came soon after an
+    interruption, or in one, and may have found the caches cold. ``disturbed`` is the share of turns that other work
+    interrupted, None where that is not known; ``shared`` is that of `Clocks`.
+    """
+
+    times_s: NDArray[np.float64]
+    counts: NDArray[np.bool_]
+    unsettled: NDArray[np.bool_]
+    clock: str
+    disturbed: float | None = None
+    shared: bool = False
+
+    @classmethod
+    def of_turns(cls, turns: Sequence[Turn], threads: int, shared: bool = False) -> Series:
+        """By the clock that tells how long these calls take undisturbed."""
+        share = float(np.mean([turn.disturbed for turn in turns]))
+        waiting = [sample.waits_in_calls for turn in turns for sample in turn.samples]
+        if threads == 1 and float(np.mean(waiting)) < 0.5:
+            times, unsettled = zip(*(turn.least_cpu for turn in turns), strict=True)
+            return cls(np.array(times), np.ones(len(turns), bool), np.array(unsettled), CPU, share, shared)
+        times, interrupted = zip(*(turn.least_wall for turn in turns), strict=True)
+        return cls(np.array(times), ~np.array(interrupted), np.zeros(len(turns), bool), WALL, share, shared)
+
+    @classmethod
+    def of_times(cls, times_s: Sequence[float], clock: str) -> Series:
+        """Of times that somebody else took: all count."""
+        times = np.asarray(times_s, np.float64)
+        return cls(times, np.ones(len(times), bool), np.zeros(len(times), bool), clock)
