@@ -21,6 +21,7 @@ from .job import Job
 from .model import Model, load_model
 from .qdq.batch import free_batch
 from .record import Record, read_records
+from .report.text import plain
 from .runtime.artifact import missing_features
 from .search import Goal, SearchResult, choose, pareto_front
 from .search.bound import MAX_DROP, read_bound
@@ -50,7 +51,7 @@ class Answered:
         if best is not floats and best.accuracy is not None:
             trial = f"trial {best.id + 1}"
             label = "" if trial in best.label else f" ({best.label})"  # "tpe, trial 5" says it already
-            scores = f"{self.job.metric} {best.accuracy:.4g} on its samples, float32 {floats.accuracy:.4g}"
+            scores = f"{self.job.metric} {plain(best.accuracy)} on its samples, float32 {plain(floats.accuracy or 0.0)}"
             parts.append(f"It is {trial} of the search{label}: {scores}.")
             if self.result.test is None:
                 parts.append(

@@ -58,6 +58,17 @@ _TRIED_S = 0.2
 _CHECKED = 4  # batches whose outputs on another machine are held against this machine's
 
 
+def require_labels(metric: Metric, parts: DataParts) -> None:
+    """Raises DataError where the metric needs labels and a part that it judges has none."""
+    for part in (parts.search, parts.test):
+        if metric.needs_labels and part.labels is None:
+            raise DataError(
+                f"the metric {metric.name!r} needs labels, and the samples have none",
+                where=part.where,
+                hint="give labels (y), or take a metric without labels, such as --metric cosine (metric=)",
+            )
+
+
 class TvmEvaluator:
     """Measures strategies of one model with TVM, on this machine or on another ``bench``.
 
@@ -89,12 +100,7 @@ class TvmEvaluator:
         self.cache = cache if cache is not None else KernelCache()
         self._candidates: dict[str, Candidate] = {}
         self._spread = 0.0  # of float32 against itself, as last measured
-        if metric.needs_labels and any(p.labels is None for p in (parts.search, parts.test)):
-            raise DataError(
-                f"the metric {metric.name!r} needs labels, and the samples have none",
-                where=parts.search.where,
-                hint="give (x, y), or take a metric without labels: cosine, sqnr, mse",
-            )
+        require_labels(metric, parts)
         if isinstance(metric, TopK):
             fit(metric, ModelOutputs.of(model), lambda: parts.search.labels)  # what does not fit is told at once
 

@@ -206,15 +206,18 @@ def _heading(inspection: Inspection) -> list[str]:
 
 
 def _totals(inspection: Inspection) -> str:
+    from .report.text import plural
+
     model, free = inspection.model, inspection.quantizable
     kinds = Counter(row.layer.kind for row in free)
     share = inspection.quantizable_macs / model.macs if model.macs else 0.0
     told = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
     lines = [
-        f"{len(inspection.rows)} layers, {count(model.macs)} multiply-adds, {count(model.params)} parameters "
+        f"{plural(len(inspection.rows), 'layer')}, {count(model.macs)} multiply-adds, {count(model.params)} parameters "
         f"({count(4 * model.params)}B in float32)",
-        f"{len(free)} of them can be quantized, holding {share:.1%} of the multiply-adds"
-        + (f": {told}" if told else ""),
+        f"{len(free)} of them can be quantized, holding {share:.1%} of the multiply-adds: {told}"
+        if free
+        else "None of them can be quantized",
     ]
     if inspection.refused:
         lines.append("It cannot be compiled:")

@@ -33,7 +33,7 @@ from .deadline import Deadline
 from .device.places import Place
 from .documents import read_document
 from .errors import BuildError, DeviceError, HagoError, HagoWarning, StorageError
-from .evaluator import LIBRARY, TvmEvaluator
+from .evaluator import LIBRARY, TvmEvaluator, require_labels
 from .files import write_atomic
 from .job import Job
 from .joint import JointEvaluator
@@ -125,6 +125,7 @@ class Session:
         held_out = None if test is None else read("test", test)
         progress.say("dividing the samples")
         parts = split_samples(samples, apart, test=held_out, seed=seed)
+        require_labels(metric, parts)
         if threads is None:
             progress.say("choosing the number of threads")
             away = any(not place.is_here for place in places)

@@ -1,6 +1,6 @@
 """What must stay as it is: proposals of a search, QDQ files and strategies, of one commit, kept in golden.json.
 
-    python tests/golden.py      writes golden.json anew, where a change is meant (say why in docs/decisions.md)
+python tests/golden.py      writes golden.json anew, where a change is meant (say why in docs/decisions.md)
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def test_a_finished_search_goes_on_with_more_trials(tiny: Path, cache: Path) -> 
 def test_the_answer_runs_by_itself(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert hago(f"run {tuned / 'model.so'} --data {DATA} --out {tmp_path / 'scores.npz'}") == 0
     text = capsys.readouterr().out
-    assert "1100 samples, 1 per call, 1 thread(s)" in text
+    assert "1100 samples, 1 per call, 1 thread" in text
     accuracy = float(re.search(r"top-1 +([\d.]+)%", text).group(1)) / 100  # type: ignore[union-attr]
     with np.load(tmp_path / "scores.npz") as file, np.load(DATA) as data:
         assert file["scores"].shape == (1100, 10)

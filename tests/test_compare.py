@@ -29,7 +29,7 @@ import hago
 from hago.cli import compare as cli_compare
 from hago.compare import Contender, compare
 from hago.compare.contenders import usual_contenders
-from hago.compare.text import latency_text, size_text
+from hago.compare.text import accuracy_text, change_text, latency_text, size_text
 from hago.errors import BuildError, DataError, MeasureError, MissingExtraError
 from hago.measure.latency import Latency
 from hago.measure.metrics import get_metric
@@ -211,6 +211,29 @@ def test_latencies_are_written_in_a_fitting_unit(median, text):
     assert latency_text(Latency("a", 1, median, median * 0.9, median * 1.1, 1, 1, 1, (median,), 1)) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "ends", "change", "change_ends", "texts"),
+    [
+        (
+            0.999941,
+            (0.999936, 0.999946),
+            -5.9e-5,
+            (-6.4e-5, -5.4e-5),
+            ("0.999941 [0.999936, 0.999946]", "-5.9e-05 [-6.4e-05, -5.4e-05]"),
+        ),
+        (1.0, (1.0, 1.0), -4.4e-14, (-4.6e-14, -4.3e-14), ("1 [1, 1]", "0 [0, 0]")),
+        (3e-14, (2e-14, 4e-14), 3e-14, (2e-14, 4e-14), ("3e-14 [2e-14, 4e-14]", "+3e-14 [+2e-14, +4e-14]")),
+        (0.875, (None, None), 0.25, (None, None), ("0.875", "+0.25")),
+    ],
+)
+def test_plain_metrics_show_what_differs_and_no_rounding(value, ends, change, change_ends, texts):
+    found = SimpleNamespace(
+        value=value, low=ends[0], high=ends[1], change=change, change_low=change_ends[0], change_high=change_ends[1],
+        is_share=False, p_value=None,
+    )  # fmt: skip
+    assert (accuracy_text(found), change_text(found)) == texts
+
+
 def test_metrics_against_float_compare_with_the_first_row():
     rows = [
         Contender("float", lambda: FakeRunner("a", batch=8)),
@@ -225,7 +248,7 @@ def test_metrics_against_float_compare_with_the_first_row():
 # -- the usual contenders, with the real peers
 
 
-def fake_compile(graph, *, hw, batch, threads):
+def fake_compile(graph, *, hw, batch, threads, cache=None):
     assert (batch, threads) == (2, 1)
     return FakeArtifact()
 
@@ -296,7 +319,7 @@ def files(tmp_path, monkeypatch):
     np.savez(tmp_path / "data.npz", **samples.x, y=samples.labels)
     calls = []
 
-    def quantize(model, strategy, *, calibration, hw):
+    def quantize(model, strategy, *, calibration, hw, cache):
         calls.append((strategy, len(calibration)))
         return tiny_model(batch=2, quantized=True)
 

@@ -75,7 +75,7 @@ def test_a_quantized_model_says_so(capsys: pytest.CaptureFixture[str], tmp_path:
     onnx.save(proto, tmp_path / "q.onnx")
     call(tmp_path / "q.onnx", "--hw", "x86-avx2")
     text = capsys.readouterr().out
-    assert "The model is quantized already" in text and "0 of them can be quantized" in text
+    assert "The model is quantized already" in text and "None of them can be quantized" in text and "1 layer, 0" in text
 
 
 def test_a_choice_needs_the_hardware_too() -> None:

@@ -302,12 +302,12 @@ def test_each_output_is_told_and_what_to_know_of_the_metric() -> None:
     parts = {"boxes": 0.9999, "scores": 0.9951}
     told = replace(report, chosen_test=replace(report.chosen_test, accuracy_parts=parts), remarks=("Know this.",))
     assert tell(told).notes[:2] == (
-        "By output, cosine similarity is 1.000 in boxes and 0.995 in scores; each sample counts by its worst.",
+        "By output, cosine similarity is 0.9999 in boxes and 0.9951 in scores; each sample counts by its worst.",
         "Know this.",
     )
     drawn = plot(told, metric_text(told), 880, 430, "wide")
-    assert drawn is not None and drawn.y_title == "cosine similarity" and drawn.bound_text == "required: 0.990"
-    assert not any(tick.second for tick in drawn.y_ticks) and any(tick.text == "1.000" for tick in drawn.y_ticks)
+    assert drawn is not None and drawn.y_title == "cosine similarity" and drawn.bound_text == "required: 0.9900"
+    assert not any(tick.second for tick in drawn.y_ticks) and any(tick.text == "1.0000" for tick in drawn.y_ticks)
 
 
 def test_layers_phrase_counts_precisions_and_leaves_out_what_only_moves_data() -> None:
@@ -333,6 +333,18 @@ def test_slower_layers_are_flagged_and_told() -> None:
     assert why(report, next(row for row in report.layers if row.name == "pool")) == "slower than in float32 by 0.50 µs"
     html = render(report)[0]
     assert html.count("▲ slower") == 1
+
+
+def test_several_precisions_are_slower_and_one_is() -> None:
+    def row(name: str, precision: str, chosen_s: float) -> LayerRow:
+        return LayerRow(name, "conv", "Conv", ((1, 2),), (1, 2), precision=precision, float_s=1e-5, chosen_s=chosen_s)
+
+    both = (row("a", "int8", 2e-5), row("b", "int7", 3e-5))
+    assert findings(samples.report(layers=both))[0].startswith("int7 and int8 are slower than float32 in 2 layers:")
+    faster = tuple(row(name, "int8", 5e-6) for name in "abcd")
+    assert any("µs), 75 % of all that quantized" in text for text in findings(samples.report(layers=faster)))
+    alone = (*faster[:3], row("d", "int8", 1.01e-5))
+    assert any("µs), all that quantized layers save" in text for text in findings(samples.report(layers=alone)))
 
 
 def test_differences_within_the_noise_are_not_flagged() -> None:
@@ -690,6 +702,24 @@ def test_digits_follow_bound_and_samples() -> None:
     assert MetricText.of(top1, 0.01, 50_000, 0.9).places == 2
     assert MetricText.of(MetricInfo("mse", "", False, True), 1e-3, 500, 2.3e-4).value(2.3e-4) == "0.00023"
     assert MetricText.of(MetricInfo("mse", "", False, True), 0.0, 500, 0.0).value(1e-12) == "1.00e−12"
+    cosine = MetricInfo("cosine similarity", "", True, True)
+    near = MetricText.of(cosine, 0.01, 500, 0.99994)
+    assert near.value(0.99994) == "0.999940" and near.change(-6e-5) == "−0.000060"
+    assert MetricText.of(cosine, 0.01, 500, 1 - 1e-12).places == 6, "float32's last bits are not told"
+    assert MetricText.of(cosine, 0.01, 500, 1.0).places == 3
+    assert MetricText.of(MetricInfo("reward"), 0.01, 500, 0.99994).places == 3, "1 is no limit of other metrics"
+
+
+def test_texts_of_ticks_have_room_beside_the_title() -> None:
+    cosine = with_metric(samples.report(), MetricInfo("cosine similarity", "", True, True), 1e-4, 1.0, 0.999941)
+    for report in (cosine, samples.report()):
+        for width, name in ((880, "wide"), (420, "narrow")):
+            drawn = plot(report, metric_text(report), width, 400, name)
+            assert drawn is not None
+            left, _, right, _ = drawn.frame
+            assert all(left - 8 - 7 * len(tick.text) > 20 for tick in drawn.y_ticks)  # a title ends at 20 pixels
+            if name == "wide":
+                assert all(right + 8 + 7 * len(tick.second) < width - 20 for tick in drawn.y_ticks if tick.second)
 
 
 def test_metrics_are_described() -> None:

@@ -409,6 +409,8 @@ def test_the_command_answers_and_lists(tmp_path: Path, capsys: pytest.CaptureFix
     assert "It is trial 2 of the search" in said and str(tmp_path / "there") in said
     assert main(["answer", str(out), "--min", "0.89"]) == 0
     assert "at least 0.89" in capsys.readouterr().out
+    assert main(["answer", str(out), "--max-drop", "0.0001"]) == 1, "the closest, as `hago tune` ends"
+    assert "No strategy keeps a drop" in capsys.readouterr().out
     assert Strategy.load(out / "min-0.89" / "strategy.yaml").key() == _trial(out, 2)
     assert {path.name for path in (tmp_path / "there").iterdir()} == {
         "answer.md", "model.qdq.onnx", "model.so", "strategy.yaml",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..visible import cell, visible
 from .arguments import add_cache
+from .exit_codes import code_of
 from .screen import screen
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     print(visible(found.summary()))
     print(visible(f"Files: {found.folder}"))
-    return 0
+    return code_of(found.result)
 
 
 def _list(folder: str) -> int:
@@ -64,6 +65,7 @@ def _list(folder: str) -> int:
 
     from ..answering import measured
     from ..job import Job
+    from ..report.text import plain, size
     from ..search import Goal, pareto_front
 
     (floats, records), job = measured(folder), Job.load(Path(folder))
@@ -72,8 +74,8 @@ def _list(folder: str) -> int:
     if job.unit != "dB":  # float32 against itself has no value to drop from
         columns["from a drop of"] = lambda record: f"{max(0.0, goal.likely_drop(record)):.3g}"
     columns["times faster"] = lambda record: "-" if not record.latency_ratio else f"{1 / record.latency_ratio:.2f}"
-    columns[job.metric] = lambda record: "-" if record.accuracy is None else f"{record.accuracy:.4g}"
-    columns["KiB of weights"] = lambda record: "-" if record.size_bytes is None else f"{record.size_bytes / 1024:,.0f}"
+    columns[job.metric] = lambda record: "-" if record.accuracy is None else plain(record.accuracy)
+    columns["size"] = lambda record: size(record.size_bytes)
     table = Table(box=None, header_style="bold")
     for title in columns:
         table.add_column(cell(title), justify="left" if title == "answer" else "right")

@@ -30,7 +30,7 @@ def add_model(parser: argparse.ArgumentParser, about: str = "an ONNX file") -> N
 
 def add_hw(parser: argparse.ArgumentParser, required: bool = False) -> None:
     """``--hw``."""
-    about = "hardware spec: a name (`hago hw list`), a YAML file" + ("" if required else ", or auto: this machine")
+    about = "hardware spec: a name (`hago hw list`) or a YAML file" + ("" if required else "; auto: this machine")
     parser.add_argument("--hw", metavar="NAME", required=required, default=None if required else "auto", help=about)
 
 
@@ -44,6 +44,14 @@ def add_strategy(parser: argparse.ArgumentParser, needed: str = "") -> None:
     about = "YAML or JSON" if needed else "YAML or JSON; needs --calibration"
     parser.add_argument("--strategy", metavar="FILE", required=needed == "strategy", help=about)
     parser.add_argument("--calibration", metavar="PATH", required=needed == "calibration", help=CALIBRATION)
+
+
+def leaf(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
+    """A command without a description of its own: ``about`` stands in the list of commands and above its help."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=f"{about[0].upper()}{about[1:]}."
+    )
+    return parser
 
 
 def positive(text: str) -> int:

@@ -6,19 +6,23 @@ import argparse
 from typing import Any
 
 from ..compiler.cache import KernelCache
+from .arguments import add_cache, leaf
+
+_DESCRIPTION = "The kernel cache: compiled kernels, which all models share."
 
 _MIB = 1 << 20
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``cache info`` and ``cache clear``."""
-    parser = subparsers.add_parser("cache", help="what the kernel cache holds, and emptying it")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    info = commands.add_parser("info", help="where it is, how many kernels, how many bytes")
-    clear = commands.add_parser("clear", help="delete compiled kernels (they are compiled again when needed)")
+    about = "what the kernel cache holds, and emptying it"
+    parser = subparsers.add_parser("cache", help=about, description=_DESCRIPTION)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    info = leaf(commands, "info", "where it is, how many kernels, how many bytes")
+    clear = leaf(commands, "clear", "delete compiled kernels (they are compiled again when needed)")
     clear.add_argument("--stale", action="store_true", help="only those of other versions of TVM or Hago")
     for command in (info, clear):
-        command.add_argument("--cache", metavar="DIR", help="the cache's folder (default: the user's cache)")
+        add_cache(command)
     info.set_defaults(run=_info)
     clear.set_defaults(run=_clear)
 
@@ -33,8 +37,10 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _clear(arguments: argparse.Namespace) -> int:
+    from ..report.text import plural
+
     before = KernelCache(arguments.cache).clear(stale_only=arguments.stale)
     kernels = before.stale_kernels + (0 if arguments.stale else before.kernels)
     nbytes = before.stale_bytes + (0 if arguments.stale else before.bytes)
-    print(f"deleted {kernels} kernels ({nbytes / _MIB:.1f} MiB) in {before.folder}")
+    print(f"deleted {plural(kernels, 'kernel')} ({nbytes / _MIB:.1f} MiB) in {before.folder}")
     return 0

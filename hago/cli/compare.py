@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from ..errors import DataError, StorageError
 from ..files import write_atomic
 from ..visible import cell
-from .arguments import CALIBRATION, DATA, add_hw, add_model, open_model, positive
+from .arguments import CALIBRATION, DATA, add_cache, add_hw, add_model, open_model, positive
 from .screen import screen
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     add_model(parser)
     add_hw(parser)
+    add_cache(parser)
     add = parser.add_argument
     add("--data", metavar="PATH", required=True, help=DATA)
     add("--calibration", metavar="PATH", help=CALIBRATION)
@@ -97,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
     contenders = usual_contenders(
         arguments.model if model.input_shapes is None else static_source(model),
         qdq,
-        compile=api.compile,
+        compile=partial(api.compile, cache=arguments.cache),
         hw=arguments.hw,
         batch=model.batch,
         threads=threads,
@@ -143,7 +145,7 @@ def _quantized(arguments: argparse.Namespace, model: Model, samples: Samples) ->
             given, samples = _split(samples, arguments.seed)
         ranges = given.subset(np.arange(min(len(given), _CALIBRATION_SAMPLES)))
     strategy = Strategy.load(arguments.strategy) if arguments.strategy else uniform(model, resolve_hw(arguments.hw))
-    return api.quantize(model, strategy, calibration=ranges, hw=arguments.hw), samples
+    return api.quantize(model, strategy, calibration=ranges, hw=arguments.hw, cache=arguments.cache), samples
 
 
 def _split(samples: Samples, seed: int) -> tuple[Samples, Samples]:

@@ -6,20 +6,22 @@ import argparse
 from typing import Any
 
 from ..visible import cell, visible
+from .arguments import leaf
 from .screen import screen
+
+_DESCRIPTION = "The machines that devices.yaml names, and what they really are."
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``device``."""
-    parser = subparsers.add_parser("device", help="list the devices, check one", description=__doc__)
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    add_file = {"metavar": "FILE", "default": None, "help": "default: devices.yaml in this folder"}
-    listed = actions.add_parser("list", help="name, spec and address of every device")
-    listed.add_argument("--file", **add_file)
-    listed.set_defaults(run=_list)
-    check = actions.add_parser("check", help="connect to a device, and hold it against its spec")
+    parser = subparsers.add_parser("device", help="list the devices, check one", description=_DESCRIPTION)
+    actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    listed = leaf(actions, "list", "name, spec and address of every device")
+    check = leaf(actions, "check", "connect to a device, and hold it against its spec")
     check.add_argument("name", metavar="NAME", help="a name in the file, or local")
-    check.add_argument("--file", **add_file)
+    for command in (listed, check):
+        command.add_argument("--file", metavar="FILE", help="the devices file (default: devices.yaml in this folder)")
+    listed.set_defaults(run=_list)
     check.set_defaults(run=_check)
 
 

@@ -13,7 +13,10 @@ from ..errors import SpecError
 from ..scheme import TensorScheme
 from ..spec import OP_KINDS, HardwareSpec, OpChoice, check_spec, load_spec, read_spec, spec_names
 from ..visible import cell, visible
+from .arguments import leaf
 from .screen import screen
+
+_DESCRIPTION = "Hardware specs: what each operator may do on a kind of machine."
 
 _COLUMNS = (
     "op",
@@ -32,18 +35,19 @@ _COLUMNS = (
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds the ``hw`` command. Each leaf sets ``run``: a function of the parsed arguments -> exit code."""
-    parser = subparsers.add_parser("hw", help="hardware specs: list, show, check, detect")
-    commands = parser.add_subparsers(dest="hw_command", metavar="COMMAND", required=True)
+    about = "hardware specs: list, show, check, detect"
+    parser = subparsers.add_parser("hw", help=about, description=_DESCRIPTION)
+    commands = parser.add_subparsers(title="commands", dest="hw_command", metavar="COMMAND", required=True)
 
-    listing = commands.add_parser("list", help="the specs that come with Hago")
+    listing = leaf(commands, "list", "the specs that come with Hago")
     listing.set_defaults(run=_list)
-    show = commands.add_parser("show", help="everything that one spec says")
+    show = leaf(commands, "show", "everything that one spec says")
     show.add_argument("name", metavar="NAME", help="a shipped spec, a YAML file, or auto")
     show.set_defaults(run=_show)
-    check = commands.add_parser("check", help="hold YAML files to the rules")
+    check = leaf(commands, "check", "hold YAML files to the rules")
     check.add_argument("files", metavar="FILE", nargs="+", help="a hardware spec in YAML")
     check.set_defaults(run=_check)
-    detect = commands.add_parser("detect", help="the spec that fits this machine, and why")
+    detect = leaf(commands, "detect", "the spec that fits this machine, and why")
     detect.set_defaults(run=_detect)
 
 

@@ -49,7 +49,8 @@ def _quantize(arguments: argparse.Namespace) -> int:
     qdq = quantize(model, strategy, arguments.calibration, hw=spec, cache=arguments.cache)
     write_atomic(arguments.out, qdq.SerializeToString())
     layers = sum(choice.precision != "float32" for choice in strategy.choices.values())
-    print(f"{arguments.out}: {layers} of {len(model.layers)} layers quantized")
+    counted = sum(layer.kind != "shape" for layer in model.layers)  # those that do not just move data
+    print(f"{arguments.out}: {layers} of {counted} layers quantized")
     return 0
 
 
@@ -60,7 +61,7 @@ def _register_compile(subparsers: argparse._SubParsersAction[Any]) -> None:
     add_model(parser, "an ONNX file, float or QDQ")
     add_strategy(parser)
     add_hw(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="default: physical cores")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: physical cores)")
     add_cache(parser)
     parser.add_argument("--out", metavar="FILE", required=True, help="the file to write, such as model.so")
     parser.set_defaults(run=_compile)
@@ -69,6 +70,7 @@ def _register_compile(subparsers: argparse._SubParsersAction[Any]) -> None:
 def _compile(arguments: argparse.Namespace) -> int:
     from .. import api
     from ..compiler.linker import require_linker
+    from ..report.text import plural
     from ..spec import resolve_hw
 
     started = time.perf_counter()
@@ -79,7 +81,8 @@ def _compile(arguments: argparse.Namespace) -> int:
     net = api.compile(source, hw=spec, batch=model.batch, threads=arguments.threads, cache=arguments.cache)
     net.save(arguments.out)
     kib = Path(arguments.out).stat().st_size / 1024
-    print(f"{arguments.out}: {kib:,.0f} KiB, {net.threads} thread(s), built in {time.perf_counter() - started:.1f} s")
+    seconds = time.perf_counter() - started
+    print(f"{arguments.out}: {kib:,.0f} KiB, {plural(net.threads, 'thread')}, built in {seconds:.1f} s")
     return 0
 
 
@@ -97,6 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..data import make_samples
     from ..measure.clocks import SYSTEM_CLOCKS
     from ..measure.turns import Series, Turn, take_turn
+    from ..report.text import plural
     from ..runtime.artifact import load
 
     net = load(arguments.model)
@@ -113,7 +117,7 @@ def _run(arguments: argparse.Namespace) -> int:
         turns.append(take_turn(partial(_run_into, outputs, net, feeds), 1, 1, SYSTEM_CLOCKS, settle_s=None))
         collected.append([output[:count] for output in outputs])
     outputs = [np.concatenate(parts) for parts in zip(*collected, strict=True)]
-    print(f"{len(samples)} samples, {net.batch} per call, {net.threads} thread(s)")
+    print(f"{plural(len(samples), 'sample')}, {net.batch} per call, {plural(net.threads, 'thread')}")
     print(f"latency  {_latency(Series.of_turns(turns, net.threads))}")
     told = _top1(net, samples, outputs)
     if told:

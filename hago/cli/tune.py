@@ -52,12 +52,14 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     add("--budget", metavar="TIME", help="time at most, such as 10m, 90s or 1h30m")
     add("--patience", type=int, default=15, metavar="N",
         help="stop when the front stood still for N trials; 0: never (default: %(default)s)")  # fmt: skip
-    add("--sampler", default="tpe", choices=("tpe", "nsga2", "gp", "random", "grid"), help="default: %(default)s")
+    add("--sampler", default="tpe", choices=("tpe", "nsga2", "gp", "random", "grid"), 
+        help="proposes candidates (default: %(default)s; gp needs PyTorch)")  # fmt: skip
     add("--objectives", default="latency,accuracy", help="of latency, accuracy, size (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of the split and the search (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="threads (default: one, or all cores where that is faster)")
     add("--out", metavar="DIR", default="hago-out", help="folder for the results (default: %(default)s)")
-    add("--progress", default="auto", choices=("auto", "live", "plain", "silent"), help="default: %(default)s")
+    add("--progress", default="auto", choices=("auto", "live", "plain", "silent"),
+        help="how progress is shown; auto: live on a terminal, else plain (default: %(default)s)")  # fmt: skip
 
 
 def search_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from ..report.text import plain
 from ..visible import cell, plain_markdown
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .comparison import ComparisonRow
 
 _NOTHING = "–"
+_ROUNDING = 1e-9  # of a value: a change that is no larger is one of the last bits of its floats
 
 
 def row_cells(row: ComparisonRow, baseline_measured: bool) -> list[str]:
@@ -52,7 +54,7 @@ def accuracy_text(accuracy: Accuracy) -> str:
     if accuracy.is_share:
         ends = "" if low is None or high is None else f" [{low * 100:.1f}, {high * 100:.1f}]"
         return f"{value * 100:.1f} %{ends}"
-    return f"{value:.4g}" + ("" if low is None or high is None else f" [{low:.4g}, {high:.4g}]")
+    return plain(value) + ("" if low is None or high is None else f" [{plain(low)}, {plain(high)}]")
 
 
 def change_text(accuracy: Accuracy) -> str:
@@ -60,10 +62,12 @@ def change_text(accuracy: Accuracy) -> str:
     change, low, high = accuracy.change, accuracy.change_low, accuracy.change_high
     if change is None:
         return _NOTHING
-    if low is None or high is None:
-        return f"{change:+.4g}"
     if not accuracy.is_share:
-        return f"{change:+.4g} [{low:+.4g}, {high:+.4g}]"
+        nothing = _ROUNDING * abs(accuracy.value)
+        told = ["0" if abs(x) <= nothing else f"{x:+.4g}" for x in (change, low, high) if x is not None]
+        return told[0] if low is None or high is None else f"{told[0]} [{told[1]}, {told[2]}]"
+    if low is None or high is None:
+        return f"{change * 100:+.1f} points"
     p_value = "" if accuracy.p_value is None else f", p = {accuracy.p_value:.2g}"
     return f"{change * 100:+.1f} points [{low * 100:+.1f}, {high * 100:+.1f}]{p_value}"
 

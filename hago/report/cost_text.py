@@ -23,11 +23,21 @@ class _Words:
     less: str  # as in "both faster and better"
     more: str  # as in "slower than in float32"
     is_slower: str
+    are_slower: str
     tile: str  # heading of the number that stands first
 
 
 _TIME = _Words(
-    "latency", "latency", "the time", "Time", "Speed-up", "faster", "slower", "is slower than float32", "Latency"
+    "latency",
+    "latency",
+    "the time",
+    "Time",
+    "Speed-up",
+    "faster",
+    "slower",
+    "is slower than float32",
+    "are slower than float32",
+    "Latency",
 )
 _COUNT = _Words(
     "instructions (estimated)",
@@ -38,11 +48,12 @@ _COUNT = _Words(
     "cheaper",
     "more instructions",
     "takes more instructions than float32",
+    "take more instructions than float32",
     "Instructions, estimated",
 )
 _PART = _Words(
     "cost on all devices", "cost", "the cost", "Part of float32", "Gain", "cheaper", "dearer",
-    "costs more than float32", "Cost",
+    "costs more than float32", "cost more than float32", "Cost",
 )  # fmt: skip
 
 

@@ -40,6 +40,11 @@ class MetricInfo:
     against_float: bool = False
     whole_set: bool = False
 
+    @property
+    def is_similarity(self) -> bool:
+        """Whether it is 1 for float32 itself, and less for all others."""
+        return self.against_float and self.higher_is_better and not self.unit
+
 
 @dataclass(frozen=True)
 class LayerRow:

@@ -70,11 +70,12 @@ def _slower(report: ReportData) -> list[str]:
     chosen = sorted((row for row in report.layers if row.is_slower), key=lambda row: row.saved_s or 0.0)
     if chosen:
         lost = -sum(row.saved_s or 0.0 for row in chosen)
-        precisions = listing(dict.fromkeys(row.precision for row in chosen))
+        precisions = dict.fromkeys(row.precision for row in chosen)
+        slower = report.cost.words.is_slower if len(precisions) == 1 else report.cost.words.are_slower
         names = listing([f"{row.name} (+{report.cost.amount(-(row.saved_s or 0), 2)})" for row in chosen], _NAMED)
         together = f"Together they lose {report.cost.amount(lost, 2)}. " if len(chosen) > 1 else ""
         found.append(
-            f"{precisions} {report.cost.words.is_slower} in {plural(len(chosen), 'layer')}: {names}. {together}"
+            f"{listing(precisions)} {slower} in {plural(len(chosen), 'layer')}: {names}. {together}"
             "It can still pay: going back to floats between quantized neighbours costs conversions."
         )
     kept = [row for row in report.layers if row.would_be_slower]
@@ -103,7 +104,8 @@ def _gains(report: ReportData) -> list[str]:
         return []
     names = listing([f"{row.name} ({report.cost.amount(saved, 2)})" for row, saved in best])
     share = sum(saved for _, saved in best) / total
-    return [f"The largest gains: {names}, {percent(share)} of all that quantized layers save."]
+    part = "all" if share > 0.995 else f"{percent(share)} of all"
+    return [f"The largest gains: {names}, {part} that quantized layers save."]
 
 
 def _fragile(report: ReportData) -> list[str]:

@@ -9,6 +9,7 @@ from ..measure.metrics import Metric, SampleMetric, unit_of
 from .data import MetricInfo
 from .text import NOTHING, signed, significant
 
+_NEAR = 1e-5  # of 1: nearer than that a similarity is as good as any
 _KNOWN = {"top1": "top-1", "top5": "top-5", "cosine": "cosine similarity", "sqnr": "SQNR", "mse": "mean squared error"}
 
 
@@ -38,7 +39,10 @@ class MetricText:
         if info.unit == "dB":
             return cls(info, 1)
         # Two digits of the smaller of what is told: a bound, or an error that is close to zero.
-        small = min((abs(x) for x in (max_drop, value) if x and math.isfinite(x)), default=1.0)
+        told = [max_drop, value]
+        if info.is_similarity:  # what counts is how near to 1 it is
+            told += [max(1 - x, _NEAR) for x in (max_drop, value) if x is not None and x < 1]
+        small = min((abs(x) for x in told if x and math.isfinite(x)), default=1.0)
         return cls(info, min(9, max(3, 1 - math.floor(math.log10(small)))))
 
     @property

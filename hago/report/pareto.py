@@ -21,6 +21,9 @@ _FRAME_DROPS = 4.0
 # Beyond this part of float32's latency, how slow a strategy is is of no interest.
 _FRAME_RATIO = 1.5
 
+# Pixels: an axis's title with the gaps beside it, and a digit of a tick.
+_TITLE_WIDTH, _DIGIT_WIDTH = 30, 7.5
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -95,9 +98,15 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
     if len(points) < 2:
         return None
     compact = width < 600
-    left, right = (58, width - 14) if compact else (64, width - 66)
     top, bottom = 14, height - 62
-    x_axis, y_axis = _axes(points, report, (left, right), (bottom, top))
+    sign = 1 if report.metric.higher_is_better else -1
+    base = report.float_search.accuracy
+    x_range, y_range = _ranges(points, report)
+    y_axis = Scale(*y_range, bottom, top)
+    y_ticks = tuple(Tick(y_axis(v), *_tick(report, metric, base, sign * v)) for v in y_axis.ticks(6 if compact else 8))
+    left = _room(tick.text for tick in y_ticks)
+    right = width - (14 if compact else _room(tick.second for tick in y_ticks))
+    x_axis = Scale(*x_range, left, right)
     order = {"pruned": 0, "trial": 0, "front": 1, "float": 2, "test": 3, "chosen": 4}
     points.sort(key=lambda point: order[point.kind])
     marks = tuple(_mark(point, report, metric, x_axis, y_axis) for point in points)
@@ -108,9 +117,7 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
     )
     by_kind = {m.kind: m for m in marks}
     chosen, test = by_kind.get("chosen"), by_kind.get("test")
-    sign = 1 if report.metric.higher_is_better else -1
     float_s, cost = report.float_search.cost_s, report.cost
-    base = report.float_search.accuracy
     across = x_axis.ticks(5 if compact else 9)
     places = decimals(across)
     return Plot(
@@ -123,9 +130,7 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
             for v in across
             if v > 0
         ),
-        y_ticks=tuple(
-            Tick(y_axis(v), *_tick(report, metric, base, sign * v)) for v in y_axis.ticks(6 if compact else 8)
-        ),
+        y_ticks=y_ticks,
         x_title=f"{cost.words.short if compact else cost.words.noun} as a part of float32’s"
         + ("" if float_s is None or compact else f" (below: {cost.words.absolute})"),
         y_title=report.metric.name
@@ -179,10 +184,13 @@ def _points(report: ReportData) -> Iterable[_Point]:
         yield _Point(record, kind, x, sign * change, record.latency_ratio_interval or (x, x), y_ends)
 
 
-def _axes(
-    points: list[_Point], report: ReportData, across: tuple[float, float], up: tuple[float, float]
-) -> tuple[Scale, Scale]:
-    """Axes that hold what matters, and of the other trials those that are near."""
+def _room(texts: Iterable[str]) -> float:
+    """Pixels that an axis needs for its title and the texts of its ticks."""
+    return _TITLE_WIDTH + _DIGIT_WIDTH * max(map(len, texts), default=0)
+
+
+def _ranges(points: list[_Point], report: ReportData) -> tuple[tuple[float, float], tuple[float, float]]:
+    """What the axes show: all that matters, and of the other trials those that are near."""
     bound = report.max_drop
     answer = [p for p in points if p.kind in ("chosen", "test")]
     if not answer:
@@ -196,7 +204,7 @@ def _axes(
     near = [p for p in points if p.x <= x_room and p.y >= y_room]
     x_low, x_high = padded(min(x_low, *(p.x for p in near)), max(x_high, *(p.x for p in near)), 0.06, 0.1)
     y_low, y_high = padded(min(y_low, *(p.y for p in near)), max(y_high, *(p.y for p in near)), 0.07, max(bound, 1e-12))
-    return Scale(max(x_low, 0.0), x_high, *across), Scale(y_low, y_high, *up)
+    return (max(x_low, 0.0), x_high), (y_low, y_high)
 
 
 def _mark(point: _Point, report: ReportData, metric: MetricText, x_axis: Scale, y_axis: Scale) -> Mark:

@@ -26,6 +26,11 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{rounded:,.{max(places, 0)}f}".replace("-", MINUS)
 
 
+def plain(value: float) -> str:
+    """Four digits, six where four would hide how near to 1 the value is: ``0.8714``, ``0.999941``."""
+    return f"{value:.6g}" if 0.999 <= abs(value) < 1 else f"{value:.4g}"
+
+
 def signed(value: float, places: int) -> str:
     """With its sign, ``+0.4`` or ``−0.8``; ``0.0`` has none."""
     text = f"{value:+.{places}f}".replace("-", MINUS)

@@ -21,6 +21,8 @@ _WEIGHTED_OPS = (
     "InstanceNormalization", "GroupNormalization", "GRU", "LSTM", "RNN", "PRelu",
 )  # fmt: skip
 _RECURRENT = "recurrent layers have no kernels yet"
+_STANDARD = "export the model with standard ONNX operators alone"
+_LEFT_OUT = "export the model without that part, and compute it before or after the network"
 # Operators of the standard that no static, deterministic, tensor-only program can hold.
 _REFUSED_OPS = {
     "RandomNormal": "it is random", "RandomNormalLike": "it is random", "RandomUniform": "it is random",
@@ -116,7 +118,7 @@ def check_operators(proto: onnx.ModelProto, where: str) -> None:
         raise UnsupportedOpError(
             f"operator {node.op_type} of domain {domain} cannot be compiled: {why}{more}",
             where=f"{where}, node {node.name or node.output[0]!r}",
-            hint="export the model with standard ONNX operators alone",
+            hint=_LEFT_OUT if why == _REFUSED_OPS.get(node.op_type) else _STANDARD,
         )
 
 
