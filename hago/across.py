@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from . import arguments
 from .deadline import Deadline
-from .errors import BuildError, DeviceError, HagoError, StrategyError
+from .errors import BuildError, DeviceError, HagoError, StorageError, StrategyError
 from .evaluator import TvmEvaluator
+from .folder_lock import filled_folder
+from .interrupts import Interrupts
 from .measure.metrics import get_metric, unit_of
 from .model import Layer, Model
 from .record import Record
@@ -21,7 +23,7 @@ from .report.data import ReportData
 from .search import SearchResult
 from .search.bound import read_bound
 from .search.ledger import has_search
-from .search.stopping import Interrupts, parse_budget
+from .search.stopping import parse_budget
 from .spec import HardwareSpec
 from .strategy import Strategy, check_choice, op_kind
 
@@ -73,13 +75,17 @@ class Difference:
 
 @dataclass(frozen=True)
 class Across:
-    """Devices side by side; those that are ``gone``, with the reason, are in nothing else."""
+    """Devices side by side; those that are ``gone``, with the reason, are in nothing else.
+
+    ``error`` is what kept files of the report from being written, such as a full disk.
+    """
 
     model: Model
     devices: tuple[OnDevice, ...]
     cells: tuple[Cell, ...]
     differences: tuple[Difference, ...]
     gone: Mapping[str, str] = field(default_factory=dict)
+    error: HagoError | None = None
 
     def cell(self, tuned_for: str, run_on: str) -> Cell:
         """What became of one device's answer on another."""
@@ -113,8 +119,8 @@ def compare_devices(
     ``devices`` are names of ``devices_file`` (docs/devices.md); ``budget`` is that of each search, ``options`` are
     those of `hago.tune`. Each search has a folder of its name in ``out``; one that is there already goes on, or is
     done. A device that cannot be used is told so, and the others go on; after a signal, those that were not searched
-    yet are told so. ``out`` gets devices.html, devices.md, devices.json, devices.csv (the matrix) and fronts.csv.
-    ``say`` hears what is being done. Raises HagoError.
+    yet are told so; what cannot be written is told by the results' ``error``. ``out`` gets devices.html, devices.md,
+    devices.json, devices.csv (the matrix) and fronts.csv. ``say`` hears what is being done. Raises HagoError.
     """
     from .api import open_session
     from .device.places import find_place
@@ -127,6 +133,7 @@ def compare_devices(
     asked = {name: options.pop(name) for name in _BOUND if name in options}
     search |= asdict(read_bound(judge, **asked, unit=unit_of(judge)))
     sessions, evaluators = ExitStack(), dict[str, TvmEvaluator]()
+    sessions.enter_context(filled_folder(root))
     found: list[OnDevice] = []
     gone: dict[str, str] = {}
     try:
@@ -143,12 +150,12 @@ def compare_devices(
                 assert isinstance(session.evaluator, TvmEvaluator)
                 evaluators[name] = session.evaluator
                 told = session.find(resume=has_search(root / name), **search)
-                session.write(told)
+                result = session.write(told).search
             except (DeviceError, BuildError) as error:  # of this device: the others go on
                 gone[name] = str(error)
                 continue
             about = (session.evaluator.spec, place.address, session.evaluator.estimated)
-            found.append(OnDevice(name, *about, told.strategy, told.result, told.report))
+            found.append(OnDevice(name, *about, told.strategy, result, told.report))
         if not found:
             raise DeviceError("no device could be measured: " + "; ".join(f"{k}: {v}" for k, v in gone.items()))
         protos = {d.name: evaluators[d.name].qdq(d.strategy) for d in found if not d.strategy.is_float}
@@ -156,12 +163,15 @@ def compare_devices(
         for device in found:
             say(f"{device.name}: every answer")
             cells += _column(device, found, protos, evaluators[device.name], interrupts.signum is not None)
+        loaded = evaluators[found[0].name].model
+        across = Across(loaded, tuple(found), tuple(cells), differences(loaded, found), gone)
+        try:
+            write_across(across, root)
+        except StorageError as error:
+            return replace(across, error=error)
+        return across
     finally:
         sessions.close()
-    loaded = evaluators[found[0].name].model
-    across = Across(loaded, tuple(found), tuple(cells), differences(loaded, found), gone)
-    write_across(across, root)
-    return across
 
 
 _BOUND = ("max_drop", "min_value", "max_value")

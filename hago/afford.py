@@ -34,12 +34,15 @@ _OBSERVING = 4  # a call that calibrates costs about as much as so many that do 
 
 
 class Affordable:
-    """The samples of one job. ``budget_s`` is its whole time budget; None: all samples are taken."""
+    """The samples of one job. ``budget_s`` is its whole time budget; None: all samples are taken.
 
-    def __init__(self, budget_s: float | None, folder: Path | None, seed: int) -> None:
+    One that is ``resumed`` takes as many as before.
+    """
+
+    def __init__(self, budget_s: float | None, folder: Path | None, seed: int, resumed: bool = True) -> None:
         self._budget_s, self._seed = budget_s, seed
         self._file = None if folder is None else folder / FILE
-        self._counts: dict[str, int] = self._kept()
+        self._counts: dict[str, int] = self._kept() if resumed else {}
 
     def read(self, name: str, samples: Samples) -> Samples:
         """The samples, or as many of them as can be read and divided in good time."""

@@ -10,13 +10,15 @@ for stands in ``search.json``.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .api import CacheLike, compile, quantize_static
 from .compiler.cache import KernelCache
 from .errors import DataError, SearchError
-from .files import make_folder, write_atomic
+from .files import write_atomic
+from .folder_lock import filled_folder
 from .job import Job
 from .model import Model, load_model
 from .qdq.batch import free_batch
@@ -79,15 +81,17 @@ def answer(
     """The answer that the search in ``folder`` gives to another bound, with its files in ``out``.
 
     The bound is said as to `tune`. Nothing is searched or measured: of the trials made, the one is taken that `tune`
-    would take. ``model`` is the model's file, where it has been moved since; ``out`` is ``folder/max-drop-...`` (or
-    ``min-...``) by default. Raises SearchError where there is no finished search, ModelError, StorageError, BuildError.
+    would take; a search that goes on meanwhile is read as it is at that moment. ``model`` is the model's file, where it
+    has been moved since; ``out`` is ``folder/max-drop-...`` (or ``min-...``) by default. Raises
+    SearchError where there is no finished search, ModelError, StorageError, BuildError.
     """
     source = Path(folder)
-    (floats, records), job = measured(source), Job.load(source)
+    everything, job = _records(source), Job.load(source)
+    floats, records = _measured(everything, source)
     bound = read_bound(_Judge(job.metric, job.higher_is_better), max_drop, min_value, max_value, unit=job.unit)
     goal = Goal(**asdict(bound), margin=margin, higher_is_better=job.higher_is_better, unit=job.unit).settled(floats)
     best, outcome = choose(floats, records, goal)
-    tests = [r for r in _records(source) if r.part == "test" and r.state == "ok"]
+    tests = [r for r in everything if r.part == "test" and r.state == "ok"]
     result = SearchResult(
         float=floats,
         best=best,
@@ -99,16 +103,21 @@ def answer(
         float_test=next((r for r in reversed(tests) if r.strategy is None), None),
         trials=len(records),
     )
-    place = make_folder(source / _folder(goal) if out is None else out)
-    answered = Answered(result, job, place)
-    _write(answered, source, _model(job, model), KernelCache(cache) if not isinstance(cache, KernelCache) else cache)
-    write_atomic(place / "answer.md", f"{answered.summary()}\n")
+    loaded = _model(job, model)
+    with filled_folder(source / _folder(goal) if out is None else out) as place:
+        answered = Answered(result, job, place)
+        _write(answered, source, loaded, KernelCache(cache) if not isinstance(cache, KernelCache) else cache)
+        write_atomic(place / "answer.md", f"{answered.summary()}\n")
     return answered
 
 
 def measured(folder: str | os.PathLike[str]) -> tuple[Record, list[Record]]:
     """float32 and the trials of the search in this folder, as they were measured. Raises SearchError, StorageError."""
-    found = [record for record in _records(Path(folder)) if record.part == "search"]
+    return _measured(_records(Path(folder)), Path(folder))
+
+
+def _measured(everything: Sequence[Record], folder: Path) -> tuple[Record, list[Record]]:
+    found = [record for record in everything if record.part == "search"]
     floats = [record for record in found if record.strategy is None and record.state == "ok"]
     trials = {record.id: record for record in found if record.strategy is not None and record.id >= 0}
     if not floats or not trials:

@@ -30,8 +30,8 @@ from .data import make_samples
 from .data.shapes import sample_shapes
 from .deadline import Deadline
 from .errors import DeviceError, ModelError
-from .files import make_folder
-from .folder_lock import locked_folder
+from .folder_lock import filled_folder
+from .interrupts import Interrupts
 from .measure.metrics import Metric, get_metric, unit_of
 from .model import InputShapes, Model, load_model
 from .record import Record
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from .device.places import Place
     from .results import Session
     from .search import Progress, SearchResult
-    from .search.stopping import Interrupts
 
 __all__ = ["Result", "compile", "load", "quantize", "tune"]
 
@@ -150,7 +149,7 @@ def tune(
     from .search.bound import read_bound
     from .search.objective import check_objectives
     from .search.sampling import check_sampler
-    from .search.stopping import Interrupts, parse_budget
+    from .search.stopping import parse_budget
 
     # What cannot be is told before anything is read; `run_search` and the others check the same where they are used.
     check_sampler(sampler)
@@ -229,10 +228,8 @@ def open_session(
     if places and hw != "auto":
         raise DeviceError("devices have specs of their own", where=f"hw {hw!r}", hint="leave out --hw (hw=)")
     telling = Telling(make_progress(progress), deadline)
-    folder = None if out is None else make_folder(out)
     with ExitStack() as held:
-        if folder is not None:
-            held.enter_context(locked_folder(folder))
+        folder = None if out is None else held.enter_context(filled_folder(out))
         held.callback(telling.close)
         telling.say("reading the model")
         session = Session.open(

@@ -7,13 +7,13 @@ temporary folders, what is being written is locked, and the next that writes the
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from glob import escape
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from . import arguments
 from .errors import StorageError
+from .locking import lock
 
 _MARK = ".hago-tmp-"
 
@@ -31,9 +32,8 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(
-            f"the folder cannot be made: {error.strerror}", where=str(path), hint="choose another with --out"
-        ) from error
+        hint = "choose another with --out"
+        raise write_failure(error, path, what="the folder cannot be made", hint=hint) from error
     return Path(path)
 
 
@@ -50,11 +50,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str, mode: int = 0o
         except (OSError, AttributeError):  # not with this system, or not there; what else is wrong is told by the other
             _write_named(target, payload, mode)
     except OSError as error:
-        raise StorageError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(target),
-            hint="free some space or choose another folder, then run again (a search resumes where it was)",
-        ) from error
+        raise write_failure(error, target, len(payload)) from error
 
 
 class TemporaryFolder(tempfile.TemporaryDirectory[str]):
@@ -88,8 +84,9 @@ def _write_unnamed(target: Path, payload: bytes, mode: int) -> None:
             give_name(target)
         except FileExistsError:
             beside = f"{_beside(target)}{secrets.token_hex(4)}"
-            give_name(beside)
-            _move(beside, target)
+            with _removed_on_error(beside):
+                give_name(beside)
+                os.replace(beside, target)
 
 
 def _write_named(target: Path, payload: bytes, mode: int) -> None:
@@ -97,15 +94,11 @@ def _write_named(target: Path, payload: bytes, mode: int) -> None:
     _remove_left(prefix.parent, prefix.name)
     while True:
         handle, name = tempfile.mkstemp(dir=prefix.parent, prefix=prefix.name)
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "wb") as file, _removed_on_error(name):
             if not _locked(handle, name):
                 continue
-            try:
-                _fill(file, payload, mode)
-            except OSError:
-                os.unlink(name)
-                raise
-            _move(name, target)
+            _fill(file, payload, mode)
+            os.replace(name, target)
             return
 
 
@@ -121,18 +114,20 @@ def _fill(file: BinaryIO, payload: bytes, mode: int) -> None:
     os.fchmod(file.fileno(), mode)
 
 
-def _move(name: str, target: Path) -> None:
+@contextmanager
+def _removed_on_error(name: str) -> Iterator[None]:
+    """A block that a full disk or a signal leaves without the file."""
     try:
-        os.replace(name, target)
-    except OSError:
-        os.unlink(name)
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
         raise
 
 
 def _locked(handle: int, name: str) -> bool:
     """Locks a new file or folder; False where it was taken for one that was left, and removed, before that."""
-    with suppress(OSError):  # a file system without locks, where nothing is removed either
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    lock(handle)  # where the file system has no locks, nothing is removed either
     try:
         return os.path.samestat(os.fstat(handle), os.stat(name))
     except FileNotFoundError:
@@ -145,7 +140,8 @@ def _remove_left(folder: Path, prefix: str) -> None:
         with suppress(OSError):
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not lock(handle, wait=False):
+                    continue
                 if os.path.isdir(path):
                     shutil.rmtree(path, ignore_errors=True)
                 else:
@@ -154,24 +150,62 @@ def _remove_left(folder: Path, prefix: str) -> None:
                 os.close(handle)
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_TEXTS = (os.strerror(errno.ENOSPC), "database or disk is full")  # as compilers, linkers and sqlite say it
+
+
 def is_full(error: BaseException | None) -> bool:
     """Whether it comes, at whatever remove, of a disk that takes no more: then it is no fault of what was tried."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+        if getattr(error, "errno", None) in _FULL or any(text in str(error) for text in _FULL_TEXTS):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-def require_space(folder: str | os.PathLike[str], nbytes: int) -> None:
-    """Raises StorageError where fewer bytes than this are free: for writers that cannot fail gracefully."""
+def write_failure(
+    error: BaseException,
+    where: str | os.PathLike[str],
+    nbytes: int | None = None,
+    *,
+    what: str = "cannot be written",
+    hint: str = "choose another folder, or see that this one is there and can be written to",
+) -> StorageError:
+    """What a write that failed is told as. ``nbytes`` were to be written; a full disk says so, and how much is free."""
+    reason = getattr(error, "strerror", None) or getattr(error, "what", None) or error
+    if is_full(error):
+        hint = "free some space or choose another folder, then run again"
+        reason = f"{reason}{room(where, nbytes)}"
+    return StorageError(f"{what}: {reason}", where=str(where), hint=hint)
+
+
+def room(where: str | os.PathLike[str], nbytes: int | None = None) -> str:
+    """`` (12 KiB needed, 4 KiB free)``, as far as that is known and says something."""
+    told = [] if nbytes is None else [f"{_size(nbytes)} needed"]
+    with suppress(OSError):
+        path = Path(where).absolute()
+        free = shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
+        if nbytes is None or free < nbytes:
+            told.append(f"{_size(free)} free")
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 2**20:.1f} MiB" if nbytes >= 1 << 20 else f"{-(-nbytes // 1024)} KiB"
+
+
+def require_space(folder: str | os.PathLike[str], nbytes: int, hint: str = "", *, where: str = "") -> None:
+    """Raises StorageError where fewer bytes than this are free: for writers that cannot fail gracefully.
+
+    ``where`` is the file that is to be written, the folder if not said.
+    """
     if shutil.disk_usage(folder).free < nbytes:
         raise StorageError(
-            f"{os.strerror(errno.ENOSPC)}: {nbytes / 2**20:.1f} MiB are needed",
-            where=str(folder),
-            hint="free some space, then run again",
+            f"cannot be written: {os.strerror(errno.ENOSPC)}{room(folder, nbytes)}",
+            where=where or str(folder),
+            hint=hint or "free some space or choose another folder, then run again",
         )
 
 

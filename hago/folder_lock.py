@@ -7,22 +7,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from . import arguments
 from .errors import StorageError
+from .files import make_folder, write_failure
+from .locking import lock
 
 LOCK_FILE = ".hago.lock"
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Holds the folder for the time of the block; the lock goes with the process, so a killed one blocks nobody.
+def filled_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The folder, made where it is not there and held for the time of the block; one that stays empty is removed.
 
-    Raises StorageError where another process, or another thread of this one, holds it, or it cannot be written to.
+    The lock goes with the process, so a killed one blocks nobody. Raises StorageError where another process, or
+    another thread of this one, holds it, or it cannot be made or written to.
     """
+    is_new = not Path(arguments.path("a folder", path, StorageError)).exists()
+    folder = make_folder(path)
     try:
-        import fcntl  # noqa: F401
-    except ImportError:  # no such locks on this system: one writer at a time is then up to the caller
-        yield
-        return
+        with _held(folder):
+            yield folder
+    finally:
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
     path = folder / LOCK_FILE
     try:
         handle = _take(path)
@@ -33,7 +45,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
             hint="wait until it ends, or choose another folder",
         ) from None
     except OSError as error:
-        raise StorageError(f"cannot be written: {error.strerror}", where=str(path)) from error
+        raise write_failure(error, path) from error
     try:
         yield
     finally:
@@ -44,18 +56,15 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 def _take(path: Path) -> int:
     """The open and locked file. Raises BlockingIOError naming the process that holds it."""
-    import fcntl
-
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not lock(handle, wait=False):
+                return handle
         except BlockingIOError:
             holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
             os.close(handle)
             raise BlockingIOError(f"process {holder or 'unknown'}") from None
-        except OSError:  # a file system without locks
-            return handle
         if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
             with suppress(OSError):  # on a full disk it is locked all the same
                 os.ftruncate(handle, 0)

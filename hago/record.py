@@ -11,8 +11,7 @@ import math
 import numbers
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from .documents import parse_json
 from .errors import HagoError, StorageError
-from .files import write_atomic
+from .files import write_atomic, write_failure
+from .locking import lock
 from .measure.instructions import INSTRUCTION_S, InstructionEstimate
 from .strategy import Strategy
 
@@ -285,22 +285,18 @@ def append_record(path: str | os.PathLike[str], record: Record) -> None:
     try:
         handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
-            with _locked(handle):
-                end = _end_of_lines(handle)
-                try:
-                    _write_all(handle, payload)
-                    os.fsync(handle)
-                except OSError:
-                    os.ftruncate(handle, end)  # a full disk must not leave half a line
-                    raise
+            lock(handle)
+            end = _end_of_lines(handle)
+            try:
+                _write_all(handle, payload)
+                os.fsync(handle)
+            except OSError:
+                os.ftruncate(handle, end)  # a full disk must not leave half a line
+                raise
         finally:
             os.close(handle)
     except OSError as error:
-        raise StorageError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(target),
-            hint="free some space or choose another folder, then run again (a search resumes where it was)",
-        ) from error
+        raise write_failure(error, target, len(payload)) from error
 
 
 def write_records(path: str | os.PathLike[str], records: Iterable[Record]) -> None:
@@ -374,21 +370,6 @@ def _end_of_lines(handle: int) -> int:
     if rest:
         os.ftruncate(handle, end)
     return end
-
-
-@contextmanager
-def _locked(handle: int) -> Iterator[None]:
-    """Holds the file's advisory lock; it goes with the process, so a killed one blocks nobody."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system: one writer at a time is then up to the caller
-        yield
-        return
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def _plain(value: Any) -> Any:

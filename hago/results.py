@@ -35,6 +35,7 @@ from .documents import read_document
 from .errors import BuildError, DeviceError, HagoError, HagoWarning, StorageError
 from .evaluator import LIBRARY, TvmEvaluator, require_labels
 from .files import write_atomic
+from .interrupts import Interrupts
 from .job import Job
 from .joint import JointEvaluator
 from .lower import lower
@@ -45,12 +46,12 @@ from .model import Model
 from .report import ReportData, from_search, write_report
 from .report.answer import tell
 from .report.data import KEPT
+from .report.write import HTML
 from .runners import TvmRunner
 from .runtime.threads import check_threads, default_threads
 from .search import SearchSpace, run_search
 from .search.ledger import has_search
 from .search.progress import Telling
-from .search.stopping import Interrupts
 from .spec import HardwareSpec, resolve_hw
 from .spec.joint import join
 from .strategy import Strategy
@@ -112,7 +113,7 @@ class Session:
             _warn_without_linker([resolve_hw(place.devices[0].spec) for place in places] or [spec])
         # What an earlier run took, or all where it had time enough, is what a resumed one takes.
         begun = folder is not None and has_search(folder)
-        affordable = Affordable(None if begun else deadline.seconds, folder, seed)
+        affordable = Affordable(None if begun else deadline.seconds, folder, seed, resumed=begun)
 
         def read(name: str, source: Any) -> Samples:
             progress.say(f"reading the samples: {name}")
@@ -279,14 +280,15 @@ def console_summary(result: Result) -> str:
     """What `hago tune` prints at the end."""
     lines = [result.summary()]
     if result.folder is not None:
-        lines.append(f"Report: {result.folder / 'report.html'}")
+        if (result.folder / HTML).is_file():  # not where a full disk took none
+            lines.append(f"Report: {result.folder / HTML}")
         lines += [f"Run it: {how}" for how in _how_to_run(result.folder)]
     return "\n".join(map(visible, lines))
 
 
-def is_complete(result: Result) -> bool:
-    """Whether all was written: False where there was no linker for the compiled network."""
-    return result.folder is None or any(result.folder.rglob(LIBRARY))
+def is_complete(folder: Path | None) -> bool:
+    """Whether all was written there: False where there was no linker for the compiled network."""
+    return folder is None or any(folder.rglob(LIBRARY))
 
 
 def _how_to_run(folder: Path) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..deadline import Deadline
 from ..errors import HagoError, NoDeviceError, StorageError
+from ..interrupts import Interrupts
 from ..record import Record
 from ..strategy import Strategy
 from .blockers import Blocker, accuracy_blockers, latency_blockers
@@ -17,7 +18,6 @@ from .playoff import finalists, noise_of, play_off, remeasured
 from .result import MET, NOT_FASTER, NOT_MET, UNTOLD, SearchResult, choose, find_closest, pareto_front
 from .sensitivity import base_scheme, measure_probe, sample_count
 from .space import SearchSpace
-from .stopping import Interrupts
 
 _MOST_TESTED = 3  # candidates that may turn out slower than the search took them for
 

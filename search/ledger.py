@@ -25,12 +25,13 @@ from ..record import Record, append_record, read_records
 from ..strategy import Strategy
 from .objective import Goal
 from .space import Params, SearchSpace
-from .storage import STUDY_FILE, StorageLike, damage, open_storage, storage_errors
+from .storage import STUDY_FILE, StorageLike, damage, has_trials, open_storage, storage_errors
 from .worker import is_alive, this_worker
 
 RECORDS_FILE = "records.jsonl"
 _RECORD, _WORKER, _ORIGIN, _LABEL, _LEFT = "record", "worker", "origin", "label", "interrupted"
-_IDENTITY = "hago:identity"
+_KEPT = "hago:"  # what a study's own attributes begin with
+_IDENTITY = f"{_KEPT}identity"
 _FORMAT = "1"
 _ATTEMPTS = 3  # how often a candidate may take the process down with it
 _STATES = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -146,12 +147,12 @@ class Ledger:
     def remember(self, key: str, value: Any) -> None:
         """Keeps plain data with the study."""
         with storage_errors(self.where):
-            self._storage.set_study_user_attr(self._study_id, f"hago:{key}", value)
+            self._storage.set_study_user_attr(self._study_id, f"{_KEPT}{key}", value)
 
     def recall(self, key: str) -> Any:
         """What was remembered, or None."""
         with storage_errors(self.where):
-            return self._storage.get_study_user_attrs(self._study_id).get(f"hago:{key}")
+            return self._storage.get_study_user_attrs(self._study_id).get(f"{_KEPT}{key}")
 
     def recover(self, goal: Goal) -> None:
         """Brings a study that was left at any moment in order. Safe beside another process that works on it.
@@ -218,8 +219,9 @@ class Ledger:
 
 
 def has_search(folder: Path) -> bool:
-    """Whether a search was begun in this folder, and can be resumed there."""
-    return (folder / RECORDS_FILE).is_file() or (folder / STUDY_FILE).is_file()
+    """Whether anything was measured in this folder, so that a search can be resumed there."""
+    study = folder / STUDY_FILE
+    return (folder / RECORDS_FILE).is_file() or (study.is_file() and has_trials(study))
 
 
 def open_ledger(
@@ -244,6 +246,7 @@ def open_ledger(
         except OSError as error:
             raise StorageError(f"cannot be made: {error.strerror}", where=str(path)) from error
     records = None if path is None else path / RECORDS_FILE
+    has_records = records is not None and records.exists()
     if path is not None and storage is None and resume:
         _set_aside(path)
     opened, where = open_storage(storage, path)
@@ -263,7 +266,13 @@ def open_ledger(
                 raise SearchError(
                     f"the study {study_name!r} there is not one of hago's", where=where, hint="name another"
                 )
-    if not resume and (found is not None or (records is not None and records.exists())):
+            if found is not None and not has_records and _is_empty(study):
+                # It failed before its first trial: there is nothing to go on with, and nothing to lose.
+                if found != known:
+                    optuna.delete_study(study_name=study_name, storage=opened)
+                    exists = False
+                found = None
+    if not resume and (found is not None or has_records):
         raise SearchError(
             "there is a search already",
             where=str(path) if found is None else where,
@@ -282,6 +291,11 @@ def open_ledger(
                 study.set_metric_names(names)
             study.set_user_attr(_IDENTITY, known)
     return Ledger(study, opened, where, space, records)
+
+
+def _is_empty(study: optuna.Study) -> bool:
+    """Whether nothing was measured for it: no trial, and not float32 either."""
+    return not study.get_trials(deepcopy=False) and f"{_KEPT}float" not in study.user_attrs
 
 
 def _tell_damage(error: StorageError) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..interrupts import Interrupts
 from ..strategy import Strategy
 from .additive import AdditiveModel, make_promise
 from .ledger import Finished, Ledger
@@ -31,7 +32,6 @@ from .sensitivity import (
     uniform_probes,
 )
 from .space import Params, SearchSpace
-from .stopping import Interrupts
 from .timing import TimeTable, schemes_to_time, time_scheme
 from .warmstart import Candidate, Programme, bisect, fastest, first_candidates, uniform_candidates
 

@@ -1,16 +1,12 @@
-"""When a search ends: its time budget, a front that stands still, Ctrl-C and its like."""
+"""When a search ends: its time budget, a front that stands still."""
 
 from __future__ import annotations
 
 import math
 import numbers
 import re
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
-from types import FrameType
 
 from ..errors import SearchError
 
@@ -64,72 +60,3 @@ def trials_without_gain(
         if area > best + tolerance * box:
             best, last_gain = area, i
     return len(points) - last_gain
-
-
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C, or another signal that asks for the end."""
-
-    def __init__(self, signum: int = signal.SIGINT) -> None:
-        super().__init__()
-        self.signum = signum
-
-
-class Interrupts:
-    """Ctrl-C, SIGTERM and SIGHUP, taken where they do no harm.
-
-    Inside :meth:`allowed` the first one raises :class:`Stopped` at once; within :meth:`careful` and outside of
-    `allowed` (while a result is being written) it is kept and raised at the next `allowed`. A second one raises
-    at once, wherever it comes. ``signum`` is the first, None as long as none came. Outside the main thread signals are
-    left alone, and so are those that are ignored (nohup) or, but for Ctrl-C, that the program takes itself.
-    """
-
-    def __init__(self) -> None:
-        self.signum: int | None = None
-        self._pending = False
-        self._allowed = True
-
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        again, self.signum = self.signum is not None, self.signum or signum
-        if again or self._allowed:
-            self._pending = False
-            raise Stopped(self.signum)
-        self._pending = True
-
-    @contextmanager
-    def installed(self) -> Iterator[Interrupts]:
-        """Takes the signals for the time of the block."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        kept = {}
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)  # Windows has no SIGHUP
-            usual = (signal.SIG_DFL,) if number != signal.SIGINT else (signal.SIG_DFL, signal.default_int_handler)
-            if number is not None and signal.getsignal(number) in usual:
-                kept[number] = signal.signal(number, self._handle)
-        try:
-            yield self
-        finally:
-            for number, before in kept.items():
-                signal.signal(number, before)
-
-    @contextmanager
-    def careful(self) -> Iterator[None]:
-        """A block that the first signal may leave within :meth:`allowed` alone."""
-        before, self._allowed = self._allowed, False
-        try:
-            yield
-        finally:
-            self._allowed = before
-
-    @contextmanager
-    def allowed(self) -> Iterator[None]:
-        """A block that a signal may leave at any point."""
-        before, self._allowed = self._allowed, True
-        try:
-            if self._pending:
-                self._pending = False
-                raise Stopped(self.signum or signal.SIGINT)
-            yield
-        finally:
-            self._allowed = before

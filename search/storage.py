@@ -13,15 +13,18 @@ from urllib.parse import quote
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from .. import arguments
 from ..errors import HagoError, SearchError, StorageError, reason_of
+from ..files import is_full, room
+from ..locking import lock
 
 STUDY_FILE = "study.db"
 _JOURNALS = (".journal", ".log")
 _LONGEST_PATH = 500  # bytes: sqlite opens no longer one
+_STUDY_BYTES = 256 << 10  # what sqlite takes for an empty study and its journal
 _BUSY_S = 60  # how long to wait for another process that writes to the same sqlite file
 _TABLES_VERSION_HINT = "it was made by another version of Optuna: `optuna storage upgrade` brings it up to date"
 
@@ -38,8 +41,11 @@ def storage_errors(where: str) -> Iterator[None]:
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.OperationalError, OSError) as error:
         cause = error.__cause__ if error.__cause__ is not None else error
         text = str(getattr(cause, "orig", None) or getattr(cause, "strerror", None) or cause).splitlines()
+        reason = text[0] if text else type(cause).__name__
+        if is_full(error):
+            reason += room(where, _STUDY_BYTES)
         raise StorageError(
-            f"the study cannot be read or written: {text[0] if text else type(cause).__name__}",
+            f"the study cannot be read or written: {reason}",
             where=where,
             hint="trials finished so far are safe; free some space or mend the storage, then resume",
         ) from error
@@ -105,6 +111,17 @@ def damage(path: Path) -> str | None:
     return None
 
 
+def has_trials(path: Path) -> bool:
+    """Whether a trial stands in an sqlite study; where that cannot be read, there may be one."""
+    try:
+        with closing(sqlite3.connect(f"{_as_uri(path)}?mode=ro", uri=True, timeout=_BUSY_S)) as file:
+            return file.execute("SELECT 1 FROM trials LIMIT 1").fetchone() is not None
+    except sqlite3.OperationalError as error:
+        return "no such table" not in str(error)  # a full disk took no more than a part of the tables
+    except sqlite3.DatabaseError:
+        return True
+
+
 def _open_database(url: str, where: str) -> BaseStorage:
     engine: dict[str, object] = {}
     if url.startswith("sqlite"):
@@ -137,27 +154,15 @@ class _FileLock:
     def __init__(self, path: Path) -> None:
         self._path = path.with_name(path.name + ".lock")
         self._handle: int | None = None
-        try:
-            import fcntl  # noqa: F401  (absent on some systems: then Optuna's lock, which times out)
-
-            self._other: JournalFileSymlinkLock | None = None
-        except ImportError:
-            self._other = JournalFileSymlinkLock(str(path))
 
     def acquire(self) -> bool:
-        if self._other is not None:
-            return self._other.acquire()
-        import fcntl
-
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock(handle)
         self._handle = handle
         return True
 
     def release(self) -> None:
-        if self._other is not None:
-            self._other.release()
-        elif self._handle is not None:
+        if self._handle is not None:
             os.close(self._handle)
             self._handle = None
 

@@ -15,6 +15,7 @@ import optuna
 from .. import arguments
 from ..deadline import Deadline
 from ..errors import HagoError, NoDeviceError, SearchError, StorageError
+from ..interrupts import Interrupts, name_of
 from ..record import Record
 from .answer import conclude
 from .ledger import Finished, Ledger, open_ledger, stored_values
@@ -24,7 +25,7 @@ from .progress import Progress, Status, make_progress
 from .result import SearchResult
 from .sampling import SamplerFactory, check_sampler
 from .space import SearchSpace
-from .stopping import Interrupts, parse_budget, trials_without_gain
+from .stopping import parse_budget, trials_without_gain
 from .storage import StorageLike
 
 PATIENCE = 15
@@ -173,8 +174,7 @@ class _Search:
         except KeyboardInterrupt as caught:
             signum = self._interrupts.signum = getattr(caught, "signum", signal.SIGINT)
             self._deadline.shorten(_LAST_S)
-            name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
-            return f"{name}; nothing is lost: resume with --resume (resume=True)", None
+            return f"{name_of(signum)}; nothing is lost: resume with --resume (resume=True)", None
         except StorageError as error:
             return "the disk or the storage failed; resume when it is mended", error
         except NoDeviceError as error:

@@ -563,7 +563,7 @@ FILES = [
         errors.StorageError,
         "No space left on device",
         "out/records.jsonl",
-        "a search resumes where it was",
+        "free some space or choose another folder, then run again",
         warm_cache,
         full_disk,
     ),

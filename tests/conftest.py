@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, settings
 from hago.runtime import processor
 from hago.spec import HardwareSpec, load_spec, spec_names
 
-# A busy machine fails no test, and the same tests are run each time; `--hypothesis-profile explore` runs new ones.
+# A busy machine fails no test (no deadline, so no test says deadline=None), and the same tests are run each time;
+# `--hypothesis-profile explore` runs new ones.
 _unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 settings.register_profile("hago", _unhurried, derandomize=True, database=None)
 settings.register_profile("explore", _unhurried, print_blob=True)

@@ -199,7 +199,7 @@ def test_every_calibrator_of_a_strategy_is_there() -> None:
     assert tuple(OBSERVERS) == CALIBRATORS
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(VALUES, st.sampled_from(SCHEMES))
 def test_ranges_are_finite_hold_zero_and_stay_within_what_was_seen(x: np.ndarray, scheme: TensorScheme) -> None:
     stats = stats_of(x)

@@ -58,7 +58,7 @@ def test_debug_shows_the_traceback(
     [
         (errors.ModelError("must be so", where="x"), EXIT_ERROR, "error: x: must be so\n"),
         (MemoryError("Unable to allocate 3 TiB"), EXIT_ERROR, "error: out of memory: Unable to allocate 3 TiB\n"),
-        (KeyboardInterrupt(), EXIT_INTERRUPTED, "interrupted\n"),
+        (KeyboardInterrupt(), EXIT_INTERRUPTED, "stopped by Ctrl-C: what was not finished has not been written\n"),
     ],
 )
 def test_what_is_expected_leaves_no_log(

@@ -480,7 +480,7 @@ def vectors(n: int, seed: int = 0, classes: int = 4) -> Samples:
     return make_samples((rng.standard_normal((n, 6)).astype(np.float32), rng.integers(0, classes, n)), VECTOR)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     n=st.integers(3, 300),
     copies=st.integers(1, 4),

@@ -62,6 +62,23 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path, way: str, mo
     assert names(tmp_path) == ["file", "folder"]
 
 
+@pytest.mark.parametrize("where", ["fsync", "fchmod", "link", "replace"])
+def test_what_a_signal_interrupts_leaves_the_old_file(
+    tmp_path: Path, way: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "link" and way == "named":
+        pytest.skip("nothing is linked")
+    write_atomic(tmp_path / "file", "old")
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, where, stopped)
+        write_atomic(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "old" and names(tmp_path) == ["file"]
+
+
 _KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})

@@ -51,7 +51,7 @@ _ARM_DEPTHWISE = [
     for isa, dot in ((NEON, "mlal16"), (NEON, "smull"), (NEON, "smull7"), (DOTPROD, "sdot"), (I8MM, "usdot"))
 ]
 _MATMUL = [(isa, dot) for isa, dot in _INTEGER if dot != "maddubs"] + [(isa, "fma") for isa in _FLOAT]
-_quick = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+_quick = settings(max_examples=12, suppress_health_check=list(HealthCheck), derandomize=True)
 
 pytestmark = pytest.mark.skipif(bool(missing(AVX2)), reason="these kernels need an x86 processor with AVX2")
 

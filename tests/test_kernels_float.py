@@ -21,7 +21,7 @@ from hago.kernels.elements import ONNX_DTYPES
 from hago.kernels.elementwise_ops import OPS
 from hago.kernels.vector import chunks, primfunc
 
-FEW = settings(max_examples=25, deadline=None)
+FEW = settings(max_examples=25)
 isas = st.sampled_from(ISAS)
 seeds = st.integers(0, 2**32 - 1)
 COUNT = 1 << 15

@@ -166,7 +166,7 @@ def test_a_long_chain_is_cut() -> None:
 OPERATORS = ("Add", "Mul", "Sub", "Max", "Relu", "Tanh", "Abs", "Neg")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.data(), st.integers(2, 9), st.integers(0, 2**32 - 1), st.sampled_from(ISAS))
 def test_random_graphs_keep_their_results(data: Any, size: int, seed: int, isa: Isa) -> None:
     draft = Draft(x=("float32", SHAPE), r=("float32", (5, 1)))

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from hago.errors import BuildError, UnsupportedOpError
 from hago.kernels.base import Isa, TensorType
 
-FEW = settings(max_examples=25, deadline=None)
+FEW = settings(max_examples=25)
 isas = st.sampled_from(ISAS)
 seeds = st.integers(0, 2**32 - 1)
 dtypes = st.sampled_from(["uint8", "float32", "int64", "bool", "bfloat16"])

@@ -20,7 +20,7 @@ from hago.kernels.transpose import order
 from hago.kernels.vector import widths
 from hago.lower import arithmetic
 
-FEW = settings(max_examples=50, deadline=None)
+FEW = settings(max_examples=50)
 isas = st.sampled_from(ISAS)
 seeds = st.integers(0, 2**32 - 1)
 bytes_ = st.integers(0, 255)

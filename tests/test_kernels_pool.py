@@ -13,7 +13,7 @@ from kernel_harness import ISAS, assembly, run, view
 
 from hago.kernels.base import AVX512_VNNI, EMITTERS, Isa, TensorType
 
-FEW = settings(max_examples=25, deadline=None)
+FEW = settings(max_examples=25)
 isas = st.sampled_from(ISAS)
 seeds = st.integers(0, 2**32 - 1)
 bytes_ = st.integers(0, 255)

@@ -12,7 +12,7 @@ from kernel_harness import ISAS, assembly, run, type_of, view
 
 from hago.kernels.base import AVX512_VNNI, EMITTERS, Isa, TensorType
 
-FEW = settings(max_examples=25, deadline=None)
+FEW = settings(max_examples=25)
 isas = st.sampled_from(ISAS)
 seeds = st.integers(0, 2**32 - 1)
 sides = st.sampled_from([1, 2, 3, 7, 16, 33, 99, 130, 200])

@@ -186,7 +186,7 @@ def test_integers_are_those_of_onnx_runtime(seed: int, bits: int, tmp_path: Path
     assert np.array_equal(outputs_of(checked(qdq), feeds)[0], theirs)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.integers(0, 2**32 - 1), st.integers(0, 255), st.integers(0, 255), st.floats(2**-9, 2**4, width=32),
     st.floats(2**-9, 2**4, width=32),

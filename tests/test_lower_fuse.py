@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from graphs import Network, networks
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from hago.lower import DOMAIN, LoweredGraph, Node, TensorType, reference
 from hago.lower.fuse import fuse
@@ -19,7 +19,7 @@ from hago.lower.source import SourceGraph
 from hago.lower.translate import Translator
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=150)
 @given(networks())
 def test_fusing_changes_no_result(net: Network) -> None:
     source = SourceGraph(net.proto)

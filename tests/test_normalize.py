@@ -307,7 +307,7 @@ class TestClamps:
         proto = build([("Clip", "x", "y", {"min": -0.5, "max": 0.25})], {"x": ["N", 4]}, ["y"], opset=9)
         assert normalized(proto) == ["Clip"]
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(
         st.lists(
             st.tuples(st.sampled_from(["Relu", "Max", "Min", "Clip"]), st.integers(-3, 3), st.integers(-3, 3)),
@@ -646,7 +646,7 @@ _OPS = [
 ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(_OPS), min_size=2, max_size=10), st.integers(0, 2**31), st.booleans())
 def test_any_small_network_keeps_its_function(ops: list[str], seed: int, expose_middle: bool) -> None:
     rng = np.random.default_rng(seed)

@@ -430,7 +430,7 @@ def test_groups_without_bias_run_in_onnx_runtime():
 
 
 @given(st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_mixture_runs_and_stays_close(data):
     name = data.draw(st.sampled_from(["zoo", "classifier", "conv1d"]))
     model, ranges = prepared(name)

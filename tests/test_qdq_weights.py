@@ -35,7 +35,7 @@ def weights(draw: st.DrawFn) -> np.ndarray:
 
 
 @given(weights(), st.sampled_from([INT8, INT7]), st.sampled_from([PER_TENSOR, PER_CHANNEL, GROUP4]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_dequantized_weights_are_within_half_a_step(w, scheme, granularity):
     q = quantize_weight(w, scheme, granularity)
     assert q.values.dtype == np.int8 and q.values.shape == w.shape
@@ -46,7 +46,7 @@ def test_dequantized_weights_are_within_half_a_step(w, scheme, granularity):
 
 
 @given(weights(), st.sampled_from([INT8, INT7]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_finer_granularity_has_no_larger_step(w, scheme):
     tensor, channel = (quantize_weight(w, scheme, g) for g in (PER_TENSOR, PER_CHANNEL))
     assert np.all(channel.scale <= tensor.scale)
@@ -56,7 +56,7 @@ def test_finer_granularity_has_no_larger_step(w, scheme):
 
 
 @given(weights())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_group_scales_are_exact_multiples_of_the_channel_scale(w):
     q = quantize_weight(w, INT8, GROUP4)
     assert q.multipliers is not None and q.multipliers.shape == (w.shape[0], w.shape[1] // 4)
@@ -129,7 +129,7 @@ def test_mse_clipping_beats_the_maximum_on_heavy_tails():
 
 
 @given(weights())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_mse_clipping_is_never_worse_than_the_maximum(w):
     plain, clipped = (quantize_weight(w, INT8, PER_TENSOR, clip=c) for c in ("max", "mse"))
     errors = [np.square((q.dequantize() - w).astype(np.float64)).sum() for q in (plain, clipped)]
@@ -142,7 +142,7 @@ def test_mse_clipping_is_never_worse_than_the_maximum(w):
     st.floats(2.0**-30, 1, width=32),
     st.floats(2.0**-40, 1, width=32),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_bias_is_rounded_exactly_and_fits_int32(values, s_x, s_w):
     bias, s_x = np.array(values, np.float32), np.float32(s_x)
     scales = np.full(len(bias), s_w, np.float32)

@@ -114,7 +114,7 @@ def test_qlinear_matmul_with_a_scale_for_every_row_and_column() -> None:
     check(model, feeds, [np.clip(real, 0, 255).astype(np.uint8)])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(1, 1200),
     st.sampled_from([np.uint8, np.int8]),

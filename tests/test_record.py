@@ -74,7 +74,7 @@ def path(tmp_path):
         n_samples=st.none() | st.integers(0, 10**9),
     )
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_record_comes_back_equal_from_one_line(record):
     line = record.to_line()
     assert "\n" not in line

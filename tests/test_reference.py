@@ -68,7 +68,7 @@ def test_requantize_takes_the_sum_as_float32() -> None:
     assert ar.requantize(acc, np.float32(0.5 / 2**24 * 1), 0, 0, 255).tolist() == [0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_qconv_is_the_sum_over_the_window(data: st.DataObject) -> None:
     draw = data.draw
@@ -199,7 +199,7 @@ def onnx_pool(op: str, x: Array, **attrs: Any) -> Array:
     return run_onnx(model, {"x": x.transpose(0, 3, 1, 2)})[0].transpose(0, 2, 3, 1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_pools_agree_with_onnx(data: st.DataObject) -> None:
     draw = data.draw

@@ -161,7 +161,7 @@ def brute_force(space, times, losses, budget):
 
 
 @given(st.integers(0, 10**6), st.floats(0.0, 1.0))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_the_programme_finds_the_best_strategy(seed, share):
     space = residual_space(blocks=1)
     rng = np.random.default_rng(seed)

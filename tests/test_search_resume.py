@@ -17,13 +17,13 @@ from optuna.trial import TrialState
 from search_harness import FakeEvaluator, residual_space
 
 from hago.errors import HagoWarning, SearchError, StorageError
-from hago.folder_lock import locked_folder
+from hago.folder_lock import filled_folder
+from hago.interrupts import Stopped
 from hago.record import read_records
 from hago.search import ledger as ledger_module
 from hago.search.ledger import RECORDS_FILE
 from hago.search.progress import SilentProgress, Status
 from hago.search.result import SearchResult
-from hago.search.stopping import Stopped
 from hago.search.storage import STUDY_FILE
 from hago.search.study import run_search
 from hago.search.worker import is_alive, this_worker
@@ -418,7 +418,7 @@ def test_a_path_too_long_for_sqlite_is_told(tmp_path):
 
 
 def hold(folder: Path, held: object, until: object) -> None:
-    with locked_folder(folder):
+    with filled_folder(folder):
         held.set()  # type: ignore[attr-defined]
         until.wait(60)  # type: ignore[attr-defined]
 
@@ -430,7 +430,7 @@ def test_a_folder_is_filled_by_one_process_at_a_time(tmp_path, killed):
     other.start()
     assert held.wait(60)
     told = rf"another run of hago \(process {other.pid}\) is filling this folder"
-    with pytest.raises(StorageError, match=told), locked_folder(tmp_path):
+    with pytest.raises(StorageError, match=told), filled_folder(tmp_path):
         pass
     if killed:
         other.kill()
@@ -438,7 +438,7 @@ def test_a_folder_is_filled_by_one_process_at_a_time(tmp_path, killed):
         until.set()  # would wait for ever for a killed process to wake up
     other.join()
     for _ in range(2):  # again and again, and by one thread of this process at a time
-        with locked_folder(tmp_path), pytest.raises(StorageError, match=str(os.getpid())), locked_folder(tmp_path):
+        with filled_folder(tmp_path), pytest.raises(StorageError, match=str(os.getpid())), filled_folder(tmp_path):
             pass
     assert list(tmp_path.iterdir()) == []
 

@@ -127,7 +127,7 @@ def some_params(draw: st.DrawFn) -> dict[str, str]:
 
 
 @given(some_params())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_strategies_go_back_to_parameters(params):
     space = residual_space()
     strategy = space.strategy(params)

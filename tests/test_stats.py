@@ -26,7 +26,7 @@ def test_median_interval_of_few_values_is_their_whole_range(n):
 
 
 @given(st.lists(FINITE, min_size=1, max_size=40))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_median_interval_holds_the_median_and_seen_values(values):
     found = stats.median_interval(values)
     assert found.low <= found.value <= found.high

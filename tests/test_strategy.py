@@ -120,7 +120,7 @@ strategies = st.builds(Strategy, st.just("ab" * 32), names, st.dictionaries(name
 
 
 @given(strategies, st.sampled_from(["s.yaml", "s.yml", "s.json"]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_a_saved_strategy_is_read_back_equal(tmp_path_factory, value, name):
     path = tmp_path_factory.mktemp("strategy") / name
     value.save(path)

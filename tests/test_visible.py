@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 import tiny
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -34,7 +34,6 @@ def sent(text: str) -> set[str]:
 
 
 @given(st.text(alphabet=st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp", "L", "P", "Zs"])))
-@settings(deadline=None)
 def test_nothing_that_is_not_seen_is_left(text: str) -> None:
     shown = visible(text)
     assert not sent(shown) and "\n" not in shown

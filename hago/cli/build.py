@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 from .arguments import add_cache, add_hw, add_model, add_strategy, quantized
@@ -33,6 +32,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..compiler.cache import KernelCache
     from ..compiler.linker import require_linker
     from ..device.package import make_package
+    from ..folder_lock import filled_folder
     from ..runtime.threads import check_threads
     from ..spec import resolve_hw
 
@@ -42,7 +42,8 @@ def _run(arguments: argparse.Namespace) -> int:
     model, qdq = quantized(arguments, spec)
     proto = model.proto if qdq is None else qdq
     threads = check_threads(arguments.threads)
-    package = make_package(model, proto, spec, Path(arguments.out), threads=threads, cache=cache)
+    with filled_folder(arguments.out) as folder:
+        package = make_package(model, proto, spec, folder, threads=threads, cache=cache)
     kib = package.library.stat().st_size / 1024
     print(f"{package.library}: {kib:,.0f} KiB for {spec.name}, built in {time.perf_counter() - started:.1f} s")
     print(f"Copy {package.folder} to the machine and run there: python run.py SAMPLES.npz")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DataError, StorageError
+from ..errors import DataError
 from ..files import write_atomic
+from ..folder_lock import filled_folder
 from ..visible import cell
 from .arguments import CALIBRATION, DATA, add_cache, add_hw, add_model, open_model, positive
 from .screen import screen
@@ -117,9 +118,9 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     if arguments.strategy is not None and Strategy.load(arguments.strategy).model_hash != model.hash:
         found = replace(found, notes=(f"{OTHER_WEIGHTS[0].upper()}{OTHER_WEIGHTS[1:]}.",))
-    if arguments.out is not None:
-        _write(Path(arguments.out), found, qdq)
     _print(found, arguments.json)
+    if arguments.out is not None:  # after what was measured has been told
+        _write(arguments.out, found, qdq)
     return 0 if any(row.latency is not None for row in found.rows) else 1
 
 
@@ -161,14 +162,11 @@ def _split(samples: Samples, seed: int) -> tuple[Samples, Samples]:
     return samples.subset(np.sort(drawn[:count])), samples.subset(np.sort(drawn[count:]))
 
 
-def _write(folder: Path, found: Comparison, qdq: onnx.ModelProto) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot be made: {error.strerror or error}", where=str(folder)) from error
-    write_atomic(folder / "compare.md", found.to_markdown())
-    write_atomic(folder / "compare.json", found.to_json() + "\n")
-    write_atomic(folder / "model.qdq.onnx", qdq.SerializeToString())
+def _write(path: str, found: Comparison, qdq: onnx.ModelProto) -> None:
+    with filled_folder(path) as folder:
+        write_atomic(folder / "compare.md", found.to_markdown())
+        write_atomic(folder / "compare.json", found.to_json() + "\n")
+        write_atomic(folder / "model.qdq.onnx", qdq.SerializeToString())
 
 
 def _print(found: Comparison, as_json: bool) -> None:

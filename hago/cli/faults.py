@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import signal
 import sys
 import tempfile
 import traceback
@@ -14,8 +15,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import HagoError, reason_of
+from ..files import is_full, write_failure
+from ..interrupts import Interrupts, name_of
 from ..visible import visible
-from .exit_codes import EXIT_ERROR, EXIT_FAULT, EXIT_INTERRUPTED, EXIT_SIGNAL
+from .exit_codes import EXIT_CUT_SHORT, EXIT_ERROR, EXIT_FAULT, EXIT_SIGNAL
 
 _PACKAGES = ("hago", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnx-ir", "optuna", "scipy", "pydantic", "rich")
 
@@ -23,22 +26,26 @@ _PACKAGES = ("hago", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnx-ir",
 def guarded(command: Callable[[], int], words: Sequence[str], debug: bool = False) -> int:
     """Runs a command; returns its exit code, or that of what it raised. ``debug`` shows the traceback as well."""
     try:
-        code = command()
+        with Interrupts().installed():
+            code = command()
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of the output has gone (`hago ... | head`): nothing more to say
         _say_no_more()
         return 0
     except KeyboardInterrupt as stopped:
-        print("interrupted", file=sys.stderr)
-        signum = getattr(stopped, "signum", None)
-        return EXIT_INTERRUPTED if signum is None else EXIT_SIGNAL + int(signum)
+        signum = int(getattr(stopped, "signum", signal.SIGINT))
+        print(f"stopped by {name_of(signum)}: what was not finished has not been written", file=sys.stderr)
+        return EXIT_SIGNAL + signum
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, OSError) and is_full(error):
+            error = write_failure(error, error.filename or "what was to be written")
+            _say_no_more()  # it may be the output itself
         if isinstance(error, HagoError):
             print(f"error: {error}", file=sys.stderr)
-            return EXIT_ERROR
+            return EXIT_CUT_SHORT if is_full(error) else EXIT_ERROR
         if isinstance(error, MemoryError):
             print(f"error: out of memory: {reason_of(error)}", file=sys.stderr)
             print("  hint: a smaller --batch, fewer samples, or a machine with more memory", file=sys.stderr)

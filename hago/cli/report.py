@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..visible import visible
-from .exit_codes import EXIT_CUT_SHORT, code_of
-from .tune import add_search_arguments, announce, search_options
+from .exit_codes import EXIT_CUT_SHORT
+from .tune import add_search_arguments, announce, search_options, tell_shortfall
 
 _DESCRIPTION = """
 Searches the best strategy for every device, each in a folder of its own in --out (one that is there already goes on),
@@ -44,6 +44,10 @@ def _run(arguments: argparse.Namespace) -> int:
         print(visible(f"{device.name}: {ratio}"))
     for name, reason in across.gone.items():
         print(visible(f"error: {name}: {reason}"), file=sys.stderr)
-    print(f"Report: {Path(arguments.out) / 'devices.html'}")
-    codes = [code_of(device.result) for device in across.devices]
-    return max(EXIT_CUT_SHORT if across.gone else 0, *codes)
+    out = Path(arguments.out)
+    codes = [tell_shortfall(device.result, out / device.name, visible(device.name)) for device in across.devices]
+    if across.error is None:
+        print(visible(f"Report: {out / 'devices.html'}"))
+    else:
+        print(f"error: {across.error}", file=sys.stderr)
+    return max(EXIT_CUT_SHORT if across.gone or across.error else 0, *codes)

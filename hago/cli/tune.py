@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .arguments import DATA, add_cache, add_hw, add_model, input_shapes
 from .exit_codes import EXIT_CUT_SHORT, code_of
+
+if TYPE_CHECKING:
+    from ..search import SearchResult
 
 _DESCRIPTION = """
 Searches which layers should run at which precision and granularity on this hardware, so that the network is
@@ -84,7 +88,7 @@ def announce(arguments: argparse.Namespace) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     announce(arguments)
     from ..api import tune
-    from ..results import console_summary, is_complete
+    from ..results import console_summary
 
     devices = arguments.device
     if arguments.devices is not None:
@@ -99,10 +103,18 @@ def _run(arguments: argparse.Namespace) -> int:
         **search_options(arguments),
     )
     print(console_summary(result))
-    if result.search.error is not None:
-        print(f"error: {result.search.error}", file=sys.stderr)
-    elif not is_complete(result):
-        print("error: all but model.so was written: there is no linker", file=sys.stderr)
+    return tell_shortfall(result.search, result.folder)
+
+
+def tell_shortfall(found: SearchResult, folder: Path | None, device: str = "") -> int:
+    """Says what kept a search from its end or its files from being written; returns its exit code."""
+    from ..results import is_complete
+
+    of = f"{device}: " if device else ""
+    if found.error is not None:
+        print(f"error: {of}{found.error}", file=sys.stderr)
+    elif not is_complete(folder):
+        print(f"error: {of}all but model.so was written: there is no linker", file=sys.stderr)
         print("  hint: where there is one: hago compile model.qdq.onnx --out model.so", file=sys.stderr)
-        return EXIT_CUT_SHORT
-    return code_of(result.search)
+        return EXIT_CUT_SHORT if found.signum is None else code_of(found)
+    return code_of(found)

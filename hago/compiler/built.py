@@ -12,7 +12,7 @@ import numpy as np
 import tvm
 
 from ..errors import StorageError
-from ..files import TemporaryFolder, require_space, write_atomic
+from ..files import TemporaryFolder, require_space, write_atomic, write_failure
 from ..kernels.base import Isa, TensorType
 from ..kernels.pipeline import compile_template
 from ..measure.environment import read_environment
@@ -73,16 +73,15 @@ class Built:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryFolder() as place:
-                require_space(place, 2 * size + (1 << 20))
-                require_space(path.parent, size + (1 << 18))
+                hint = "free some space there, or set TMPDIR to a folder with more"
+                require_space(place, 2 * size + (1 << 20), hint, where=f"temporary files in {Path(place).parent}")
+                require_space(path.parent, size + (1 << 18), where=str(path))
                 library = Path(place) / path.name
                 linked.export_library(str(library), fcompile=_Linker(triple), workspace_dir=place)
                 seal(library)
                 write_atomic(path, library.read_bytes(), mode=0o755)
         except OSError as error:
-            raise StorageError(
-                f"cannot be written: {error.strerror}", where=str(path), hint="free some space or choose another folder"
-            ) from error
+            raise write_failure(error, path, size) from error
 
     def export_kernels(self, path: Path) -> None:
         """Links the kernels alone into a library, where each is found by its symbol. Raises BuildError."""

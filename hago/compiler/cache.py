@@ -25,13 +25,15 @@ from typing import Any
 from .. import arguments
 from ..documents import read_document
 from ..errors import StorageError
-from ..files import TemporaryFolder, hash_bytes, write_atomic
+from ..files import TemporaryFolder, hash_bytes, require_space, write_atomic, write_failure
 from ..measure.kernels import KernelTime
 from ..runtime.seal import is_sealed, seal
 from .cache_folder import check_private, default_folder, usable_default
 from .linker import link, linker, object_code
 
 _HARDLY_ANY_SPACE = 1 << 20  # bytes
+_AROUND = 1 << 14  # bytes of a shared object and a description beside the code
+_HINT = "free some space, or name another folder with cache=... (--cache)"
 
 
 @cache
@@ -122,7 +124,9 @@ class KernelCache:
         try:
             with TemporaryFolder(self.folder) as place:
                 made = {".o": Path(place) / "kernel.o"}
-                made[".o"].write_bytes(object_code(module))
+                code = object_code(module)
+                require_space(place, (2 if shared else 1) * len(code) + _AROUND)
+                made[".o"].write_bytes(code)
                 if shared:
                     made[".so"] = Path(place) / "kernel.so"
                     link([made[".o"]], made[".so"])
@@ -138,12 +142,11 @@ class KernelCache:
             full = not isinstance(error, OSError) and _is_full(self.folder)
             if not full and not isinstance(error, (OSError, StorageError)):
                 raise
-            reason = os.strerror(errno.ENOSPC) if full else getattr(error, "strerror", None) or error
-            raise StorageError(
-                f"the kernel cache cannot be written: {reason}",
-                where=str(self.folder),
-                hint="free some space, or name another folder with cache=... (--cache)",
-            ) from error
+            if isinstance(error, StorageError):
+                raise StorageError(f"the kernel cache {error.what}", where=str(self.folder), hint=_HINT) from error
+            cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else error
+            told = write_failure(cause, self.folder, what="the kernel cache cannot be written")
+            raise StorageError(told.what, where=told.where, hint=_HINT) from error
 
     def object_file(self, key: str) -> Path | None:
         """The object of a kernel, for linking it into a model; None where it is not there, or damaged."""

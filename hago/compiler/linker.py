@@ -85,6 +85,7 @@ def link(objects: list[Path], target: Path, triple: str = "") -> None:
     require_linker(triple, str(target))
     command = linker(triple) or ()
     run = [*command, "-shared", "-o", str(target), *map(str, objects)]
-    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    here = {**os.environ, "TMPDIR": str(target.parent)}  # what a linker that is killed leaves goes with the folder
+    done = subprocess.run(run, env=here, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"linking failed: {done.stderr.strip()[-500:]}", where=str(target))

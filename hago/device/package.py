@@ -10,7 +10,7 @@ import onnx
 
 from ..compiler.build import cross_build
 from ..compiler.cache import KernelCache
-from ..files import make_folder, write_atomic
+from ..files import write_atomic
 from ..lower import lower
 from ..model import Model
 from ..spec import HardwareSpec
@@ -67,7 +67,6 @@ def make_package(
 ) -> Package:
     """Compiles ``proto`` (the model, or its QDQ form) and writes model.so, run.py and, if quantized, the QDQ file."""
     net = cross_build(lower(proto, spec), spec, threads=threads, cache=cache)
-    make_folder(folder)
     library = folder / "model.so"
     net.save(library)
     write_runner(model.inputs[0], folder)

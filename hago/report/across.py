@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import make_folder, write_atomic
+from ..files import write_atomic
 from ..record import Record
 from .metric_text import MetricText
 from .pareto import Plot, plot
@@ -70,7 +70,6 @@ class Page:
 
 def write_across(across: Across, folder: Path) -> None:
     """Writes all files, each whole or not at all. Raises StorageError."""
-    make_folder(folder)
     page = {"page": make_page(across)}
     write_atomic(folder / "devices.html", templates().get_template("devices.html.j2").render(page))
     write_atomic(folder / "devices.md", templates().get_template("devices.md.j2").render(page))
