@@ -27,8 +27,8 @@ _HEAD = """\
 # Bad inputs, and what Hago says
 
 Every error says what is wrong, where, and (where there is something to be done) what to do next. On the
-command line it is one message and exit code 2 (3 for a full disk); `hago --debug ...` shows the traceback as well. In Python it
-is a `hago.HagoError` of the type in the last column, with the parts as `.what`, `.where` and `.hint`.
+command line it is one message and exit code 2 (3 for a full disk); `hago --debug ...` shows the traceback as well.
+In Python it is a `hago.HagoError` of the type in the last column, with the parts as `.what`, `.where` and `.hint`.
 
 This file is written by `python scripts/error_table.py`, which gives every input for real; a test holds it
 to be up to date.
