@@ -12,6 +12,7 @@ import pytest
 import tiny
 
 from hago.compiler.linker import linker
+from hago.model import load_model
 from hago.spec import resolve_hw
 
 if linker() is None or not resolve_hw("auto").kernels_available:
@@ -53,7 +54,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("signals")
     model, _ = tiny.write(folder)
     (folder / "temporary").mkdir()
-    strategy = f"hago_strategy: 1\nmodel: {'0' * 64}\nhw: x86-avx2\nlayers: {{}}\n"
+    strategy = f"hago_strategy: 1\nmodel: {load_model(model).hash}\nhw: x86-avx2\nlayers: {{}}\n"
     (folder / "strategy.yaml").write_text(strategy)
     import hago
 
