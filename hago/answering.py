@@ -86,8 +86,8 @@ def answer(
     SearchError where there is no finished search, ModelError, StorageError, BuildError.
     """
     source = Path(folder)
-    everything, job = _records(source), Job.load(source)
-    floats, records = _measured(everything, source)
+    everything = _records(source)
+    (floats, records), job = _measured(everything, source), Job.load(source)
     bound = read_bound(_Judge(job.metric, job.higher_is_better), max_drop, min_value, max_value, unit=job.unit)
     goal = Goal(**asdict(bound), margin=margin, higher_is_better=job.higher_is_better, unit=job.unit).settled(floats)
     best, outcome = choose(floats, records, goal)
