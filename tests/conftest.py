@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 from hypothesis import HealthCheck, settings
 
+from hago.compiler.cache import KernelCache
 from hago.runtime import processor
 from hago.spec import HardwareSpec, load_spec, spec_names
 
@@ -69,6 +70,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(
         f"kernels of this processor: {', '.join(here) or 'none'}; emulated: {', '.join(others)}"
     )
+
+
+@pytest.fixture(scope="session")
+def kernels_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where kernels are kept, empty at first: each is compiled once in all of pytest's processes.
+
+    ``$XDG_CACHE_HOME`` is its parent. Tests of the cache, and those with emulated instructions, have their own.
+    """
+    place = tmp_path_factory.getbasetemp()
+    return (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "cache" / "hago"
+
+
+@pytest.fixture(scope="module")
+def cache(kernels_folder: Path) -> KernelCache:
+    return KernelCache(kernels_folder)
 
 
 @pytest.fixture(scope="session")

@@ -42,11 +42,6 @@ def machine() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> KernelCache:
-    return KernelCache(tmp_path_factory.mktemp("kernels"))
-
-
 @pytest.fixture(scope="module", params=SPECS)
 def device(request: pytest.FixtureRequest, machine: Path) -> Iterator[Device]:
     """An emulated processor of each spec, behind an RPC server."""

@@ -26,11 +26,6 @@ if not HOST.kernels_available or HOST.family != "x86":
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> KernelCache:
-    return KernelCache(tmp_path_factory.mktemp("kernels"))
-
-
-@pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with devices.yaml: this machine under two names, and a device that is not there."""
     folder = tmp_path_factory.mktemp("across")

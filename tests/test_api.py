@@ -33,8 +33,8 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
+def cache(kernels_folder: Path) -> Path:
+    return kernels_folder
 
 
 @pytest.fixture(scope="module")

@@ -29,11 +29,6 @@ def committed() -> str:
     return (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 def _name(case: BadInput) -> str:
     return f"{case.group}: {case.title}"
 
@@ -42,12 +37,12 @@ def _name(case: BadInput) -> str:
 def test_the_message_says_what_where_and_what_to_do(
     case: BadInput,
     tmp_path: Path,
-    kernel_cache: Path,
+    kernels_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     error_table: ModuleType,
     committed: str,
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(kernel_cache))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kernels_folder.parent))
     error = case.run(tmp_path)
     assert type(error) is case.error
     assert case.what in error.what

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import tiny
 from onnx import TensorProto, helper, numpy_helper
 
 import hago.compiler.built
@@ -406,7 +407,6 @@ sys.path.insert(0, {root!r})
 from hago.cli import main
 sys.exit(main(sys.argv[1:]))
 """
-DIGITS = ROOT.parent / "examples" / "digits"
 
 
 def hago_without(setting: dict[str, str], *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -420,14 +420,16 @@ def hago_without(setting: dict[str, str], *arguments: str, cwd: Path) -> subproc
 @needs_linker
 @pytest.mark.parametrize("setting", [{}, {"HOME": "/proc/none"}, {"HOME": "/", "XDG_CACHE_HOME": "/proc/none"}])
 def test_without_a_home_it_compiles_and_runs(tmp_path: Path, setting: dict[str, str]) -> None:
-    model, samples = str(DIGITS / "model.onnx"), str(DIGITS / "samples.npz")
-    done = hago_without(setting, "compile", model, "--threads", "1", "--out", "model.so", cwd=tmp_path)
+    model, samples = map(str, tiny.write(tmp_path))
+    place = tmp_path / "place"
+    place.mkdir()
+    done = hago_without(setting, "compile", model, "--threads", "1", "--out", "model.so", cwd=place)
     assert done.returncode == 0, done.stderr
     if os.getuid() != 0 or setting:  # root can write to /
         assert done.stderr.count("warning:") == done.stderr.count("the kernel cache") == 1
         assert "cannot be used (it cannot be made: " in done.stderr and "--cache" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["model.so"]
-    done = hago_without(setting, "run", "model.so", "--data", samples, cwd=tmp_path)
+    assert [path.name for path in place.iterdir()] == ["model.so"]
+    done = hago_without(setting, "run", "model.so", "--data", samples, cwd=place)
     assert (done.returncode, done.stderr) == (0, "") and "top-1" in done.stdout
 
 

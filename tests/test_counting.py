@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hago.compiler.build import cross_build
 from hago.compiler.cache import KernelCache
 from hago.compiler.executable import symbol
 from hago.data import make_samples
-from hago.device.counting import Counter, KernelTypes, count_instructions
+from hago.device.counting import Counter, KernelTypes, arm_machine, count_instructions
 from hago.device.emulated import sysroot
 from hago.errors import DeviceError
 from hago.lower import lower
@@ -75,6 +76,14 @@ def test_counts_are_the_same_every_time_and_fewer_in_int8(
     assert first == second == count_instructions(int8, SPEC)
     assert first.by_class["dot"] > 0 and other.by_class["dot"] == 0
     assert first.total < other.total
+
+
+def test_a_second_thread_does_not_lay_out_memory() -> None:
+    """Two threads allocate in an order that the machine's load decides, and what is counted depends on addresses."""
+    machine = arm_machine(SPEC)
+    code = "import os; ls = os.listdir; n = ls('/proc/self/task'); import numpy; print(n == ls('/proc/self/task'))"
+    command = [machine.emulator, machine.python, "-c", code]
+    assert subprocess.check_output(command, env=dict(machine.environment), text=True) == "True\n"
 
 
 @pytest.mark.parametrize("precision", ["int8", "float32"])

@@ -67,11 +67,6 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> KernelCache:
-    return KernelCache(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
 def outputs() -> list[np.ndarray]:
     """The reference's, in numpy."""
     from onnx.reference import ReferenceEvaluator

@@ -52,11 +52,6 @@ def server() -> Iterator[tuple[subprocess.Popen[bytes], tuple[str, int]]]:
         yield started
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> KernelCache:
-    return KernelCache(tmp_path_factory.mktemp("kernels"))
-
-
 def test_a_network_on_a_device_gives_what_it_gives_here(
     server: tuple[subprocess.Popen[bytes], tuple[str, int]], cache: KernelCache, tmp_path: Path
 ) -> None:

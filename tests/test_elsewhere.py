@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 import hago
 import hago.compiler.linker
@@ -30,11 +31,6 @@ NEWER = [
     for name in ("x86-avx-vnni", "x86-avx512-vnni", "x86-avx512-bf16", "x86-amx")
     if missing_features(hago.load_spec(name).cpu_features)
 ]
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> KernelCache:
-    return KernelCache(tmp_path_factory.mktemp("kernels"))
 
 
 @pytest.fixture
@@ -133,7 +129,8 @@ def test_a_search_without_a_linker_writes_all_else(
     out = tmp_path / "out"
     out.mkdir()
     (out / "model.so").write_text("of an older search")
-    words = ["tune", MODEL, "--data", SAMPLES, "--trials", "1", "--threads", "1", "--progress", "plain"]
+    model, samples = tiny.write(tmp_path)
+    words = ["tune", str(model), "--data", str(samples), "--trials", "1", "--threads", "1", "--progress", "plain"]
     assert main([*words, "--cache", str(tmp_path / "cache"), "--out", str(out)]) == 3
     found = capsys.readouterr()
     first, last = found.err.index("warning: model.so: a linker is needed"), found.err.index("error: ")
@@ -149,6 +146,8 @@ def test_a_search_without_a_linker_writes_all_else(
 
 def test_a_search_from_python_warns(tmp_path: Path, no_linker: None) -> None:
     with pytest.warns(HagoWarning, match="a linker is needed"):
-        result = hago.tune(MODEL, data=SAMPLES, trials=1, threads=1, out=tmp_path / "out", cache=tmp_path / "cache")
+        result = hago.tune(
+            tiny.network(), data=tiny.samples(), trials=1, threads=1, out=tmp_path / "out", cache=tmp_path / "cache"
+        )
     assert json.loads((tmp_path / "out" / "records.jsonl").read_text().splitlines()[0])
     assert result.summary()

@@ -38,11 +38,6 @@ def parts(model: Model) -> DataParts:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> KernelCache:
-    return KernelCache(tmp_path_factory.mktemp("kernels"))
-
-
-@pytest.fixture(scope="module")
 def evaluator(
     model: Model, parts: DataParts, cache: KernelCache, tmp_path_factory: pytest.TempPathFactory
 ) -> TvmEvaluator:

@@ -31,11 +31,6 @@ pytestmark = pytest.mark.shared_models
 COUNT = 200  # samples for classes
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> KernelCache:
-    return KernelCache(tmp_path_factory.mktemp("kernels"))
-
-
 def holds(qdq: onnx.ModelProto, hw: HardwareSpec, x: np.ndarray, cache: KernelCache, agreement: float = 0.99) -> None:
     model = load_model(qdq)
     (info,) = model.inputs

@@ -129,6 +129,7 @@ def test_two_tunes_share_a_cold_cache(tunes: Tunes) -> None:
     both = [(out, tunes.start(out, trials=2)) for out in outs[:2]]
     for out, process in both:
         tunes.finish(out, process)
+    assert not list(tunes.cache.rglob(".*"))  # nothing half made
     tunes.finish(outs[2], tunes.start(outs[2], trials=2))
     accuracies: dict[str, set[float | None]] = {}
     for out in outs:

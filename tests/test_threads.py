@@ -48,11 +48,6 @@ def expected(x: np.ndarray, weights: np.ndarray = WEIGHTS[0]) -> np.ndarray:
     return np.maximum(x.astype(np.int64) @ weights.astype(np.int64), 0)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> KernelCache:
-    return KernelCache(tmp_path_factory.mktemp("kernels"))
-
-
 @pytest.fixture(scope="module", params=[1, 2])
 def threads(request: pytest.FixtureRequest) -> int:
     return int(request.param)

@@ -66,8 +66,8 @@ def arm_machine(spec: str) -> Machine:
             hint="scripts/aarch64_sysroot.py makes the one; Debian: apt install qemu-user",
         )
     root = folder / "root"
-    # Nothing of this machine's environment, the same seeds every time, and no compiled modules, which may be there or
-    # not: all that moves memory changes counts.
+    # Nothing of this machine's environment, the same seeds every time, one thread (`settings_of`), and no compiled
+    # modules, which may be there or not: all that moves memory changes counts.
     environment = settings_of(spec) | {
         "QEMU_LD_PREFIX": str(root), "PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(folder / "wheels"),
         "PYTHONHASHSEED": "0", "QEMU_RAND_SEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "/nowhere",

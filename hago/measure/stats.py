@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
-from scipy import stats as sps
 
 Interval = tuple[float, float]
 Statistic = Callable[[NDArray[np.float64]], float]
@@ -52,8 +51,10 @@ def median_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Estima
     interval needs no assumption on how times are distributed; it is conservative. Below 6 observations no
     pair of order statistics reaches 95 %: the interval is then the smallest and the largest one seen.
     """
+    from scipy import stats  # takes a second to import, and most commands do without
+
     array = _vector(values)
-    found = sps.quantile_test(array, q=0, p=0.5).confidence_interval(confidence)
+    found = stats.quantile_test(array, q=0, p=0.5).confidence_interval(confidence)
     low = float(array.min()) if np.isnan(found.low) else float(found.low)
     high = float(array.max()) if np.isnan(found.high) else float(found.high)
     return Estimate(float(np.median(array)), low, high)
@@ -61,7 +62,9 @@ def median_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Estima
 
 def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> Estimate:
     """Share of successes with Wilson's score interval (Wilson 1927): sound for small n and near 0 or 1."""
-    found = sps.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    from scipy import stats
+
+    found = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return Estimate(successes / n, float(found.low), float(found.high))
 
 
@@ -70,8 +73,10 @@ def mcnemar(gained: int, lost: int) -> float:
 
     Only pairs in which the two models differ count (McNemar 1947); with none, the answer is 1.
     """
+    from scipy import stats
+
     discordant = gained + lost
-    return float(sps.binomtest(gained, discordant, 0.5).pvalue) if discordant else 1.0
+    return float(stats.binomtest(gained, discordant, 0.5).pvalue) if discordant else 1.0
 
 
 def paired_share_change(gained: int, lost: int, n: int, confidence: float = CONFIDENCE) -> Estimate:
@@ -82,7 +87,7 @@ def paired_share_change(gained: int, lost: int, n: int, confidence: float = CONF
     """
     p_gained, p_lost = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     centre = p_gained - p_lost
-    z = float(sps.norm.ppf(0.5 + confidence / 2))
+    z = float(special.ndtri(0.5 + confidence / 2))
     half = z * float(np.sqrt((p_gained + p_lost - centre**2) / (n + 2)))
     return Estimate((gained - lost) / n, max(centre - half, -1.0), min(centre + half, 1.0))
 
@@ -133,7 +138,7 @@ def interval_of_draws(value: float, draws: ArrayLike, confidence: float = CONFID
         return None
     if known.size >= 100:
         return _percentiles(value, known, confidence)
-    half = float(sps.norm.ppf(0.5 + confidence / 2) * known.std(ddof=1))
+    half = float(special.ndtri(0.5 + confidence / 2) * known.std(ddof=1))
     return Estimate(value, value - half, value + half)
 
 
