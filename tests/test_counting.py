@@ -79,7 +79,7 @@ def test_counts_are_the_same_every_time_and_fewer_in_int8(
 
 
 def test_a_second_thread_does_not_lay_out_memory() -> None:
-    """Two threads allocate in an order that the machine's load decides, and what is counted depends on addresses."""
+    """How far a second thread gets depends on the machine's load, and the main one's counts on where memory lies."""
     machine = arm_machine(SPEC)
     code = "import os; ls = os.listdir; n = ls('/proc/self/task'); import numpy; print(n == ls('/proc/self/task'))"
     command = [machine.emulator, machine.python, "-c", code]

@@ -52,7 +52,8 @@ def environment_of(spec: str) -> dict[str, str]:
 def settings_of(spec: str) -> dict[str, str]:
     """The part of `environment_of` that is not this machine's.
 
-    numpy's BLAS would start a thread when it is imported, whose memory comes before or after the main thread's.
+    numpy's BLAS would start a thread when it is imported, and end it before a fork: how far it gets in between, and so
+    what memory it takes, depends on the machine's load.
     """
     one_thread = {"TVM_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     return {"QEMU_CPU": processor_of(spec), "TVM_USE_RUNTIME_LIB": "1"} | one_thread
