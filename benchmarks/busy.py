@@ -145,7 +145,7 @@ trial of a search is. *truth* is the ratio by wall time on the quiet machine (me
 median of the ratios told and, in brackets, the least and the largest, *95 %* the median interval. *excluded* counts the
 intervals that do not hold the truth, *wrong* the verdicts (faster, slower) that are not true, *not told* the sessions
 that say that this machine cannot tell now (the interval holds 1, or no round was undisturbed). *disturbed* is the
-median share of turns that other work interrupted, *A/A* counts the sessions in which float32 was not as fast as itself.
+median share of calls that other work interrupted, *A/A* counts the sessions in which float32 was not as fast as itself.
 
 """
 

@@ -78,7 +78,7 @@ class Record:
     ``estimated``, no time was measured: ``latency_ratio`` is one of ``instructions``, counted in the emulator.
     ``ratios`` are those of every device where one strategy was measured for several.
 
-    ``clock`` is what the latency was measured by (measure/clocks.py) and ``disturbed`` the share of turns that other
+    ``clock`` is what the latency was measured by (measure/clocks.py) and ``disturbed`` the share of calls that other
     work interrupted; where a machine was too busy to tell a latency, there is none. ``aa_ratio`` is that of the A/A
     test: float32 against a second runner of itself, in float32's own records.
 

@@ -179,7 +179,7 @@ class Comparison:
         busy = f" The machine was busy: load {load} on {cores} cores." if load and load > cores else ""
         shares = [row.latency.disturbed for row in self.rows if row.latency is not None and row.latency.disturbed]
         if shares and max(shares) >= BUSY_SHARE:
-            busy += f" Other work interrupted {max(shares):.0%} of the turns."
+            busy += f" Other work interrupted {max(shares):.0%} of the calls."
         if self.aa is None:
             return busy
         if self.too_busy:

@@ -22,7 +22,7 @@ except ImportError:  # not a POSIX system
 
 CPU, WALL = "CPU time of the calling thread", "wall time of undisturbed calls"
 REMOTE = "wall time of the device"
-BUSY_SHARE = 0.2  # of turns disturbed: from there on a machine is called busy
+BUSY_SHARE = 0.2  # of calls interrupted: from there on a machine is called busy
 
 
 class Clocks(Protocol):

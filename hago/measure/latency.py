@@ -56,7 +56,7 @@ class Latency:
 
     ``low_s`` and ``high_s`` bound the median of the quieter rounds, ``ratio`` is to the first runner of the same
     measurement (below 1: faster). ``times_s`` are the least times of a call in the rounds that count, by ``clock``
-    (clocks.py), of ``calls`` calls in a row. ``disturbed`` is the share of turns in which a thread of this process was
+    (clocks.py), of ``calls`` calls in a row. ``disturbed`` is the share of calls in which a thread of this process was
     preempted, None where that is not known. ``told`` is False where the machine was too busy for that: the numbers are
     then good for nothing, and the ratio's interval is (0, infinity).
     """

@@ -22,11 +22,6 @@ class Turn:
     settling: tuple[Sample, ...]
     samples: tuple[Sample, ...]
 
-    @property
-    def disturbed(self) -> bool:
-        """Whether other work interrupted the calls that count."""
-        return any(sample.preempted for sample in self.samples)
-
     @cached_property
     def least_cpu(self) -> tuple[float, bool]:
         """The least CPU time of a call, and whether even that call came soon after an interruption, or in one."""
@@ -67,7 +62,7 @@ class Series:
     """Seconds of a call, round by round: the least of each turn.
 
     ``counts[i]`` says whether round ``i`` is any good; ``unsettled[i]`` whether its call came soon after an
-    interruption, or in one, and may have found the caches cold. ``disturbed`` is the share of turns that other work
+    interruption, or in one, and may have found the caches cold. ``disturbed`` is the share of calls that other work
     interrupted, None where that is not known; ``shared`` is that of `Clocks`.
     """
 
@@ -81,9 +76,9 @@ class Series:
     @classmethod
     def of_turns(cls, turns: Sequence[Turn], threads: int, shared: bool = False) -> Series:
         """By the clock that tells how long these calls take undisturbed."""
-        share = float(np.mean([turn.disturbed for turn in turns]))
-        waiting = [sample.waits_in_calls for turn in turns for sample in turn.samples]
-        if threads == 1 and float(np.mean(waiting)) < 0.5:
+        samples = [sample for turn in turns for sample in turn.samples]
+        share = float(np.mean([sample.preempted > 0 for sample in samples]))
+        if threads == 1 and float(np.mean([sample.waits_in_calls for sample in samples])) < 0.5:
             times, unsettled = zip(*(turn.least_cpu for turn in turns), strict=True)
             return cls(np.array(times), np.ones(len(turns), bool), np.array(unsettled), CPU, share, shared)
         times, interrupted = zip(*(turn.least_wall for turn in turns), strict=True)

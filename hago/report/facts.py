@@ -186,7 +186,7 @@ def _clock(report: ReportData) -> str:
     if record.clock is not None:
         told += f" Latency is {record.clock}."
     if record.disturbed is not None:
-        told += f" Other work interrupted {percent(record.disturbed)} of the turns."
+        told += f" Other work interrupted {percent(record.disturbed)} of the calls."
     if report.baseline.aa_ratio is not None:
         times = ratio_interval(report.baseline.aa_ratio, report.baseline.aa_ratio_interval)
         told += f" A/A test: float32 took {times} times as long as a second network of its own kernels."

@@ -60,7 +60,7 @@ class Phrases:
             told.append(f"load average {load:.1f} on {plural(cores, 'core')}")
         disturbed = max((r.disturbed or 0.0 for r in (report.chosen, report.baseline)), default=0.0)
         if disturbed >= BUSY_SHARE:
-            told.append(f"other work interrupted {percent(disturbed)} of the turns")
+            told.append(f"other work interrupted {percent(disturbed)} of the calls")
         notes = [f"The machine was busy: {', '.join(told)}."] if told else []
         if report.baseline.aa_holds is False:
             times = ratio_interval(report.baseline.aa_ratio, report.baseline.aa_ratio_interval)
