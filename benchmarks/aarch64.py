@@ -32,7 +32,6 @@ from common import (
 )
 
 from hago.calibrate import Calibration
-from hago.calibrating import calibrate_model
 from hago.compiler.build import build, cross_build
 from hago.compiler.cache import KernelCache
 from hago.compiler.conformance import Conformance
@@ -45,6 +44,7 @@ from hago.model import Model, load_model
 from hago.qdq import Quantizer
 from hago.spec import HardwareSpec, load_spec, resolve_hw
 from hago.strategy import uniform
+from hago.tuning.calibrating import calibrate_model
 
 CALIBRATION = 32
 

@@ -21,12 +21,12 @@ from common import arguments, load_bundle, markdown, provenance, write_table
 from hago.compiler.build import build
 from hago.compiler.cache import KernelCache
 from hago.data import make_samples, split_samples
-from hago.evaluator import TvmEvaluator
 from hago.lower import lower
 from hago.measure.metrics import get_metric
 from hago.model import load_model
 from hago.spec import resolve_hw
 from hago.strategy import uniform
+from hago.tuning.evaluator import TvmEvaluator
 
 _REPEATS = 7
 

@@ -27,11 +27,11 @@ import numpy as np
 from common import REPOSITORY, arguments, load_bundle, markdown, provenance, write_table
 
 import hago
+from hago.bench.local import Candidate, Effort, LocalBench
 from hago.compiler.build import build
 from hago.compiler.cache import KernelCache
 from hago.data import make_samples
 from hago.lower import lower
-from hago.measure.bench import Candidate, Effort, LocalBench
 from hago.measure.clocks import BUSY_SHARE, SystemClocks
 from hago.measure.latency import Latency, measure_latency
 from hago.model import Model, load_model

@@ -21,7 +21,6 @@ import onnx
 import onnxruntime
 from common import CLASSIFIERS, EVERY_MODEL, arguments, load_bundle, markdown, provenance, write_table
 
-from hago.calibrating import calibrate_model
 from hago.compiler.build import build
 from hago.compiler.cache import KernelCache
 from hago.compiler.conformance import Conformance, Conformity
@@ -33,6 +32,7 @@ from hago.scheme import PER_CHANNEL, PER_TENSOR
 from hago.search.groups import Scheme
 from hago.search.space import SearchSpace
 from hago.spec import HardwareSpec, load_spec, resolve_hw
+from hago.tuning.calibrating import calibrate_model
 
 LARGE = 200_000_000  # multiply-adds from which on a model is run on fewer samples
 CALIBRATION = 128

@@ -262,7 +262,7 @@ def _threads(folder: Path, rng: Rng) -> Path:
 
 
 def _job(folder: Path, rng: Rng) -> Path:
-    from hago.job import JOB_FILE, Job
+    from hago.tuning.job import JOB_FILE, Job
 
     Job("/models/model.onnx", "0" * 64, SPEC, 1, 1, "top1", True, "share", {"x": (-1, 3, 8, 8)}).save(folder)
     return folder / JOB_FILE
@@ -386,13 +386,13 @@ def _read_study(path: Path) -> None:
 
 
 def _read_threads(path: Path) -> None:
-    from hago.results import kept_threads
+    from hago.tuning.session import kept_threads
 
     kept_threads(path)
 
 
 def _read_job(path: Path) -> None:
-    from hago.job import Job
+    from hago.tuning.job import Job
 
     Job.load(path.parent)
 

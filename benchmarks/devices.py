@@ -15,9 +15,9 @@ from typing import Any
 
 from common import ARM_SPECS, arguments, load_bundle, provenance
 
-from hago.across import compare_devices
 from hago.files import make_folder, write_atomic
 from hago.model import load_model
+from hago.tuning.across import compare_devices
 
 NAMES = {"arm-cortex-a72": "a72", "arm-cortex-a76": "a76", "arm-neoverse-v1": "v1"}
 FILES = ("devices.html", "devices.md", "devices.csv", "devices.json", "fronts.csv")

@@ -22,7 +22,6 @@ import tvm
 from common import arguments, integer_forms, load_bundle, markdown, provenance, write_table
 from scipy.stats import spearmanr
 
-from hago.calibrating import calibrate_model
 from hago.compiler.build import build
 from hago.compiler.cache import KernelCache
 from hago.data import make_samples
@@ -32,6 +31,7 @@ from hago.measure.latency import measure_latency
 from hago.model import load_model
 from hago.runners import TvmRunner
 from hago.spec import load_spec
+from hago.tuning.calibrating import calibrate_model
 
 SPEC = "x86-avx2"
 CALIBRATION = 16

@@ -26,7 +26,6 @@ from common import (
     write_table,
 )
 
-from hago.calibrating import calibrate_model
 from hago.compiler.build import cross_build
 from hago.compiler.cache import KernelCache
 from hago.data import make_samples
@@ -34,6 +33,7 @@ from hago.device.counting import Counter, InstructionCount
 from hago.lower import lower
 from hago.model import load_model
 from hago.spec import load_spec, resolve_hw
+from hago.tuning.calibrating import calibrate_model
 
 CALIBRATION = 16  # ranges change no instruction
 CLASSES = ("dot", "multiply", "fused", "vector", "load", "store", "branch", "scalar")

@@ -15,13 +15,13 @@ import numpy as np
 from common import arguments, markdown, provenance, write_table
 from peaks import copy_bandwidth, dot_peak
 
-from hago.kernels.base import ISAS, Isa
-from hago.kernels.dense import DenseParams, dense, pack_channels, pack_weights
-from hago.kernels.depthwise import DepthwiseParams, depthwise, pack_depthwise_channels, pack_depthwise_weights
-from hago.kernels.dot import DOTS
-from hago.kernels.epilogue import bounds, zeros
-from hago.kernels.jit import jit
-from hago.kernels.tiles import tiled
+from hago.kernels.cpu.base import ISAS, Isa
+from hago.kernels.cpu.dense import DenseParams, dense, pack_channels, pack_weights
+from hago.kernels.cpu.depthwise import DepthwiseParams, depthwise, pack_depthwise_channels, pack_depthwise_weights
+from hago.kernels.cpu.dot import DOTS
+from hago.kernels.cpu.epilogue import bounds, zeros
+from hago.kernels.cpu.jit import jit
+from hago.kernels.cpu.tiles import tiled
 from hago.runtime.processor import missing_features
 from hago.spec import load_spec
 

@@ -17,8 +17,8 @@ from runtimes import quantized
 
 import hago
 from hago.compiler.build import isa_of
-from hago.kernels.base import Isa, TensorType
-from hago.kernels.vector import item_bytes
+from hago.kernels.cpu.base import Isa, TensorType
+from hago.kernels.cpu.vector import item_bytes
 from hago.spec import resolve_hw
 
 

@@ -13,8 +13,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .across import compare_devices
-    from .answering import answer
     from .api import Result, compile, quantize, tune
     from .errors import HagoError
     from .model import Model, load_model
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
     from .runtime.artifact import Artifact, load
     from .spec import HardwareSpec, load_spec
     from .strategy import Choice, Strategy
+    from .tuning.across import compare_devices
+    from .tuning.answering import answer
 
 _HOMES = {
     "Artifact": "runtime.artifact",
@@ -33,8 +33,8 @@ _HOMES = {
     "Record": "record",
     "Result": "api",
     "Strategy": "strategy",
-    "answer": "answering",
-    "compare_devices": "across",
+    "answer": "tuning.answering",
+    "compare_devices": "tuning.across",
     "compile": "api",
     "from_torch": "model.torch_import",
     "load": "runtime.artifact",

@@ -43,8 +43,8 @@ from .strategy import Strategy
 
 if TYPE_CHECKING:
     from .device.places import Place
-    from .results import Session
     from .search import Progress, SearchResult
+    from .tuning.session import Session
 
 __all__ = ["Result", "compile", "load", "quantize", "tune"]
 
@@ -145,11 +145,11 @@ def tune(
     is a record with its reason.
     """
     from .device.places import find_place
-    from .joint import check_rule
     from .search.bound import read_bound
     from .search.objective import check_objectives
     from .search.sampling import check_sampler
     from .search.stopping import parse_budget
+    from .tuning.joint import check_rule
 
     # What cannot be is told before anything is read; `run_search` and the others check the same where they are used.
     check_sampler(sampler)
@@ -222,8 +222,8 @@ def open_session(
     interrupts: Interrupts,
 ) -> Session:
     """A tuning job before its search; the arguments are those of `tune`, ``places`` its devices. To be closed."""
-    from .results import Session
     from .search.progress import Telling, make_progress
+    from .tuning.session import Session
 
     if places and hw != "auto":
         raise DeviceError("devices have specs of their own", where=f"hw {hw!r}", hint="leave out --hw (hw=)")
@@ -314,8 +314,8 @@ def quantize_static(
     cache: CacheLike = None,
 ) -> onnx.ModelProto:
     """What `quantize` returns, with the model's own batch fixed: what is lowered and compiled."""
-    from .calibrating import calibrate_model
     from .qdq import observed_tensors, quantize_model
+    from .tuning.calibrating import calibrate_model
 
     chosen = strategy if isinstance(strategy, Strategy) else Strategy.load(strategy)
     chosen = chosen.bound_to(normalized)

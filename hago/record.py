@@ -26,8 +26,8 @@ from .measure.instructions import INSTRUCTION_S, InstructionEstimate
 from .strategy import Strategy
 
 if TYPE_CHECKING:
+    from .bench.local import Timing
     from .measure.accuracy import Accuracy
-    from .measure.bench import Timing
     from .measure.latency import Latency
 
 STATES = ("ok", "failed", "pruned")

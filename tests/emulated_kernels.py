@@ -24,10 +24,10 @@ from hago.compiler.linker import link, object_code
 from hago.device.config import Device
 from hago.device.emulated import emulated_server, sysroot
 from hago.device.remote import Session, connect
-from hago.kernels.base import DOTPROD, I8MM, NEON, Isa
-from hago.kernels.fallback import fallback
-from hago.kernels.jit import Jitted, jit, missing
-from hago.kernels.pipeline import compile_template
+from hago.kernels.cpu.base import DOTPROD, I8MM, NEON, Isa
+from hago.kernels.cpu.fallback import fallback
+from hago.kernels.cpu.jit import Jitted, jit, missing
+from hago.kernels.cpu.pipeline import compile_template
 from hago.spec import load_spec
 
 SPECS = {NEON: "arm-cortex-a72", DOTPROD: "arm-cortex-a76", I8MM: "arm-neoverse-v1"}

@@ -23,9 +23,9 @@ from unittest import mock
 import tvm
 from tvm.target import Target
 
-from hago.kernels.base import AVX2
-from hago.kernels.jit import Jitted, missing
-from hago.kernels.pipeline import compile_template
+from hago.kernels.cpu.base import AVX2
+from hago.kernels.cpu.jit import Jitted, missing
+from hago.kernels.cpu.pipeline import compile_template
 from hago.spec import HardwareSpec, load_spec
 
 _TARGET = Target(dict(load_spec(AVX2.name).target))

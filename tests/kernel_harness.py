@@ -9,10 +9,20 @@ import ml_dtypes
 import numpy as np
 from emulated_kernels import x86_kernel
 
-import hago.kernels  # noqa: F401 - registers the emitters
-from hago.kernels.base import AVX2, AVX512_VNNI, EMITTERS, Isa, KernelCall, NodeView, TensorType, stored, stored_array
-from hago.kernels.fallback import emit_fallback
-from hago.kernels.jit import Jitted, jit
+import hago.kernels.cpu  # noqa: F401 - registers the emitters
+from hago.kernels.cpu.base import (
+    AVX2,
+    AVX512_VNNI,
+    EMITTERS,
+    Isa,
+    KernelCall,
+    NodeView,
+    TensorType,
+    stored,
+    stored_array,
+)
+from hago.kernels.cpu.fallback import emit_fallback
+from hago.kernels.cpu.jit import Jitted, jit
 
 ISAS = (AVX2, AVX512_VNNI)
 _compiled: dict[tuple[Any, ...], Jitted] = {}

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from quantize_nets import zoo
 
-from hago.calibrating import calibrate_model
 from hago.compiler.build import build, cross_build
 from hago.compiler.cache import KernelCache
 from hago.compiler.conformance import Conformance
@@ -26,6 +25,7 @@ from hago.model import load_model
 from hago.qdq import Quantizer
 from hago.spec import load_spec, resolve_hw
 from hago.strategy import WEIGHTED_KINDS, uniform
+from hago.tuning.calibrating import calibrate_model
 
 pytestmark = pytest.mark.aarch64
 SPECS = ("arm-cortex-a72", "arm-cortex-a76", "arm-neoverse-v1")

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import tiny
 
-from hago.across import CANNOT, MEASURED, Across, _why_not, compare_devices, differences
 from hago.cli import main
 from hago.compiler.cache import KernelCache
 from hago.device import pool as pool_module
@@ -19,6 +18,7 @@ from hago.errors import DeviceError
 from hago.model import load_model
 from hago.spec import load_spec, resolve_hw
 from hago.strategy import Choice, Strategy, uniform
+from hago.tuning.across import CANNOT, MEASURED, Across, _why_not, compare_devices, differences
 
 HOST = resolve_hw("auto")
 if not HOST.kernels_available or HOST.family != "x86":

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hago.afford import FILE, Affordable
 from hago.data import DataParts, Samples, make_samples, split_samples
 from hago.errors import HagoWarning
 from hago.tensor import TensorInfo
+from hago.tuning.afford import FILE, Affordable
 
 INFO = TensorInfo("x", "float32", (1, 3))
 

@@ -14,9 +14,9 @@ import tiny
 
 import hago
 from hago.errors import HagoError
-from hago.evaluator import TvmEvaluator
 from hago.search import SilentProgress
 from hago.strategy import Strategy, uniform
+from hago.tuning.evaluator import TvmEvaluator
 
 SPEC = "x86-avx2"
 NAN, INF = float("nan"), float("inf")

@@ -18,7 +18,7 @@ from hago.compiler.build import Program, build, emit, isa_of
 from hago.compiler.cache import KernelCache
 from hago.compiler.conformance import Conformance
 from hago.errors import BuildError, MeasureError, UnsupportedOpError
-from hago.kernels.base import ISAS
+from hago.kernels.cpu.base import ISAS
 from hago.lower import lower, reference
 from hago.runtime.processor import missing_features
 from hago.spec import HardwareSpec, load_spec, resolve_hw

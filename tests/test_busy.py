@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 from measure_fakes import FEEDS, FakeClock, FakeRunner, FakeSamples, Top1, one_hot
 
+from hago.bench.local import Timing
 from hago.cli.stages import _latency as latency_line
 from hago.compare import Contender, compare
 from hago.compiler.cache import KernelCache
-from hago.measure.bench import Timing
 from hago.measure.clocks import CPU, REMOTE, WALL, Sample
 from hago.measure.kernels import KernelTime, least_of, time_kernel
 from hago.measure.latency import latency_of, measure_latency

@@ -282,7 +282,7 @@ def test_a_bound_that_is_not_met_and_candidates_that_all_fail_have_codes(
         raise BuildError("no compiler here")
 
     command = f"tune {tiny}/model.onnx --data {tiny}/samples.npz --threads 1 --trials 2 --cache {cache}"
-    monkeypatch.setattr("hago.evaluator.TvmEvaluator.qdq", fail)
+    monkeypatch.setattr("hago.tuning.evaluator.TvmEvaluator.qdq", fail)
     assert hago(f"{command} --out {tiny}/failing") == 3
     out, err = capsys.readouterr()
     assert "error: no candidate could be measured: no compiler here" in err
@@ -290,7 +290,8 @@ def test_a_bound_that_is_not_met_and_candidates_that_all_fail_have_codes(
 
 
 @pytest.mark.parametrize(
-    "name", ["hago.results.write_atomic", "hago.results.write_report", "hago.evaluator.write_atomic"]
+    "name",
+    ["hago.tuning.session.write_atomic", "hago.tuning.session.write_report", "hago.tuning.evaluator.write_atomic"],
 )
 def test_a_disk_that_fills_up_at_the_end_loses_nothing_of_what_was_measured(
     tiny: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import pytest
 
-from hago.calibrating import calibrate_model
 from hago.compiler.build import cross_build
 from hago.compiler.cache import KernelCache
 from hago.compiler.executable import symbol
@@ -25,6 +24,7 @@ from hago.model import load_model
 from hago.qdq import Quantizer
 from hago.spec import load_spec, resolve_hw
 from hago.strategy import uniform
+from hago.tuning.calibrating import calibrate_model
 
 pytestmark = [
     pytest.mark.aarch64,

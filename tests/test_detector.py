@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 import hago
 from hago.compiler.cache import KernelCache
 from hago.data import make_samples, split_samples
-from hago.evaluator import TvmEvaluator
 from hago.measure.metrics import get_metric
 from hago.model import Model, load_model
 from hago.spec import resolve_hw
 from hago.strategy import Choice, Strategy, uniform
+from hago.tuning.evaluator import TvmEvaluator
 
 HOST = resolve_hw("auto")
 if not HOST.kernels_available:

@@ -17,17 +17,15 @@ import tiny
 from rpc_servers import kill, rpc_server
 
 import hago
+from hago.bench.remote import RpcBench
 from hago.compiler.cache import KernelCache
 from hago.data import make_samples, split_samples
 from hago.device import pool as pool_module
-from hago.device.bench import RpcBench
 from hago.device.config import Device
 from hago.device.emulated import sysroot
 from hago.device.places import Place, find_place
 from hago.device.remote import RemoteNet
 from hago.errors import DeviceError, NoDeviceError, SearchError, SpecError
-from hago.evaluator import TvmEvaluator
-from hago.joint import JointEvaluator
 from hago.measure.metrics import get_metric
 from hago.model import Model, load_model
 from hago.record import Record, read_records
@@ -35,6 +33,8 @@ from hago.scheme import PER_TENSOR
 from hago.spec import load_spec, resolve_hw
 from hago.spec.joint import join
 from hago.strategy import Choice, Strategy, uniform
+from hago.tuning.evaluator import TvmEvaluator
+from hago.tuning.joint import JointEvaluator
 
 HOST = resolve_hw("auto")
 if not HOST.kernels_available:

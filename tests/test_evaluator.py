@@ -13,14 +13,14 @@ from hago.compiler.build import isa_of
 from hago.compiler.cache import KernelCache
 from hago.data import DataParts, make_samples, split_samples
 from hago.errors import DataError, StorageError
-from hago.evaluator import TvmEvaluator
-from hago.kernels.dot import DOTS, exact_dot
+from hago.kernels.cpu.dot import DOTS, exact_dot
 from hago.measure.metrics import get_metric
 from hago.model import Model, load_model
 from hago.scheme import PER_CHANNEL, PER_TENSOR
 from hago.search.objective import Evaluator, evaluate_safely
 from hago.spec import load_spec, resolve_hw
 from hago.strategy import Choice, Strategy, uniform
+from hago.tuning.evaluator import TvmEvaluator
 
 HOST = resolve_hw("auto")
 if not HOST.kernels_available:

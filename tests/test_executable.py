@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hago.compiler.build import Program, Step
 from hago.compiler.executable import plan_memory
-from hago.kernels.base import TensorType
+from hago.kernels.cpu.base import TensorType
 
 
 @st.composite

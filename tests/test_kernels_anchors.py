@@ -12,24 +12,24 @@ from emulated_kernels import can_emulate, kernel_of
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from hago.kernels import tiles
-from hago.kernels.base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, DOTPROD, I8MM, NEON, Isa, Template
-from hago.kernels.dense import DenseParams, Tile, choose_tile, dense, pack_channels, pack_weights, plan
-from hago.kernels.depthwise import (
+from hago.kernels.cpu import tiles
+from hago.kernels.cpu.base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, DOTPROD, I8MM, NEON, Isa, Template
+from hago.kernels.cpu.dense import DenseParams, Tile, choose_tile, dense, pack_channels, pack_weights, plan
+from hago.kernels.cpu.depthwise import (
     DepthwiseParams,
     depthwise,
     pack_depthwise_channels,
     pack_depthwise_halves,
     pack_depthwise_weights,
 )
-from hago.kernels.depthwise_bytes import depthwise_bytes, pack_bytes_weights, taps_fit_int16
-from hago.kernels.dot import DOTS, pairs_fit_int16
-from hago.kernels.epilogue import bounds, zeros
-from hago.kernels.half import doubled, halved, pack_halves
-from hago.kernels.jit import missing
-from hago.kernels.matmul import MatMulParams, matmul
-from hago.kernels.pairs import best_pairs, choose_pairs, paired
-from hago.kernels.tiles import best_tiles, tiled
+from hago.kernels.cpu.depthwise_bytes import depthwise_bytes, pack_bytes_weights, taps_fit_int16
+from hago.kernels.cpu.dot import DOTS, pairs_fit_int16
+from hago.kernels.cpu.epilogue import bounds, zeros
+from hago.kernels.cpu.half import doubled, halved, pack_halves
+from hago.kernels.cpu.jit import missing
+from hago.kernels.cpu.matmul import MatMulParams, matmul
+from hago.kernels.cpu.pairs import best_pairs, choose_pairs, paired
+from hago.kernels.cpu.tiles import best_tiles, tiled
 from hago.lower.arithmetic import weighted_sum
 
 _X86 = (AVX2, AVX_VNNI, AVX512_VNNI)

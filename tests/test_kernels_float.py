@@ -15,11 +15,11 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from scipy import special
 
-from hago.kernels import math as vector_math
-from hago.kernels.base import AVX512_VNNI, EMITTERS, I8MM, Isa, TensorType
-from hago.kernels.elements import ONNX_DTYPES
-from hago.kernels.elementwise_ops import OPS
-from hago.kernels.vector import chunks, primfunc
+from hago.kernels.cpu import math as vector_math
+from hago.kernels.cpu.base import AVX512_VNNI, EMITTERS, I8MM, Isa, TensorType
+from hago.kernels.cpu.elements import ONNX_DTYPES
+from hago.kernels.cpu.elementwise_ops import OPS
+from hago.kernels.cpu.vector import chunks, primfunc
 
 FEW = settings(max_examples=25)
 isas = st.sampled_from(ISAS)

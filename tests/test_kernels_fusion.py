@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_harness import ISAS, numpy_type, physical, run
 
-from hago.kernels.base import AVX512_VNNI, Isa, NodeView, TensorType
-from hago.kernels.fusion import fuse_elementwise
+from hago.kernels.cpu.base import AVX512_VNNI, Isa, NodeView, TensorType
+from hago.kernels.cpu.fusion import fuse_elementwise
 from hago.lower import reference
 from hago.lower.graph import LoweredGraph, Node
 from hago.lower.graph import TensorType as GraphType

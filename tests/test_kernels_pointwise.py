@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 from kernel_harness import ISAS, assembly, run, view
 
-from hago.kernels.base import AVX2, AVX512_VNNI, EMITTERS, NEON, Isa, TensorType
-from hago.kernels.broadcast import nest
-from hago.kernels.lookup import Lookup, lookup
-from hago.kernels.transpose import order
-from hago.kernels.vector import widths
+from hago.kernels.cpu.base import AVX2, AVX512_VNNI, EMITTERS, NEON, Isa, TensorType
+from hago.kernels.cpu.broadcast import nest
+from hago.kernels.cpu.lookup import Lookup, lookup
+from hago.kernels.cpu.transpose import order
+from hago.kernels.cpu.vector import widths
 from hago.lower import arithmetic
 
 FEW = settings(max_examples=50)

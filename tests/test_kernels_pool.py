@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_harness import ISAS, assembly, run, view
 
-from hago.kernels.base import AVX512_VNNI, EMITTERS, Isa, TensorType
+from hago.kernels.cpu.base import AVX512_VNNI, EMITTERS, Isa, TensorType
 
 FEW = settings(max_examples=25)
 isas = st.sampled_from(ISAS)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from kernel_harness import compiled, run, type_of, view
 
-from hago.kernels.base import AVX512_VNNI, EMITTERS, TensorType
-from hago.kernels.vector import PARALLEL_FROM
+from hago.kernels.cpu.base import AVX512_VNNI, EMITTERS, TensorType
+from hago.kernels.cpu.vector import PARALLEL_FROM
 
 SHAPE = (1, 131, 73, 67)
 REAL = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)

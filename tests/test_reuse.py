@@ -156,8 +156,8 @@ def test_a_fine_tuned_model_is_quantized_with_ranges_of_its_own(
 
 @needs_kernels
 def test_the_calibration_of_a_search_serves_again(tmp_path: Path) -> None:
-    from hago.calibrating import calibrate_model
     from hago.data import make_samples
+    from hago.tuning.calibrating import calibrate_model
 
     model = load_model(tiny.network())
     x, _ = tiny.samples(40)
@@ -335,10 +335,10 @@ def test_every_command_takes_open_shapes(tmp_path: Path, capsys: pytest.CaptureF
 
 def _searched(folder: Path, *, metric: str = "top1") -> Path:
     """A folder as a search leaves it: four trials, the faster the worse; the second was tested."""
-    from hago.calibrating import calibrate_model
     from hago.data import make_samples
-    from hago.job import Job
     from hago.record import Record, write_records
+    from hago.tuning.calibrating import calibrate_model
+    from hago.tuning.job import Job
 
     onnx.save(tiny.network(), folder / "model.onnx")
     out = folder / "out"

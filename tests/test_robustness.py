@@ -51,7 +51,7 @@ def processes() -> ForkServerContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         pytest.skip("needs a fork server")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hago.results", "test_robustness"])
+    context.set_forkserver_preload(["hago.tuning.session", "test_robustness"])
     return context
 
 

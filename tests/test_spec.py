@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from hago.errors import SpecError
-from hago.kernels.base import ISAS
+from hago.kernels.cpu.base import ISAS
 from hago.scheme import TensorScheme
 from hago.spec import (
     OP_KINDS,

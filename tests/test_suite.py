@@ -8,8 +8,8 @@ import pytest
 from conftest import hide_features
 from hypothesis import settings
 
-from hago.kernels.base import AMX, AVX2, AVX512_VNNI, AVX_VNNI
-from hago.kernels.jit import missing
+from hago.kernels.cpu.base import AMX, AVX2, AVX512_VNNI, AVX_VNNI
+from hago.kernels.cpu.jit import missing
 from hago.measure.environment import read_environment
 from hago.runtime import processor
 from hago.spec import load_spec, spec_names

@@ -1,6 +1,6 @@
 """Ranges of activations: one pass over the samples serves every observer.
 
-Values alone; the pass that compiles and runs the float model for it is `hago.calibrating`.
+Values alone; the pass that compiles and runs the float model for it is `hago.tuning.calibrating`.
 """
 
 from .affine import scale_zero_point

@@ -40,7 +40,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ..answering import answer
+    from ..tuning.answering import answer
 
     names = ("max_drop", "min_value", "max_value")
     bound = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
@@ -63,10 +63,10 @@ def _list(folder: str) -> int:
     """The front, as a table."""
     from rich.table import Table
 
-    from ..answering import measured
-    from ..job import Job
     from ..report.text import plain, size
     from ..search import Goal, pareto_front
+    from ..tuning.answering import measured
+    from ..tuning.job import Job
 
     (floats, records), job = measured(folder), Job.load(Path(folder))
     goal = Goal(higher_is_better=job.higher_is_better)

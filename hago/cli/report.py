@@ -30,7 +30,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     announce(arguments)
-    from ..across import compare_devices
+    from ..tuning.across import compare_devices
 
     across = compare_devices(
         arguments.model,

@@ -88,7 +88,7 @@ def announce(arguments: argparse.Namespace) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     announce(arguments)
     from ..api import tune
-    from ..results import console_summary
+    from ..tuning.session import console_summary
 
     devices = arguments.device
     if arguments.devices is not None:
@@ -108,7 +108,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def tell_shortfall(found: SearchResult, folder: Path | None, device: str = "") -> int:
     """Says what kept a search from its end or its files from being written; returns its exit code."""
-    from ..results import is_complete
+    from ..tuning.session import is_complete
 
     of = f"{device}: " if device else ""
     if found.error is not None:

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tvm.target import Target
 
-from .. import kernels  # noqa: F401 - registers the emitters
 from ..errors import BuildError, HagoError
 from ..files import hash_bytes
-from ..kernels.base import EMITTERS, ISAS, Isa, KernelCall, NodeView, TensorType, stored, stored_array
-from ..kernels.fallback import emit_fallback, fallback
-from ..kernels.fusion import fuse_elementwise
-from ..kernels.pipeline import compile_template
+from ..kernels import cpu  # noqa: F401 - registers the emitters
+from ..kernels.cpu.base import EMITTERS, ISAS, Isa, KernelCall, NodeView, TensorType, stored, stored_array
+from ..kernels.cpu.fallback import emit_fallback, fallback
+from ..kernels.cpu.fusion import fuse_elementwise
+from ..kernels.cpu.pipeline import compile_template
 from ..lower.graph import LoweredGraph, Node
 from ..runtime.artifact import FORMAT, Artifact
 from ..runtime.threads import default_threads

@@ -13,8 +13,8 @@ import tvm
 
 from ..errors import StorageError
 from ..files import TemporaryFolder, require_space, write_atomic, write_failure
-from ..kernels.base import Isa, TensorType
-from ..kernels.pipeline import compile_template
+from ..kernels.cpu.base import Isa, TensorType
+from ..kernels.cpu.pipeline import compile_template
 from ..measure.environment import read_environment
 from ..measure.kernels import KernelTime, time_kernel
 from ..runtime.seal import seal

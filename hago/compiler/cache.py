@@ -39,7 +39,7 @@ _HINT = "free some space, or name another folder with cache=... (--cache)"
 @cache
 def template_version() -> str:
     """TVM's version and a hash of the templates' source: what compiled code is only good for."""
-    sources = sorted((Path(__file__).parent.parent / "kernels").glob("*.py"))
+    sources = sorted((Path(__file__).parent.parent / "kernels").rglob("*.py"))
     digest = hash_bytes(*(path.read_bytes() for path in sources))
     return f"tvm-{version('apache-tvm')}-{digest[:12]}"
 

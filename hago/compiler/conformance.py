@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from ..kernels.fusion import fuse_elementwise
+from ..kernels.cpu.fusion import fuse_elementwise
 from ..lower import LoweredGraph, Node, reference
 from ..lower.graph import DOMAIN
 from .build import build

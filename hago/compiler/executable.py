@@ -20,8 +20,8 @@ import tvm_ffi
 from tvm.relax.exec_builder import ExecBuilder
 from tvm_ffi import Shape
 
-from ..kernels.base import TensorType
-from ..kernels.vector import item_bytes
+from ..kernels.cpu.base import TensorType
+from ..kernels.cpu.vector import item_bytes
 
 if TYPE_CHECKING:
     from .build import Program

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ..bench.local import Bench, Candidate, Effort
 from ..compiler.build import build
 from ..compiler.cache import KernelCache
 from ..data import Samples
 from ..errors import HagoError, MeasureError
 from ..lower import lower
 from ..measure.accuracy import measure_accuracy
-from ..measure.bench import Bench, Candidate, Effort
 from ..measure.instructions import InstructionEstimate
 from ..measure.metrics import fit, get_metric
 from ..measure.outputs import ModelOutputs

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import arguments
+from ..bench.local import Bench, LocalBench
 from ..errors import DeviceError
-from ..measure.bench import Bench, LocalBench
 from ..spec import resolve_hw
 from .config import Device, find_device
 
@@ -47,7 +47,7 @@ class Place:
 
     def bench(self, threads: int, cache: KernelCache, seed: int = 0) -> Bench:
         """What measures there. Nothing is connected yet. Raises SpecError for a spec that is not there."""
-        from .bench import CountingBench, RpcBench
+        from ..bench.remote import CountingBench, RpcBench
 
         first = self.devices[0]
         if first.is_local:

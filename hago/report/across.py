@@ -20,7 +20,7 @@ from .text import NOTHING, factor, listing, plural, ratio_interval
 from .write import templates
 
 if TYPE_CHECKING:
-    from ..across import Across, Cell, OnDevice
+    from ..tuning.across import Across, Cell, OnDevice
 
 _MATRIX = (
     "tuned_for", "run_on", "how", "ratio", "ratio_low", "ratio_high", "accuracy", "change", "change_low", "change_high",

@@ -14,7 +14,7 @@ from .types import OP_KINDS, HardwareSpec, OpChoice
 WEIGHTED = frozenset({"conv", "depthwise_conv", "fully_connected"})
 SUMMING = WEIGHTED | {"matmul", "avg_pool", "global_avg_pool"}  # K terms go into one accumulator
 ACCUMULATING = SUMMING | {"add", "mul", "scale_shift"}
-# The families of hago.kernels.base.ISAS, named here so that reading a spec imports no template.
+# The families of hago.kernels.cpu.base.ISAS, named here so that reading a spec imports no template.
 KERNEL_FAMILIES = (
     "x86-avx2", "x86-avx-vnni", "x86-avx512-vnni", "x86-avx512-bf16", "x86-amx", "arm-neon", "arm-dotprod", "arm-i8mm",
 )  # fmt: skip

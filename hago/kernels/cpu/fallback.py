@@ -17,8 +17,8 @@ from onnx import helper, numpy_helper
 from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx
 
-from ..errors import UnsupportedOpError
-from ..files import hash_bytes
+from ...errors import UnsupportedOpError
+from ...files import hash_bytes
 from .base import EMITTERS, Isa, KernelCall, NodeView, TensorType
 from .movement import emit_copy
 

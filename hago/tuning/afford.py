@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .data import DataParts, Samples
-from .data.split import drawn
-from .errors import HagoWarning
-from .files import write_atomic
+from ..data import DataParts, Samples
+from ..data.split import drawn
+from ..errors import HagoWarning
+from ..files import write_atomic
 
 FILE = "samples.json"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BuildError
+from ...errors import BuildError
 from .base import Isa, KernelCall, NodeView, TensorType, emits
 from .transpose import order, permute
 from .vector import Expr, Flat, chunks, copy_lanes, primfunc, rows, spans, unravel

@@ -14,21 +14,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .api import CacheLike, compile, quantize_static
-from .compiler.cache import KernelCache
-from .errors import DataError, SearchError
-from .files import write_atomic
-from .folder_lock import filled_folder
+from ..api import CacheLike, compile, quantize_static
+from ..compiler.cache import KernelCache
+from ..errors import DataError, SearchError
+from ..files import write_atomic
+from ..folder_lock import filled_folder
+from ..model import Model, load_model
+from ..qdq.batch import free_batch
+from ..record import Record, read_records
+from ..report.text import plain
+from ..runtime.artifact import missing_features
+from ..search import Goal, SearchResult, choose, pareto_front
+from ..search.bound import MAX_DROP, read_bound
+from ..search.ledger import RECORDS_FILE
+from ..spec import HardwareSpec, resolve_hw
 from .job import Job
-from .model import Model, load_model
-from .qdq.batch import free_batch
-from .record import Record, read_records
-from .report.text import plain
-from .runtime.artifact import missing_features
-from .search import Goal, SearchResult, choose, pareto_front
-from .search.bound import MAX_DROP, read_bound
-from .search.ledger import RECORDS_FILE
-from .spec import HardwareSpec, resolve_hw
 
 _CALIBRATION = "calibration.npz"
 
@@ -169,8 +169,8 @@ def _model(job: Job, given: str | os.PathLike[str] | None) -> Model:
 
 
 def _write(answered: Answered, source: Path, model: Model, cache: KernelCache) -> None:
-    from .device.package import make_package
-    from .strategy import Strategy
+    from ..device.package import make_package
+    from ..strategy import Strategy
 
     job, folder = answered.job, answered.folder
     spec = resolve_hw(job.hw)

@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ..errors import BuildError
+from ...errors import BuildError
 from .base import EMITTERS, Isa, KernelCall, NodeView, Template, TensorType, emits
 from .dense import DenseParams, dense, pack_channels, pack_weights, plan
 from .depthwise import (

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from .data import DataParts, Samples
-from .measure.accuracy import Accuracy, StopRule, hopeless, measure_accuracy
-from .measure.against_float import AgainstFloat
-from .measure.expected import ExpectedChange, is_classifier
-from .measure.metrics import FunctionMetric, Metric, SampleMetric, fit
-from .measure.outputs import ModelOutputs, Part
-from .measure.running import collect_outputs
-from .measure.topk import TopK
-from .model import Model
-from .runners import Runner
+from ..data import DataParts, Samples
+from ..measure.accuracy import Accuracy, StopRule, hopeless, measure_accuracy
+from ..measure.against_float import AgainstFloat
+from ..measure.expected import ExpectedChange, is_classifier
+from ..measure.metrics import FunctionMetric, Metric, SampleMetric, fit
+from ..measure.outputs import ModelOutputs, Part
+from ..measure.running import collect_outputs
+from ..measure.topk import TopK
+from ..model import Model
+from ..runners import Runner
 
 _FEW = 32  # calibration samples that tell the magnitudes of outputs
 

@@ -23,42 +23,42 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..api import Result
+from ..bench.local import Bench, LocalBench
+from ..compiler.build import build
+from ..compiler.cache import KernelCache
+from ..compiler.linker import require_linker
+from ..data import DataParts, Samples, make_samples, split_samples
+from ..deadline import Deadline
+from ..device.places import Place
+from ..documents import read_document
+from ..errors import BuildError, DeviceError, HagoError, HagoWarning, StorageError
+from ..files import write_atomic
+from ..interrupts import Interrupts
+from ..lower import lower
+from ..measure.latency import measure_latency
+from ..measure.metrics import Metric, unit_of
+from ..model import Model
+from ..report import ReportData, from_search, write_report
+from ..report.answer import tell
+from ..report.data import KEPT
+from ..report.write import HTML
+from ..runners import TvmRunner
+from ..runtime.threads import check_threads, default_threads
+from ..search import SearchSpace, run_search
+from ..search.ledger import has_search
+from ..search.progress import Telling
+from ..spec import HardwareSpec, resolve_hw
+from ..spec.joint import join
+from ..strategy import Strategy
+from ..visible import visible
 from .afford import Affordable
-from .api import Result
-from .compiler.build import build
-from .compiler.cache import KernelCache
-from .compiler.linker import require_linker
-from .data import DataParts, Samples, make_samples, split_samples
-from .deadline import Deadline
-from .device.places import Place
-from .documents import read_document
-from .errors import BuildError, DeviceError, HagoError, HagoWarning, StorageError
 from .evaluator import LIBRARY, TvmEvaluator, require_labels
-from .files import write_atomic
-from .interrupts import Interrupts
 from .job import Job
 from .joint import JointEvaluator
-from .lower import lower
-from .measure.bench import Bench, LocalBench
-from .measure.latency import measure_latency
-from .measure.metrics import Metric, unit_of
-from .model import Model
-from .report import ReportData, from_search, write_report
-from .report.answer import tell
-from .report.data import KEPT
-from .report.write import HTML
-from .runners import TvmRunner
-from .runtime.threads import check_threads, default_threads
-from .search import SearchSpace, run_search
-from .search.ledger import has_search
-from .search.progress import Telling
-from .spec import HardwareSpec, resolve_hw
-from .spec.joint import join
-from .strategy import Strategy
-from .visible import visible
 
 if TYPE_CHECKING:
-    from .search import SearchResult
+    from ..search import SearchResult
 
 
 @dataclass(frozen=True)

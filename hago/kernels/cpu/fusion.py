@@ -19,7 +19,7 @@ from .elements import ONNX_DTYPES
 from .elementwise_ops import supported
 
 if TYPE_CHECKING:
-    from ..lower.graph import LoweredGraph, Node
+    from ...lower.graph import LoweredGraph, Node
 
 _CODES = {name: code for code, name in ONNX_DTYPES.items()}
 _MOST_NODES = 24

@@ -21,30 +21,30 @@ from typing import Any
 import numpy as np
 import onnx
 
-from .calibrate import Calibration
+from ..bench.local import Bench, Candidate, Effort, LocalBench
+from ..calibrate import Calibration
+from ..compiler.build import build
+from ..compiler.cache import KernelCache
+from ..compiler.linker import linker
+from ..data import DataParts
+from ..deadline import Deadline
+from ..errors import DataError, HagoError, HagoWarning, NoDeviceError, StorageError
+from ..files import is_full, make_folder, write_atomic
+from ..lower import LoweredGraph, lower
+from ..measure.environment import Environment, read_environment
+from ..measure.metrics import Metric, fit, unit_of
+from ..measure.outputs import ModelOutputs
+from ..measure.topk import TopK
+from ..model import Model
+from ..qdq import Quantizer, observed_tensors
+from ..qdq.batch import free_batch
+from ..record import Record
+from ..runners import TvmRunner
+from ..runtime.artifact import Artifact
+from ..spec import HardwareSpec
+from ..strategy import Strategy, uniform
 from .calibrating import calibrate_model
-from .compiler.build import build
-from .compiler.cache import KernelCache
-from .compiler.linker import linker
-from .data import DataParts
-from .deadline import Deadline
-from .errors import DataError, HagoError, HagoWarning, NoDeviceError, StorageError
-from .files import is_full, make_folder, write_atomic
 from .float_reference import FloatReference
-from .lower import LoweredGraph, lower
-from .measure.bench import Bench, Candidate, Effort, LocalBench
-from .measure.environment import Environment, read_environment
-from .measure.metrics import Metric, fit, unit_of
-from .measure.outputs import ModelOutputs
-from .measure.topk import TopK
-from .model import Model
-from .qdq import Quantizer, observed_tensors
-from .qdq.batch import free_batch
-from .record import Record
-from .runners import TvmRunner
-from .runtime.artifact import Artifact
-from .spec import HardwareSpec
-from .strategy import Strategy, uniform
 
 FLOAT, TWIN = "float32", "float32 again"
 Say = Callable[[str], None]

@@ -1,6 +1,6 @@
 """Elementwise operators: any number of them, fused into one loop over the output.
 
-`Fused` is the node that `hago.kernels.fusion` makes; its body is a graph of standard ONNX operators. A single
+`Fused` is the node that `hago.kernels.cpu.fusion` makes; its body is a graph of standard ONNX operators. A single
 elementwise operator is a body of one. Numbers in the body are part of the code; constants that are inputs of
 the node (quantization scales) are not.
 """
@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ..errors import UnsupportedOpError
+from ...errors import UnsupportedOpError
 from .base import Isa, KernelCall, NodeView, TensorType, emits
 from .broadcast import nest, operand, walk
 from .elements import ONNX_DTYPES, Vec, constant, named, narrowed, widened

@@ -8,12 +8,12 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from .errors import SearchError
+from ..errors import SearchError
+from ..measure.environment import Environment
+from ..measure.metrics import Metric
+from ..record import Record
+from ..strategy import Strategy
 from .evaluator import TvmEvaluator
-from .measure.environment import Environment
-from .measure.metrics import Metric
-from .record import Record
-from .strategy import Strategy
 
 RULES = ("worst", "mean")
 

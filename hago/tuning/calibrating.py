@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from .calibrate import Calibration, calibrate
-from .compiler.build import build
-from .compiler.cache import KernelCache
-from .data import Samples
-from .lower import lower
-from .model import Model, expose
-from .qdq import observed_tensors
-from .spec import HardwareSpec
+from ..calibrate import Calibration, calibrate
+from ..compiler.build import build
+from ..compiler.cache import KernelCache
+from ..data import Samples
+from ..lower import lower
+from ..model import Model, expose
+from ..qdq import observed_tensors
+from ..spec import HardwareSpec
 
 
 def calibrate_model(

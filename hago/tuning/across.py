@@ -10,22 +10,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from . import arguments
-from .deadline import Deadline
-from .errors import BuildError, DeviceError, HagoError, StorageError, StrategyError
+from .. import arguments
+from ..deadline import Deadline
+from ..errors import BuildError, DeviceError, HagoError, StorageError, StrategyError
+from ..folder_lock import filled_folder
+from ..interrupts import Interrupts
+from ..measure.metrics import get_metric, unit_of
+from ..model import Layer, Model
+from ..record import Record
+from ..report.data import ReportData
+from ..search import SearchResult
+from ..search.bound import read_bound
+from ..search.ledger import has_search
+from ..search.stopping import parse_budget
+from ..spec import HardwareSpec
+from ..strategy import Strategy, check_choice, op_kind
 from .evaluator import TvmEvaluator
-from .folder_lock import filled_folder
-from .interrupts import Interrupts
-from .measure.metrics import get_metric, unit_of
-from .model import Layer, Model
-from .record import Record
-from .report.data import ReportData
-from .search import SearchResult
-from .search.bound import read_bound
-from .search.ledger import has_search
-from .search.stopping import parse_budget
-from .spec import HardwareSpec
-from .strategy import Strategy, check_choice, op_kind
 
 MEASURED, ESTIMATED, FAILED, CANNOT = "measured", "estimated", "failed", "cannot run"
 
@@ -122,9 +122,9 @@ def compare_devices(
     yet are told so; what cannot be written is told by the results' ``error``. ``out`` gets devices.html, devices.md,
     devices.json, devices.csv (the matrix) and fronts.csv. ``say`` hears what is being done. Raises HagoError.
     """
-    from .api import open_session
-    from .device.places import find_place
-    from .report.across import write_across
+    from ..api import open_session
+    from ..device.places import find_place
+    from ..report.across import write_across
 
     devices = arguments.names("devices", devices, DeviceError)
     root, places = Path(arguments.path("out", out)), {name: find_place(name, devices_file) for name in devices}

@@ -1,6 +1,6 @@
 """float32 to bfloat16 by Arm's own instruction (bfcvtn), of which TVM's types know nothing: as LLVM IR.
 
-Rounded half to even, NaN stays NaN: what `hago.kernels.elements.rounded` does in eight integer operations.
+Rounded half to even, NaN stays NaN: what `hago.kernels.cpu.elements.rounded` does in eight integer operations.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from ..errors import BuildError
+from ...errors import BuildError
 from .base import Isa, KernelCall, NodeView, TensorType, emits
 from .broadcast import nest, operand, walk
 from .elements import all_lanes

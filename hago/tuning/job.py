@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .documents import read_document
-from .errors import SearchError
-from .files import write_atomic
+from ..documents import read_document
+from ..errors import SearchError
+from ..files import write_atomic
 
 JOB_FILE = "search.json"
 _FORMAT = 1

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from ..errors import UnsupportedOpError
+from ...errors import UnsupportedOpError
 from .base import Isa, KernelCall, NodeView, TensorType, emits
 from .mapped import emit_mapped
 from .movement import call, known

@@ -19,7 +19,7 @@ import numpy as np
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from ..errors import BuildError
+from ...errors import BuildError
 from .base import Isa, KernelCall, NodeView, emits
 from .dense import DenseParams, Tile, choose_tile
 from .dot import DOTS, exact_dot

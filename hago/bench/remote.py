@@ -21,10 +21,14 @@ from ..compiler.build import CrossBuilt, cross_build
 from ..compiler.built import KernelUse
 from ..compiler.cache import KernelCache
 from ..compiler.conformance import is_exact
+from ..device.config import Device
+from ..device.counting import Counter
+from ..device.package import write_runner
+from ..device.pool import Member, Pool
+from ..device.remote import RemoteNet
 from ..errors import MeasureError
 from ..files import TemporaryFolder, hash_bytes
 from ..lower import lower
-from ..measure.bench import Candidate, Effort, Feeds, Timing, quietest
 from ..measure.clocks import REMOTE
 from ..measure.instructions import INSTRUCTION_S, InstructionEstimate
 from ..measure.kernels import KernelTime
@@ -33,11 +37,7 @@ from ..measure.turns import Series
 from ..runtime.artifact import by_layer
 from ..spec import HardwareSpec, resolve_hw
 from ..tensor import TensorInfo
-from .config import Device
-from .counting import Counter
-from .package import write_runner
-from .pool import Member, Pool
-from .remote import RemoteNet
+from .local import Candidate, Effort, Feeds, Timing, quietest
 
 if TYPE_CHECKING:
     from ..runners import Runner

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import onnx
 from numpy.typing import NDArray
 
-from .clocks import SYSTEM_CLOCKS, take_sample
-from .instructions import InstructionEstimate
-from .latency import Latency, measure_latency
+from ..measure.clocks import SYSTEM_CLOCKS, take_sample
+from ..measure.instructions import InstructionEstimate
+from ..measure.latency import Latency, measure_latency
 
 if TYPE_CHECKING:
     from ..runners import Runner

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from ..errors import UnsupportedOpError
-from ..lower.resize_taps import Resizing, Taps
+from ...errors import UnsupportedOpError
+from ...lower.resize_taps import Resizing, Taps
 from .base import Isa, KernelCall, NodeView, TensorType, emits
 from .mapped import emit_mapped
 from .movement import call, contiguous_strides, known

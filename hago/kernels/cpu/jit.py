@@ -12,9 +12,9 @@ import numpy as np
 import tvm
 from tvm.target import Target
 
-from ..errors import BuildError, MeasureError
-from ..runtime.processor import missing_features
-from ..spec import load_spec
+from ...errors import BuildError, MeasureError
+from ...runtime.processor import missing_features
+from ...spec import load_spec
 from .base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa, Template
 from .pipeline import compile_template
 
