@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,8 +145,7 @@ def tune(
     is a record with its reason.
     """
     from .device.places import find_place
-    from .search.bound import read_bound
-    from .search.objective import check_objectives
+    from .read_goal import read_goal
     from .search.sampling import check_sampler
     from .search.stopping import parse_budget
     from .tuning.joint import check_rule
@@ -154,10 +153,9 @@ def tune(
     # What cannot be is told before anything is read; `run_search` and the others check the same where they are used.
     check_sampler(sampler)
     check_rule(joint)
-    check_objectives(arguments.names("objectives", objectives))
-    arguments.number("margin", margin)
     judge = get_metric(metric)
-    bound = read_bound(judge, max_drop, min_value, max_value, unit=unit_of(judge))
+    asked = {"max_drop": max_drop, "min_value": min_value, "max_value": max_value}
+    goal = read_goal(judge, unit_of(judge), **asked, margin=margin, objectives=objectives)
     trials = arguments.optional_whole("trials", trials, 1)
     patience = arguments.optional_whole("patience", patience, 1)
     if out is not None:
@@ -187,9 +185,7 @@ def tune(
         )
         try:
             found = session.find(
-                **asdict(bound),
-                margin=margin,
-                objectives=objectives,
+                goal=goal,
                 trials=trials,
                 sampler=sampler,
                 patience=patience,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 STATES = ("ok", "failed", "pruned")
 PARTS = ("search", "test")
+WORTH_TELLING = 0.95  # of float32's latency: less of a gain than that is none
 _VERSION = 1
 _WHOLE = ("id", "n_samples", "size_bytes", "threads", "instructions", "checked")
 _REAL = (
@@ -211,6 +212,25 @@ class Record:
         if self.aa_ratio_interval is None:
             return None
         return self.aa_ratio_interval[0] <= 1.0 <= self.aa_ratio_interval[1]
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether it beats float32 by more than the noise: the whole interval of the ratio is below 1."""
+        if self.latency_ratio is None or self.state == "failed":
+            return False
+        high = self.latency_ratio_interval[1] if self.latency_ratio_interval else self.latency_ratio
+        return high < 1
+
+    @property
+    def is_untold(self) -> bool:
+        """Whether a gain worth having (5 %) can be neither told nor ruled out: the interval of the ratio holds 1, or
+        the machine was too busy for any number."""
+        if self.state != "ok" or (self.strategy is not None and self.strategy.is_float):
+            return False
+        if self.latency_ratio is None:
+            return True
+        low, high = self.latency_ratio_interval or (self.latency_ratio, self.latency_ratio)
+        return low < WORTH_TELLING and high >= 1
 
     def with_accuracy(self, accuracy: Accuracy, part: str = "search") -> Record:
         """The same record with a measured accuracy on this part of the samples.

@@ -7,9 +7,10 @@
 ``evaluator`` is anything that satisfies :class:`Evaluator`. This is the only part of Hago that knows Optuna.
 """
 
+from ..goal import OBJECTIVES, Goal
 from .blockers import Blocker
 from .groups import Group, Scheme
-from .objective import OBJECTIVES, Evaluator, Goal
+from .objective import Evaluator
 from .progress import LiveProgress, PlainProgress, Progress, SilentProgress, Status, make_progress
 from .result import SearchResult, choose, pareto_front
 from .sampling import SAMPLERS

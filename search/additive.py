@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import isotonic_regression
 
+from ..goal import QUANTITIES, Goal
 from .groups import FLOAT32
-from .objective import Goal
 from .sensitivity import Sensitivities
+from .sizes import SizeTable
 from .space import Params, SearchSpace
 from .stopping import hypervolume
 from .timing import TimeTable, convert_s
 
 
 class AdditiveModel:
-    """Predicted latency ratio and losses of strategies, from tables that do not change."""
+    """Predicted latency ratio, size and losses of strategies, from tables that do not change."""
 
-    def __init__(self, space: SearchSpace, times: TimeTable, known: Sensitivities) -> None:
+    def __init__(
+        self, space: SearchSpace, times: TimeTable, known: Sensitivities, sizes: SizeTable | None = None
+    ) -> None:
+        self._sizes = sizes or SizeTable()
         self._space, self._times, self._known = space, times, known
         self._float_s = max(times.float_s(space), 1e-12)
         self._gains = [
             {
-                str(scheme): times.group_s(space, group, scheme)
+                str(scheme): times.group_cost(space, group, scheme)
                 - sum(times.layer_s(m.layer, FLOAT32, space.macs[m.layer]) for m in group.members)
                 for scheme in group.schemes
             }
@@ -36,6 +41,10 @@ class AdditiveModel:
         schemes = self._space.schemes(params)
         gained = sum(gains[str(scheme)] for gains, scheme in zip(self._gains, schemes, strict=True))
         return (self._float_s + gained + convert_s(self._space, schemes)) / self._float_s
+
+    def relative(self, params: Params) -> dict[str, float]:
+        """What is predicted of everything but accuracy, over float32's."""
+        return {"latency": self.ratio(params), "size": self._sizes.ratio(self._space, self._space.schemes(params))}
 
     def losses(self, params: Params) -> list[float]:
         """The loss of each group, with its own calibrator where that was probed.
@@ -53,21 +62,37 @@ class AdditiveModel:
         return found
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a strategy: ``values`` by quantity, the drop as it is likely, all others over float32's."""
+
+    params: Params
+    values: Mapping[str, float]
+
+
 def make_promise(
-    model: AdditiveModel, outcomes: Sequence[tuple[Params, float, float]], goal: Goal
+    model: AdditiveModel, outcomes: Sequence[Outcome], goal: Goal, limits: Mapping[str, float]
 ) -> Callable[[Params], float]:
     """What a strategy would add to the front, if the models are right about it. For :func:`sampling.propose`.
 
-    ``outcomes``: parameters, latency ratio and drop of what was measured. A drop is read off the loss, by the
-    drops of strategies of less and of more loss (isotonic regression); beyond the bound nothing is added.
-    Of strategies that add nothing the faster are preferred. A drop below zero is luck, and counts as none.
+    ``limits`` are the bounds, in the unit of the outcomes' values. A drop is read off the loss, by the drops of
+    strategies of less and of more loss (isotonic regression); beyond a bound nothing is added. Of strategies that add
+    nothing the faster are preferred. A drop below zero is luck, and counts as none.
     """
-    seen = sorted((sum(model.losses(params)), min(max(drop, 0.0), 1e6)) for params, _, drop in outcomes)
+    drops_seen = [(outcome.params, outcome.values["accuracy"]) for outcome in outcomes]
+    seen = sorted((sum(model.losses(params)), min(max(drop, 0.0), 1e6)) for params, drop in drops_seen)
     seen = [(loss, drop) for loss, drop in seen if np.isfinite(loss)]
     losses = [0.0, *(loss for loss, _ in seen)]
     drops = isotonic_regression([0.0, *(drop for _, drop in seen)]).x
-    front = [(ratio, max(drop, 0.0)) for _, ratio, drop in outcomes if drop <= goal.max_drop]
-    reference = (1.0, goal.max_drop + goal.worst_drop)
+    axes = [quantity.name for quantity in goal.axes]
+
+    def point(values: Mapping[str, float]) -> tuple[float, ...]:
+        return tuple(max(values[name], 0.0) if name == "accuracy" else values[name] for name in axes)
+
+    kept = [o.values for o in outcomes if all(o.values[name] <= limit for name, limit in limits.items())]
+    front = [point(values) for values in kept]
+    most = goal.worst_drop + (goal.max_drop if goal.bounds_accuracy else 0.0)
+    reference = tuple(most if name == "accuracy" else 1.0 for name in axes)
     area = hypervolume(front, reference)
 
     def promise(params: Params) -> float:
@@ -77,7 +102,10 @@ def make_promise(
         drop = float(np.interp(loss, losses, drops))
         if drop > goal.max_drop:
             return goal.max_drop - drop
-        ratio = model.ratio(params)
-        return hypervolume([*front, (ratio, drop)], reference) - area - 1e-9 * ratio
+        values = {**dict.fromkeys(QUANTITIES, 1.0), "accuracy": drop, **model.relative(params)}
+        beyond = max((values[name] - limit for name, limit in limits.items()), default=0.0)
+        if beyond > 0:
+            return -beyond
+        return hypervolume([*front, point(values)], reference) - area - 1e-9 * values["latency"]
 
     return promise

@@ -8,14 +8,16 @@ from dataclasses import replace
 
 from ..deadline import Deadline
 from ..errors import HagoError, NoDeviceError, StorageError
+from ..goal import QUANTITIES, Goal
 from ..interrupts import Interrupts
+from ..outcomes import MET, NOT_FASTER, NOT_MET, UNTOLD
 from ..record import Record
 from ..strategy import Strategy
 from .blockers import Blocker, accuracy_blockers, latency_blockers
-from .objective import Evaluator, Goal, is_faster
+from .objective import Evaluator
 from .planner import Planner
 from .playoff import finalists, noise_of, play_off, remeasured
-from .result import MET, NOT_FASTER, NOT_MET, UNTOLD, SearchResult, choose, find_closest, pareto_front
+from .result import SearchResult, choose, find_closest, pareto_front
 from .sensitivity import base_scheme, measure_probe, sample_count
 from .space import SearchSpace
 
@@ -60,18 +62,18 @@ def conclude(
                 best, outcome = choose(float_record, records, goal, noise)
             if outcome in (NOT_FASTER, NOT_MET) and records and can_measure and not deadline.over:
                 tell("what stands in the way")
-                blockers = find_blockers(space, evaluator, planner, outcome, deadline)
+                blockers = find_blockers(space, evaluator, planner, goal, outcome, deadline)
             if not isinstance(error, NoDeviceError):
                 tell("test samples")
                 float_test = _test_float(evaluator, float_record, Strategy(space.model_hash, space.hw))
-                if outcome == NOT_FASTER and float_test.aa_holds is False:
+                if outcome == NOT_FASTER and goal.primary.name == "latency" and float_test.aa_holds is False:
                     outcome = UNTOLD
                 for _ in range(_MOST_TESTED):
                     test = None
                     if best.strategy is None or best is float_record:
                         break
                     test = _test(evaluator, best, best.strategy)
-                    if outcome != MET or test.state != "ok" or is_faster(test):
+                    if outcome != MET or test.state != "ok" or _holds(goal, test):
                         break
                     if told_to_end or deadline.over:
                         best, outcome, test = float_record, UNTOLD, None
@@ -79,7 +81,7 @@ def conclude(
                     tell("measured once more: the test contradicts the search")
                     newest = remeasured(evaluator, best, test)
                     records = [newest if record is best else record for record in records]
-                    if is_faster(newest):
+                    if _holds(goal, newest):
                         best, test = newest, test.with_latency_of(newest)
                         break
                     best, outcome = choose(float_record, records, goal, noise)
@@ -113,8 +115,15 @@ def conclude(
     )
 
 
+def _holds(goal: Goal, test: Record) -> bool:
+    """Whether the latency is still what the goal asks for, measured once more."""
+    if goal.max_latency_s is not None and not goal.kept(QUANTITIES["latency"], test, likely=False):
+        return False
+    return goal.primary.name != "latency" or test.is_faster
+
+
 def find_blockers(
-    space: SearchSpace, evaluator: Evaluator, planner: Planner, outcome: str, deadline: Deadline
+    space: SearchSpace, evaluator: Evaluator, planner: Planner, goal: Goal, outcome: str, deadline: Deadline
 ) -> tuple[Blocker, ...]:
     """The layers that cost too much accuracy; and, where only speed was missing, those that gain none."""
 
@@ -127,7 +136,8 @@ def find_blockers(
         asked = (group_name, str(base_scheme(group)), calibrator)
         return measure_probe(space, evaluator, asked, sample_count(space))
 
-    slow = latency_blockers(space, planner.times) if outcome == NOT_FASTER else ()
+    is_slow = outcome == NOT_FASTER and goal.primary.name == "latency"
+    slow = latency_blockers(space, planner.times) if is_slow else ()
     return slow + accuracy_blockers(space, planner.times, planner.sensitivities, probe)
 
 

@@ -62,8 +62,8 @@ def accuracy_blockers(
         if loss <= 0 or covered >= _ENOUGH:
             break
         share = 1.0 if loss == float("inf") else loss / total
-        floats = times.group_s(space, group, group.find(FLOAT32))
-        cost = floats - times.group_s(space, group, base_scheme(group))
+        floats = times.group_cost(space, group, group.find(FLOAT32))
+        cost = floats - times.group_cost(space, group, base_scheme(group))
         found.append(Blocker(group.layers, "accuracy", share, cost))
         covered += share
     return tuple(found)
@@ -77,8 +77,8 @@ def latency_blockers(space: SearchSpace, times: TimeTable) -> tuple[Blocker, ...
         quantized = [s for s in group.schemes if s.precision != "float32"]
         if not times.times or not quantized or FLOAT32 not in group.schemes:
             continue
-        floats = times.group_s(space, group, FLOAT32)
-        best = min(times.group_s(space, group, scheme) for scheme in quantized)
+        floats = times.group_cost(space, group, FLOAT32)
+        best = min(times.group_cost(space, group, scheme) for scheme in quantized)
         if best >= _GAIN * floats:
             found.append(Blocker(group.layers, "latency", floats / max(whole, 1e-12), floats - best))
     return tuple(sorted(found, key=lambda b: -b.share)[:_MOST])

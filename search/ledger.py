@@ -21,9 +21,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ..errors import HagoError, HagoWarning, SearchError, StorageError
+from ..goal import QUANTITIES, Goal
 from ..record import Record, append_record, read_records
 from ..strategy import Strategy
-from .objective import Goal
 from .space import Params, SearchSpace
 from .storage import STUDY_FILE, StorageLike, damage, has_trials, open_storage, storage_errors
 from .worker import is_alive, this_worker
@@ -252,10 +252,9 @@ def open_ledger(
     opened, where = open_storage(storage, path)
     known = {**identity, "space": space.signature[:12], "objectives": ", ".join(goal.objectives)}
     known["format"] = _FORMAT
-    directions = [
-        StudyDirection.MAXIMIZE if name == "accuracy" else StudyDirection.MINIMIZE for name in goal.objectives
-    ]
-    names = [_METRIC_NAMES[name] for name in goal.objectives]
+    wanted = [QUANTITIES[name] for name in goal.objectives]
+    directions = [StudyDirection.MAXIMIZE if q.maximised else StudyDirection.MINIMIZE for q in wanted]
+    names = [quantity.study_name for quantity in wanted]
     with storage_errors(where):
         exists = study_name in optuna.get_all_study_names(opened)
         found = None
@@ -318,24 +317,11 @@ def _set_aside(folder: Path) -> None:
     warnings.warn(f"{study} is damaged ({found}): now {kept.name}, and made anew from {RECORDS_FILE}", HagoWarning, 2)
 
 
-_METRIC_NAMES = {
-    "latency": "latency over float32",
-    "accuracy": "accuracy change",
-    "size": "size in bytes",
-}
-
-
 def stored_values(goal: Goal, record: Record) -> list[float] | None:
     """The objectives of the stored study, as measured; None for a record that is not complete."""
     if record.state != "ok" or record.accuracy_change is None:
         return None
-    sign = 1.0 if goal.higher_is_better else -1.0
-    every = {
-        "latency": 1.0 if record.latency_ratio is None else record.latency_ratio,
-        "accuracy": sign * record.accuracy_change,
-        "size": float(record.size_bytes or 0),
-    }
-    return [every[name] for name in goal.objectives]
+    return [QUANTITIES[name].stored(goal, record) for name in goal.objectives]
 
 
 def _check_identity(found: Mapping[str, str], now: Mapping[str, str], where: str) -> None:

@@ -9,17 +9,20 @@ as if it had never stopped.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..goal import QUANTITIES, Goal, Quantity
 from ..interrupts import Interrupts
+from ..record import Record
 from ..strategy import Strategy
-from .additive import AdditiveModel, make_promise
+from .additive import AdditiveModel, Outcome, make_promise
 from .ledger import Finished, Ledger
-from .objective import Evaluator, Goal
+from .objective import Evaluator
 from .refine import TRIALS, refine
 from .sampling import Observation, SamplerFactory, propose
 from .sensitivity import (
@@ -31,9 +34,10 @@ from .sensitivity import (
     sample_count,
     uniform_probes,
 )
+from .sizes import SizeTable
 from .space import Params, SearchSpace
 from .timing import TimeTable, schemes_to_time, time_scheme
-from .warmstart import Candidate, Programme, bisect, fastest, first_candidates, uniform_candidates
+from .warmstart import Candidate, Cost, Limit, Programme, bisect, fastest, first_candidates, uniform_candidates
 
 UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE = "uniform", "kernel times", "programme", "refined programme"
 WARM_START = (UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE)
@@ -71,7 +75,7 @@ class Planner:
         sampler: str | SamplerFactory,
         reproducible: bool,
         probe_s: float | None,
-        float_bytes: int | None,
+        float_record: Record,
         tell: Callable[[str], None],
         left_s: Callable[[], float | None],
     ) -> None:
@@ -79,11 +83,12 @@ class Planner:
         self._interrupts = interrupts
         self._float_key = Strategy(space.model_hash, space.hw).key()
         self._seed, self._sampler, self._reproducible = seed, sampler, reproducible
-        self._probe_s, self._float_bytes, self._tell, self._left_s = probe_s, float_bytes, tell, left_s
+        self._probe_s, self._float, self._tell, self._left_s = probe_s, float_record, tell, left_s
         kept = ledger.recall("sensitivities") or {}
         self.sensitivities = Sensitivities.from_json(kept.get("losses", []))
         self._cut = bool(kept.get("cut", False))
         self.times = TimeTable(ledger.recall("kernel_times") or {})
+        self._sizes = SizeTable(float_record.size_bytes)
         self._front: tuple[tuple[int, int], Programme] | None = None
         self._additive: tuple[tuple[int, int], AdditiveModel] | None = None
 
@@ -112,7 +117,7 @@ class Planner:
             if not self._is_measured(candidate, by_key):
                 return Proposal(candidate.params, UNIFORM, candidate.label)
         self._probe(iter(uniform_probes(self._space)))
-        within = any(self._goal.within(past.record) for past in by_key.values())
+        within = any(self.keeps(past) for past in by_key.values())
         main = f"{main_scheme(self._space)} everywhere"
         for candidate in uniform_candidates(self._space, self.sensitivities):
             # More precision is for having something early; another calibrator, for the favourite scheme itself.
@@ -123,8 +128,8 @@ class Planner:
 
     def _fastest(self, by_key: dict[str, Finished]) -> Proposal | None:
         self._time(thorough=self._at_stake(by_key))
-        if self._at_stake(by_key):
-            return None  # what is fastest whatever it loses would hardly lose less
+        if self._at_stake(by_key) or self._goal.primary.name == "size":
+            return None  # what is fastest whatever it loses would hardly lose less, or be smaller
         candidate = fastest(self._space, self.times, self.sensitivities, self._solving_s())
         if candidate is None or self._is_measured(candidate, by_key):
             return None
@@ -140,22 +145,32 @@ class Planner:
         self._probe(probes())
         tables = (len(self.sensitivities.losses), len(self.times.times))
         if self._front is None or self._front[0] != tables:
-            self._front = tables, Programme(self._space, self.times, self.sensitivities, self._solving_s)
+            cost, limits = self._costs()
+            self._front = (
+                tables,
+                Programme(self._space, self.times, self.sensitivities, self._solving_s, cost, limits),
+            )
         self._tell("integer programme")
 
         def verdict(candidate: Candidate) -> bool | None:
             if self._key(candidate) == self._float_key:
-                return True
+                return self._goal.within(self._float)
             past = by_key.get(self._key(candidate))
-            return None if past is None else self._goal.within(past.record)
+            return None if past is None else self.keeps(past)
 
         with self._interrupts.allowed():
-            candidate = bisect(Programme.count, self._front[1].candidate, verdict)
+            candidate = bisect(
+                Programme.count,
+                self._front[1].candidate,
+                verdict,
+                exact_first=not self._goal.bounds_accuracy,
+                float_keeps=self._goal.within(self._float),
+            )
         return None if candidate is None else Proposal(candidate.params, PROGRAMME, candidate.label)
 
     def _refine(self, by_key: dict[str, Finished]) -> Proposal | None:
         done = [past for past in by_key.values() if past.origin == REFINE]
-        if not self._at_stake(by_key) or len(done) >= TRIALS:
+        if not self._at_stake(by_key) or not self._goal.bounds_accuracy or len(done) >= TRIALS:
             return None
         self._tell("integer programme")
         outcomes = [
@@ -180,14 +195,15 @@ class Planner:
             group_name: "float32" if "float32" in choices else choices[0]
             for group_name, choices in self._space.parameters.items()
         }
-        baseline = Observation(float_params, self._values(1.0, 0.0, 1.0), -self._goal.max_drop)
+        floats = {name: 0.0 if name == "accuracy" else 1.0 for name in QUANTITIES}
+        baseline = Observation(float_params, self._values(floats), self._goal.violations(self._float))
         if self._space.strategy(float_params).key() == self._float_key:  # a strategy here, of known outcome
             observations = [baseline, *observations]
         known[self._float_key] = baseline
         for key in elsewhere:  # not to be proposed again; what comes of them is not known yet
             known.setdefault(key, baseline)
         outcomes = [
-            (past.params, self.ratio(past), self._goal.likely_drop(past.record))
+            Outcome(past.params, self._relative(past, self._goal.likely_drop(past.record)))
             for past in history
             if past.record.state != "failed"
         ]
@@ -199,7 +215,7 @@ class Planner:
                 observations,
                 known,
                 self.sensitivities,
-                make_promise(self._model(), outcomes, self._goal),
+                make_promise(self._model(), outcomes, self._goal, self._limits),
             )
         return None if params is None else Proposal(params, name, f"{name}, trial {len(history) + 1}")
 
@@ -207,23 +223,72 @@ class Planner:
         """The additive model of the tables as they are now."""
         tables = (len(self.sensitivities.losses), len(self.times.times))
         if self._additive is None or self._additive[0] != tables:
-            self._additive = tables, AdditiveModel(self._space, self.times, self.sensitivities)
+            self._additive = tables, AdditiveModel(self._space, self.times, self.sensitivities, self._sizes)
         return self._additive[1]
 
     def observe(self, past: Finished) -> Observation:
-        """A trial as samplers see it. A failed one looks like one that is far outside the bound."""
-        worst = 2 * self._goal.worst_drop
-        drop = min(self._goal.likely_drop(past.record), worst)
-        excess = drop - self._goal.max_drop
-        violation = min(excess, 0.0) if self._goal.within(past.record) else max(excess, 1e-6)
-        size = 1.0
-        if past.record.size_bytes and self._float_bytes:
-            size = past.record.size_bytes / self._float_bytes
-        return Observation(past.params, self._values(self.ratio(past), drop, size), violation)
+        """A trial as samplers see it. A failed one looks like one that is far outside the bounds."""
+        drop = min(self._goal.likely_drop(past.record), 2 * self._goal.worst_drop)
+        values = self._relative(past, drop)
+        return Observation(past.params, self._values(values), self._goal.violations(self._as_modelled(past)))
 
-    def _values(self, ratio: float, drop: float, size: float) -> tuple[float, ...]:
-        values = {"latency": ratio, "accuracy": drop, "size": size}
+    def _values(self, values: Mapping[str, float]) -> tuple[float, ...]:
         return tuple(values[name] for name in self._goal.objectives)
+
+    def point(self, past: Finished) -> tuple[float, ...]:
+        """Where a trial lies on the axes of the goal. What is more accurate than float32 is so by luck."""
+        values = self._relative(past, max(0.0, self._goal.drop(past.record)))
+        return tuple(values[quantity.name] for quantity in self._goal.axes)
+
+    @property
+    def reference(self) -> tuple[float, ...]:
+        """From where on the front is of no interest."""
+        return tuple(self._goal.worst_drop if axis.name == "accuracy" else 1.0 for axis in self._goal.axes)
+
+    def keeps(self, past: Finished) -> bool:
+        """Whether a trial keeps every bound."""
+        return self._goal.within(self._as_modelled(past))
+
+    def _relative(self, past: Finished, drop: float) -> dict[str, float]:
+        """A trial by quantity: this drop, and all else over float32's."""
+
+        def over_float(quantity: Quantity) -> float:
+            cost, floats = (quantity.cost(self._goal, record) for record in (past.record, self._float))
+            return cost / floats if 0 < cost < math.inf and 0 < floats < math.inf else 1.0
+
+        found = {name: over_float(quantity) for name, quantity in QUANTITIES.items()}
+        return {**found, "latency": self.ratio(past), "accuracy": drop}
+
+    def _as_modelled(self, past: Finished) -> Record:
+        """The record, with the seconds of the time model where proposals are to be reproducible."""
+        floats_s = self._float.latency_s
+        if self._goal.max_latency_s is None or not self._reproducible or floats_s is None:
+            return past.record
+        return replace(past.record, latency_s=self.ratio(past) * floats_s, latency_interval=None)
+
+    @property
+    def _limits(self) -> dict[str, float]:
+        """The bounds in the unit of `_relative`."""
+        found = {}
+        for quantity in self._goal.bounds:
+            bound = quantity.bound(self._goal) or 0.0
+            floats = 1.0 if quantity.name == "accuracy" else bound + quantity.excess(self._goal, self._float, False)
+            found[quantity.name] = bound / floats
+        return found
+
+    def _costs(self) -> tuple[Cost, list[Limit]]:
+        """What the integer programme minimises, and what else it bounds."""
+        tables: dict[str, TimeTable | SizeTable] = {"latency": self.times, "size": self._sizes}
+        wholes = {"latency": self.times.float_s(self._space), "size": float(self._float.size_bytes or 0)}
+        bounded = {name: limit for name, limit in self._limits.items() if name in tables and limit > 0}
+        primary = self._goal.primary.name
+        minimised = primary if primary in tables else next(iter(bounded), "latency")
+        limits: list[Limit] = [
+            (tables[name], limit * wholes[name] - tables[name].outside(self._space))
+            for name, limit in bounded.items()
+            if name != minimised
+        ]
+        return tables[minimised], limits
 
     def ratio(self, past: Finished) -> float:
         """Latency over float32's: by the time model if proposals are to be reproducible, else as measured."""
@@ -237,7 +302,7 @@ class Planner:
         main = main_scheme(self._space)
         plain = [self._space.uniform(main, calibrator) for calibrator in self._space.calibrators]
         found = [by_key.get(self._space.strategy(params).key()) for params in plain]
-        return not any(past is not None and self._goal.within(past.record) for past in found)
+        return not any(past is not None and self.keeps(past) for past in found)
 
     def _solving_s(self) -> float | None:
         """Seconds that one integer programme may take; None where there is time enough."""

@@ -1,8 +1,9 @@
-"""The play-off: the candidates that may be the fastest are timed once more, beside each other.
+"""The play-off: the candidates that may be the answer are timed once more, beside each other.
 
 Each was timed beside float32 alone, at another moment, on a machine that may have had other work: the one
 that came out first may only have been lucky. The fastest as measured, and the fastest by the time model,
-take turns in one measurement before one of them is chosen.
+take turns in one measurement before one of them is chosen. Where the goal is the most accurate or the smallest, the
+best in that do.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Sequence
 
 from ..deadline import Deadline
 from ..errors import HagoError, StorageError
+from ..goal import Goal
 from ..record import Record
-from .objective import Evaluator, Goal, is_faster
+from .objective import Evaluator
 from .space import SearchSpace
 from .timing import TimeTable
 
@@ -21,12 +23,14 @@ _NOT_FAR = 1.5  # times the best ratio: what is slower than that was not just un
 
 
 def finalists(space: SearchSpace, times: TimeTable, goal: Goal, records: Sequence[Record]) -> list[Record]:
-    """The records within the bound that may be the fastest; those that keep the margin, where there are any."""
+    """The records within the bounds that may be the answer; those that keep the margin, where there are any."""
     quantized = [r for r in records if r.strategy is not None and not r.strategy.is_float]
     within = [r for r in quantized if goal.within(r)]
     within = [r for r in within if goal.within(r, goal.margin)] or within
     if not within:
         return []
+    if goal.primary.name != "latency":
+        return sorted(within, key=lambda r: (goal.cost(r), goal.likely_drop(r), r.id))[:_BY_MEASUREMENT]
     ratios = {r.id: r.latency_ratio for r in within if r.latency_ratio is not None}
     far = _NOT_FAR * min(ratios.values(), default=0.0)
     measured = sorted((r for r in within if r.id in ratios), key=lambda r: (ratios[r.id], r.id))
@@ -66,7 +70,7 @@ def play_off(evaluator: Evaluator, found: Sequence[Record], records: Sequence[Re
 
     One that is faster than float32 has nothing to play against where it is alone.
     """
-    if not found or (len(found) == 1 and is_faster(found[0])):
+    if not found or (len(found) == 1 and found[0].is_faster):
         return list(records)
     try:
         again = {record.id: record for record in evaluator.remeasure(found)}

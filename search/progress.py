@@ -26,9 +26,9 @@ MODES = ("auto", "live", "plain", "silent")
 class Status:
     """Where a search stands.
 
-    ``trial`` of ``trials`` are finished; ``stage`` says what is being done; ``best`` is the fastest record
-    within the bound so far, ``last`` the newest. ``left_s`` is an estimate, None while there is none. ``bound`` is the
-    value to keep, in words, where it is not a drop.
+    ``trial`` of ``trials`` are finished; ``stage`` says what is being done; ``best`` is the best record within the
+    bounds so far, ``last`` the newest. ``left_s`` is an estimate, None while there is none. ``bound`` says what has to
+    be kept.
     """
 
     stage: str
@@ -219,7 +219,7 @@ class LiveProgress:
         if status.best is not None:
             body.add_row("best", Text(describe(status.best), style="green"))
         elif status.float is not None:
-            wanted = f"with {status.bound}" if status.bound else f"within a drop of {status.max_drop:g}"
+            wanted = status.bound or f"within a drop of {status.max_drop:g}"
             body.add_row("best", Text(f"none yet {wanted}", style="yellow"))
         if status.last is not None:
             style = "red" if status.last.state == "failed" else "dim"

@@ -5,19 +5,16 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ..amounts import size_text, time_text
 from ..errors import HagoError
+from ..goal import Goal
+from ..outcomes import MET, NOT_FASTER, NOT_MET, UNTOLD
 from ..record import Record
 from .blockers import Blocker
-from .objective import Goal, is_faster, is_untold
 from .sensitivity import Sensitivities
 from .timing import TimeTable
-
-# Ratios this close are the same: of such candidates the one nearer to float32 is taken.
-_SAME_RATIO = 1.03
-
-MET, NOT_FASTER, UNTOLD, NOT_MET = "met", "not faster", "not told", "not met"
 
 
 @dataclass(frozen=True)
@@ -26,16 +23,18 @@ class SearchResult:
 
     ``best`` is the answer, and ``outcome`` says what it is:
 
-    - "met": the fastest strategy within the bound, faster than float32 beyond the noise;
-    - "not faster": float32 itself, since no strategy found within the bound is faster;
-    - "not told": float32 itself, since on this machine, now, it cannot be told whether any is: the interval of its
-      ratio holds 1, or float32 was not even as fast as itself;
-    - "not met": the closest strategy (the least drop), since none found keeps the bound; float32 where no
+    - "met": the strategy that the goal asks for, such as the fastest within the bound, faster than float32 beyond the
+      noise; where float32 itself breaks a bound, the best of those that keep it;
+    - "not faster": float32 itself, since no strategy found within the bounds is faster (or smaller, or more accurate:
+      what the goal asks for);
+    - "not told": float32 itself, since on this machine, now, no latency can be told: the interval of its ratio holds
+      1, or float32 was not even as fast as itself;
+    - "not met": the closest strategy (that with the least drop), since none found keeps every bound; float32 where no
       candidate could be measured at all.
 
     ``test`` is the answer on the test part, from which alone its accuracy is to be told, ``float_test`` is
     float32 there; None where the search was cut short. ``front`` are the records, float32 included, that no
-    other beats in both latency and accuracy, the fastest first. ``closest`` is the least drop among those
+    other beats in all that the goal minimises or bounds, the fastest first. ``closest`` is the least drop among those
     faster than float32. ``stopped`` says why the search ended, and ``error`` holds what ended it early, such
     as a full disk; ``signum`` is the signal that did (Ctrl-C: 2). ``trials`` counts all trials of the study;
     ``seconds`` is the time of this run, and ``first_within_s`` how much of it had passed when a strategy within the
@@ -63,7 +62,7 @@ class SearchResult:
 
     @property
     def met(self) -> bool:
-        """Whether a strategy within the bound and faster than float32 was found."""
+        """Whether a strategy was found that keeps every bound and gains what the goal asks for."""
         return self.outcome == MET
 
     @property
@@ -79,19 +78,19 @@ class SearchResult:
 
     def summary(self) -> str:
         """The answer in a few sentences."""
-        bound, within = self.goal.words, "within" if self.goal.limit is None else "with"
+        phrase, better = f" {self.goal.phrase}".rstrip(), _COMPARATIVES[self.goal.primary.name]
         if self.outcome == MET:
-            text = f"{_speed(self.best)} than float32 {within} {bound}"
+            text = f"{_gain(self.best, self.float, self.goal)}{phrase}"
         elif self.outcome == NOT_FASTER:
-            text = f"float32 stays: no strategy {within} {bound} is faster beyond the noise"
+            noise = "" if self.goal.primary.name == "size" else " beyond the noise"
+            text = f"float32 stays: no strategy{phrase} is {better}{noise}"
         elif self.outcome == UNTOLD:
-            text = f"float32 stays: whether a strategy {within} {bound} is faster cannot be told on this machine now"
+            text = f"float32 stays: whether a strategy{phrase} is faster cannot be told on this machine now"
         elif self.best is self.float:
-            text = f"float32 stays: no candidate could be measured {within} {bound}"
+            text = f"float32 stays: no candidate could be measured{phrase}"
         else:
-            drop, value = self.goal.drop(self.best), self.best.accuracy
-            closest = f"drops by {drop:.4g}" if self.goal.limit is None or value is None else f"has {value:.4g}"
-            text = f"no strategy keeps {bound}: the closest {closest}, {_speed(self.best)} than float32"
+            closest = _closest(self.best, self.goal)
+            text = f"no strategy keeps {self.goal.words}: the closest {closest}, {_speed(self.best)} than float32"
         sentences = [text[0].upper() + text[1:] + "."]
         if self.test is not None and self.test.state == "ok" and self.test.accuracy is not None:
             where = f"On the test samples its accuracy is {self.test.accuracy:.4g}"
@@ -109,6 +108,34 @@ class SearchResult:
         return " ".join(sentences)
 
 
+_COMPARATIVES = {"latency": "faster", "accuracy": "more accurate", "size": "smaller"}
+
+
+def _gain(record: Record, floats: Record, goal: Goal) -> str:
+    """``2.00 times faster than float32``; what is smallest or most accurate says that first."""
+    speed = f"{_speed(record)} than float32"
+    if goal.primary.name == "size" and record.size_bytes and floats.size_bytes:
+        return f"{floats.size_bytes / record.size_bytes:.2f} times smaller than float32 and {speed}"
+    if goal.primary.name == "accuracy":
+        return f"a drop of {max(goal.drop(record), 0.0):.4g} from float32 and {speed}"
+    return speed
+
+
+def _closest(record: Record, goal: Goal) -> str:
+    """What the closest record has of each bound: ``drops by 0.02, takes 6 ms``."""
+    said = []
+    for quantity in goal.bounds:
+        if quantity.name == "latency":
+            said.append("takes an unknown time" if record.latency_s is None else f"takes {time_text(record.latency_s)}")
+        elif quantity.name == "size":
+            said.append("is of unknown size" if record.size_bytes is None else f"has {size_text(record.size_bytes)}")
+        elif goal.limit is None or record.accuracy is None:
+            said.append(f"drops by {goal.drop(record):.4g}")
+        else:
+            said.append(f"has {record.accuracy:.4g}")
+    return ", ".join(said)
+
+
 def _speed(record: Record) -> str:
     ratio = record.latency_ratio
     if ratio is None or ratio <= 0:
@@ -121,47 +148,57 @@ def choose(
 ) -> tuple[Record, str]:
     """The answer and its outcome.
 
-    Of candidates as fast as the fastest within 3 %, the one with the least ``noise`` (record's id -> noise
-    power of its outputs): a difference of accuracy on a few hundred samples is mostly luck, which does not
-    come back on others. Without noise, the most accurate. With a margin, candidates that keep it come
-    first; where none does, the bound itself counts.
+    Of the candidates that keep every bound, and gain on float32 where that keeps them too, those with the least of
+    what the goal asks for. Of candidates alike in that (as fast as the fastest within 3 %), the one with the least
+    ``noise`` (record's id -> noise power of its outputs): a difference of accuracy on a few hundred samples is mostly
+    luck, which does not come back on others. Without noise, the most accurate. With a margin, candidates that keep it
+    come first; where none does, the bound itself counts.
     """
     noise = noise or {}
     within = [record for record in records if goal.within(record)]
+    # The drop of float32 is none, measured or not.
+    float_keeps = goal.within(replace(float_record, state="ok", accuracy_change=0.0, expected_change=None))
+    rivals = [r for r in within if not float_keeps or goal.primary.gains(goal, r, float_record)]
     for margin in dict.fromkeys((goal.margin, 0.0)):
-        faster = [record for record in within if goal.within(record, margin) and is_faster(record)]
-        if faster:
-            fastest = min(_ratio(record) for record in faster)
-            close = [record for record in faster if _ratio(record) <= fastest * _SAME_RATIO]
+        kept = [record for record in rivals if goal.within(record, margin)]
+        if kept:
+            least = min(map(goal.cost, kept))
+            close = [record for record in kept if goal.cost(record) <= least * goal.primary.same]
             return min(close, key=lambda r: (noise.get(r.id, math.inf), goal.likely_drop(r), _ratio(r), r.id)), MET
-    if within:
-        quiet = float_record.aa_holds is not False
-        return float_record, NOT_FASTER if quiet and not any(map(is_untold, within)) else UNTOLD
+    if within or (float_keeps and not goal.bounds_accuracy):
+        is_told = goal.primary.name != "latency" or not _is_busy(float_record, within)
+        return float_record, NOT_FASTER if is_told else UNTOLD
     measured = [record for record in records if record.state in ("ok", "pruned")]
     if not measured:
         return float_record, NOT_MET
+    if goal.max_latency_s is not None and all(record.latency_s is None for record in measured):
+        return float_record, UNTOLD
     # A stopped measurement knows the drop of some samples alone: complete ones come first.
-    return min(measured, key=lambda r: (r.state != "ok", goal.likely_drop(r), _ratio(r), r.id)), NOT_MET
+    return min(measured, key=lambda r: (r.state != "ok", goal.missed(r), _ratio(r), r.id)), NOT_MET
+
+
+def _is_busy(float_record: Record, within: Sequence[Record]) -> bool:
+    """Whether the machine was too busy to tell if one of them is faster than float32."""
+    return float_record.aa_holds is False or any(record.is_untold for record in within)
 
 
 def find_closest(records: Sequence[Record], goal: Goal) -> Record | None:
     """The record faster than float32 with the least drop, complete ones first."""
-    faster = [record for record in records if is_faster(record)]
+    faster = [record for record in records if record.is_faster]
     return min(faster, key=lambda r: (r.state != "ok", goal.likely_drop(r), _ratio(r), r.id), default=None)
 
 
 def pareto_front(records: Sequence[Record], goal: Goal) -> tuple[Record, ...]:
-    """The complete records that none equals or beats in both latency and accuracy; the fastest first."""
-    points = sorted(
-        (r for r in records if r.state == "ok" and r.latency_ratio is not None),
-        key=lambda r: (_ratio(r), goal.drop(r), r.id),
-    )
-    front: list[Record] = []
-    for record in points:
-        if not front or goal.drop(record) < goal.drop(front[-1]):
-            front.append(record)
-    return tuple(front)
+    """The complete records that none equals or beats along every axis of the goal; the fastest first."""
+    measured = [(tuple(q.cost(goal, record) for q in goal.axes), record) for record in records if record.state == "ok"]
+    front: list[tuple[tuple[float, ...], Record]] = []
+    for point, record in sorted(measured, key=lambda pair: (pair[0], pair[1].id)):
+        # What comes later in this order can at most equal what came before.
+        beaten = any(all(a <= b for a, b in zip(other, point, strict=True)) for other, _ in front)
+        if not beaten and all(map(math.isfinite, point)):
+            front.append((point, record))
+    return tuple(record for _, record in front)
 
 
 def _ratio(record: Record) -> float:
-    return float("inf") if record.latency_ratio is None else record.latency_ratio
+    return math.inf if record.latency_ratio is None else record.latency_ratio

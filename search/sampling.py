@@ -43,11 +43,16 @@ _SMALL = 4096
 
 @dataclass(frozen=True)
 class Observation:
-    """A past trial as samplers see it: ``values`` are minimised, a ``violation`` above 0 breaks the bound."""
+    """A past trial as samplers see it: ``values`` are minimised, one of the ``violations`` above 0 breaks a bound."""
 
     params: Params
     values: tuple[float, ...]
-    violation: float
+    violations: Mapping[str, float]
+
+    @property
+    def violation(self) -> float:
+        """The largest of them."""
+        return max(self.violations.values(), default=0.0)
 
 
 def check_sampler(sampler: str | SamplerFactory) -> None:
@@ -123,7 +128,7 @@ def _ask(
                 params=dict(past.params),
                 distributions=distributions,
                 values=past.values,
-                constraints={"max_drop": past.violation},
+                constraints=dict(past.violations),
                 system_attrs={_GENERATION: i // _POPULATION},
             )
             study.add_trial(finished)
@@ -191,7 +196,8 @@ def _one_torch_thread(sampler: str | SamplerFactory) -> Iterator[None]:
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, outcome: Observation) -> None:
-    trial.set_constraint("max_drop", outcome.violation)
+    for name, violation in outcome.violations.items():
+        trial.set_constraint(name, violation)
     study.tell(trial, outcome.values)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import HagoError, StorageError
 from .groups import FLOAT32, Group, Scheme
 from .objective import Evaluator
+from .priors import typical_noise
 from .space import SearchSpace
 
 Probe = tuple[str, str, str]
@@ -25,10 +26,6 @@ EVERYWHERE = ""
 MOST_PROBES = 160  # of single groups: bounds the pass on nets of hundreds of layers
 _MAC_BUDGET = 2e10  # multiply-adds of one probe; fixes how many samples it takes, the same on any machine
 _FEWEST_SAMPLES, _MOST_SAMPLES = 8, 64
-
-# Loss relative to int8 per channel where a scheme was not probed: half a bit of range is a factor 2.
-_TYPICAL = {"per_tensor": 2.0, "per_group": 0.7}
-_TYPICAL_PRECISION = {"int7": 4.0, "bfloat16": 0.02, "float16": 0.001}
 
 
 @dataclass(frozen=True)
@@ -73,8 +70,7 @@ class Sensitivities:
 
     @staticmethod
     def _factor(scheme: Scheme) -> float:
-        kind = scheme.granularity.kind if scheme.granularity else ""
-        return _TYPICAL_PRECISION.get(scheme.precision, 1.0) * _TYPICAL.get(kind, 1.0)
+        return typical_noise(scheme.precision, scheme.granularity.kind if scheme.granularity else "")
 
     def to_json(self) -> list[list[Any]]:
         """Plain data; a failed probe's loss is null."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from types import MappingProxyType
@@ -41,7 +41,7 @@ class SearchSpace:
     """All strategies that a search may propose for one model on one hardware.
 
     ``ties`` are layers that read one tensor and so have one calibrator: that of the first of them that
-    computes in integers. ``layers`` are all the model's, ``macs`` their multiply-adds.
+    computes in integers. ``macs`` are the multiply-adds of all layers, ``weights`` the elements of their weights.
     """
 
     model_hash: str
@@ -51,6 +51,7 @@ class SearchSpace:
     ties: tuple[tuple[str, ...], ...]
     flows: tuple[Flow, ...]
     macs: Mapping[str, int]
+    weights: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_model(cls, model: Model, spec: HardwareSpec, calibrators: Sequence[str] = CALIBRATORS) -> SearchSpace:
@@ -79,6 +80,7 @@ class SearchSpace:
             ties=tied_layers(model, searched),
             flows=find_flows(model, group_of),
             macs=MappingProxyType({layer.name: int(layer.macs) for layer in model.layers}),
+            weights=MappingProxyType({layer.name: prod(layer.weight_shape or (0,)) for layer in model.layers}),
         )
 
     @cached_property

@@ -38,25 +38,40 @@ def parse_budget(text: str | float | timedelta | None) -> float | None:
     return seconds
 
 
-def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
-    """The area that the points dominate (both coordinates minimised) within the reference point."""
-    area, edge = 0.0, reference[1]
-    for x, y in sorted(points):
-        if x < reference[0] and y < edge:
-            area += (reference[0] - x) * (edge - y)
-            edge = y
-    return area
+def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -> float:
+    """The volume that the points dominate (all coordinates minimised) within the reference point, of any dimension.
+
+    Cut into slices along the last coordinate, down to two: there it is the area under a staircase.
+    """
+    if len(reference) == 1:
+        return max(0.0, reference[0] - min((point[0] for point in points), default=reference[0]))
+    if len(reference) == 2:
+        area, edge = 0.0, reference[1]
+        for x, y in sorted((point[0], point[1]) for point in points):
+            if x < reference[0] and y < edge:
+                area += (reference[0] - x) * (edge - y)
+                edge = y
+        return area
+    inside = sorted((point for point in points if point[-1] < reference[-1]), key=lambda point: point[-1])
+    tops = [*(point[-1] for point in inside[1:]), reference[-1]]
+    volume = 0.0
+    for i, (point, top) in enumerate(zip(inside, tops, strict=False)):
+        if top > point[-1]:
+            volume += (top - point[-1]) * hypervolume([p[:-1] for p in inside[: i + 1]], reference[:-1])
+    return volume
 
 
-def trials_without_gain(
-    points: Sequence[tuple[float, float]], reference: tuple[float, float], tolerance: float = 5e-3
-) -> int:
+def trials_without_gain(points: Sequence[Sequence[float]], reference: Sequence[float], tolerance: float = 5e-3) -> int:
     """How many of the last points in a row added no more than ``tolerance`` of the box to the front."""
-    floor = (min(0.0, *(x for x, _ in points), 0.0), min(0.0, *(y for _, y in points), 0.0))
-    box = (reference[0] - floor[0]) * (reference[1] - floor[1])
+    floor = [min(0.0, *(point[axis] for point in points), 0.0) for axis in range(len(reference))]
+    box = math.prod(most - least for most, least in zip(reference, floor, strict=True))
     best, last_gain = 0.0, 0
-    for i in range(1, len(points) + 1):
-        area = hypervolume(points[:i], reference)
-        if area > best + tolerance * box:
-            best, last_gain = area, i
+    front: list[Sequence[float]] = []
+    for i, point in enumerate(points, start=1):
+        if any(all(a <= b for a, b in zip(other, point, strict=True)) for other in front):
+            continue  # it adds nothing
+        front = [other for other in front if not all(a <= b for a, b in zip(point, other, strict=True))] + [point]
+        volume = hypervolume(front, reference)
+        if volume > best + tolerance * box:
+            best, last_gain = volume, i
     return len(points) - last_gain

@@ -15,11 +15,12 @@ import optuna
 from .. import arguments
 from ..deadline import Deadline
 from ..errors import HagoError, NoDeviceError, SearchError, StorageError
+from ..goal import DEFAULT_OBJECTIVES, MAX_DROP, Goal
 from ..interrupts import Interrupts, name_of
 from ..record import Record
 from .answer import conclude
 from .ledger import Finished, Ledger, open_ledger, stored_values
-from .objective import Evaluator, Goal, common_reason, evaluate_safely
+from .objective import Evaluator, common_reason, evaluate_safely
 from .planner import WARM_START, Planner, Proposal
 from .progress import Progress, Status, make_progress
 from .result import SearchResult
@@ -49,18 +50,20 @@ def run_search(
     trials: int | None = 40,
     budget_s: float | str | None = None,
     patience: int | None = PATIENCE,
-    max_drop: float = 0.01,
+    goal: Goal | None = None,
+    max_drop: float = MAX_DROP,
     limit: float | None = None,
     margin: float = 0.0,
-    objectives: str | Sequence[str] = ("latency", "accuracy"),
+    objectives: str | Sequence[str] = DEFAULT_OBJECTIVES,
     reproducible: bool = True,
     progress: str | Progress | None = None,
     deadline: Deadline | None = None,
     interrupts: Interrupts | None = None,
 ) -> SearchResult:
-    """Searches ``space`` for the fastest strategy within ``max_drop`` of float32, measured by ``evaluator``.
+    """Searches ``space`` for the strategy that the ``goal`` asks for, measured by ``evaluator``.
 
-    Where there is a ``limit``, the metric's value has to be as good as that instead.
+    Without a goal, that is the fastest within ``max_drop`` of float32 or, where there is a ``limit``, with a value of
+    the metric that is as good as that; ``margin`` and ``objectives`` are those of :class:`Goal`.
     ``folder`` gets ``study.db`` and ``records.jsonl``; ``storage`` names another place for the study
     (:func:`hago.search.storage.open_storage`). It ends after ``trials`` trials (with those of earlier runs),
     after ``budget_s`` seconds of this run (or "10m"), when ``patience`` sampled trials in a row add nothing
@@ -73,8 +76,9 @@ def run_search(
     arguments that cannot be, StorageError when the storage cannot be opened, whatever ``evaluator.float_record()``
     raises, and KeyboardInterrupt for a second signal.
     """
-    wanted = arguments.names("objectives", objectives)
-    goal = Goal(max_drop, margin, wanted, evaluator.higher_is_better, limit, getattr(evaluator, "unit", ""))
+    if goal is None:
+        wanted = arguments.names("objectives", objectives)
+        goal = Goal(max_drop, margin, wanted, evaluator.higher_is_better, limit, getattr(evaluator, "unit", ""))
     check_sampler(sampler)
     display = make_progress(progress)
     deadline = deadline or Deadline(parse_budget(budget_s))
@@ -129,6 +133,8 @@ class _Search:
             if self._ledger.recall("float") is None:
                 self._ledger.note(self._float)
                 self._ledger.remember("float", self._float.to_dict())
+            # A resumed search proposes by what float32 was when it was begun.
+            first_float = Record.from_dict(self._ledger.recall("float"), self._ledger.where)
             planner = Planner(
                 self._space,
                 self._evaluator,
@@ -139,7 +145,7 @@ class _Search:
                 sampler=sampler,
                 reproducible=reproducible,
                 probe_s=None if self._deadline.seconds is None else _PROBE_SHARE * self._deadline.seconds,
-                float_bytes=self._float.size_bytes,
+                float_record=first_float,
                 tell=self._tell,
                 left_s=self._left_s,
             )
@@ -212,7 +218,7 @@ class _Search:
                     return "no layer of the model can be quantized on this hardware"
                 return "every strategy that the sampler can propose has been measured"
             if self._left_s() != 0:
-                self._measure(proposal)
+                self._measure(proposal, planner)
 
     def _reason_to_stop(self, planner: Planner) -> str | None:
         done = len(self._history)
@@ -225,30 +231,27 @@ class _Search:
         if len(last) == _MOST_FAILURES and all(record.state == "failed" for record in last):
             return ""
         if self._patience is not None and not planner.in_warm_start(self._history):
-            points = [
-                (planner.ratio(past), max(0.0, self._goal.drop(past.record)))  # better than float32 is luck
-                for past in self._history
-                if past.record.state == "ok"
-            ]
-            still = trials_without_gain(points, (1.0, self._goal.worst_drop))
+            points = [planner.point(past) for past in self._history if past.record.state == "ok"]
+            still = trials_without_gain(points, planner.reference)
             newest = self._history[len(self._history) - len(self._measured) :]
             sampled = sum(past.origin not in WARM_START for past in newest)
             if min(still, sampled) >= self._patience:
                 return f"the front stood still for {self._patience} trials"
         return None
 
-    def _measure(self, proposal: Proposal) -> None:
+    def _measure(self, proposal: Proposal, planner: Planner) -> None:
         """One trial: begun, measured and finished in the ledger."""
         strategy = self._space.strategy(proposal.params)
         number, trial_id = self._ledger.begin(proposal.params, proposal.origin, proposal.label)
         self._tell(f"trial {number + 1}: {proposal.label}")
-        found = any(self._goal.within(past.record) for past in self._history)
+        found = any(planner.keeps(past) for past in self._history)
         # Until something keeps the bound, the closest is of interest: only the clearly broken is cut short.
         hopeless = self._goal.hopeless_drop if found else max(2 * self._goal.worst_drop, 0.1)
+        stop_below = -hopeless if self._goal.bounds_accuracy else None
         begin = time.monotonic()
         try:
             with self._interrupts.allowed():
-                record = evaluate_safely(self._evaluator, strategy, stop_below=-hopeless, time_left_s=self._left_s())
+                record = evaluate_safely(self._evaluator, strategy, stop_below=stop_below, time_left_s=self._left_s())
         except BaseException as error:
             self._ledger.leave(trial_id, type(error).__name__)
             raise
@@ -294,9 +297,9 @@ class _Search:
             elapsed_s=self._deadline.elapsed_s(),
             left_s=left,
             max_drop=self._goal.max_drop,
-            bound="" if self._goal.limit is None else self._goal.words,
+            bound=self._goal.phrase,
             float=self._float,
-            best=min(within, key=lambda r: (r.latency_ratio is None, r.latency_ratio or 0.0), default=None),
+            best=min(within, key=self._goal.cost, default=None),
             last=self._measured[-1] if self._measured else None,
             failed=sum(record.state == "failed" for record in records),
         )

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import HagoError, NoDeviceError, StorageError
+from .grouping import Flow
 from .groups import FLOAT32, Group, Member, Scheme
 from .objective import Evaluator
+from .priors import typical_time
 from .space import SearchSpace
 
 # What a conversion costs, from what such kernels take on a current core: about ten elements per
@@ -19,10 +21,9 @@ from .space import SearchSpace
 CONVERT_CALL_S = 5e-7
 CONVERT_ELEMENT_S = 1e-10
 
-# Where nothing was timed: seconds per multiply-add in float32, and what other precisions take of that.
+# Where nothing was timed: seconds per multiply-add in float32.
 _MAC_S = 2e-11
 _CALL_S = 1e-6
-_TYPICAL = {"int8": 0.4, "int7": 0.4, "bfloat16": 0.7, "float16": 0.7}
 # A two-level scale multiplies once more per group of weights.
 _PER_GROUP = 1.25
 
@@ -51,7 +52,7 @@ class TimeTable:
             kin = text.split("/")[0] == scheme.precision and "per_group" not in text
             if kin and layer in times:
                 return times[layer] * factor
-        typical = 1.0 if self.times else _TYPICAL.get(scheme.precision, 1.0)
+        typical = 1.0 if self.times else typical_time(scheme.precision)
         return self.layer_s(layer, FLOAT32, macs) * factor * typical
 
     def member_s(self, member: Member, scheme: Scheme, macs: int) -> float:
@@ -59,9 +60,17 @@ class TimeTable:
         stays = member.ways[scheme].precision == "float32"
         return self.layer_s(member.layer, FLOAT32 if stays else scheme, macs)
 
-    def group_s(self, space: SearchSpace, group: Group, scheme: Scheme) -> float:
+    def group_cost(self, space: SearchSpace, group: Group, scheme: Scheme) -> float:
         """Seconds of a group's layers under one of its schemes."""
         return sum(self.member_s(m, scheme, space.macs[m.layer]) for m in group.members)
+
+    def to_integer(self, flow: Flow) -> float:
+        """Seconds of bringing a tensor from floats to integers: a kernel of its own."""
+        return CONVERT_CALL_S + flow.elements * CONVERT_ELEMENT_S
+
+    def to_float(self, flow: Flow) -> float:
+        """Seconds of writing floats in place of integers: more bytes, by the kernel that makes the tensor."""
+        return flow.elements * CONVERT_ELEMENT_S
 
     def float_s(self, space: SearchSpace) -> float:
         """Seconds of the whole model in float32."""
@@ -70,12 +79,17 @@ class TimeTable:
             return sum(times.values())
         return sum(self.layer_s(layer, FLOAT32, macs) for layer, macs in space.macs.items())
 
+    def outside(self, space: SearchSpace) -> float:
+        """Seconds of the layers that belong to no group."""
+        grouped = ((name, space.macs[name]) for group in space.groups for name in group.layers)
+        return self.float_s(space) - sum(self.layer_s(name, FLOAT32, macs) for name, macs in grouped)
+
     def predict_s(self, space: SearchSpace, schemes: Sequence[Scheme]) -> float:
         """Seconds of the whole model with these schemes, one for each group."""
         total = self.float_s(space) + convert_s(space, schemes)
         for group, scheme in zip(space.groups, schemes, strict=True):
             floats = sum(self.layer_s(m.layer, FLOAT32, space.macs[m.layer]) for m in group.members)
-            total += self.group_s(space, group, scheme) - floats
+            total += self.group_cost(space, group, scheme) - floats
         return total
 
     def ratio(self, space: SearchSpace, schemes: Sequence[Scheme]) -> float:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from .groups import FLOAT32, Scheme
+from .grouping import Flow
+from .groups import FLOAT32, Group, Scheme
 from .sensitivity import Sensitivities, main_scheme
 from .space import SearchSpace
-from .timing import CONVERT_CALL_S, CONVERT_ELEMENT_S, TimeTable
+from .timing import TimeTable
 
 BUDGETS = 32
 _FIRST_CALIBRATOR = "mse"  # the one that does least harm where nothing is known of the model
@@ -72,6 +75,26 @@ def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candida
     return [*found[:1], *precise, *found[1:]]
 
 
+class Cost(Protocol):
+    """What an integer programme minimises or bounds: a sum over groups, and over the tensors that are converted."""
+
+    def group_cost(self, space: SearchSpace, group: Group, scheme: Scheme) -> float:
+        """Of a group's layers under one of its schemes."""
+        ...
+
+    def to_integer(self, flow: Flow) -> float:
+        """Of a conversion of this tensor to integers."""
+        ...
+
+    def to_float(self, flow: Flow) -> float:
+        """Of a conversion to floats."""
+        ...
+
+
+Limit = tuple[Cost, float]
+"""A cost, and how much of it all groups and conversions may take."""
+
+
 def fastest(
     space: SearchSpace, times: TimeTable, known: Sensitivities, limit_s: float | None = None
 ) -> Candidate | None:
@@ -86,7 +109,8 @@ def fastest(
 class Programme:
     """The integer programme for a row of loss budgets: no bound first, then ever tighter ones.
 
-    ``candidate(i)`` is solved when first asked for, within ``limit_s()`` seconds.
+    ``cost`` is what is minimised (time, if not given) within the ``limits``. ``candidate(i)`` is solved when first
+    asked for, within ``limit_s()`` seconds.
     """
 
     count = BUDGETS
@@ -97,14 +121,17 @@ class Programme:
         times: TimeTable,
         known: Sensitivities,
         limit_s: Callable[[], float | None] = lambda: None,
+        cost: Cost | None = None,
+        limits: Sequence[Limit] = (),
     ) -> None:
         self._space, self._times, self._limit_s = space, times, limit_s
+        self._cost, self._limits = cost or times, limits
         self._table = [[known.loss(space, group, scheme) for scheme in group.schemes] for group in space.groups]
         self._losses = [[loss for loss, _ in row] for row in self._table]
         self._solved: dict[int, Candidate | None] = {}
 
     def candidate(self, i: int) -> Candidate | None:
-        """The fastest strategy within the i-th budget; None where that is float32, or nothing."""
+        """The strategy of least cost within the i-th budget; None where that is float32, or nothing."""
         if i not in self._solved:
             self._solved[i] = self._solve(i)
         return self._solved[i]
@@ -116,24 +143,30 @@ class Programme:
             if fastest_one is None:
                 return None
             budget = fastest_one.loss * _SPAN ** (i / (self.count - 1))
-        schemes = solve(self._space, self._times, self._losses, budget, self._limit_s())
+        schemes = solve(self._space, self._cost, self._losses, budget, self._limit_s(), self._limits)
         if schemes is None or all(scheme.precision == "float32" for scheme in schemes):
             return None
         return make_candidate(self._space, self._times, self._table, schemes, f"integer programme {i + 1}")
 
 
 def bisect(
-    count: int, candidate: Callable[[int], Candidate | None], verdict: Callable[[Candidate], bool | None]
+    count: int,
+    candidate: Callable[[int], Candidate | None],
+    verdict: Callable[[Candidate], bool | None],
+    exact_first: bool = False,
+    float_keeps: bool = True,
 ) -> Candidate | None:
     """The candidate to measure next on the way to where the bound lies; None once that is found.
 
     Candidates go from fast to exact. ``verdict`` says whether one keeps the bound, or None where it is not
-    measured. The fastest comes first: where that one keeps the bound, no other is needed.
+    measured. The fastest comes first: where that one keeps the bound, no other is needed. With ``exact_first`` the
+    bound is one of latency or size, and the most exact that keeps it is looked for, from that end. Where a candidate
+    is None, float32 takes its place.
     """
     fails, keeps, i = -1, count, 0
     while keeps - fails > 1:
-        found = candidate(i)
-        answer = True if found is None else verdict(found)  # float32 keeps any bound
+        found = candidate(count - 1 - i if exact_first else i)
+        answer = float_keeps if found is None else verdict(found)
         if answer is None:
             return found
         if answer:
@@ -162,33 +195,15 @@ def make_candidate(
     )
 
 
-def next_on_front(front: Sequence[Candidate], verdict: Callable[[Candidate], bool | None]) -> Candidate | None:
-    """The candidate of the front to measure next, by bisection; None where the bound has been found.
-
-    ``verdict`` says of a candidate whether it keeps the bound, or None where it is not measured. The
-    fastest comes first: where that one keeps the bound, no other is needed.
-    """
-    fails, keeps = -1, len(front)
-    for i, candidate in enumerate(front):
-        answer = verdict(candidate)
-        if answer is True:
-            keeps = i
-            break
-        if answer is False:
-            fails = i
-    if fails < 0:
-        return front[0] if keeps > 0 and front else None
-    return front[(fails + keeps) // 2] if keeps - fails > 1 else None
-
-
 def solve(
     space: SearchSpace,
-    times: TimeTable,
+    cost: Cost,
     losses: Sequence[Sequence[float]],
     budget: float,
     limit_s: float | None = None,
+    limits: Sequence[Limit] = (),
 ) -> tuple[Scheme, ...] | None:
-    """The scheme of each group that takes least time with losses summing to at most ``budget``.
+    """The scheme of each group that costs least with losses summing to at most ``budget``, within the ``limits``.
 
     Variables: one 0/1 per group and scheme; per flow between groups, how much of a conversion to integers
     and of one to floats it needs (continuous, their least values are 0 or 1). Ties go to the lesser loss.
@@ -198,11 +213,10 @@ def solve(
     n_choices, n = int(offsets[-1]), int(offsets[-1]) + 2 * len(space.flows)
     if n_choices == 0:
         return ()
-    cost, loss, upper = np.zeros(n), np.zeros(n), np.ones(n)
+    loss, upper = np.zeros(n), np.ones(n)
     for g, group in enumerate(space.groups):
-        for c, scheme in enumerate(group.schemes):
+        for c in range(len(group.schemes)):
             i = offsets[g] + c
-            cost[i] = times.group_s(space, group, scheme)
             if math.isfinite(losses[g][c]):
                 loss[i] = losses[g][c]
             else:
@@ -227,8 +241,6 @@ def solve(
 
     for f, flow in enumerate(space.flows):
         to_integer, to_float = n_choices + 2 * f, n_choices + 2 * f + 1
-        cost[to_integer] = CONVERT_CALL_S + flow.elements * CONVERT_ELEMENT_S
-        cost[to_float] = flow.elements * CONVERT_ELEMENT_S
         for reader in flow.readers:
             # to_integer >= integer(reader) - integer(maker), and the other way round
             made = integer_part(flow.maker, 1.0)
@@ -239,8 +251,14 @@ def solve(
             add_row({to_float: 1.0, **integer_part(flow.maker, -1.0)}, 0.0, np.inf)
     if math.isfinite(budget):
         add_row({int(i): float(loss[i] / budget) for i in np.flatnonzero(loss)}, -np.inf, 1.0)
-    largest = float(np.max(cost)) or 1.0
-    objective = cost / largest + 1e-6 * loss / (float(np.max(loss)) or 1.0)
+    for bounded, most in limits:
+        if most <= 0:
+            return None
+        used = _coefficients(space, bounded)
+        add_row({int(i): float(used[i] / most) for i in np.flatnonzero(used)}, -np.inf, 1.0)
+    minimised = _coefficients(space, cost)
+    largest = float(np.max(minimised)) or 1.0
+    objective = minimised / largest + 1e-6 * loss / (float(np.max(loss)) or 1.0)
     data = [value for row in rows for value in row.values()]
     columns = [i for row in rows for i in row]
     row_of = [r for r, row in enumerate(rows) for _ in row]
@@ -262,3 +280,11 @@ def solve(
     return tuple(
         group.schemes[int(np.argmax(result.x[offsets[g] : offsets[g + 1]]))] for g, group in enumerate(space.groups)
     )
+
+
+def _coefficients(space: SearchSpace, cost: Cost) -> NDArray[np.float64]:
+    """The cost of every variable of the programme: of each group and scheme, then two conversions for each flow."""
+    found = [cost.group_cost(space, group, scheme) for group in space.groups for scheme in group.schemes]
+    for flow in space.flows:
+        found += [cost.to_integer(flow), cost.to_float(flow)]
+    return np.array(found, np.float64)

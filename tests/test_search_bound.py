@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from hago.errors import SearchError
+from hago.goal import Goal
 from hago.measure.metrics import get_metric, unit_of
+from hago.read_goal import read_goal
 from hago.record import Record
-from hago.search.bound import Bound, read_bound
-from hago.search.objective import Goal
 
 
-def read(metric: Any, **given: Any) -> Bound:
+def read(metric: Any, **given: Any) -> Goal:
     judge = get_metric(metric)
-    return read_bound(judge, **given, unit=unit_of(judge))
+    return read_goal(judge, unit_of(judge), **given)
 
 
 def rate(outputs: Any, labels: Any) -> float:
@@ -33,28 +33,28 @@ errors.higher_is_better = False  # type: ignore[attr-defined]
 @pytest.mark.parametrize(
     ("metric", "given", "found"),
     [
-        ("top1", {}, Bound(0.01)),
-        ("top1", {"max_drop": "1%"}, Bound(0.01)),
-        ("top5:b", {"max_drop": " 0.5 % "}, Bound(0.005)),
-        ("top1", {"max_drop": "0.02"}, Bound(0.02)),
-        ("top1", {"max_drop": np.float32(0.25)}, Bound(0.25)),
-        ("top1", {"max_drop": 0}, Bound(0.0)),
-        ("top1", {"max_drop": 1.0}, Bound(1.0)),
-        ("top1", {"max_drop": "1.0"}, Bound(1.0)),
-        ("top1", {"max_drop": "100%"}, Bound(1.0)),
-        ("mse", {"max_drop": 3}, Bound(3.0)),
-        (rate, {"max_drop": "2%"}, Bound(0.02)),
-        ("cosine", {"max_drop": "0.1%"}, Bound(0.001)),
-        ("sqnr", {"min_value": 30}, Bound(limit=30.0)),
-        ("sqnr:boxes", {"min_value": "30 dB"}, Bound(limit=30.0)),
-        ("top1", {"min_value": "93%"}, Bound(limit=0.93)),
-        ("cosine", {"min_value": 0.99}, Bound(limit=0.99)),
-        (rate, {"min_value": 7}, Bound(limit=7.0)),
-        ("mse", {"max_value": "0.5"}, Bound(limit=0.5)),
-        (errors, {"max_value": 0.1}, Bound(limit=0.1)),
+        ("top1", {}, Goal(0.01)),
+        ("top1", {"max_drop": "1%"}, Goal(0.01)),
+        ("top5:b", {"max_drop": " 0.5 % "}, Goal(0.005)),
+        ("top1", {"max_drop": "0.02"}, Goal(0.02)),
+        ("top1", {"max_drop": np.float32(0.25)}, Goal(0.25)),
+        ("top1", {"max_drop": 0}, Goal(0.0)),
+        ("top1", {"max_drop": 1.0}, Goal(1.0)),
+        ("top1", {"max_drop": "1.0"}, Goal(1.0)),
+        ("top1", {"max_drop": "100%"}, Goal(1.0)),
+        ("mse", {"max_drop": 3}, Goal(3.0)),
+        (rate, {"max_drop": "2%"}, Goal(0.02)),
+        ("cosine", {"max_drop": "0.1%"}, Goal(0.001)),
+        ("sqnr", {"min_value": 30}, Goal(limit=30.0)),
+        ("sqnr:boxes", {"min_value": "30 dB"}, Goal(limit=30.0)),
+        ("top1", {"min_value": "93%"}, Goal(limit=0.93)),
+        ("cosine", {"min_value": 0.99}, Goal(limit=0.99)),
+        (rate, {"min_value": 7}, Goal(limit=7.0)),
+        ("mse", {"max_value": "0.5"}, Goal(limit=0.5)),
+        (errors, {"max_value": 0.1}, Goal(limit=0.1)),
     ],
 )
-def test_bounds_are_read_in_the_unit_of_the_metric(metric: Any, given: dict[str, Any], found: Bound) -> None:
+def test_bounds_are_read_in_the_unit_of_the_metric(metric: Any, given: dict[str, Any], found: Goal) -> None:
     bound = read(metric, **given)
     assert bound.max_drop == pytest.approx(found.max_drop) and bound.limit == pytest.approx(found.limit)
 

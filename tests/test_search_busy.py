@@ -11,10 +11,10 @@ from report_samples import report as met
 from search_harness import FakeEvaluator, residual_space
 
 from hago.errors import MeasureError
+from hago.goal import Goal
 from hago.record import Record
 from hago.report.answer import tell
 from hago.search import run_search
-from hago.search.objective import Goal
 from hago.search.result import MET, NOT_FASTER, UNTOLD, choose
 
 FLOAT = Record(-1, "float32", accuracy=0.9, accuracy_change=0.0, latency_ratio=1.0, latency_s=1e-3)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from search_harness import FakeEvaluator, residual_space
 
+from hago.goal import Goal
 from hago.record import Record
-from hago.search.objective import Goal
 from hago.search.playoff import finalists, play_off
 from hago.search.timing import TimeTable, schemes_to_time, time_scheme
 

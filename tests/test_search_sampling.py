@@ -36,7 +36,7 @@ def observe(space: SearchSpace, params: dict[str, str]) -> Observation:
     schemes = space.schemes(params)
     time = sum(s == FLOAT32 for s in schemes) / len(schemes)
     drop = sum(s.precision == "int8" for s in schemes) * 0.003
-    return Observation(params, (0.4 + 0.6 * time, drop), drop - 0.01)
+    return Observation(params, (0.4 + 0.6 * time, drop), {"max_drop": drop - 0.01})
 
 
 def run(space: SearchSpace, sampler: object, seed: int, trials: int) -> list[Observation]:
@@ -105,7 +105,7 @@ def test_samplers_learn(sampler):
 
     def judged(params: dict[str, str]) -> Observation:
         wrong = sum(s.precision != "bfloat16" for s in space.schemes(params)[1:])
-        return Observation(params, (0.3 + 0.1 * wrong,), -0.01)
+        return Observation(params, (0.3 + 0.1 * wrong,), {"max_drop": -0.01})
 
     seen = [judged(params) for params in history]
     known = {space.strategy(past.params).key(): past for past in seen}

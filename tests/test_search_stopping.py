@@ -16,9 +16,9 @@ from rich.console import Console
 
 from hago.deadline import Deadline
 from hago.errors import SearchError
+from hago.goal import Goal
 from hago.interrupts import Interrupts, Stopped
 from hago.record import Record
-from hago.search.objective import Goal, is_faster
 from hago.search.progress import LiveProgress, PlainProgress, SilentProgress, Status, Telling, describe, make_progress
 from hago.search.result import MET, NOT_FASTER, NOT_MET, SearchResult, choose, find_closest, pareto_front
 from hago.search.stopping import hypervolume, parse_budget, trials_without_gain
@@ -154,7 +154,7 @@ def test_of_equals_the_least_noise_wins_over_the_luckier_accuracy():
 def test_without_a_faster_one_float32_stays_and_without_any_the_closest_is_given():
     goal = Goal(max_drop=0.01)
     noisy = replace(record(0, 0.99, 0.0), latency_ratio_interval=(0.95, 1.03))
-    assert not is_faster(noisy)
+    assert not noisy.is_faster
     assert choose(FLOAT, [noisy, record(1, 0.4, -0.3)], goal) == (FLOAT, NOT_FASTER)
     lossy = [record(0, 0.4, -0.3), record(1, 0.5, -0.05), record(2, 0.3, -0.02, state="pruned", reason="early")]
     assert choose(FLOAT, lossy, goal) == (lossy[1], NOT_MET)

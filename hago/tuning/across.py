@@ -17,10 +17,10 @@ from ..folder_lock import filled_folder
 from ..interrupts import Interrupts
 from ..measure.metrics import get_metric, unit_of
 from ..model import Layer, Model
+from ..read_goal import read_goal
 from ..record import Record
 from ..report.data import ReportData
 from ..search import SearchResult
-from ..search.bound import read_bound
 from ..search.ledger import has_search
 from ..search.stopping import parse_budget
 from ..spec import HardwareSpec
@@ -131,7 +131,7 @@ def compare_devices(
     search = {name: options.pop(name) for name in _SEARCH if name in options}
     judge = options["metric"] = get_metric(options.get("metric", "top1"))
     asked = {name: options.pop(name) for name in _BOUND if name in options}
-    search |= asdict(read_bound(judge, **asked, unit=unit_of(judge)))
+    search["goal"] = read_goal(judge, unit_of(judge), **asked)
     sessions, evaluators = ExitStack(), dict[str, TvmEvaluator]()
     sessions.enter_context(filled_folder(root))
     found: list[OnDevice] = []
@@ -174,8 +174,8 @@ def compare_devices(
         sessions.close()
 
 
-_BOUND = ("max_drop", "min_value", "max_value")
-_SEARCH = ("margin", "trials", "sampler", "objectives", "patience")
+_BOUND = ("max_drop", "min_value", "max_value", "margin", "objectives", "max_latency", "max_size")
+_SEARCH = ("trials", "sampler", "patience")
 _INTERRUPTED = "the run was interrupted before; the same command goes on"
 
 

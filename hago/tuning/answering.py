@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
+from ..amounts import size_text, time_text
 from ..api import CacheLike, compile, quantize_static
 from ..compiler.cache import KernelCache
 from ..errors import DataError, SearchError
 from ..files import write_atomic
 from ..folder_lock import filled_folder
+from ..goal import DEFAULT_OBJECTIVES, Goal
 from ..model import Model, load_model
 from ..qdq.batch import free_batch
+from ..read_goal import read_goal
 from ..record import Record, read_records
 from ..report.text import plain
 from ..runtime.artifact import missing_features
-from ..search import Goal, SearchResult, choose, pareto_front
-from ..search.bound import MAX_DROP, read_bound
+from ..search import SearchResult, choose, pareto_front
 from ..search.ledger import RECORDS_FILE
 from ..spec import HardwareSpec, resolve_hw
 from .job import Job
@@ -70,17 +73,20 @@ class Answered:
 def answer(
     folder: str | os.PathLike[str],
     *,
-    max_drop: float | str = MAX_DROP,
+    max_drop: float | str | None = None,
     min_value: float | str | None = None,
     max_value: float | str | None = None,
+    max_latency: str | timedelta | None = None,
+    max_size: str | int | None = None,
+    objectives: str | Sequence[str] = DEFAULT_OBJECTIVES,
     margin: float = 0.0,
     model: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     cache: CacheLike = None,
 ) -> Answered:
-    """The answer that the search in ``folder`` gives to another bound, with its files in ``out``.
+    """The answer that the search in ``folder`` gives to another goal, with its files in ``out``.
 
-    The bound is said as to `tune`. Nothing is searched or measured: of the trials made, the one is taken that `tune`
+    The goal is said as to `tune`. Nothing is searched or measured: of the trials made, the one is taken that `tune`
     would take; a search that goes on meanwhile is read as it is at that moment. ``model`` is the model's file, where it
     has been moved since; ``out`` is ``folder/max-drop-...`` (or ``min-...``) by default. Raises
     SearchError where there is no finished search, ModelError, StorageError, BuildError.
@@ -88,8 +94,18 @@ def answer(
     source = Path(folder)
     everything = _records(source)
     (floats, records), job = _measured(everything, source), Job.load(source)
-    bound = read_bound(_Judge(job.metric, job.higher_is_better), max_drop, min_value, max_value, unit=job.unit)
-    goal = Goal(**asdict(bound), margin=margin, higher_is_better=job.higher_is_better, unit=job.unit).settled(floats)
+    asked = {} if max_drop is None else {"max_drop": max_drop}
+    goal = read_goal(
+        _Judge(job.metric, job.higher_is_better),
+        job.unit,
+        **asked,
+        min_value=min_value,
+        max_value=max_value,
+        margin=margin,
+        max_latency=max_latency,
+        max_size=max_size,
+        objectives=objectives,
+    ).settled(floats)
     best, outcome = choose(floats, records, goal)
     tests = [r for r in everything if r.part == "test" and r.state == "ok"]
     result = SearchResult(
@@ -134,9 +150,17 @@ def _records(folder: Path) -> list[Record]:
 
 
 def _folder(goal: Goal) -> str:
-    if goal.limit is None:
-        return f"max-drop-{goal.max_drop:g}"
-    return f"{'min' if goal.higher_is_better else 'max'}-{goal.limit:g}"
+    """``max-drop-0.02``, ``smallest-max-drop-0.02``, ``max-latency-5ms``."""
+    parts = [goal.primary.best] if goal.primary.name == "size" else []
+    if goal.limit is not None:
+        parts.append(f"{'min' if goal.higher_is_better else 'max'}-{goal.limit:g}")
+    elif goal.bounds_accuracy:
+        parts.append(f"max-drop-{goal.max_drop:g}")
+    if goal.max_latency_s is not None:
+        parts.append(f"max-latency-{time_text(goal.max_latency_s)}")
+    if goal.max_size is not None:
+        parts.append(f"max-size-{size_text(goal.max_size)}")
+    return "-".join(parts).replace(" ", "")
 
 
 @dataclass(frozen=True)
