@@ -220,7 +220,8 @@ def _calibration(folder: Path, rng: Rng) -> Path:
 
 
 def _records(folder: Path, rng: Rng) -> Path:
-    from hago.record import Record, write_records
+    from hago.record import Record
+    from hago.record_file import write_records
     from hago.strategy import Choice, Strategy
 
     strategy = Strategy("0" * 64, SPEC, {"conv": Choice("int8")})
@@ -355,7 +356,7 @@ def _read_calibration(path: Path) -> None:
 
 
 def _read_records(path: Path) -> None:
-    from hago.record import read_records
+    from hago.record_file import read_records
 
     read_records(path)
 

@@ -24,7 +24,8 @@ import numpy as np
 from common import REPOSITORY, markdown, provenance, write_table
 
 import hago
-from hago.record import Record, read_records
+from hago.record import Record
+from hago.record_file import read_records
 from hago.spec import resolve_hw
 
 EXAMPLE = REPOSITORY / "examples" / "digits"

@@ -22,7 +22,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ..errors import HagoError, HagoWarning, SearchError, StorageError
 from ..goal import QUANTITIES, Goal
-from ..record import Record, append_record, read_records
+from ..record import Record
+from ..record_file import append_record, read_records
 from ..strategy import Strategy
 from .space import Params, SearchSpace
 from .storage import STUDY_FILE, StorageLike, damage, has_trials, open_storage, storage_errors
@@ -185,10 +186,10 @@ class Ledger:
             self._reconcile(self._records, goal)
 
     def _reconcile(self, path: Path, goal: Goal) -> None:
-        written = [r for r in read_records(path, _tell_damage) if _is_trial(r)] if path.exists() else []
-        stored = {_key(past.record) for past in self.finished()}
+        written = [r for r in read_records(path, _tell_damage) if r.is_trial] if path.exists() else []
+        stored = {past.record.key for past in self.finished()}
         for record in written:
-            if _key(record) in stored or record.strategy is None:
+            if record.key in stored or record.strategy is None:
                 continue
             if (record.strategy.model_hash, record.strategy.hw) != (self._space.model_hash, self._space.hw):
                 continue
@@ -201,9 +202,9 @@ class Ledger:
             with storage_errors(self.where):
                 self._storage.set_trial_user_attr(trial_id, _RECORD, record.to_dict())
                 self._finish(trial_id, record, stored_values(goal, record))
-        in_file = {_key(record) for record in written}
+        in_file = {record.key for record in written}
         for past in self.finished():
-            if _key(past.record) not in in_file:
+            if past.record.key not in in_file:
                 append_record(path, past.record)
 
     def _trials(self) -> list[FrozenTrial]:
@@ -339,11 +340,3 @@ def _short(value: object) -> str:
     """Of a hash the beginning, of anything else the whole."""
     text = repr(value)
     return text if len(text) < 60 else f"{text[:13]}...'"
-
-
-def _is_trial(record: Record) -> bool:
-    return record.id >= 0 and record.part == "search" and record.strategy is not None
-
-
-def _key(record: Record) -> str:
-    return "" if record.strategy is None else record.strategy.key()

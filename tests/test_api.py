@@ -18,7 +18,7 @@ from hago import Choice, Record, Strategy
 from hago.api import Result
 from hago.calibrate import Calibration
 from hago.errors import DataError, HagoError, ModelError, SearchError, SpecError, StorageError, StrategyError
-from hago.record import read_records
+from hago.record_file import read_records
 from hago.spec import resolve_hw
 
 HOST = resolve_hw("auto")

@@ -22,7 +22,8 @@ from bad_inputs import network, samples
 from hago.cli import EXIT_ERROR, main
 from hago.cli.exit_codes import code_of
 from hago.errors import BuildError, StorageError
-from hago.record import Record, read_records
+from hago.record import Record
+from hago.record_file import read_records
 from hago.search import Goal, SearchResult
 from hago.strategy import Strategy
 

@@ -28,7 +28,8 @@ from hago.device.remote import RemoteNet
 from hago.errors import DeviceError, NoDeviceError, SearchError, SpecError
 from hago.measure.metrics import get_metric
 from hago.model import Model, load_model
-from hago.record import Record, read_records
+from hago.record import Record
+from hago.record_file import read_records
 from hago.scheme import PER_TENSOR
 from hago.spec import load_spec, resolve_hw
 from hago.spec.joint import join

@@ -22,7 +22,8 @@ from hago.errors import StorageError
 from hago.measure.accuracy import Accuracy
 from hago.measure.environment import read_environment
 from hago.measure.latency import Latency
-from hago.record import Record, append_record, read_records, write_records
+from hago.record import Record
+from hago.record_file import append_record, read_records, write_records
 from hago.scheme import Granularity
 from hago.strategy import Choice, Strategy
 
@@ -241,7 +242,8 @@ def test_write_records_replaces_the_whole_file(path):
 WRITER = """
 import sys
 from dataclasses import replace
-from hago.record import Record, append_record
+from hago.record import Record
+from hago.record_file import append_record
 for i in range(int(sys.argv[2]), int(sys.argv[3])):
     append_record(sys.argv[1], Record(id=i, label="x" * 5000))
     print(i, flush=True)

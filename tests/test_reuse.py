@@ -336,7 +336,8 @@ def test_every_command_takes_open_shapes(tmp_path: Path, capsys: pytest.CaptureF
 def _searched(folder: Path, *, metric: str = "top1") -> Path:
     """A folder as a search leaves it: four trials, the faster the worse; the second was tested."""
     from hago.data import make_samples
-    from hago.record import Record, write_records
+    from hago.record import Record
+    from hago.record_file import write_records
     from hago.tuning.calibrating import calibrate_model
     from hago.tuning.job import Job
 
@@ -389,7 +390,7 @@ def test_a_finished_search_answers_every_bound(bound: float, trial: int | None, 
 
 def _trial(out: Path, number: int) -> str:
     """The key of the strategy of a trial."""
-    from hago.record import read_records
+    from hago.record_file import read_records
 
     strategy = next(r.strategy for r in read_records(out / "records.jsonl") if r.id == number and r.part == "search")
     assert strategy is not None

@@ -24,7 +24,8 @@ import hago
 from hago.calibrate import Calibration
 from hago.cli import main
 from hago.errors import HagoError
-from hago.record import Record, read_records
+from hago.record import Record
+from hago.record_file import read_records
 from hago.spec import load_spec, resolve_hw
 from hago.strategy import Strategy
 

@@ -19,7 +19,7 @@ from search_harness import FakeEvaluator, residual_space
 from hago.errors import HagoWarning, SearchError, StorageError
 from hago.folder_lock import filled_folder
 from hago.interrupts import Stopped
-from hago.record import read_records
+from hago.record_file import read_records
 from hago.search import ledger as ledger_module
 from hago.search.ledger import RECORDS_FILE
 from hago.search.progress import SilentProgress, Status

@@ -12,7 +12,8 @@ from search_harness import FakeEvaluator, NetBuilder, residual_space
 
 from hago.errors import BuildError, HagoError, MeasureError, SearchError, StorageError
 from hago.goal import Goal
-from hago.record import Record, read_records
+from hago.record import Record
+from hago.record_file import read_records
 from hago.search.ledger import RECORDS_FILE, open_ledger
 from hago.search.progress import Status
 from hago.search.result import MET, NOT_FASTER, NOT_MET

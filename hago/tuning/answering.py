@@ -25,7 +25,8 @@ from ..goal import DEFAULT_OBJECTIVES, Goal
 from ..model import Model, load_model
 from ..qdq.batch import free_batch
 from ..read_goal import read_goal
-from ..record import Record, read_records
+from ..record import Record
+from ..record_file import read_records
 from ..report.text import plain
 from ..runtime.artifact import missing_features
 from ..search import SearchResult, choose, pareto_front
@@ -115,7 +116,7 @@ def answer(
         records=tuple(records),
         outcome=outcome,
         goal=goal,
-        test=next((r for r in reversed(tests) if _same(r, best)), None),
+        test=next((r for r in reversed(tests) if r.key == best.key), None),
         float_test=next((r for r in reversed(tests) if r.strategy is None), None),
         trials=len(records),
     )
@@ -135,7 +136,7 @@ def measured(folder: str | os.PathLike[str]) -> tuple[Record, list[Record]]:
 def _measured(everything: Sequence[Record], folder: Path) -> tuple[Record, list[Record]]:
     found = [record for record in everything if record.part == "search"]
     floats = [record for record in found if record.strategy is None and record.state == "ok"]
-    trials = {record.id: record for record in found if record.strategy is not None and record.id >= 0}
+    trials = {record.id: record for record in everything if record.is_trial}
     if not floats or not trials:
         raise SearchError(
             "no trial has been finished there", where=str(folder), hint="`hago tune --resume` goes on with the search"
@@ -169,12 +170,6 @@ class _Judge:
 
     name: str
     higher_is_better: bool
-
-
-def _same(record: Record, other: Record) -> bool:
-    if record.strategy is None or other.strategy is None:
-        return record.strategy is other.strategy
-    return record.strategy.key() == other.strategy.key()
 
 
 def _model(job: Job, given: str | os.PathLike[str] | None) -> Model:
