@@ -20,7 +20,7 @@ from hago.files import write_atomic
 from hago.measure.environment import read_environment
 from hago.model import Model
 from hago.qdq import Quantizer
-from hago.search.groups import Scheme
+from hago.search.option import option_of
 from hago.search.space import SearchSpace
 from hago.spec import HardwareSpec
 from hago.strategy import PER_CHANNEL
@@ -48,7 +48,7 @@ def integer_forms(model: Model, calibration: Calibration, spec: HardwareSpec) ->
     quantizer, space = Quantizer(model, calibration, spec), SearchSpace.from_model(model, spec)
     offered = dict.fromkeys(choice.precision for choice in spec.choices("conv"))
     return {
-        precision: quantizer.qdq(space.strategy(space.uniform(Scheme(precision, PER_CHANNEL), "minmax")))
+        precision: quantizer.qdq(space.strategy(space.uniform(option_of(precision, PER_CHANNEL), "minmax")))
         for precision in offered
         if precision.startswith("int")
     }

@@ -29,7 +29,7 @@ from hago.lower import lower
 from hago.model import Model, load_model
 from hago.qdq import Quantizer
 from hago.scheme import PER_CHANNEL, PER_TENSOR
-from hago.search.groups import Scheme
+from hago.search.option import option_of
 from hago.search.space import SearchSpace
 from hago.spec import HardwareSpec, load_spec, resolve_hw
 from hago.tuning.calibrating import calibrate_model
@@ -128,9 +128,9 @@ def own_files(
     samples = make_samples(bundle["calib"][0:CALIBRATION], model.inputs)
     calibration = calibrate_model(model, samples, host, threads=options.threads, cache=cache)
     for label, hw, scheme in (
-        ("int8 per channel", host, Scheme("int8", PER_CHANNEL)),
-        ("int8 per tensor", host, Scheme("int8", PER_TENSOR)),
-        ("int7 per channel", load_spec("x86-avx2"), Scheme("int7", PER_CHANNEL)),
+        ("int8 per channel", host, option_of("int8", PER_CHANNEL)),
+        ("int8 per tensor", host, option_of("int8", PER_TENSOR)),
+        ("int7 per channel", load_spec("x86-avx2"), option_of("int7", PER_CHANNEL)),
         ("mixed", host, None),
     ):
         space = SearchSpace.from_model(model, hw)

@@ -9,7 +9,7 @@
 
 from ..goal import OBJECTIVES, Goal
 from .blockers import Blocker
-from .groups import Group, Scheme
+from .groups import Group
 from .objective import Evaluator
 from .progress import LiveProgress, PlainProgress, Progress, SilentProgress, Status, make_progress
 from .result import SearchResult, choose, pareto_front
@@ -30,7 +30,6 @@ __all__ = [
     "LiveProgress",
     "PlainProgress",
     "Progress",
-    "Scheme",
     "SearchResult",
     "SearchSpace",
     "Sensitivities",

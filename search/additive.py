@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from ..goal import QUANTITIES, Goal
-from .groups import FLOAT32
+from .option import FLOAT32
 from .sensitivity import Sensitivities
 from .sizes import SizeTable
 from .space import Params, SearchSpace
@@ -28,9 +28,9 @@ class AdditiveModel:
         self._float_s = max(times.float_s(space), 1e-12)
         self._gains = [
             {
-                str(scheme): times.group_cost(space, group, scheme)
+                option: times.group_cost(space, group, option)
                 - sum(times.layer_s(m.layer, FLOAT32, space.macs[m.layer]) for m in group.members)
-                for scheme in group.schemes
+                for option in group.options
             }
             for group in space.groups
         ]
@@ -38,13 +38,13 @@ class AdditiveModel:
 
     def ratio(self, params: Params) -> float:
         """Predicted latency over float32's."""
-        schemes = self._space.schemes(params)
-        gained = sum(gains[str(scheme)] for gains, scheme in zip(self._gains, schemes, strict=True))
-        return (self._float_s + gained + convert_s(self._space, schemes)) / self._float_s
+        options = self._space.options(params)
+        gained = sum(gains[option] for gains, option in zip(self._gains, options, strict=True))
+        return (self._float_s + gained + convert_s(self._space, options)) / self._float_s
 
     def relative(self, params: Params) -> dict[str, float]:
         """What is predicted of everything but accuracy, over float32's."""
-        return {"latency": self.ratio(params), "size": self._sizes.ratio(self._space, self._space.schemes(params))}
+        return {"latency": self.ratio(params), "size": self._sizes.ratio(self._space, self._space.options(params))}
 
     def losses(self, params: Params) -> list[float]:
         """The loss of each group, with its own calibrator where that was probed.
@@ -52,11 +52,11 @@ class AdditiveModel:
         Infinite for a group that could not even be run so.
         """
         found = []
-        for group, scheme in zip(self._space.groups, self._space.schemes(params), strict=True):
-            probe = (group.name, str(scheme), self._space.calibrator(params, group))
+        for group, option in zip(self._space.groups, self._space.options(params), strict=True):
+            probe = (group.name, option, self._space.calibrator(params, group))
             if probe not in self._losses:
                 exact = self._known.losses.get(probe)
-                loss = self._known.loss(self._space, group, scheme)[0] if exact is None else exact
+                loss = self._known.loss(self._space, group, option)[0] if exact is None else exact
                 self._losses[probe] = loss
             found.append(self._losses[probe])
         return found

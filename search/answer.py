@@ -18,7 +18,7 @@ from .objective import Evaluator
 from .planner import Planner
 from .playoff import finalists, noise_of, play_off, remeasured
 from .result import SearchResult, choose, find_closest, pareto_front
-from .sensitivity import base_scheme, measure_probe, sample_count
+from .sensitivity import base_option, measure_probe, sample_count
 from .space import SearchSpace
 
 _MOST_TESTED = 3  # candidates that may turn out slower than the search took them for
@@ -132,8 +132,8 @@ def find_blockers(
             return 0.0
         group = next(g for g in space.groups if g.name == group_name)
         known = planner.sensitivities
-        calibrator = known.calibrators(space, base_scheme(group))[0]
-        asked = (group_name, str(base_scheme(group)), calibrator)
+        calibrator = known.calibrators(space, base_option(group))[0]
+        asked = (group_name, base_option(group), calibrator)
         return measure_probe(space, evaluator, asked, sample_count(space))
 
     is_slow = outcome == NOT_FASTER and goal.primary.name == "latency"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .groups import FLOAT32
-from .sensitivity import EVERYWHERE, Sensitivities, base_scheme
+from .option import FLOAT32
+from .sensitivity import EVERYWHERE, Sensitivities, base_option
 from .space import SearchSpace
 from .timing import TimeTable
 
@@ -48,7 +48,7 @@ def accuracy_blockers(
     groups = [g for g in space.groups if g.integer]
     losses: dict[str, float] = {}
     if known_groups:
-        losses = {g.name: known.loss(space, g, base_scheme(g))[0] for g in groups if g.name in known_groups}
+        losses = {g.name: known.loss(space, g, base_option(g))[0] for g in groups if g.name in known_groups}
     elif probe is not None:
         largest = sorted(groups, key=lambda g: -sum(space.macs[name] for name in g.layers))[: 2 * _MOST]
         losses = {g.name: probe(g.name) for g in largest}
@@ -63,7 +63,7 @@ def accuracy_blockers(
             break
         share = 1.0 if loss == float("inf") else loss / total
         floats = times.group_cost(space, group, group.find(FLOAT32))
-        cost = floats - times.group_cost(space, group, base_scheme(group))
+        cost = floats - times.group_cost(space, group, base_option(group))
         found.append(Blocker(group.layers, "accuracy", share, cost))
         covered += share
     return tuple(found)
@@ -74,11 +74,11 @@ def latency_blockers(space: SearchSpace, times: TimeTable) -> tuple[Blocker, ...
     whole = times.float_s(space)
     found = []
     for group in space.groups:
-        quantized = [s for s in group.schemes if s.precision != "float32"]
-        if not times.times or not quantized or FLOAT32 not in group.schemes:
+        quantized = [s for s in group.options if s != FLOAT32]
+        if not times.times or not quantized or FLOAT32 not in group.options:
             continue
         floats = times.group_cost(space, group, FLOAT32)
-        best = min(times.group_cost(space, group, scheme) for scheme in quantized)
+        best = min(times.group_cost(space, group, option) for option in quantized)
         if best >= _GAIN * floats:
             found.append(Blocker(group.layers, "latency", floats / max(whole, 1e-12), floats - best))
     return tuple(sorted(found, key=lambda b: -b.share)[:_MOST])

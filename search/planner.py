@@ -28,7 +28,7 @@ from .sampling import Observation, SamplerFactory, propose
 from .sensitivity import (
     Probe,
     Sensitivities,
-    main_scheme,
+    main_option,
     measure_probe,
     next_probe,
     sample_count,
@@ -36,7 +36,7 @@ from .sensitivity import (
 )
 from .sizes import SizeTable
 from .space import Params, SearchSpace
-from .timing import TimeTable, schemes_to_time, time_scheme
+from .timing import TimeTable, options_to_time, time_option
 from .warmstart import Candidate, Cost, Limit, Programme, bisect, fastest, first_candidates, uniform_candidates
 
 UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE = "uniform", "kernel times", "programme", "refined programme"
@@ -118,9 +118,9 @@ class Planner:
                 return Proposal(candidate.params, UNIFORM, candidate.label)
         self._probe(iter(uniform_probes(self._space)))
         within = any(self.keeps(past) for past in by_key.values())
-        main = f"{main_scheme(self._space)} everywhere"
+        main = f"{main_option(self._space)} everywhere"
         for candidate in uniform_candidates(self._space, self.sensitivities):
-            # More precision is for having something early; another calibrator, for the favourite scheme itself.
+            # More precision is for having something early; another calibrator, for the favourite option itself.
             needed = not within or (candidate.label.startswith(main) and self._at_stake(by_key))
             if needed and not self._is_measured(candidate, by_key):
                 return Proposal(candidate.params, UNIFORM, candidate.label)
@@ -298,8 +298,8 @@ class Planner:
         return measured
 
     def _at_stake(self, by_key: dict[str, Finished]) -> bool:
-        """Whether the hardware's favourite scheme everywhere breaks the bound, whatever the calibrator."""
-        main = main_scheme(self._space)
+        """Whether the hardware's favourite option everywhere breaks the bound, whatever the calibrator."""
+        main = main_option(self._space)
         plain = [self._space.uniform(main, calibrator) for calibrator in self._space.calibrators]
         found = [by_key.get(self._space.strategy(params).key()) for params in plain]
         return not any(past is not None and self.keeps(past) for past in found)
@@ -317,13 +317,13 @@ class Planner:
         return self._space.strategy(candidate.params).key()
 
     def _time(self, thorough: bool) -> None:
-        for scheme in schemes_to_time(self._space, thorough):
-            if str(scheme) in self.times.times or self._left_s() == 0:
+        for option in options_to_time(self._space, thorough):
+            if option in self.times.times or self._left_s() == 0:
                 continue
-            self._tell(f"kernel times: {scheme}")
+            self._tell(f"kernel times: {option}")
             with self._interrupts.allowed():
-                times = time_scheme(self._space, self._evaluator, scheme)
-            self.times = TimeTable({**self.times.times, str(scheme): times})
+                times = time_option(self._space, self._evaluator, option)
+            self.times = TimeTable({**self.times.times, option: times})
             self._ledger.remember("kernel_times", {name: dict(row) for name, row in self.times.times.items()})
 
     def _probe(self, probes: Iterator[Probe]) -> None:

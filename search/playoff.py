@@ -38,7 +38,7 @@ def finalists(space: SearchSpace, times: TimeTable, goal: Goal, records: Sequenc
 
     def predicted(record: Record) -> float:
         assert record.strategy is not None
-        return times.ratio(space, space.schemes(space.params(record.strategy)))
+        return times.ratio(space, space.options(space.params(record.strategy)))
 
     fast = sorted(within, key=lambda r: (predicted(r), goal.likely_drop(r), r.id))[:_BY_MODEL]
     return list({r.id: r for r in (*near, *fast)}.values())

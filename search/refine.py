@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .additive import AdditiveModel
+from .option import FLOAT32
 from .sensitivity import Sensitivities
 from .space import Params, SearchSpace
 from .timing import TimeTable
@@ -50,15 +51,15 @@ def refine(
     slope = _slope(features, drops)
     if slope <= 0:
         return None
-    table = [[known.loss(space, group, scheme) for scheme in group.schemes] for group in space.groups]
+    table = [[known.loss(space, group, option) for option in group.options] for group in space.groups]
     mean, root = _posterior(slope * features, drops, _NOISE * max_drop)
     for share in _BUDGETS:
         factors = np.clip(mean + root @ rng.normal(size=len(mean)), 0.2, 3.0)
         losses = [[slope * factor * loss for loss, _ in row] for factor, row in zip(factors, table, strict=True)]
-        schemes = solve(space, times, losses, share * max_drop, limit_s)
-        if schemes is None or all(scheme.precision == "float32" for scheme in schemes):
+        options = solve(space, times, losses, share * max_drop, limit_s)
+        if options is None or all(option == FLOAT32 for option in options):
             continue
-        candidate = make_candidate(space, times, table, schemes, "integer programme, refined")
+        candidate = make_candidate(space, times, table, options, "integer programme, refined")
         if space.strategy(candidate.params).key() not in seen:
             return candidate
     return None

@@ -22,8 +22,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 
 from ..errors import MissingExtraError, SearchError
-from .groups import FLOAT32
-from .sensitivity import Sensitivities, base_scheme, main_scheme
+from .option import FLOAT32
+from .sensitivity import Sensitivities, base_option, main_option
 from .space import Params, SearchSpace
 
 SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
@@ -237,20 +237,20 @@ def grid(space: SearchSpace, sensitivities: Sensitivities) -> Iterator[dict[str,
     """Every set of parameters where there are few; else a coarse grid over the whole model.
 
     The coarse grid: how many of the most sensitive groups stay in float32 (none, 1, 2, 3, 5, 8 ...), by
-    scheme of all others, by calibrator.
+    option of all others, by calibrator.
     """
     if space.size <= _SMALL:
         yield from _all(space)
         return
     order = sorted(
-        space.groups, key=lambda g: -sensitivities.loss(space, g, base_scheme(g))[0]
+        space.groups, key=lambda g: -sensitivities.loss(space, g, base_option(g))[0]
     )  # stable: the model's order where nothing is known
-    schemes = dict.fromkeys(s for g in space.groups for s in g.schemes if s.precision != "float32")
-    calibrators = sensitivities.calibrators(space, main_scheme(space))
+    options = dict.fromkeys(s for g in space.groups for s in g.options if s != FLOAT32)
+    calibrators = sensitivities.calibrators(space, main_option(space))
     for kept in _fibonacci(len(order)):
         in_float = {group.name for group in islice(order, kept)}
-        for scheme, calibrator in product(schemes, calibrators):
-            chosen = [g.find(FLOAT32 if g.name in in_float else scheme) for g in space.groups]
+        for option, calibrator in product(options, calibrators):
+            chosen = [g.find(FLOAT32 if g.name in in_float else option) for g in space.groups]
             yield space.make_params(chosen, calibrator)
 
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import HagoError, StorageError
-from .groups import FLOAT32, Group, Scheme
+from .groups import Group
 from .objective import Evaluator
+from .option import FLOAT32, kind_of, precision_of
 from .priors import typical_noise
 from .space import SearchSpace
 
 Probe = tuple[str, str, str]
-"""Group, scheme (as text), calibrator. The group "" stands for all groups at once."""
+"""Group, option, calibrator. The group "" stands for all groups at once."""
 
 EVERYWHERE = ""
 MOST_PROBES = 160  # of single groups: bounds the pass on nets of hundreds of layers
@@ -30,38 +31,38 @@ _FEWEST_SAMPLES, _MOST_SAMPLES = 8, 64
 
 @dataclass(frozen=True)
 class Sensitivities:
-    """What was probed: (group, scheme, calibrator) -> loss; infinite where a probe failed."""
+    """What was probed: (group, option, calibrator) -> loss; infinite where a probe failed."""
 
     losses: Mapping[Probe, float] = field(default_factory=dict)
 
     def with_(self, probe: Probe, loss: float) -> Sensitivities:
         return Sensitivities({**self.losses, probe: loss})
 
-    def best(self, group: str, scheme: Scheme) -> tuple[float, str] | None:
-        """The least loss probed for the group at this scheme, and the calibrator that gave it."""
+    def best(self, group: str, option: str) -> tuple[float, str] | None:
+        """The least loss probed for the group at this option, and the calibrator that gave it."""
         found = [
             (loss, calibrator)
             for (name, text, calibrator), loss in self.losses.items()
-            if name == group and text == str(scheme)
+            if name == group and text == option
         ]
         return min(found) if found else None
 
-    def calibrators(self, space: SearchSpace, scheme: Scheme) -> list[str]:
+    def calibrators(self, space: SearchSpace, option: str) -> list[str]:
         """All calibrators, the best for the whole model first; those not probed come last."""
-        return sorted(space.calibrators, key=lambda c: self.losses.get((EVERYWHERE, str(scheme), c), math.inf))
+        return sorted(space.calibrators, key=lambda c: self.losses.get((EVERYWHERE, option, c), math.inf))
 
-    def loss(self, space: SearchSpace, group: Group, scheme: Scheme) -> tuple[float, str]:
-        """Loss and best calibrator of a group at a scheme; estimated from its kin where not probed."""
-        base = base_scheme(group)
+    def loss(self, space: SearchSpace, group: Group, option: str) -> tuple[float, str]:
+        """Loss and best calibrator of a group at an option; estimated from its kin where not probed."""
+        base = base_option(group)
         favourite = self.calibrators(space, base)[0]
-        if scheme.precision == "float32":
+        if option == FLOAT32:
             return 0.0, favourite
-        exact = self.best(group.name, scheme)
+        exact = self.best(group.name, option)
         if exact is not None:
             return exact
         known = self.best(group.name, base)
         loss, calibrator = known if known is not None else (self._typical(), favourite)
-        return loss * self._factor(scheme) / self._factor(base), calibrator
+        return loss * self._factor(option) / self._factor(base), calibrator
 
     def _typical(self) -> float:
         """The mean loss of the groups probed, for those that were not."""
@@ -69,8 +70,8 @@ class Sensitivities:
         return sum(found) / len(found) if found else 1.0
 
     @staticmethod
-    def _factor(scheme: Scheme) -> float:
-        return typical_noise(scheme.precision, scheme.granularity.kind if scheme.granularity else "")
+    def _factor(option: str) -> float:
+        return typical_noise(precision_of(option), kind_of(option))
 
     def to_json(self) -> list[list[Any]]:
         """Plain data; a failed probe's loss is null."""
@@ -81,9 +82,9 @@ class Sensitivities:
         return cls({(g, s, c): math.inf if loss is None else float(loss) for g, s, c, loss in data})
 
 
-def base_scheme(group: Group) -> Scheme:
-    """The scheme that the group is probed at first: the hardware's favourite among the integers."""
-    return next((s for s in group.schemes if s in group.integer), group.schemes[0])
+def base_option(group: Group) -> str:
+    """The option that the group is probed at first: the hardware's favourite among the integers."""
+    return next((s for s in group.options if s in group.integer), group.options[0])
 
 
 def sample_count(space: SearchSpace) -> int:
@@ -93,50 +94,50 @@ def sample_count(space: SearchSpace) -> int:
 
 
 def uniform_probes(space: SearchSpace) -> list[Probe]:
-    """Everything at the base scheme, with each calibrator."""
-    scheme = main_scheme(space)
-    return [(EVERYWHERE, str(scheme), calibrator) for calibrator in space.calibrators]
+    """Everything at the base option, with each calibrator."""
+    option = main_option(space)
+    return [(EVERYWHERE, option, calibrator) for calibrator in space.calibrators]
 
 
-def main_scheme(space: SearchSpace) -> Scheme:
-    """The base scheme that most groups have."""
-    bases = [base_scheme(group) for group in space.groups]
+def main_option(space: SearchSpace) -> str:
+    """The base option that most groups have."""
+    bases = [base_option(group) for group in space.groups]
     return max(dict.fromkeys(bases), key=bases.count) if bases else FLOAT32
 
 
 def next_probe(space: SearchSpace, known: Sensitivities, thorough: bool) -> Probe | None:
     """What to probe next, given what is known; None when that is enough.
 
-    Every group at its base scheme; ``thorough`` (the bound is at stake) also the other good calibrators
-    and the other schemes of the groups that cost most. A function of ``known`` alone, so that an
+    Every group at its base option; ``thorough`` (the bound is at stake) also the other good calibrators
+    and the other options of the groups that cost most. A function of ``known`` alone, so that an
     interrupted pass goes on where it was.
     """
     done = sum(1 for group, _, _ in known.losses if group != EVERYWHERE)
     if done >= MOST_PROBES:
         return None
-    main = main_scheme(space)
+    main = main_option(space)
     by_rank = known.calibrators(space, main)
-    groups = [g for g in space.groups if g.integer and FLOAT32 in g.schemes]
+    groups = [g for g in space.groups if g.integer and FLOAT32 in g.options]
     # The largest first: if the pass is cut short, they matter most.
     for group in sorted(groups, key=lambda g: -sum(space.macs[name] for name in g.layers)):
-        probe = (group.name, str(base_scheme(group)), by_rank[0])
+        probe = (group.name, base_option(group), by_rank[0])
         if probe not in known.losses:
             return probe
     if not thorough:
         return None
     costly = sorted(
-        groups, key=lambda g: -known.losses[(g.name, str(base_scheme(g)), by_rank[0])]
+        groups, key=lambda g: -known.losses[(g.name, base_option(g), by_rank[0])]
     )  # stable: the model's order among equals
     for group in costly[:16]:
         for calibrator in by_rank[1:3]:
-            probe = (group.name, str(base_scheme(group)), calibrator)
+            probe = (group.name, base_option(group), calibrator)
             if probe not in known.losses:
                 return probe
     for group in costly[:8]:
-        _, calibrator = known.loss(space, group, base_scheme(group))
-        for scheme in group.schemes:
-            probe = (group.name, str(scheme), calibrator)
-            if scheme.precision != "float32" and known.best(group.name, scheme) is None:
+        _, calibrator = known.loss(space, group, base_option(group))
+        for option in group.options:
+            probe = (group.name, option, calibrator)
+            if option != FLOAT32 and known.best(group.name, option) is None:
                 return probe
     return None
 
@@ -144,16 +145,15 @@ def next_probe(space: SearchSpace, known: Sensitivities, thorough: bool) -> Prob
 def measure_probe(space: SearchSpace, evaluator: Evaluator, probe: Probe, samples: int) -> float:
     """The loss of one probe; infinite where it cannot be built or run. Raises StorageError alone."""
     name, text, calibrator = probe
-    schemes = []
+    options = []
     for group in space.groups:
-        by_text = {str(scheme): scheme for scheme in group.schemes}
         if name == EVERYWHERE:
-            schemes.append(by_text.get(text) or base_scheme(group))
+            options.append(text if text in group.options else base_option(group))
         elif name == group.name:
-            schemes.append(by_text[text])
+            options.append(text)
         else:
-            schemes.append(group.find(FLOAT32))
-    strategy = space.strategy(space.make_params(schemes, calibrator))
+            options.append(group.find(FLOAT32))
+    strategy = space.strategy(space.make_params(options, calibrator))
     try:
         loss = float(evaluator.sensitivity(strategy, samples))
     except StorageError:

@@ -20,7 +20,7 @@ from ..errors import StrategyError
 from ..files import hash_bytes
 from ..strategy import CALIBRATORS, Choice, Strategy
 from .grouping import Flow, find_flows, group_layers, tied_layers
-from .groups import Group, Scheme, make_group, ways_of
+from .groups import Group, make_group, ways_of
 
 if TYPE_CHECKING:
     from ..model import Layer, Model
@@ -88,8 +88,8 @@ class SearchSpace:
         """Parameter -> its choices; those with a single choice are left out."""
         found: dict[str, tuple[str, ...]] = {}
         for group in self.groups:
-            if len(group.schemes) > 1:
-                found[f"{group.name}.scheme"] = tuple(str(scheme) for scheme in group.schemes)
+            if len(group.options) > 1:
+                found[f"{group.name}.scheme"] = group.options
             if group.integer and len(self.calibrators) > 1:
                 found[f"{group.name}.calibrator"] = self.calibrators
         return MappingProxyType(found)
@@ -106,52 +106,48 @@ class SearchSpace:
         layers = [group.layers for group in self.groups]
         return hash_bytes(json.dumps([self.model_hash, self.hw, content, layers, self.ties]))
 
-    @cached_property
-    def _by_text(self) -> list[dict[str, Scheme]]:
-        return [{str(scheme): scheme for scheme in group.schemes} for group in self.groups]
-
-    def schemes(self, params: Params) -> tuple[Scheme, ...]:
-        """The scheme of each group. A parameter not given takes its first choice."""
+    def options(self, params: Params) -> tuple[str, ...]:
+        """The option of each group. A parameter not given takes its first choice."""
         chosen = []
-        for group, by_text in zip(self.groups, self._by_text, strict=True):
-            text = params.get(f"{group.name}.scheme", str(group.schemes[0]))
-            if text not in by_text:
+        for group in self.groups:
+            option = params.get(f"{group.name}.scheme", group.options[0])
+            if option not in group.options:
                 raise StrategyError(
-                    f"{text!r} is not among the choices",
+                    f"{option!r} is not among the choices",
                     where=group.name,
-                    hint=f"choices: {', '.join(by_text)}",
+                    hint=f"choices: {', '.join(group.options)}",
                 )
-            chosen.append(by_text[text])
+            chosen.append(option)
         return tuple(chosen)
 
     def calibrator(self, params: Params, group: Group) -> str:
         return params.get(f"{group.name}.calibrator", self.calibrators[0])
 
     def make_params(
-        self, schemes: Mapping[str, Scheme] | Sequence[Scheme], calibrators: Mapping[str, str] | str
+        self, options: Mapping[str, str] | Sequence[str], calibrators: Mapping[str, str] | str
     ) -> dict[str, str]:
-        """Parameters from the scheme of every group, and one calibrator for all or one for each group."""
+        """Parameters from the option of every group, and one calibrator for all or one for each group."""
         params: dict[str, str] = {}
         for i, group in enumerate(self.groups):
-            scheme = schemes[group.name] if isinstance(schemes, Mapping) else schemes[i]
+            option = options[group.name] if isinstance(options, Mapping) else options[i]
             wanted = calibrators if isinstance(calibrators, str) else calibrators.get(group.name, "")
-            params[f"{group.name}.scheme"] = str(scheme)
+            params[f"{group.name}.scheme"] = option
             params[f"{group.name}.calibrator"] = wanted if wanted in self.calibrators else self.calibrators[0]
         return {name: params[name] for name in self.parameters}
 
-    def uniform(self, scheme: Scheme, calibrator: str) -> dict[str, str]:
-        """Every group at this scheme, or at the nearest that it has."""
-        return self.make_params([group.find(scheme) for group in self.groups], calibrator)
+    def uniform(self, option: str, calibrator: str) -> dict[str, str]:
+        """Every group at this option, or at the nearest that it has."""
+        return self.make_params([group.find(option) for group in self.groups], calibrator)
 
     def strategy(self, params: Params) -> Strategy:
         """The strategy that these parameters mean; raises StrategyError on a choice that is not there."""
         choices: dict[str, Choice] = {}
         integer: set[str] = set()
-        for group, scheme in zip(self.groups, self.schemes(params), strict=True):
+        for group, option in zip(self.groups, self.options(params), strict=True):
             calibrator = self.calibrator(params, group)
             for member in group.members:
-                choice = member.ways[scheme]
-                if scheme in member.integer:
+                choice = member.ways[option]
+                if option in member.integer:
                     choice = replace(choice, calibrator=calibrator)
                     integer.add(member.layer)
                 if choice.precision != "float32":
@@ -164,22 +160,22 @@ class SearchSpace:
 
     def params(self, strategy: Strategy) -> dict[str, str]:
         """Parameters that mean this strategy; raises StrategyError where the space has none."""
-        schemes: dict[str, Scheme] = {}
+        options: dict[str, str] = {}
         calibrators: dict[str, str] = {}
         follower = {name: tie for tie in self.ties for name in tie}
         integer = {
             name
             for name, choice in strategy.choices.items()
             if any(
-                choice.precision == member.ways[scheme].precision
+                choice.precision == member.ways[option].precision
                 for group in self.groups
                 for member in group.members
                 if member.layer == name
-                for scheme in member.integer
+                for option in member.integer
             )
         }
         for group in self.groups:
-            fitting = [s for s in group.schemes if _fits(group, s, strategy)]
+            fitting = [s for s in group.options if _fits(group, s, strategy)]
             if not fitting:
                 raise StrategyError(
                     "its layers "
@@ -187,12 +183,12 @@ class SearchSpace:
                     + " must agree, at a choice that the hardware has",
                     where=group.name,
                 )
-            schemes[group.name] = fitting[0]
+            options[group.name] = fitting[0]
             heads = [name for name in group.layers if name in integer and _leads(name, follower, integer)]
             named = heads or [name for name in group.layers if name in integer]
             if named:
                 calibrators[group.name] = strategy.choice(named[0]).calibrator
-        params = self.make_params(schemes, calibrators)
+        params = self.make_params(options, calibrators)
         if self.strategy(params).key() != strategy.key():
             raise StrategyError(
                 "the strategy is none of this search: calibrators differ within a group or a shared tensor",
@@ -211,10 +207,10 @@ def _leads(name: str, tie_of: Mapping[str, tuple[str, ...]], integer: set[str]) 
     return next((other for other in tie_of.get(name, (name,)) if other in integer), name) == name
 
 
-def _fits(group: Group, scheme: Scheme, strategy: Strategy) -> bool:
+def _fits(group: Group, option: str, strategy: Strategy) -> bool:
     return all(
         (strategy.choice(m.layer).precision, strategy.choice(m.layer).granularity)
-        == (m.ways[scheme].precision, m.ways[scheme].granularity)
-        or strategy.choice(m.layer).precision == m.ways[scheme].precision == "float32"
+        == (m.ways[option].precision, m.ways[option].granularity)
+        or strategy.choice(m.layer).precision == m.ways[option].precision == "float32"
         for m in group.members
     )

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from ..errors import HagoError, NoDeviceError, StorageError
 from .grouping import Flow
-from .groups import FLOAT32, Group, Member, Scheme
+from .groups import Group, Member
 from .objective import Evaluator
+from .option import FLOAT32, kind_of, precision_of
 from .priors import typical_time
 from .space import SearchSpace
 
@@ -30,39 +31,39 @@ _PER_GROUP = 1.25
 
 @dataclass(frozen=True)
 class TimeTable:
-    """Scheme (as text) -> layer -> seconds, measured with the whole model at that scheme.
+    """Option -> layer -> seconds, measured with the whole model at that option.
 
-    A scheme that was not timed takes the time of the same precision per channel (a quarter more for
+    An option that was not timed takes the time of the same precision per channel (a quarter more for
     per-group weights), or else of float32; without any times, multiply-adds stand in.
     """
 
     times: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
-    def layer_s(self, layer: str, scheme: Scheme, macs: int = 0) -> float:
-        """Seconds of one layer under one scheme."""
-        exact = self.times.get(str(scheme), {})
+    def layer_s(self, layer: str, option: str, macs: int = 0) -> float:
+        """Seconds of one layer under one option."""
+        exact = self.times.get(option, {})
         if layer in exact:
             return exact[layer]
-        if scheme.precision == "float32":
+        if option == FLOAT32:
             return macs * _MAC_S + _CALL_S
         factor = 1.0
-        if scheme.granularity is not None and scheme.granularity.kind == "per_group":
+        if kind_of(option) == "per_group":
             factor = _PER_GROUP
         for text, times in self.times.items():
-            kin = text.split("/")[0] == scheme.precision and "per_group" not in text
+            kin = precision_of(text) == precision_of(option) and "per_group" not in text
             if kin and layer in times:
                 return times[layer] * factor
-        typical = 1.0 if self.times else typical_time(scheme.precision)
+        typical = 1.0 if self.times else typical_time(precision_of(option))
         return self.layer_s(layer, FLOAT32, macs) * factor * typical
 
-    def member_s(self, member: Member, scheme: Scheme, macs: int) -> float:
+    def member_s(self, member: Member, option: str, macs: int) -> float:
         """Seconds of one layer of a group, which may stay in float where its group does not."""
-        stays = member.ways[scheme].precision == "float32"
-        return self.layer_s(member.layer, FLOAT32 if stays else scheme, macs)
+        stays = member.ways[option].precision == "float32"
+        return self.layer_s(member.layer, FLOAT32 if stays else option, macs)
 
-    def group_cost(self, space: SearchSpace, group: Group, scheme: Scheme) -> float:
-        """Seconds of a group's layers under one of its schemes."""
-        return sum(self.member_s(m, scheme, space.macs[m.layer]) for m in group.members)
+    def group_cost(self, space: SearchSpace, group: Group, option: str) -> float:
+        """Seconds of a group's layers under one of its options."""
+        return sum(self.member_s(m, option, space.macs[m.layer]) for m in group.members)
 
     def to_integer(self, flow: Flow) -> float:
         """Seconds of bringing a tensor from floats to integers: a kernel of its own."""
@@ -84,25 +85,25 @@ class TimeTable:
         grouped = ((name, space.macs[name]) for group in space.groups for name in group.layers)
         return self.float_s(space) - sum(self.layer_s(name, FLOAT32, macs) for name, macs in grouped)
 
-    def predict_s(self, space: SearchSpace, schemes: Sequence[Scheme]) -> float:
-        """Seconds of the whole model with these schemes, one for each group."""
-        total = self.float_s(space) + convert_s(space, schemes)
-        for group, scheme in zip(space.groups, schemes, strict=True):
+    def predict_s(self, space: SearchSpace, options: Sequence[str]) -> float:
+        """Seconds of the whole model with these options, one for each group."""
+        total = self.float_s(space) + convert_s(space, options)
+        for group, option in zip(space.groups, options, strict=True):
             floats = sum(self.layer_s(m.layer, FLOAT32, space.macs[m.layer]) for m in group.members)
-            total += self.group_cost(space, group, scheme) - floats
+            total += self.group_cost(space, group, option) - floats
         return total
 
-    def ratio(self, space: SearchSpace, schemes: Sequence[Scheme]) -> float:
+    def ratio(self, space: SearchSpace, options: Sequence[str]) -> float:
         """Predicted latency over float32's."""
-        return self.predict_s(space, schemes) / max(self.float_s(space), 1e-12)
+        return self.predict_s(space, options) / max(self.float_s(space), 1e-12)
 
 
-def convert_s(space: SearchSpace, schemes: Sequence[Scheme]) -> float:
+def convert_s(space: SearchSpace, options: Sequence[str]) -> float:
     """Seconds spent on bringing tensors from floats to integers and back.
 
     To integers takes a kernel; a kernel that made integers writes floats itself, at the price of more bytes.
     """
-    integer = [scheme in group.integer for group, scheme in zip(space.groups, schemes, strict=True)]
+    integer = [option in group.integer for group, option in zip(space.groups, options, strict=True)]
     total = 0.0
     for flow in space.flows:
         made_integer = flow.maker is not None and integer[flow.maker]
@@ -115,42 +116,42 @@ def convert_s(space: SearchSpace, schemes: Sequence[Scheme]) -> float:
     return total
 
 
-def schemes_to_time(space: SearchSpace, thorough: bool) -> list[Scheme]:
-    """float32 and one scheme per precision; ``thorough`` also each size of weight groups.
+def options_to_time(space: SearchSpace, thorough: bool) -> list[str]:
+    """float32 and one option per precision; ``thorough`` also each size of weight groups.
 
     Per tensor is not timed: it runs the kernels of per channel. Nor is a precision as layers without weights
     have it, where others have weights at that precision: one run of the model times both.
     """
-    found: dict[str, Scheme] = {}
-    weighted = {s.precision for group in space.groups for s in group.schemes if s.granularity}
+    found: dict[str, str] = {}
+    weighted = {precision_of(s) for group in space.groups for s in group.options if kind_of(s)}
     for group in space.groups:
-        for scheme in group.schemes:
-            kind = scheme.granularity.kind if scheme.granularity else ""
-            if scheme.precision == "float32":
+        for option in group.options:
+            kind = kind_of(option)
+            if option == FLOAT32:
                 continue
             if kind == "per_group":
                 if thorough:
-                    found.setdefault(str(scheme), scheme)
-            elif kind or scheme.precision not in weighted:
-                found.setdefault(scheme.precision, scheme)
+                    found.setdefault(option, option)
+            elif kind or precision_of(option) not in weighted:
+                found.setdefault(precision_of(option), option)
     return [FLOAT32, *found.values()]
 
 
-def time_scheme(space: SearchSpace, evaluator: Evaluator, scheme: Scheme) -> dict[str, float]:
-    """Kernel times of the model at one scheme everywhere, for the layers that then run it.
+def time_option(space: SearchSpace, evaluator: Evaluator, option: str) -> dict[str, float]:
+    """Kernel times of the model at one option everywhere, for the layers that then run it.
 
     Empty where it cannot be built or run. Raises StorageError and NoDeviceError alone.
     """
-    params = space.uniform(scheme, space.calibrators[0])
+    params = space.uniform(option, space.calibrators[0])
     try:
         times = dict(evaluator.kernel_times(space.strategy(params)))
     except (StorageError, NoDeviceError):
         raise
     except HagoError:
         return {}
-    if scheme == FLOAT32:
+    if option == FLOAT32:
         return times
-    chosen = space.schemes(params)
-    same = scheme.precision
-    running = {m.layer for g, s in zip(space.groups, chosen, strict=True) if s.precision == same for m in g.members}
+    chosen = space.options(params)
+    same = precision_of(option)
+    running = {m.layer for g, s in zip(space.groups, chosen, strict=True) if precision_of(s) == same for m in g.members}
     return {layer: seconds for layer, seconds in times.items() if layer in running}

@@ -1,6 +1,6 @@
 """The first candidates: everything in integers, then the best strategies by the additive model.
 
-Which scheme each group takes is an integer programme: the least time such that the losses of all groups
+Which option each group takes is an integer programme: the least time such that the losses of all groups
 sum to no more than a budget. A row of budgets gives a front, from the fastest strategy to nearly float32,
 and a bisection over that front finds, by real measurements, where the bound lies.
 """
@@ -18,8 +18,9 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from .grouping import Flow
-from .groups import FLOAT32, Group, Scheme
-from .sensitivity import Sensitivities, main_scheme
+from .groups import Group
+from .option import FLOAT32, granularity_of, option_of, precision_of
+from .sensitivity import Sensitivities, main_option
 from .space import SearchSpace
 from .timing import TimeTable
 
@@ -41,45 +42,45 @@ class Candidate:
 
 
 def first_candidates(space: SearchSpace) -> list[Candidate]:
-    """Everything at the hardware's favourite scheme, and in eight bits where that has seven; nothing is known yet."""
-    main = main_scheme(space)
+    """Everything at the hardware's favourite option, and in eight bits where that has seven; nothing is known yet."""
+    main = main_option(space)
     if main == FLOAT32:
         return []
-    schemes = [main, *([Scheme("int8", main.granularity)] if main.precision == "int7" else [])]
+    options = [main, *([option_of("int8", granularity_of(main))] if precision_of(main) == "int7" else [])]
     calibrator = _FIRST_CALIBRATOR if _FIRST_CALIBRATOR in space.calibrators else space.calibrators[0]
-    return [Candidate(space.uniform(s, calibrator), f"{s} everywhere, {calibrator}") for s in schemes]
+    return [Candidate(space.uniform(s, calibrator), f"{s} everywhere, {calibrator}") for s in options]
 
 
 def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candidate]:
-    """Everything at the hardware's favourite scheme and best calibrator; more precise; at the next calibrator.
+    """Everything at the hardware's favourite option and best calibrator; more precise; at the next calibrator.
 
     The second best calibrator only where its loss is within twice the best's.
     """
-    main = main_scheme(space)
+    main = main_option(space)
     if main == FLOAT32:
         return []
     by_rank = known.calibrators(space, main)
-    losses = [known.losses.get(("", str(main), c), math.inf) for c in by_rank]
+    losses = [known.losses.get(("", main, c), math.inf) for c in by_rank]
     good = [
         calibrator
         for calibrator, loss in zip(by_rank[:2], losses, strict=False)
         if loss <= 2 * losses[0] or math.isinf(losses[0])
     ]
     found = [Candidate(space.uniform(main, c), f"{main} everywhere, {c}") for c in good]
-    others: dict[str, Scheme] = {}
+    others: dict[str, str] = {}
     for group in space.groups:
-        for scheme in group.schemes:
-            if scheme.precision not in ("float32", main.precision):
-                others.setdefault(scheme.precision, scheme)
-    precise = [Candidate(space.uniform(scheme, by_rank[0]), f"{scheme} everywhere") for scheme in others.values()]
+        for option in group.options:
+            if precision_of(option) not in (FLOAT32, precision_of(main)):
+                others.setdefault(precision_of(option), option)
+    precise = [Candidate(space.uniform(option, by_rank[0]), f"{option} everywhere") for option in others.values()]
     return [*found[:1], *precise, *found[1:]]
 
 
 class Cost(Protocol):
     """What an integer programme minimises or bounds: a sum over groups, and over the tensors that are converted."""
 
-    def group_cost(self, space: SearchSpace, group: Group, scheme: Scheme) -> float:
-        """Of a group's layers under one of its schemes."""
+    def group_cost(self, space: SearchSpace, group: Group, option: str) -> float:
+        """Of a group's layers under one of its options."""
         ...
 
     def to_integer(self, flow: Flow) -> float:
@@ -99,11 +100,11 @@ def fastest(
     space: SearchSpace, times: TimeTable, known: Sensitivities, limit_s: float | None = None
 ) -> Candidate | None:
     """The fastest strategy by the time model, whatever it loses; None where the programme has no solution."""
-    calibrator = known.calibrators(space, main_scheme(space))[0]
-    schemes = solve(space, times, [[0.0] * len(group.schemes) for group in space.groups], math.inf, limit_s)
-    if schemes is None:
+    calibrator = known.calibrators(space, main_option(space))[0]
+    options = solve(space, times, [[0.0] * len(group.options) for group in space.groups], math.inf, limit_s)
+    if options is None:
         return None
-    return Candidate(space.make_params(schemes, calibrator), "fastest by kernel times", times.predict_s(space, schemes))
+    return Candidate(space.make_params(options, calibrator), "fastest by kernel times", times.predict_s(space, options))
 
 
 class Programme:
@@ -126,7 +127,7 @@ class Programme:
     ) -> None:
         self._space, self._times, self._limit_s = space, times, limit_s
         self._cost, self._limits = cost or times, limits
-        self._table = [[known.loss(space, group, scheme) for scheme in group.schemes] for group in space.groups]
+        self._table = [[known.loss(space, group, option) for option in group.options] for group in space.groups]
         self._losses = [[loss for loss, _ in row] for row in self._table]
         self._solved: dict[int, Candidate | None] = {}
 
@@ -143,10 +144,10 @@ class Programme:
             if fastest_one is None:
                 return None
             budget = fastest_one.loss * _SPAN ** (i / (self.count - 1))
-        schemes = solve(self._space, self._cost, self._losses, budget, self._limit_s(), self._limits)
-        if schemes is None or all(scheme.precision == "float32" for scheme in schemes):
+        options = solve(self._space, self._cost, self._losses, budget, self._limit_s(), self._limits)
+        if options is None or all(option == FLOAT32 for option in options):
             return None
-        return make_candidate(self._space, self._times, self._table, schemes, f"integer programme {i + 1}")
+        return make_candidate(self._space, self._times, self._table, options, f"integer programme {i + 1}")
 
 
 def bisect(
@@ -181,16 +182,16 @@ def make_candidate(
     space: SearchSpace,
     times: TimeTable,
     table: Sequence[Sequence[tuple[float, str]]],
-    schemes: Sequence[Scheme],
+    options: Sequence[str],
     label: str,
 ) -> Candidate:
-    """A candidate of these schemes. ``table``: loss and best calibrator of each group and scheme."""
-    chosen = [row[group.schemes.index(scheme)] for group, row, scheme in zip(space.groups, table, schemes, strict=True)]
+    """A candidate of these options. ``table``: loss and best calibrator of each group and option."""
+    chosen = [row[group.options.index(option)] for group, row, option in zip(space.groups, table, options, strict=True)]
     calibrators = {group.name: name for group, (_, name) in zip(space.groups, chosen, strict=True)}
     return Candidate(
-        space.make_params(schemes, calibrators),
+        space.make_params(options, calibrators),
         label,
-        times.predict_s(space, schemes),
+        times.predict_s(space, options),
         sum(loss for loss, _ in chosen),
     )
 
@@ -202,20 +203,20 @@ def solve(
     budget: float,
     limit_s: float | None = None,
     limits: Sequence[Limit] = (),
-) -> tuple[Scheme, ...] | None:
-    """The scheme of each group that costs least with losses summing to at most ``budget``, within the ``limits``.
+) -> tuple[str, ...] | None:
+    """The option of each group that costs least with losses summing to at most ``budget``, within the ``limits``.
 
-    Variables: one 0/1 per group and scheme; per flow between groups, how much of a conversion to integers
+    Variables: one 0/1 per group and option; per flow between groups, how much of a conversion to integers
     and of one to floats it needs (continuous, their least values are 0 or 1). Ties go to the lesser loss.
     None where no solution exists, or none was found within ``limit_s`` seconds.
     """
-    offsets = np.cumsum([0, *(len(group.schemes) for group in space.groups)])
+    offsets = np.cumsum([0, *(len(group.options) for group in space.groups)])
     n_choices, n = int(offsets[-1]), int(offsets[-1]) + 2 * len(space.flows)
     if n_choices == 0:
         return ()
     loss, upper = np.zeros(n), np.ones(n)
     for g, group in enumerate(space.groups):
-        for c in range(len(group.schemes)):
+        for c in range(len(group.options)):
             i = offsets[g] + c
             if math.isfinite(losses[g][c]):
                 loss[i] = losses[g][c]
@@ -231,13 +232,13 @@ def solve(
         upper_bounds.append(high)
 
     for g, group in enumerate(space.groups):
-        add_row({int(offsets[g]) + c: 1.0 for c in range(len(group.schemes))}, 1.0, 1.0)
+        add_row({int(offsets[g]) + c: 1.0 for c in range(len(group.options))}, 1.0, 1.0)
 
     def integer_part(g: int | None, sign: float) -> dict[int, float]:
         if g is None:
             return {}
         group = space.groups[g]
-        return {int(offsets[g]) + c: sign for c, s in enumerate(group.schemes) if s in group.integer}
+        return {int(offsets[g]) + c: sign for c, s in enumerate(group.options) if s in group.integer}
 
     for f, flow in enumerate(space.flows):
         to_integer, to_float = n_choices + 2 * f, n_choices + 2 * f + 1
@@ -278,13 +279,13 @@ def solve(
     if result.x is None:
         return None
     return tuple(
-        group.schemes[int(np.argmax(result.x[offsets[g] : offsets[g + 1]]))] for g, group in enumerate(space.groups)
+        group.options[int(np.argmax(result.x[offsets[g] : offsets[g + 1]]))] for g, group in enumerate(space.groups)
     )
 
 
 def _coefficients(space: SearchSpace, cost: Cost) -> NDArray[np.float64]:
-    """The cost of every variable of the programme: of each group and scheme, then two conversions for each flow."""
-    found = [cost.group_cost(space, group, scheme) for group in space.groups for scheme in group.schemes]
+    """The cost of every variable of the programme: of each group and option, then two conversions for each flow."""
+    found = [cost.group_cost(space, group, option) for group in space.groups for option in group.options]
     for flow in space.flows:
         found += [cost.to_integer(flow), cost.to_float(flow)]
     return np.array(found, np.float64)

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hago.errors import BuildError
 from hago.model import Model, load_model
 from hago.record import Record
-from hago.search.groups import Scheme
+from hago.search.option import option_of
 from hago.search.space import SearchSpace
 from hago.search.timing import convert_s
 from hago.spec import load_spec
@@ -94,7 +94,7 @@ class FakeEvaluator:
     """Additive times and losses, hidden from the search; accuracy falls with the loss; noise in latencies alone.
 
     ``losses``: layer -> how many samples of 1,000 it costs in int8 per channel. ``broken`` strategies (by
-    scheme, as text, of some layer) fail to build.
+    option, as text, of some layer) fail to build.
     """
 
     higher_is_better = True
@@ -135,7 +135,7 @@ class FakeEvaluator:
         layers = sum(self.layer_s(layer, strategy.choice(layer).precision) for layer in self.space.macs)
         if not strategy.choices:
             return layers
-        return layers + convert_s(self.space, self.space.schemes(self.space.params(strategy)))
+        return layers + convert_s(self.space, self.space.options(self.space.params(strategy)))
 
     def loss(self, strategy: Strategy) -> float:
         """Samples of 1,000 that are lost."""
@@ -193,7 +193,7 @@ class FakeEvaluator:
         return self._record(strategy, "search")
 
     def _build(self, strategy: Strategy) -> None:
-        texts = {str(Scheme(c.precision, c.granularity)) for c in strategy.choices.values()}
+        texts = {str(option_of(c.precision, c.granularity)) for c in strategy.choices.values()}
         if texts & set(self.broken):
             raise BuildError("no kernel for this", where="layer conv1")
 

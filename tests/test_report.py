@@ -771,7 +771,7 @@ def test_report_of_a_search(net: onnx.ModelProto, tmp_path: Path) -> None:
     model, spec = load_model(net), load_spec("x86-avx512-vnni")
     space = SearchSpace.from_model(model, spec)
     chosen = uniform(model, spec).with_("conv2", uniform(model, spec, calibrator="entropy").choice("conv2"))
-    scheme = str(space.groups[0].schemes[0])
+    scheme = space.groups[0].options[0]
     probes = {(group.name, scheme, "minmax"): 1e-4 for group in space.groups}
     probes[(space.groups[0].name, scheme, "mse")] = 5e-5
     probes["", scheme, "minmax"] = 9.0

@@ -17,7 +17,7 @@ from hago.record import Record
 from hago.search import SearchSpace, run_search
 from hago.search.sizes import SizeTable
 from hago.search.stopping import hypervolume, trials_without_gain
-from hago.search.timing import TimeTable, schemes_to_time
+from hago.search.timing import TimeTable, options_to_time
 from hago.search.warmstart import Candidate, bisect, solve
 from hago.strategy import Strategy
 
@@ -140,10 +140,10 @@ def test_predicted_sizes_are_those_of_the_weights():
     table = SizeTable(evaluator.float_record().size_bytes)
     rng = np.random.default_rng(0)
     for _ in range(10):
-        schemes = [group.schemes[int(rng.integers(len(group.schemes)))] for group in space.groups]
-        strategy = space.strategy(space.make_params(schemes, "mse"))
+        options = [group.options[int(rng.integers(len(group.options)))] for group in space.groups]
+        strategy = space.strategy(space.make_params(options, "mse"))
         expected = evaluator.size(strategy) / evaluator.float_record().size_bytes
-        assert table.ratio(space, schemes) == pytest.approx(expected, rel=1e-3)
+        assert table.ratio(space, options) == pytest.approx(expected, rel=1e-3)
 
 
 @given(st.integers(0, 10**6), st.floats(0.3, 1.0))
@@ -153,19 +153,19 @@ def test_the_programme_keeps_its_limits(seed, share):
     rng = np.random.default_rng(seed)
     times = TimeTable(
         {
-            str(scheme): {layer: float(rng.uniform(1e-6, 2e-5)) for layer in space.macs}
-            for scheme in schemes_to_time(space, True)
+            option: {layer: float(rng.uniform(1e-6, 2e-5)) for layer in space.macs}
+            for option in options_to_time(space, True)
         }
     )
     sizes = SizeTable()
-    losses = [[float(rng.uniform(0, 1)) for _ in g.schemes] for g in space.groups]
-    most = share * sum(max(sizes.group_cost(space, g, s) for s in g.schemes) for g in space.groups)
+    losses = [[float(rng.uniform(0, 1)) for _ in g.options] for g in space.groups]
+    most = share * sum(max(sizes.group_cost(space, g, s) for s in g.options) for g in space.groups)
 
-    def weight(schemes):
-        return sum(sizes.group_cost(space, g, s) for g, s in zip(space.groups, schemes, strict=True))
+    def weight(options):
+        return sum(sizes.group_cost(space, g, s) for g, s in zip(space.groups, options, strict=True))
 
-    every = list(product(*(g.schemes for g in space.groups)))
-    fitting = [times.predict_s(space, schemes) for schemes in every if weight(schemes) <= most]
+    every = list(product(*(g.options for g in space.groups)))
+    fitting = [times.predict_s(space, options) for options in every if weight(options) <= most]
     found = solve(space, times, losses, math.inf, limits=[(sizes, most)])
     assert (found is None) == (not fitting)
     if found is not None:

@@ -9,12 +9,12 @@ from search_harness import FakeEvaluator, residual_space
 from hago.goal import Goal
 from hago.record import Record
 from hago.search.playoff import finalists, play_off
-from hago.search.timing import TimeTable, schemes_to_time, time_scheme
+from hago.search.timing import TimeTable, options_to_time, time_option
 
 
 def _measured(evaluator: FakeEvaluator) -> list[Record]:
     space = evaluator.space
-    params = [space.uniform(scheme, "minmax") for scheme in schemes_to_time(space, False)[1:]]
+    params = [space.uniform(option, "minmax") for option in options_to_time(space, False)[1:]]
     return [replace(evaluator.evaluate(space.strategy(p)), id=i) for i, p in enumerate(params)]
 
 
@@ -26,7 +26,7 @@ def test_a_lucky_measurement_does_not_win() -> None:
     slowest = max(records, key=lambda r: r.latency_ratio or 0.0)
     lucky = replace(slowest, latency_ratio=0.01, latency_ratio_interval=(0.009, 0.011))
     records = [lucky if r.id == slowest.id else r for r in records]
-    table = TimeTable({str(s): time_scheme(space, evaluator, s) for s in schemes_to_time(space, False)})
+    table = TimeTable({s: time_option(space, evaluator, s) for s in options_to_time(space, False)})
     found = finalists(space, table, Goal(max_drop=1.0), records)
     assert {r.id for r in found} == {r.id for r in records}
     again = play_off(evaluator, found, records)

@@ -12,22 +12,21 @@ from hypothesis import strategies as st
 from search_harness import FakeEvaluator, residual_space
 
 from hago.errors import BuildError, StorageError
-from hago.scheme import PER_CHANNEL
 from hago.search.additive import AdditiveModel
-from hago.search.groups import FLOAT32, Scheme
+from hago.search.option import FLOAT32
 from hago.search.refine import refine
 from hago.search.sensitivity import (
     EVERYWHERE,
     MOST_PROBES,
     Sensitivities,
-    base_scheme,
-    main_scheme,
+    base_option,
+    main_option,
     measure_probe,
     next_probe,
     sample_count,
     uniform_probes,
 )
-from hago.search.timing import TimeTable, convert_s, schemes_to_time, time_scheme
+from hago.search.timing import TimeTable, convert_s, options_to_time, time_option
 from hago.search.warmstart import (
     Candidate,
     Programme,
@@ -37,14 +36,14 @@ from hago.search.warmstart import (
     uniform_candidates,
 )
 
-INT8 = Scheme("int8", PER_CHANNEL)
+INT8 = "int8/per_channel"
 LOSSES = {"stem": 6.0, "b0.conv1": 1.0, "b1.conv1": 12.0, "b1.conv2": 2.0, "b2.conv1": 0.5, "fc": 5.0}
 
 
 def measured_times(evaluator: FakeEvaluator, thorough: bool = True) -> TimeTable:
     space = evaluator.space
-    schemes = schemes_to_time(space, thorough)
-    return TimeTable({str(s): time_scheme(space, evaluator, s) for s in schemes})
+    options = options_to_time(space, thorough)
+    return TimeTable({s: time_option(space, evaluator, s) for s in options})
 
 
 def all_probes(evaluator: FakeEvaluator, thorough: bool = True) -> Sensitivities:
@@ -62,11 +61,11 @@ def test_predicted_time_is_the_sum_of_kernels_and_conversions():
     times = measured_times(evaluator)
     rng = np.random.default_rng(0)
     for _ in range(20):
-        schemes = [group.schemes[int(rng.integers(len(group.schemes)))] for group in space.groups]
-        strategy = space.strategy(space.make_params(schemes, "minmax"))
-        assert times.predict_s(space, schemes) == pytest.approx(evaluator.true_s(strategy), rel=1e-9)
-        ratio = AdditiveModel(space, times, Sensitivities()).ratio(space.make_params(schemes, "minmax"))
-        assert ratio == pytest.approx(times.ratio(space, schemes), rel=1e-9)
+        options = [group.options[int(rng.integers(len(group.options)))] for group in space.groups]
+        strategy = space.strategy(space.make_params(options, "minmax"))
+        assert times.predict_s(space, options) == pytest.approx(evaluator.true_s(strategy), rel=1e-9)
+        ratio = AdditiveModel(space, times, Sensitivities()).ratio(space.make_params(options, "minmax"))
+        assert ratio == pytest.approx(times.ratio(space, options), rel=1e-9)
 
 
 def test_conversions_are_paid_where_neighbours_differ():
@@ -79,14 +78,14 @@ def test_conversions_are_paid_where_neighbours_differ():
     assert 0 < convert_s(space, everywhere) < convert_s(space, mixed)
 
 
-def test_schemes_without_times_take_those_of_their_kin():
+def test_options_without_times_take_those_of_their_kin():
     space = residual_space()
     table = TimeTable({"float32": {"fc": 10e-6}, "int8/per_channel": {"fc": 4e-6}})
     assert table.layer_s("fc", INT8) == 4e-6
-    assert table.layer_s("fc", next(s for s in space.groups[-1].schemes if "per_tensor" in str(s))) == 4e-6
-    grouped = next(s for s in space.groups[-1].schemes if "per_group" in str(s))
+    assert table.layer_s("fc", next(s for s in space.groups[-1].options if "per_tensor" in s)) == 4e-6
+    grouped = next(s for s in space.groups[-1].options if "per_group" in s)
     assert table.layer_s("fc", grouped) == pytest.approx(5e-6)
-    assert table.layer_s("fc", Scheme("bfloat16")) == 10e-6  # nothing known: no gain is promised
+    assert table.layer_s("fc", "bfloat16") == 10e-6  # nothing known: no gain is promised
     nothing = TimeTable()
     assert nothing.layer_s("fc", INT8, 10**6) < nothing.layer_s("fc", FLOAT32, 10**6)
 
@@ -102,15 +101,15 @@ def test_failed_timing_leaves_an_empty_row_and_a_full_disk_is_told():
         def kernel_times(self, strategy):
             raise StorageError("no space left")
 
-    assert time_scheme(space, Failing(space), INT8) == {}
+    assert time_option(space, Failing(space), INT8) == {}
     with pytest.raises(StorageError):
-        time_scheme(space, Full(space), INT8)
+        time_option(space, Full(space), INT8)
 
 
 def test_per_group_weights_are_timed_only_where_the_bound_is_at_stake():
     space = residual_space()
-    assert [str(s) for s in schemes_to_time(space, False)] == ["float32", "int8/per_channel", "bfloat16"]
-    assert "int8/per_group:32" in [str(s) for s in schemes_to_time(space, True)]
+    assert [s for s in options_to_time(space, False)] == ["float32", "int8/per_channel", "bfloat16"]
+    assert "int8/per_group:32" in [s for s in options_to_time(space, True)]
 
 
 def test_probes_cover_every_group_then_the_costly_ones():
@@ -122,12 +121,12 @@ def test_probes_cover_every_group_then_the_costly_ones():
     thorough = all_probes(evaluator, thorough=True)
     assert plain.losses.items() <= thorough.losses.items()
     assert len(thorough.losses) <= MOST_PROBES + len(space.calibrators)
-    worst = max(space.groups, key=lambda g: thorough.loss(space, g, base_scheme(g))[0])
-    assert {s for g, s, _ in thorough.losses if g == worst.name} == {str(s) for s in worst.schemes if s != FLOAT32}
+    worst = max(space.groups, key=lambda g: thorough.loss(space, g, base_option(g))[0])
+    assert {s for g, s, _ in thorough.losses if g == worst.name} == {s for s in worst.options if s != FLOAT32}
     # "mse" is this evaluator's best calibrator, and probes are exact here.
-    loss, calibrator = thorough.loss(space, worst, base_scheme(worst))
+    loss, calibrator = thorough.loss(space, worst, base_option(worst))
     assert calibrator == "mse"
-    alone = space.strategy(space.make_params([base_scheme(g) if g is worst else FLOAT32 for g in space.groups], "mse"))
+    alone = space.strategy(space.make_params([base_option(g) if g is worst else FLOAT32 for g in space.groups], "mse"))
     assert loss == pytest.approx(evaluator.loss(alone) * 1e-4)
 
 
@@ -150,13 +149,13 @@ def test_sample_counts_are_bounded():
 
 
 def brute_force(space, times, losses, budget):
-    """Every assignment of schemes: the least time, and of those the least loss."""
+    """Every assignment of options: the least time, and of those the least loss."""
     best = (math.inf, math.inf)
-    for chosen in product(*(range(len(g.schemes)) for g in space.groups)):
+    for chosen in product(*(range(len(g.options)) for g in space.groups)):
         loss = sum(row[c] for row, c in zip(losses, chosen, strict=True))
         if loss <= budget:
-            schemes = [g.schemes[c] for g, c in zip(space.groups, chosen, strict=True)]
-            best = min(best, (times.predict_s(space, schemes), loss))
+            options = [g.options[c] for g, c in zip(space.groups, chosen, strict=True)]
+            best = min(best, (times.predict_s(space, options), loss))
     return best
 
 
@@ -167,26 +166,26 @@ def test_the_programme_finds_the_best_strategy(seed, share):
     rng = np.random.default_rng(seed)
     times = TimeTable(
         {
-            str(scheme): {layer: float(rng.uniform(1e-6, 2e-5)) for layer in space.macs}
-            for scheme in schemes_to_time(space, True)
+            option: {layer: float(rng.uniform(1e-6, 2e-5)) for layer in space.macs}
+            for option in options_to_time(space, True)
         }
     )
-    losses = [[0.0 if s == FLOAT32 else float(rng.uniform(0, 1)) for s in g.schemes] for g in space.groups]
+    losses = [[0.0 if s == FLOAT32 else float(rng.uniform(0, 1)) for s in g.options] for g in space.groups]
     budget = share * sum(max(row) for row in losses) + 1e-9
-    schemes = solve(space, times, losses, budget)
-    assert schemes is not None
+    options = solve(space, times, losses, budget)
+    assert options is not None
     expected_s, _ = brute_force(space, times, losses, budget)
-    loss = sum(row[g.schemes.index(s)] for g, row, s in zip(space.groups, losses, schemes, strict=True))
+    loss = sum(row[g.options.index(s)] for g, row, s in zip(space.groups, losses, options, strict=True))
     assert loss <= budget * (1 + 1e-6)
-    assert times.predict_s(space, schemes) <= expected_s * 1.003  # the solver's gap
+    assert times.predict_s(space, options) <= expected_s * 1.003  # the solver's gap
 
 
 def test_a_choice_that_cannot_run_is_not_taken():
     space = residual_space(blocks=1)
     times = measured_times(FakeEvaluator(space))
-    losses = [[0.0 if s == FLOAT32 else math.inf for s in g.schemes] for g in space.groups]
-    schemes = solve(space, times, losses, math.inf)
-    assert schemes is not None and set(schemes) == {FLOAT32}
+    losses = [[0.0 if s == FLOAT32 else math.inf for s in g.options] for g in space.groups]
+    options = solve(space, times, losses, math.inf)
+    assert options is not None and set(options) == {FLOAT32}
 
 
 def test_the_front_goes_from_fast_to_exact():
@@ -213,7 +212,7 @@ def test_uniform_candidates_start_with_the_best_calibrator_and_then_more_precisi
         "bfloat16 everywhere",
         "int8/per_channel everywhere, percentile",
     ]
-    assert main_scheme(evaluator.space) == INT8
+    assert main_option(evaluator.space) == INT8
 
 
 @given(st.integers(1, 40), st.integers(0, 40))

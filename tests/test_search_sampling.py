@@ -10,14 +10,13 @@ import pytest
 from search_harness import NetBuilder, residual_space
 
 from hago.errors import MissingExtraError, SearchError
-from hago.scheme import PER_CHANNEL
-from hago.search.groups import FLOAT32, Scheme
+from hago.search.option import FLOAT32, precision_of
 from hago.search.sampling import SAMPLERS, Observation, check_sampler, grid, propose
 from hago.search.sensitivity import Sensitivities
 from hago.search.space import SearchSpace
 from hago.spec import load_spec
 
-INT8 = Scheme("int8", PER_CHANNEL)
+INT8 = "int8/per_channel"
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
@@ -33,9 +32,9 @@ EVERY = [
 
 def observe(space: SearchSpace, params: dict[str, str]) -> Observation:
     """Every group in float32 costs time, every one in int8 loses a little."""
-    schemes = space.schemes(params)
-    time = sum(s == FLOAT32 for s in schemes) / len(schemes)
-    drop = sum(s.precision == "int8" for s in schemes) * 0.003
+    options = space.options(params)
+    time = sum(s == FLOAT32 for s in options) / len(options)
+    drop = sum(precision_of(s) == "int8" for s in options) * 0.003
     return Observation(params, (0.4 + 0.6 * time, drop), {"max_drop": drop - 0.01})
 
 
@@ -104,7 +103,7 @@ def test_samplers_learn(sampler):
         history.append(params)
 
     def judged(params: dict[str, str]) -> Observation:
-        wrong = sum(s.precision != "bfloat16" for s in space.schemes(params)[1:])
+        wrong = sum(precision_of(s) != "bfloat16" for s in space.options(params)[1:])
         return Observation(params, (0.3 + 0.1 * wrong,), {"max_drop": -0.01})
 
     seen = [judged(params) for params in history]
@@ -137,7 +136,7 @@ def test_the_grid_of_a_large_space_keeps_the_most_sensitive_groups_in_float():
     known = Sensitivities({("fc", "int8/per_channel", "minmax"): 9.0, ("stem", "int8/per_channel", "minmax"): 1.0})
     kept = []
     for params in grid(space, known):
-        floats = {g.name for g, s in zip(space.groups, space.schemes(params), strict=True) if s == FLOAT32}
+        floats = {g.name for g, s in zip(space.groups, space.options(params), strict=True) if s == FLOAT32}
         if floats not in kept:
             kept.append(floats)
     assert kept[0] == set() and kept[1] == {"fc"}

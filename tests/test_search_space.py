@@ -9,8 +9,8 @@ from search_harness import NetBuilder, residual_net, residual_space
 
 from hago.errors import StrategyError
 from hago.model import Model, load_model
-from hago.scheme import PER_CHANNEL, PER_TENSOR, Granularity
-from hago.search.groups import FLOAT32, Scheme
+from hago.scheme import PER_CHANNEL
+from hago.search.option import FLOAT32
 from hago.search.space import SearchSpace
 from hago.spec import load_spec
 from hago.strategy import CALIBRATORS, Choice, Strategy
@@ -63,9 +63,9 @@ def test_the_second_output_of_a_split_leads_to_its_maker():
     assert sorted(found["a"]) == ["a", "add", "b"]
 
 
-def test_schemes_are_what_the_hardware_offers_the_whole_group():
+def test_options_are_what_the_hardware_offers_the_whole_group():
     space = residual_space()
-    by_name = {group.name: [str(s) for s in group.schemes] for group in space.groups}
+    by_name = {group.name: [s for s in group.options] for group in space.groups}
     assert by_name["b0.conv1"] == ["int8/per_channel", "int8/per_tensor", "bfloat16", "float32"]
     assert by_name["b2.conv1"] == [
         "int8/per_channel",
@@ -79,26 +79,26 @@ def test_schemes_are_what_the_hardware_offers_the_whole_group():
 
 
 def test_followers_go_along_as_far_as_they_can():
-    bf16 = Scheme("bfloat16")
+    bf16 = "bfloat16"
     space = residual_space()
     strategy = space.strategy(space.uniform(bf16, "minmax"))
     assert strategy.choice("b0.conv2") == Choice("bfloat16")
     assert strategy.choice("b0.add").precision == "float32"  # no bfloat16 add on this hardware
     int7 = residual_space("x86-avx2")
-    strategy = int7.strategy(int7.uniform(Scheme("int7", PER_CHANNEL), "mse"))
+    strategy = int7.strategy(int7.uniform("int7/per_channel", "mse"))
     assert strategy.choice("b0.conv2") == Choice("int7", PER_CHANNEL, "mse")
     assert strategy.choice("b0.add") == Choice("int8", PER_CHANNEL, "mse")
 
 
 def test_hardware_without_floats_has_no_float_choice():
     space = residual_space("integer-only")
-    assert all(FLOAT32 not in group.schemes for group in space.groups)
+    assert all(FLOAT32 not in group.options for group in space.groups)
 
 
 def test_layers_that_read_one_tensor_have_one_calibrator():
     space = residual_space()
     assert ("b0.conv1", "b0.add") in space.ties
-    params = space.uniform(Scheme("int8", PER_CHANNEL), "minmax")
+    params = space.uniform("int8/per_channel", "minmax")
     strategy = space.strategy({**params, "b0.conv1.calibrator": "entropy"})
     assert strategy.choice("b0.add").calibrator == "entropy"
     assert strategy.choice("b0.conv2").calibrator == "minmax"
@@ -148,7 +148,7 @@ def test_a_trial_suggests_every_parameter_once():
 
     strategy = space.suggest(Trial())
     assert asked == list(space.parameters)
-    assert not strategy.choices  # the last scheme is float32
+    assert not strategy.choices  # the last option is float32
 
 
 def test_a_strategy_that_disagrees_within_a_group_is_none_of_the_space():
@@ -156,7 +156,7 @@ def test_a_strategy_that_disagrees_within_a_group_is_none_of_the_space():
     strategy = Strategy(space.model_hash, space.hw, {"b0.conv2": Choice("int8")})
     with pytest.raises(StrategyError, match=r"stem: its layers .* must agree"):
         space.params(strategy)
-    whole = space.strategy(space.uniform(Scheme("int8", PER_CHANNEL), "mse"))
+    whole = space.strategy(space.uniform("int8/per_channel", "mse"))
     with pytest.raises(StrategyError, match="calibrators differ within a group or a shared tensor"):
         space.params(whole.with_("b0.add", Choice("int8", PER_CHANNEL, "entropy")))
 
@@ -180,12 +180,12 @@ def test_the_signature_tells_spaces_apart():
     assert not any(name.endswith(".calibrator") for name in fewer.parameters)
 
 
-def test_nearest_schemes():
+def test_nearest_options():
     group = next(g for g in residual_space().groups if g.name == "stem")
-    assert group.find(Scheme("int8", PER_TENSOR)) == Scheme("int8", PER_TENSOR)
-    assert group.find(Scheme("int8", Granularity("per_group", 32))) == Scheme("int8", PER_CHANNEL)
-    assert group.find(Scheme("int7", PER_TENSOR)) == Scheme("int8", PER_TENSOR)
-    assert group.find(Scheme("float16")) == FLOAT32
+    assert group.find("int8/per_tensor") == "int8/per_tensor"
+    assert group.find("int8/per_group:32") == "int8/per_channel"
+    assert group.find("int7/per_tensor") == "int8/per_tensor"
+    assert group.find("float16") == FLOAT32
 
 
 @pytest.mark.shared_models
@@ -195,7 +195,7 @@ def test_the_real_models_have_spaces(shared_models):
         for hw in (HW, "x86-avx2", "integer-only"):
             spec = load_spec(hw)
             space = SearchSpace.from_model(model, spec)
-            main = space.groups[0].schemes[0]
+            main = space.groups[0].options[0]
             strategy = space.strategy(space.uniform(main, "percentile"))
             if hw != "integer-only":  # whose missing floats are an error of the strategy, told elsewhere
                 strategy.check(model, spec)

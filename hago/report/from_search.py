@@ -161,7 +161,7 @@ class _Layers:
             granularity=str(choice.granularity) if has_integers and layer.kind in WEIGHTED_KINDS else None,
             calibrator=choice.calibrator if has_integers else None,
             sensitivity=self._sensitivity(layer.name, choice),
-            group=group.layers if group is not None and len(group.schemes) > 1 else (),
+            group=group.layers if group is not None and len(group.options) > 1 else (),
             float_s=_of(self._floats, layer.name),
             chosen_s=_of(self._chosen, layer.name),
             quantized_s=self._quantized_s(layer.name),
@@ -175,15 +175,15 @@ class _Layers:
         if group is None:
             return None
         probed = self._losses(group.name)
-        exact = [probed[str(s)] for s in group.schemes if str(s) in probed and s.precision == choice.precision]
+        exact = [probed[o] for o in group.options if o in probed and o.partition("/")[0] == choice.precision]
         return min(exact or probed.values(), default=None)
 
     def _losses(self, group: str) -> dict[str, float]:
-        """Scheme, as text -> least loss over the calibrators probed."""
+        """Option -> least loss over the calibrators probed."""
         least: dict[str, float] = {}
-        for (name, scheme, _), loss in self._known.losses.items():
+        for (name, option, _), loss in self._known.losses.items():
             if name == group:
-                least[scheme] = min(loss, least.get(scheme, math.inf))
+                least[option] = min(loss, least.get(option, math.inf))
         return least
 
     def _quantized_s(self, name: str) -> float | None:

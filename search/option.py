@@ -1,0 +1,28 @@
+"""An option of a group, as text: a precision and, where weights are quantized, their granularity: int8/per_channel."""
+
+from __future__ import annotations
+
+from ..scheme import Granularity
+
+FLOAT32 = "float32"
+
+
+def option_of(precision: str, granularity: Granularity | None = None) -> str:
+    """The text of a precision and the granularity of its weights (None: it has none)."""
+    return precision if granularity is None else f"{precision}/{granularity}"
+
+
+def precision_of(option: str) -> str:
+    """Its precision."""
+    return option.partition("/")[0]
+
+
+def granularity_of(option: str) -> Granularity | None:
+    """The granularity of its weights; None where it has none."""
+    text = option.partition("/")[2]
+    return Granularity.parse(text) if text else None
+
+
+def kind_of(option: str) -> str:
+    """The kind of that granularity, without the size of groups; empty where it has none."""
+    return option.partition("/")[2].partition(":")[0]
