@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,10 @@ class Group:
     members: tuple[Member, ...]
     options: tuple[str, ...]
     integer: frozenset[str]
+
+    def limited_to(self, options: tuple[str, ...]) -> Group:
+        """The group with these of its options alone."""
+        return replace(self, options=options, integer=self.integer & set(options))
 
     @property
     def layers(self) -> tuple[str, ...]:

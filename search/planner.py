@@ -1,6 +1,6 @@
 """Which strategy comes next. A function of the seed, of what was measured, and of the tables it keeps.
 
-In this order: everything in integers, before anything else is measured, so that there is an answer early; other
+In this order: what the user begins with; everything in integers, so that there is an answer early; other
 calibrators and more precision, where that shows them to be needed; the fastest by kernel times; the front of the
 integer programme, by bisection; programmes corrected by what was really lost; then the sampler. The tables behind it
 (kernel times, sensitivities) are measured when first needed and kept with the study, so that a resumed search goes on
@@ -9,22 +9,22 @@ as if it had never stopped.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..goal import QUANTITIES, Goal, Quantity
+from ..goal import Goal
 from ..interrupts import Interrupts
 from ..record import Record
 from ..strategy import Strategy
-from .additive import AdditiveModel, Outcome, make_promise
+from .additive import AdditiveModel, make_promise
 from .ledger import Finished, Ledger
+from .measures import Measures
 from .objective import Evaluator
 from .refine import TRIALS, refine
-from .sampling import Observation, SamplerFactory, propose
+from .sampling import SamplerFactory, propose
 from .sensitivity import (
     Probe,
     Sensitivities,
@@ -34,13 +34,13 @@ from .sensitivity import (
     sample_count,
     uniform_probes,
 )
-from .sizes import SizeTable
+from .sizes import SizeTable, programme_costs
 from .space import Params, SearchSpace
 from .timing import TimeTable, options_to_time, time_option
-from .warmstart import Candidate, Cost, Limit, Programme, bisect, fastest, first_candidates, uniform_candidates
+from .warmstart import Candidate, Programme, bisect, fastest, first_candidates, uniform_candidates
 
-UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE = "uniform", "kernel times", "programme", "refined programme"
-WARM_START = (UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE)
+START, UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE = "start", "uniform", "kernel times", "programme", "refined programme"
+WARM_START = (START, UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE)
 _SAVE_EVERY_S = 2.0
 _SOLVING_SHARE = 0.1  # of the time left, for one integer programme
 
@@ -78,12 +78,15 @@ class Planner:
         float_record: Record,
         tell: Callable[[str], None],
         left_s: Callable[[], float | None],
+        start: Strategy | None = None,
     ) -> None:
+        self._given = None if start is None else space.nearest(start)
         self._space, self._evaluator, self._goal, self._ledger = space, evaluator, goal, ledger
         self._interrupts = interrupts
         self._float_key = Strategy(space.model_hash, space.hw).key()
         self._seed, self._sampler, self._reproducible = seed, sampler, reproducible
-        self._probe_s, self._float, self._tell, self._left_s = probe_s, float_record, tell, left_s
+        self._probe_s, self._tell, self._left_s = probe_s, tell, left_s
+        self.measures = Measures(goal, float_record, self.ratio, reproducible)
         kept = ledger.recall("sensitivities") or {}
         self.sensitivities = Sensitivities.from_json(kept.get("losses", []))
         self._cut = bool(kept.get("cut", False))
@@ -102,7 +105,7 @@ class Planner:
             if self._space.strategy(left.params).key() not in {*elsewhere, self._float_key}:
                 return Proposal(left.params, left.origin, left.label)
         by_key = {past.key: past for past in history}
-        for stage in (self._uniform, self._fastest, self._programme, self._refine):
+        for stage in (self._start, self._uniform, self._fastest, self._programme, self._refine):
             proposal = stage(by_key)
             if proposal is not None and self._space.strategy(proposal.params).key() not in elsewhere:
                 return proposal
@@ -112,12 +115,18 @@ class Planner:
         """Whether the newest trial was proposed by anything but the sampler."""
         return not history or history[-1].origin in WARM_START
 
+    def _start(self, by_key: dict[str, Finished]) -> Proposal | None:
+        if self._given is None:
+            return None
+        key = self._space.strategy(self._given).key()
+        return None if key in by_key or key == self._float_key else Proposal(self._given, START, "the start given")
+
     def _uniform(self, by_key: dict[str, Finished]) -> Proposal | None:
         for candidate in first_candidates(self._space):
             if not self._is_measured(candidate, by_key):
                 return Proposal(candidate.params, UNIFORM, candidate.label)
         self._probe(iter(uniform_probes(self._space)))
-        within = any(self.keeps(past) for past in by_key.values())
+        within = any(self.measures.keeps(past) for past in by_key.values())
         main = f"{main_option(self._space)} everywhere"
         for candidate in uniform_candidates(self._space, self.sensitivities):
             # More precision is for having something early; another calibrator, for the favourite option itself.
@@ -145,7 +154,9 @@ class Planner:
         self._probe(probes())
         tables = (len(self.sensitivities.losses), len(self.times.times))
         if self._front is None or self._front[0] != tables:
-            cost, limits = self._costs()
+            cost, limits = programme_costs(
+                self._space, self._goal.primary.name, self.measures.limits, self.times, self._sizes
+            )
             self._front = (
                 tables,
                 Programme(self._space, self.times, self.sensitivities, self._solving_s, cost, limits),
@@ -154,9 +165,9 @@ class Planner:
 
         def verdict(candidate: Candidate) -> bool | None:
             if self._key(candidate) == self._float_key:
-                return self._goal.within(self._float)
+                return self.measures.float_keeps
             past = by_key.get(self._key(candidate))
-            return None if past is None else self.keeps(past)
+            return None if past is None else self.measures.keeps(past)
 
         with self._interrupts.allowed():
             candidate = bisect(
@@ -164,7 +175,7 @@ class Planner:
                 self._front[1].candidate,
                 verdict,
                 exact_first=not self._goal.bounds_accuracy,
-                float_keeps=self._goal.within(self._float),
+                float_keeps=self.measures.float_keeps,
             )
         return None if candidate is None else Proposal(candidate.params, PROGRAMME, candidate.label)
 
@@ -189,24 +200,19 @@ class Planner:
     def _sample(self, history: Sequence[Finished], elsewhere: set[str]) -> Proposal | None:
         name = self._sampler if isinstance(self._sampler, str) else "sampler"
         self._tell(f"{name} proposes")
-        observations = [self.observe(past) for past in history]
+        observations = [self.measures.observe(past) for past in history]
         known = {past.key: seen for past, seen in zip(history, observations, strict=True)}
         float_params = {
             group_name: "float32" if "float32" in choices else choices[0]
             for group_name, choices in self._space.parameters.items()
         }
-        floats = {name: 0.0 if name == "accuracy" else 1.0 for name in QUANTITIES}
-        baseline = Observation(float_params, self._values(floats), self._goal.violations(self._float))
+        baseline = self.measures.float_observation(float_params)
         if self._space.strategy(float_params).key() == self._float_key:  # a strategy here, of known outcome
             observations = [baseline, *observations]
         known[self._float_key] = baseline
         for key in elsewhere:  # not to be proposed again; what comes of them is not known yet
             known.setdefault(key, baseline)
-        outcomes = [
-            Outcome(past.params, self._relative(past, self._goal.likely_drop(past.record)))
-            for past in history
-            if past.record.state != "failed"
-        ]
+        outcomes = [self.measures.outcome(past) for past in history if past.record.state != "failed"]
         with self._interrupts.allowed():
             params = propose(
                 self._space,
@@ -215,7 +221,7 @@ class Planner:
                 observations,
                 known,
                 self.sensitivities,
-                make_promise(self._model(), outcomes, self._goal, self._limits),
+                make_promise(self._model(), outcomes, self._goal, self.measures.limits),
             )
         return None if params is None else Proposal(params, name, f"{name}, trial {len(history) + 1}")
 
@@ -225,70 +231,6 @@ class Planner:
         if self._additive is None or self._additive[0] != tables:
             self._additive = tables, AdditiveModel(self._space, self.times, self.sensitivities, self._sizes)
         return self._additive[1]
-
-    def observe(self, past: Finished) -> Observation:
-        """A trial as samplers see it. A failed one looks like one that is far outside the bounds."""
-        drop = min(self._goal.likely_drop(past.record), 2 * self._goal.worst_drop)
-        values = self._relative(past, drop)
-        return Observation(past.params, self._values(values), self._goal.violations(self._as_modelled(past)))
-
-    def _values(self, values: Mapping[str, float]) -> tuple[float, ...]:
-        return tuple(values[name] for name in self._goal.objectives)
-
-    def point(self, past: Finished) -> tuple[float, ...]:
-        """Where a trial lies on the axes of the goal. What is more accurate than float32 is so by luck."""
-        values = self._relative(past, max(0.0, self._goal.drop(past.record)))
-        return tuple(values[quantity.name] for quantity in self._goal.axes)
-
-    @property
-    def reference(self) -> tuple[float, ...]:
-        """From where on the front is of no interest."""
-        return tuple(self._goal.worst_drop if axis.name == "accuracy" else 1.0 for axis in self._goal.axes)
-
-    def keeps(self, past: Finished) -> bool:
-        """Whether a trial keeps every bound."""
-        return self._goal.within(self._as_modelled(past))
-
-    def _relative(self, past: Finished, drop: float) -> dict[str, float]:
-        """A trial by quantity: this drop, and all else over float32's."""
-
-        def over_float(quantity: Quantity) -> float:
-            cost, floats = (quantity.cost(self._goal, record) for record in (past.record, self._float))
-            return cost / floats if 0 < cost < math.inf and 0 < floats < math.inf else 1.0
-
-        found = {name: over_float(quantity) for name, quantity in QUANTITIES.items()}
-        return {**found, "latency": self.ratio(past), "accuracy": drop}
-
-    def _as_modelled(self, past: Finished) -> Record:
-        """The record, with the seconds of the time model where proposals are to be reproducible."""
-        floats_s = self._float.latency_s
-        if self._goal.max_latency_s is None or not self._reproducible or floats_s is None:
-            return past.record
-        return replace(past.record, latency_s=self.ratio(past) * floats_s, latency_interval=None)
-
-    @property
-    def _limits(self) -> dict[str, float]:
-        """The bounds in the unit of `_relative`."""
-        found = {}
-        for quantity in self._goal.bounds:
-            bound = quantity.bound(self._goal) or 0.0
-            floats = 1.0 if quantity.name == "accuracy" else bound + quantity.excess(self._goal, self._float, False)
-            found[quantity.name] = bound / floats
-        return found
-
-    def _costs(self) -> tuple[Cost, list[Limit]]:
-        """What the integer programme minimises, and what else it bounds."""
-        tables: dict[str, TimeTable | SizeTable] = {"latency": self.times, "size": self._sizes}
-        wholes = {"latency": self.times.float_s(self._space), "size": float(self._float.size_bytes or 0)}
-        bounded = {name: limit for name, limit in self._limits.items() if name in tables and limit > 0}
-        primary = self._goal.primary.name
-        minimised = primary if primary in tables else next(iter(bounded), "latency")
-        limits: list[Limit] = [
-            (tables[name], limit * wholes[name] - tables[name].outside(self._space))
-            for name, limit in bounded.items()
-            if name != minimised
-        ]
-        return tables[minimised], limits
 
     def ratio(self, past: Finished) -> float:
         """Latency over float32's: by the time model if proposals are to be reproducible, else as measured."""
@@ -302,7 +244,7 @@ class Planner:
         main = main_option(self._space)
         plain = [self._space.uniform(main, calibrator) for calibrator in self._space.calibrators]
         found = [by_key.get(self._space.strategy(params).key()) for params in plain]
-        return not any(past is not None and self.keeps(past) for past in found)
+        return not any(past is not None and self.measures.keeps(past) for past in found)
 
     def _solving_s(self) -> float | None:
         """Seconds that one integer programme may take; None where there is time enough."""

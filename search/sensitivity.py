@@ -101,7 +101,7 @@ def uniform_probes(space: SearchSpace) -> list[Probe]:
 
 def main_option(space: SearchSpace) -> str:
     """The base option that most groups have."""
-    bases = [base_option(group) for group in space.groups]
+    bases = [base_option(group) for group in space.groups if group.options != (FLOAT32,)]
     return max(dict.fromkeys(bases), key=bases.count) if bases else FLOAT32
 
 

@@ -1,14 +1,16 @@
-"""How large a strategy's network is, from the stored bits of its weights."""
+"""How large a strategy's network is, from the stored bits of its weights; what the integer programme minimises."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .grouping import Flow
 from .groups import Group
 from .priors import stored_bits
 from .space import SearchSpace
+from .timing import TimeTable
+from .warmstart import Cost, Limit
 
 _FLOAT_BITS = 32
 
@@ -35,14 +37,33 @@ class SizeTable:
     def outside(self, space: SearchSpace) -> float:
         """Bytes of all but the weights of groups."""
         names = [name for group in space.groups for name in group.layers]
-        return self._whole(space) - sum(space.weights.get(name, 0) for name in names) * _FLOAT_BITS / 8
+        return self.whole(space) - sum(space.weights.get(name, 0) for name in names) * _FLOAT_BITS / 8
 
     def ratio(self, space: SearchSpace, options: Sequence[str]) -> float:
         """Predicted size over float32's."""
-        whole, chosen = self._whole(space), zip(space.groups, options, strict=True)
+        whole, chosen = self.whole(space), zip(space.groups, options, strict=True)
         if not whole:
             return 1.0
         return (self.outside(space) + sum(self.group_cost(space, group, option) for group, option in chosen)) / whole
 
-    def _whole(self, space: SearchSpace) -> float:
+    def whole(self, space: SearchSpace) -> float:
+        """Bytes of the network in float32."""
         return max(float(self.float_bytes or 0), sum(space.weights.values()) * _FLOAT_BITS / 8)
+
+
+def programme_costs(
+    space: SearchSpace, primary: str, limits: Mapping[str, float], times: TimeTable, sizes: SizeTable
+) -> tuple[Cost, list[Limit]]:
+    """What the integer programme minimises, and what else it keeps, of the ``limits`` (quantity -> over float32's).
+
+    Where accuracy is ``primary``, the first that is bounded is minimised: the programme's budgets of loss then give
+    the front to look for the bound on.
+    """
+    tables: dict[str, tuple[Cost, float, float]] = {
+        "latency": (times, times.float_s(space), times.outside(space)),
+        "size": (sizes, sizes.whole(space), sizes.outside(space)),
+    }
+    bounded = [name for name, limit in limits.items() if name in tables and limit > 0]
+    minimised = primary if primary in tables else next(iter(bounded), "latency")
+    others = [(*tables[name], limits[name]) for name in bounded if name != minimised]
+    return tables[minimised][0], [(table, limit * whole - outside) for table, whole, outside, limit in others]

@@ -9,7 +9,7 @@ two sets of parameters that mean the same give the same :class:`Strategy`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -20,7 +20,9 @@ from ..errors import StrategyError
 from ..files import hash_bytes
 from ..strategy import CALIBRATORS, Choice, Strategy
 from .grouping import Flow, find_flows, group_layers, tied_layers
-from .groups import Group, make_group, ways_of
+from .groups import Group, Member, make_group, ways_of
+from .keep import Keep, check_keep, kept_options
+from .option import FLOAT32
 
 if TYPE_CHECKING:
     from ..model import Layer, Model
@@ -54,10 +56,16 @@ class SearchSpace:
     weights: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def from_model(cls, model: Model, spec: HardwareSpec, calibrators: Sequence[str] = CALIBRATORS) -> SearchSpace:
-        """Groups the layers of ``model`` and gathers what ``spec`` allows each group.
+    def from_model(
+        cls,
+        model: Model,
+        spec: HardwareSpec,
+        calibrators: Sequence[str] = CALIBRATORS,
+        keep: Collection[Keep] = (),
+    ) -> SearchSpace:
+        """Groups the layers of ``model`` and gathers what ``spec`` allows each group, and ``keep`` leaves of it.
 
-        Raises StrategyError when an unknown calibrator, or none, is named.
+        Raises StrategyError when an unknown calibrator, or none, is named, and for what cannot be kept.
         """
         if not calibrators or (unknown := [name for name in calibrators if name not in CALIBRATORS]):
             raise StrategyError(
@@ -70,7 +78,9 @@ class SearchSpace:
             ways = ways_of(layer, spec) if layer.quantizable and layer.kind != "shape" else ()
             return any(way.precision != "float32" for way in ways)
 
-        groups = tuple(make_group([layers[name] for name in names], spec) for names in group_layers(model, searched))
+        made = [make_group([layers[name] for name in names], spec) for names in group_layers(model, searched)]
+        check_keep(keep, model.layers, {name for group in made for name in group.layers})
+        groups = tuple(group.limited_to(kept_options(group, layers, keep)) for group in made)
         group_of = {name: i for i, group in enumerate(groups) for name in group.layers}
         return cls(
             model_hash=model.hash,
@@ -196,6 +206,27 @@ class SearchSpace:
             )
         return params
 
+    def nearest(self, strategy: Strategy) -> dict[str, str]:
+        """Parameters of the strategy nearest to this one, which need not be one of this space, nor of this hardware.
+
+        A group takes the option that agrees with most of its multiply-adds, and the calibrator of the first layer.
+        """
+        own = replace(strategy, model_hash=self.model_hash, hw=self.hw)
+        try:
+            return self.params(own)
+        except StrategyError:
+            pass
+        options: dict[str, str] = {}
+        calibrators: dict[str, str] = {}
+        for group in self.groups:
+
+            def agreement(option: str, group: Group = group) -> int:
+                return sum(1 + self.macs[m.layer] for m in group.members if _agrees(m, option, own))
+
+            options[group.name] = max(group.options, key=agreement)  # the hardware's favourite among equals
+            calibrators[group.name] = own.choice(group.layers[0]).calibrator
+        return self.make_params(options, calibrators)
+
     def suggest(self, trial: SuggestsCategorical) -> Strategy:
         """The strategy that an Optuna trial proposes."""
         return self.strategy(
@@ -208,9 +239,12 @@ def _leads(name: str, tie_of: Mapping[str, tuple[str, ...]], integer: set[str]) 
 
 
 def _fits(group: Group, option: str, strategy: Strategy) -> bool:
-    return all(
-        (strategy.choice(m.layer).precision, strategy.choice(m.layer).granularity)
-        == (m.ways[option].precision, m.ways[option].granularity)
-        or strategy.choice(m.layer).precision == m.ways[option].precision == "float32"
-        for m in group.members
-    )
+    return all(_agrees(member, option, strategy) for member in group.members)
+
+
+def _agrees(member: Member, option: str, strategy: Strategy) -> bool:
+    """Whether the strategy has this layer do what the option means for it."""
+    choice, way = strategy.choice(member.layer), member.ways[option]
+    if choice.precision == way.precision == FLOAT32:
+        return True
+    return (choice.precision, choice.granularity) == (way.precision, way.granularity)

@@ -18,6 +18,7 @@ from ..errors import HagoError, NoDeviceError, SearchError, StorageError
 from ..goal import DEFAULT_OBJECTIVES, MAX_DROP, Goal
 from ..interrupts import Interrupts, name_of
 from ..record import Record
+from ..strategy import Strategy
 from .answer import conclude
 from .ledger import Finished, Ledger, open_ledger, stored_values
 from .objective import Evaluator, common_reason, evaluate_safely
@@ -56,6 +57,7 @@ def run_search(
     margin: float = 0.0,
     objectives: str | Sequence[str] = DEFAULT_OBJECTIVES,
     reproducible: bool = True,
+    start: Strategy | None = None,
     progress: str | Progress | None = None,
     deadline: Deadline | None = None,
     interrupts: Interrupts | None = None,
@@ -64,6 +66,7 @@ def run_search(
 
     Without a goal, that is the fastest within ``max_drop`` of float32 or, where there is a ``limit``, with a value of
     the metric that is as good as that; ``margin`` and ``objectives`` are those of :class:`Goal`.
+    ``start`` is measured first, or what of the space is nearest to it.
     ``folder`` gets ``study.db`` and ``records.jsonl``; ``storage`` names another place for the study
     (:func:`hago.search.storage.open_storage`). It ends after ``trials`` trials (with those of earlier runs),
     after ``budget_s`` seconds of this run (or "10m"), when ``patience`` sampled trials in a row add nothing
@@ -95,7 +98,7 @@ def run_search(
         )
         ledger.recover(goal)
         search = _Search(space, evaluator, goal, ledger, display, interrupts, trials, deadline, patience)
-        return search.run(seed, sampler, reproducible)
+        return search.run(seed, sampler, reproducible, start)
 
 
 class _Search:
@@ -123,7 +126,7 @@ class _Search:
         self._stage = "float32"
         self._first_within_s: float | None = None
 
-    def run(self, seed: int, sampler: str | SamplerFactory, reproducible: bool) -> SearchResult:
+    def run(self, seed: int, sampler: str | SamplerFactory, reproducible: bool, start: Strategy | None) -> SearchResult:
         self._display.start(self._status())
         planner: Planner | None = None
         try:
@@ -148,6 +151,7 @@ class _Search:
                 float_record=first_float,
                 tell=self._tell,
                 left_s=self._left_s,
+                start=start,
             )
             stopped, error = self._run_trials(planner)
             result = conclude(
@@ -214,7 +218,7 @@ class _Search:
                 return reason
             proposal = planner.next(self._history)
             if proposal is None:
-                if not self._space.parameters:
+                if not self._space.parameters and not self._history:
                     return "no layer of the model can be quantized on this hardware"
                 return "every strategy that the sampler can propose has been measured"
             if self._left_s() != 0:
@@ -231,8 +235,8 @@ class _Search:
         if len(last) == _MOST_FAILURES and all(record.state == "failed" for record in last):
             return ""
         if self._patience is not None and not planner.in_warm_start(self._history):
-            points = [planner.point(past) for past in self._history if past.record.state == "ok"]
-            still = trials_without_gain(points, planner.reference)
+            points = [planner.measures.point(past) for past in self._history if past.record.state == "ok"]
+            still = trials_without_gain(points, planner.measures.reference)
             newest = self._history[len(self._history) - len(self._measured) :]
             sampled = sum(past.origin not in WARM_START for past in newest)
             if min(still, sampled) >= self._patience:
@@ -244,7 +248,7 @@ class _Search:
         strategy = self._space.strategy(proposal.params)
         number, trial_id = self._ledger.begin(proposal.params, proposal.origin, proposal.label)
         self._tell(f"trial {number + 1}: {proposal.label}")
-        found = any(planner.keeps(past) for past in self._history)
+        found = any(planner.measures.keeps(past) for past in self._history)
         # Until something keeps the bound, the closest is of interest: only the clearly broken is cut short.
         hopeless = self._goal.hopeless_drop if found else max(2 * self._goal.worst_drop, 0.1)
         stop_below = -hopeless if self._goal.bounds_accuracy else None

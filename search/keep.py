@@ -1,0 +1,105 @@
+"""Layers that a search must leave at a precision, by name, glob or operator.
+
+read_keep({"float32": ["head.*", "Softmax"], "int8": ["stem"]})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from ..documents import did_you_mean
+from ..errors import SearchError, StrategyError
+from ..strategy import op_kind
+from .groups import Group
+from .option import FLOAT32, precision_of
+
+if TYPE_CHECKING:
+    from ..model import Layer
+
+
+@dataclass(frozen=True)
+class Keep:
+    """The layers that ``pattern`` names run in ``precision``: a glob of names, an ONNX operator, or a kind of layer."""
+
+    precision: str
+    pattern: str
+
+    def names(self, layer: Layer) -> bool:
+        """Whether it speaks of this layer."""
+        return fnmatchcase(layer.name, self.pattern) or self.pattern in (layer.op_type, layer.kind)
+
+    def __str__(self) -> str:
+        return f"keep {self.precision} {self.pattern!r}"
+
+
+def read_keep(asked: Mapping[str, str | Sequence[str]] | Iterable[Sequence[str]] | None) -> tuple[Keep, ...]:
+    """What a user wants kept: precision -> patterns, or pairs of both. Raises SearchError."""
+    if asked is None:
+        return ()
+    pairs: list[Any] = []
+    if isinstance(asked, Mapping):
+        for precision, patterns in asked.items():
+            several = [patterns] if isinstance(patterns, str) or not isinstance(patterns, Iterable) else patterns
+            pairs += [(precision, pattern) for pattern in several]
+    elif isinstance(asked, Iterable) and not isinstance(asked, str):
+        pairs = list(asked)
+    else:
+        pairs = [asked]
+    found = []
+    for pair in pairs:
+        is_pair = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
+        if not is_pair or not all(isinstance(part, str) and part for part in pair):
+            raise SearchError(
+                f"keep must name precisions and their layers, got {asked!r}",
+                hint="keep={'float32': ['head.*', 'Softmax']}, or --keep float32 'head.*'",
+            )
+        found.append(Keep(*pair))
+    return tuple(dict.fromkeys(found))
+
+
+def check_keep(keep: Collection[Keep], layers: Sequence[Layer], searched: Collection[str]) -> None:
+    """Raises StrategyError for a pattern that names no layer, and for one that runs in float32 in any case.
+
+    ``searched`` are the layers of which anything can be chosen.
+    """
+    for each in keep:
+        named = [layer for layer in layers if each.names(layer)]
+        if not named:
+            known = dict.fromkeys([*(layer.name for layer in layers), *(layer.op_type for layer in layers)])
+            raise StrategyError(
+                f"no layer is named by {each.pattern!r}", where=str(each), hint=did_you_mean(each.pattern, known)
+            )
+        if each.precision == FLOAT32:
+            continue
+        for layer in named:
+            if layer.name not in searched:
+                raise StrategyError(
+                    f"{layer.name} cannot run in {each.precision}: {layer.reason or 'this hardware has no other way'}",
+                    where=str(each),
+                    hint="name the layers apart: `hago inspect MODEL` lists them",
+                )
+
+
+def kept_options(group: Group, layers: Mapping[str, Layer], keep: Collection[Keep]) -> tuple[str, ...]:
+    """The options of a group that are left. Raises StrategyError where none is."""
+    left = group.options
+    for each in keep:
+        for member in group.members:
+            if not each.names(layers[member.layer]):
+                continue
+            fitting = tuple(
+                option for option in left if each.precision in (precision_of(option), member.ways[option].precision)
+            )
+            if not fitting:
+                others = [name for name in group.layers if name != member.layer]
+                offered = ", ".join(dict.fromkeys(map(precision_of, left)))
+                raise StrategyError(
+                    f"{member.layer} has no {each.precision} here: {offered} are left",
+                    where=str(each),
+                    hint=f"{op_kind(layers[member.layer])} must agree with {', '.join(others)}" if others else None,
+                )
+            left = fitting
+    return left

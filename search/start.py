@@ -1,0 +1,33 @@
+"""The strategy that a search begins with: one of Hago's files, or somebody's QDQ model of the same network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import arguments
+from ..strategy import Strategy
+
+if TYPE_CHECKING:
+    from ..model import Model
+    from ..spec import HardwareSpec
+
+
+def read_start(start: Strategy | str | os.PathLike[str] | None, model: Model, spec: HardwareSpec) -> Strategy | None:
+    """The strategy in ``start``: itself, of its file, or what a QDQ model (.onnx) does; None for None.
+
+    What the hardware or the search space does not have becomes the nearest that they have, when the search begins.
+    Raises StrategyError where it is for another model, ModelError for a file that is no QDQ model of this one.
+    """
+    if start is None:
+        return None
+    if not isinstance(start, Strategy):
+        path = arguments.path("start", start)
+        if Path(path).suffix.lower() == ".onnx":
+            from ..model import load_model
+            from ..qdq.read import strategy_of
+
+            return strategy_of(load_model(path, model.batch, input_shapes=model.input_shapes), model, spec)
+        start = Strategy.load(path)
+    return start.bound_to(model)
