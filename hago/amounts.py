@@ -72,11 +72,14 @@ def read_value(metric: str, key: str, value: Any, unit: str = "") -> float:
 
 
 def read_seconds(name: str, value: Any) -> float:
-    """Seconds of a time with its unit, such as ``5ms`` or ``200 us``; of a timedelta too. Raises SearchError."""
+    """Seconds of a time with its unit, such as ``5ms`` or ``200 us``; of a timedelta or a number of seconds too.
+
+    Raises SearchError.
+    """
     if isinstance(value, timedelta):
         found = value.total_seconds()
     else:
-        found = _with_unit(value, _SECONDS) if isinstance(value, str) else math.nan
+        found = _with_unit(value, _SECONDS) if isinstance(value, str) else _number(value)
     if not (math.isfinite(found) and found > 0):
         raise SearchError(f"{name} must be a time with its unit, such as '5ms' or '200us', got {value!r}")
     return found
@@ -84,11 +87,7 @@ def read_seconds(name: str, value: Any) -> float:
 
 def read_bytes(name: str, value: Any) -> int:
     """Bytes of a size such as ``2MB``, ``200 kB`` or ``1MiB``, or of a number of bytes. Raises SearchError."""
-    if isinstance(value, str):
-        found = _with_unit(value.lower(), _BYTES)
-    else:
-        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        found = float(value) if is_number else math.nan
+    found = _with_unit(value.lower(), _BYTES) if isinstance(value, str) else _number(value)
     if not (math.isfinite(found) and found >= 1):
         raise SearchError(f"{name} must be a size, such as '2MB' or '200kB', got {value!r}")
     return int(found)
@@ -104,6 +103,10 @@ def size_text(size_bytes: int) -> str:
     """``200 kB``, in powers of 1000."""
     unit, scale = next(((u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if size_bytes >= s), ("B", 1.0))
     return f"{size_bytes / scale:.4g} {unit}"
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
 
 
 def _with_unit(text: str, units: Mapping[str, float]) -> float:

@@ -89,13 +89,21 @@ def test_of_decibels_a_value_is_asked_for_unless_accuracy_is_what_is_improved() 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("5ms", 5e-3), ("0.2 ms", 2e-4), ("200us", 2e-4), ("12 µs", 12e-6), (".5s", 0.5), (timedelta(seconds=2), 2.0)],
+    [
+        ("5ms", 5e-3),
+        ("0.2 ms", 2e-4),
+        ("200us", 2e-4),
+        ("12 µs", 12e-6),
+        (".5s", 0.5),
+        (timedelta(seconds=2), 2.0),
+        (0.005, 5e-3),
+    ],
 )
 def test_times_are_read_with_their_unit(text: Any, seconds: float) -> None:
     assert read_seconds("max_latency", text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["5", 5, 0.005, "", "ms", "0ms", "-1ms", "5 MS", "1e400s", "nan s", True, None])
+@pytest.mark.parametrize("text", ["5", 0, -0.1, "", "ms", "0ms", "-1ms", "5 MS", "1e400s", "nan s", True, None])
 def test_other_times_are_refused(text: Any) -> None:
     with pytest.raises(SearchError, match="max_latency must be a time with its unit"):
         read_seconds("max_latency", text)
