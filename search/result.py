@@ -117,7 +117,7 @@ def _gain(record: Record, floats: Record, goal: Goal) -> str:
     if goal.primary.name == "size" and record.size_bytes and floats.size_bytes:
         return f"{floats.size_bytes / record.size_bytes:.2f} times smaller than float32 and {speed}"
     if goal.primary.name == "accuracy":
-        return f"a drop of {max(goal.drop(record), 0.0):.4g} from float32 and {speed}"
+        return f"a drop of {max(0.0, goal.drop(record)):.4g} from float32 and {speed}"
     return speed
 
 

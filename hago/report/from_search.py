@@ -130,10 +130,10 @@ class _Layers:
         self._spec, self._strategy = spec, strategy
         self._groups = {name: group for group in space.groups for name in group.layers}
         self._integer = {
-            (member.layer, scheme.precision)
+            (member.layer, option.partition("/")[0])
             for group in space.groups
             for member in group.members
-            for scheme in member.integer
+            for option in member.integer
         }
         self._floats, self._chosen = floats, chosen
         timed = {k: v for k, v in result.times.times.items() if k.split("/")[0] != "float32"}
