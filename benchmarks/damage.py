@@ -348,11 +348,12 @@ def _read_preprocess(path: Path) -> None:
 
 def _read_calibration(path: Path) -> None:
     from hago.calibrate import Calibration
-    from hago.scheme import TensorScheme
+    from hago.methods import RANGES
+    from hago.scheme import IntegerType
 
     found = Calibration.load(path)
     for name in ("minmax", "percentile", "mse"):
-        found.range("x", name, TensorScheme(8, signed=False, symmetric=False))
+        found.range("x", RANGES[name], IntegerType(8, signed=False, symmetric=False))
 
 
 def _read_records(path: Path) -> None:

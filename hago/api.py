@@ -310,6 +310,7 @@ def quantize_static(
     cache: CacheLike = None,
 ) -> onnx.ModelProto:
     """What `quantize` returns, with the model's own batch fixed: what is lowered and compiled."""
+    from .methods import needs_of
     from .qdq import observed_tensors, quantize_model
     from .tuning.calibrating import calibrate_model
 
@@ -324,7 +325,14 @@ def quantize_static(
         samples = samples.calibration or samples
         # The ranges are those of the float model, wherever it runs: here, if not yet there.
         host = spec if spec.kernels_available and not missing_features(spec.cpu_features) else resolve_hw("auto")
-        calibration = calibrate_model(normalized, samples, host, threads=check_threads(threads), cache=_cache(cache))
+        calibration = calibrate_model(
+            normalized,
+            samples,
+            host,
+            threads=check_threads(threads),
+            cache=_cache(cache),
+            needs=needs_of(chosen.used),
+        )
     return quantize_model(normalized, chosen, calibration, spec)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,33 +18,23 @@ from rich.text import Text
 
 from .errors import HagoError, visible
 from .model import Layer, Model
+from .precision import FLOAT32
 from .spec import HardwareSpec
-from .strategy import granularities, op_kind
 from .visible import cell
+from .ways import granularities, op_kind
 
 JSON_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Way:
-    """One precision a layer can run in here, and the granularities its weights may have."""
-
-    precision: str
-    granularities: tuple[str, ...]
-
-    def __str__(self) -> str:
-        groups = [g.removeprefix("per_group:") for g in self.granularities if g.startswith("per_group:")]
-        words = [g.removeprefix("per_") for g in self.granularities if not g.startswith("per_group:")]
-        told = ", ".join([*words, *([f"group {'/'.join(groups)}"] if groups else [])])
-        return f"{self.precision} ({told})" if told else self.precision
-
-
-@dataclass(frozen=True)
 class Row:
-    """A layer and the ways it can run; ``reason`` says why it can only run in float, or not at all, if so."""
+    """A layer and what it can do here: precision -> the granularities that its weights may have.
+
+    ``reason`` says why it can only run in float, or not at all, if so.
+    """
 
     layer: Layer
-    ways: tuple[Way, ...]
+    ways: Mapping[str, tuple[str, ...]]
     reason: str | None
 
 
@@ -60,7 +51,7 @@ class Inspection:
     @property
     def quantizable(self) -> tuple[Row, ...]:
         """The layers with more than one precision to choose from, or with one that is not float32."""
-        return tuple(r for r in self.rows if any(w.precision != "float32" for w in r.ways))
+        return tuple(r for r in self.rows if any(precision != FLOAT32 for precision in r.ways))
 
     @property
     def quantizable_macs(self) -> int:
@@ -74,7 +65,7 @@ def inspect_model(model: Model, spec: HardwareSpec) -> Inspection:
     for layer, reason in found:
         told.setdefault(layer, reason)
     rows = [_row(layer, spec) for layer in model.layers]
-    rows = [Row(row.layer, (), told[row.layer.name]) if row.layer.name in told else row for row in rows]
+    rows = [Row(row.layer, {}, told[row.layer.name]) if row.layer.name in told else row for row in rows]
     return Inspection(model, spec, tuple(rows), tuple(reason for _, reason in found))
 
 
@@ -94,13 +85,11 @@ def _refusals(model: Model, spec: HardwareSpec) -> list[tuple[str | None, str]]:
 
 def _row(layer: Layer, spec: HardwareSpec) -> Row:
     if layer.kind == "shape":
-        return Row(layer, (), layer.reason)
+        return Row(layer, {}, layer.reason)
     if not layer.quantizable:
-        return Row(layer, (Way("float32", ()),) if spec.float_unit else (), layer.reason)
-    ways = tuple(
-        Way(choice.precision, tuple(map(str, granularities(layer, choice)))) for choice in spec.choices(op_kind(layer))
-    )
-    if all(way.precision == "float32" for way in ways):
+        return Row(layer, {FLOAT32: ()} if spec.float_unit else {}, layer.reason)
+    ways = {way.precision: tuple(map(str, granularities(layer, way))) for way in spec.choices(op_kind(layer))}
+    if set(ways) <= {FLOAT32}:
         return Row(layer, ways, f"{spec.name} has no integer {op_kind(layer)}")
     return Row(layer, ways, None)
 
@@ -136,7 +125,7 @@ def to_json(inspection: Inspection) -> str:
                 "weight_shape": row.layer.weight_shape,
                 "macs": row.layer.macs,
                 "params": row.layer.params,
-                "choices": [{"precision": w.precision, "granularities": w.granularities} for w in row.ways],
+                "choices": [{"precision": name, "granularities": found} for name, found in row.ways.items()],
                 "reason": row.reason,
             }
             for row in inspection.rows
@@ -187,11 +176,19 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) if shape else "scalar"
 
 
+def _offer(precision: str, granularities: tuple[str, ...]) -> str:
+    """``int8 (tensor, channel, group 32/64)``."""
+    groups = [g.removeprefix("per_group:") for g in granularities if g.startswith("per_group:")]
+    words = [g.removeprefix("per_") for g in granularities if not g.startswith("per_group:")]
+    told = ", ".join([*words, *([f"group {'/'.join(groups)}"] if groups else [])])
+    return f"{precision} ({told})" if told else precision
+
+
 def _choices(row: Row) -> Text:
     if row.layer.kind == "shape" and row.reason == row.layer.reason:
         return cell(row.reason or "", "dim")
     if row.reason is None:
-        return cell(" | ".join(map(str, row.ways)))
+        return cell(" | ".join(_offer(*way) for way in row.ways.items()))
     where = "float32 only" if row.ways else "cannot run here"
     return cell(f"{where}: {row.reason}", "yellow")
 

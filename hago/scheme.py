@@ -44,9 +44,12 @@ class Granularity:
 PER_TENSOR = Granularity("per_tensor")
 PER_CHANNEL = Granularity("per_channel")
 
+MAX_MULTIPLIER = 15
+"""Group multipliers are 4-bit integers, 1 to 15 (VS-Quant, Dai et al. 2021)."""
+
 
 @dataclass(frozen=True)
-class TensorScheme:
+class IntegerType:
     """The integer type that holds a tensor. ``bits`` may be fewer than the 8 that the storage has."""
 
     bits: int

@@ -6,10 +6,11 @@
     hw: x86-avx512-vnni
     layers:
       conv1: {precision: int8, granularity: per_channel, calibrator: minmax}
+      conv2: {precision: int8, granularity: per_tensor, calibrator: mse, rounding: mse, correction: bias}
       fc:    {precision: float32}
 
 The choice of a layer governs the quantization of its input activations and of its weights; a layer
-that is not named stays in float32.
+that is not named stays in float32. `hago.knobs` has the table of what can be chosen.
 """
 
 from __future__ import annotations
@@ -25,20 +26,34 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from . import arguments
+from .choice import Choice
 from .documents import did_you_mean, is_json, mapping, read_document
-from .errors import HagoWarning, SpecError, StrategyError
+from .errors import HagoWarning, StrategyError
 from .files import hash_bytes, write_atomic
+from .knobs import KNOBS, find_knob
+from .methods import RANGES
+from .precision import Precision
 from .scheme import PER_CHANNEL, Granularity
+from .ways import WEIGHTED_KINDS, check_choice, granularities, op_kind, ways_of
 
 if TYPE_CHECKING:
-    from .model import Layer, Model
-    from .spec import HardwareSpec, OpChoice
+    from .model import Model
+    from .spec import HardwareSpec
 
-CALIBRATORS = ("minmax", "moving_average", "percentile", "entropy", "mse")
-PRECISIONS = ("float32", "bfloat16", "float16", "int8", "int7")
-"""What a QDQ model can be written in today; a spec may know more."""
+__all__ = [
+    "CALIBRATORS",
+    "OTHER_WEIGHTS",
+    "WEIGHTED_KINDS",
+    "Choice",
+    "Strategy",
+    "check_choice",
+    "granularities",
+    "op_kind",
+    "uniform",
+    "ways_of",
+]
 
-WEIGHTED_KINDS = ("conv", "depthwise_conv", "fully_connected")
+CALIBRATORS = tuple(RANGES)
 
 OTHER_WEIGHTS = (
     "the strategy was made for another set of weights of this network: ranges are calibrated anew, "
@@ -47,54 +62,7 @@ OTHER_WEIGHTS = (
 """What `Strategy.bound_to` warns of."""
 
 _FORMAT = 1
-
-
-@dataclass(frozen=True, order=True)
-class Choice:
-    """What one layer does: its precision, how its weights share scales, how ranges are found.
-
-    ``granularity`` counts only where the layer has quantized weights, ``calibrator`` only where its
-    activations are integers.
-    """
-
-    precision: str = "float32"
-    granularity: Granularity = PER_CHANNEL
-    calibrator: str = "minmax"
-
-    def __post_init__(self) -> None:
-        if self.calibrator not in CALIBRATORS:
-            raise StrategyError(
-                f"unknown calibrator {self.calibrator!r}", hint=did_you_mean(self.calibrator, CALIBRATORS)
-            )
-
-    def to_dict(self) -> dict[str, str]:
-        return {
-            "precision": self.precision,
-            "granularity": str(self.granularity),
-            "calibrator": self.calibrator,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Any, where: str | None = None) -> Choice:
-        """Reads what :meth:`to_dict` writes; absent keys take their defaults.
-
-        Raises StrategyError on an unknown key, a value that is no string, or an unknown name.
-        """
-        fields = mapping(data, where, error=StrategyError, known=("precision", "granularity", "calibrator"))
-        for key, value in fields.items():
-            if not isinstance(value, str):
-                raise StrategyError(f"{key} must be a string, not {value!r}", where=where)
-        try:
-            if "granularity" in fields:
-                fields["granularity"] = Granularity.parse(fields["granularity"])
-            return cls(**fields)
-        except StrategyError as error:
-            raise StrategyError(error.what, where=where, hint=error.hint) from None
-        except ValueError as error:  # a group size of thousands of digits
-            raise StrategyError(f"granularity is not valid: {error}", where=where) from None
-
-
-FLOAT32 = Choice()
+_LEFT_ALONE = Choice()
 
 
 @dataclass(frozen=True)
@@ -124,11 +92,11 @@ class Strategy:
     @property
     def is_float(self) -> bool:
         """Whether every layer stays in float32, named or not."""
-        return all(choice.precision == "float32" for choice in self.choices.values())
+        return not any(choice.is_quantized for choice in self.choices.values())
 
     def choice(self, layer: str) -> Choice:
         """The choice for this layer: float32 where it is not named."""
-        return self.choices.get(layer, FLOAT32)
+        return self.choices.get(layer, _LEFT_ALONE)
 
     def with_(self, layer: str, choice: Choice) -> Strategy:
         """The same strategy with another choice for one layer."""
@@ -136,8 +104,14 @@ class Strategy:
 
     def key(self) -> str:
         """A stable hash of the meaning: layers in float32 count the same, named or not."""
-        meant = {n: c.to_dict() for n, c in self.choices.items() if c.precision != "float32"}
+        meant = {n: c.to_dict() for n, c in self.choices.items() if c.is_quantized}
         return hash_bytes(json.dumps([_FORMAT, self.model_hash, self.hw, meant], sort_keys=True))
+
+    @property
+    def used(self) -> dict[str, tuple[str, ...]]:
+        """Knob -> the values that quantized layers have; `hago.methods.needs_of` reads it."""
+        chosen = [choice for choice in self.choices.values() if choice.is_quantized]
+        return {knob.name: tuple(sorted({choice.value(knob.name) for choice in chosen})) for knob in KNOBS}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON or YAML; :meth:`from_dict` reads it back."""
@@ -211,7 +185,7 @@ class Strategy:
                 )
             check_choice(layers[name], choice, spec)
         for name in layers.keys() - self.choices.keys():
-            check_choice(layers[name], FLOAT32, spec, implied=True)
+            check_choice(layers[name], _LEFT_ALONE, spec, implied=True)
 
 
 def _misfit(strategy: Strategy, model: Model) -> StrategyError:
@@ -224,122 +198,27 @@ def _misfit(strategy: Strategy, model: Model) -> StrategyError:
     )
 
 
-def op_kind(layer: Layer) -> str:
-    """The key of the spec's ``ops`` under which this layer's ways are found."""
-    return "data_movement" if layer.kind == "shape" else layer.kind
-
-
-def find_op_choice(layer: Layer, precision: str, spec: HardwareSpec) -> OpChoice:
-    """The hardware's way to run this layer at this precision; StrategyError if it has none."""
-    try:
-        return spec.find(op_kind(layer), precision)
-    except SpecError:
-        offered = list(dict.fromkeys(c.precision for c in _choices(spec, op_kind(layer))))
-        raise StrategyError(
-            f"{spec.name} offers no {precision} for {op_kind(layer)}",
-            where=f"layer {layer.name}",
-            hint=f"precisions offered: {', '.join(offered) or 'none'}",
-        ) from None
-
-
-def check_choice(layer: Layer, choice: Choice, spec: HardwareSpec, implied: bool = False) -> None:
-    """Raises StrategyError unless this layer can run this way on this hardware.
-
-    ``implied`` marks a layer that the strategy does not name.
-    """
-    where = f"layer {layer.name}"
-    if choice.precision == "float32":
-        offered = _choices(spec, op_kind(layer))
-        if layer.quantizable and offered and all(c.precision != "float32" for c in offered):
-            named = "is not named, so it would run in float32, which" if implied else "cannot run in float32:"
-            names = ", ".join(dict.fromkeys(c.precision for c in offered))
-            raise StrategyError(
-                f"{named} {spec.name} does not offer for {op_kind(layer)}",
-                where=where,
-                hint=f"choose one of: {names}",
-            )
-        return
-    if not layer.quantizable:
-        raise StrategyError(
-            f"cannot run in {choice.precision}: {layer.reason or 'the layer is not quantizable'}",
-            where=where,
-            hint="leave it in float32",
-        )
-    op_choice = find_op_choice(layer, choice.precision, spec)
-    if choice.precision not in PRECISIONS:
-        raise StrategyError(
-            f"{choice.precision} cannot be written to a QDQ model yet",
-            where=where,
-            hint=f"precisions so far: {', '.join(PRECISIONS)}",
-        )
-    if layer.kind not in WEIGHTED_KINDS or op_choice.weight is None:
-        return
-    if choice.granularity not in op_choice.granularities:
-        offered_text = ", ".join(str(g) for g in op_choice.granularities)
-        raise StrategyError(
-            f"{spec.name} offers no {choice.granularity} weights for {choice.precision} {op_kind(layer)}",
-            where=where,
-            hint=f"granularities offered: {offered_text}",
-        )
-    size, channels = choice.granularity.group_size, weight_input_channels(layer)
-    if size and channels % size:
-        raise StrategyError(
-            f"groups of {size} do not divide the {channels} input channels of its weights",
-            where=where,
-            hint="choose a group size that divides them, or per_channel",
-        )
-
-
-def granularities(layer: Layer, op_choice: OpChoice) -> tuple[Granularity, ...]:
-    """The weight granularities that make sense for this layer: those offered that fit its shape.
-
-    Groups that do not divide the input channels are left out, and so is one group per channel,
-    which is the same as per channel. Empty for a layer without quantized weights.
-    """
-    if layer.kind not in WEIGHTED_KINDS or op_choice.weight is None:
-        return ()
-    channels = weight_input_channels(layer)
-    return tuple(
-        g
-        for g in op_choice.granularities
-        if g.kind != "per_group" or (channels > g.group_size and channels % g.group_size == 0)
-    )
-
-
-def weight_input_channels(layer: Layer) -> int:
-    """Input channels that one output channel of the weights sees: C/group, or K."""
-    shape: tuple[int, ...] = layer.weight_shape or ()
-    if layer.op_type == "MatMul":
-        return int(shape[-2])
-    if layer.op_type == "Gemm":
-        return int(layer.input_shapes[0][-1])
-    return int(shape[1]) if len(shape) > 1 else 1
-
-
 def uniform(
     model: Model,
     spec: HardwareSpec,
     precision: str = "int8",
     granularity: Granularity = PER_CHANNEL,
     calibrator: str = "minmax",
+    **methods: str,
 ) -> Strategy:
     """Every layer that can at this precision ("int8 everywhere"), the rest not named.
 
-    Where the granularity does not fit a layer, its weights are per channel, or else as is offered first.
+    Where the granularity does not fit a layer, its weights are per channel, or else as is offered first. ``methods``
+    are values of other knobs, for the layers where they matter.
     """
     choices = {}
     for layer in model.layers:
-        ways = [c for c in _choices(spec, op_kind(layer)) if c.precision == precision]
+        ways = [way for way in ways_of(layer, spec) if way.precision == precision]
         if not layer.quantizable or layer.kind == "shape" or not ways:
             continue
         fitting = granularities(layer, ways[0]) or (granularity,)
         taken = next((g for g in (granularity, PER_CHANNEL) if g in fitting), fitting[0])
-        choices[layer.name] = Choice(precision, taken, calibrator)
+        about = layer.kind in WEIGHTED_KINDS, Precision.named(precision), taken
+        mattering = {name: value for name, value in methods.items() if find_knob(name).matters(*about)}
+        choices[layer.name] = Choice(precision, taken, calibrator).with_(**mattering)
     return Strategy(model.hash, spec.name, choices, model.structure)
-
-
-def _choices(spec: HardwareSpec, kind: str) -> tuple[OpChoice, ...]:
-    try:
-        return tuple(spec.choices(kind))
-    except SpecError:
-        return ()

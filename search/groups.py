@@ -16,7 +16,7 @@ from .option import FLOAT32, granularity_of, option_of, precision_of
 
 if TYPE_CHECKING:
     from ..model import Layer
-    from ..spec import HardwareSpec, OpChoice
+    from ..spec import HardwareSpec, Way
 
 _LONGEST_NAME = 400  # Optuna's tables keep 512 characters of a parameter's name
 
@@ -60,7 +60,7 @@ class Group:
         return self.options[-1]
 
 
-def ways_of(layer: Layer, spec: HardwareSpec) -> tuple[OpChoice, ...]:
+def ways_of(layer: Layer, spec: HardwareSpec) -> tuple[Way, ...]:
     """How the hardware can run this layer; empty where it cannot."""
     try:
         return tuple(spec.choices(op_kind(layer)))

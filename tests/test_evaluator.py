@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import tiny
+from onnx import numpy_helper
 
+from hago.api import quantize
 from hago.compiler.build import isa_of
 from hago.compiler.cache import KernelCache
 from hago.data import DataParts, make_samples, split_samples
 from hago.errors import DataError, StorageError
 from hago.kernels.cpu.dot import DOTS, exact_dot
+from hago.knobs import read_knobs
 from hago.measure.metrics import get_metric
 from hago.model import Model, load_model
 from hago.scheme import PER_CHANNEL, PER_TENSOR
@@ -222,3 +226,28 @@ def test_the_same_kernels_serve_many_strategies(evaluator: TvmEvaluator, model: 
     for calibrator in ("percentile", "entropy"):
         assert evaluator.evaluate(uniform(model, HOST, calibrator=calibrator)).state == "ok"
     assert evaluator.cache.info().kernels == before
+
+
+def test_calibration_gathers_what_the_methods_of_the_search_need(
+    evaluator: TvmEvaluator, model: Model, parts: DataParts, cache: KernelCache, tmp_path: Path
+) -> None:
+    plain, corrected = (uniform(model, HOST, correction=value) for value in ("none", "bias"))
+    knobs = read_knobs({"correction": ("none", "bias")})
+    metric = get_metric("top1")
+    told = TvmEvaluator(model, HOST, parts, metric, threads=1, cache=cache, folder=tmp_path, knobs=knobs)
+    assert told.evaluate(corrected).state == "ok"
+    found, without = (_int32(told.qdq(strategy)) for strategy in (corrected, plain))
+    assert len(found) == 3 and len(without) == 1  # the convolutions have no bias of their own
+    # The same from the API, of the same samples; and read from the file that a search leaves.
+    samples = parts.calibration.batch(0, len(parts.calibration))
+    for calibration in (samples, tmp_path / "calibration.npz"):
+        again = _int32(quantize(model, corrected, calibration, hw=HOST, threads=1, cache=cache))
+        assert again.keys() == found.keys() and all(np.array_equal(again[name], found[name]) for name in found)
+    lacking = evaluator.evaluate(corrected)
+    assert lacking.state == "failed" and "there is no input_mean of tensor" in str(lacking.reason)
+
+
+def _int32(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """The biases that are not all zero."""
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    return {name: value for name, value in arrays.items() if value.dtype == np.int32 and value.any()}

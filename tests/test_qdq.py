@@ -17,8 +17,9 @@ from quantize_nets import Net, classifier, conv1d, zoo
 from hago.calibrate import calibrate
 from hago.data import make_samples
 from hago.errors import StrategyError
+from hago.methods import RANGES
 from hago.model import Model, expose, load_model
-from hago.qdq import InputMeans, Quantizer, observed_tensors, quantize_model
+from hago.qdq import Quantizer, observed_tensors, quantize_model
 from hago.qdq.bias import BIAS_LIMIT
 from hago.scheme import PER_CHANNEL, PER_TENSOR, Granularity
 from hago.spec import load_spec
@@ -46,9 +47,9 @@ class Ranges:
                 lo, hi = self.seen.get(name, (0.0, 0.0))
                 self.seen[name] = (min(lo, float(value.min())), max(hi, float(value.max())))
 
-    def range(self, tensor, calibrator, scheme):
+    def range(self, tensor, method, scheme):
         lo, hi = self.seen[tensor]
-        return (lo, hi) if calibrator != "percentile" else (lo / 2, hi / 2)
+        return (lo, hi) if method is not RANGES["percentile"] else (lo / 2, hi / 2)
 
 
 def batches(model: Model, count: int, seed: int = 0) -> list[np.ndarray]:
@@ -107,9 +108,9 @@ def attributes(node: onnx.NodeProto) -> dict[str, int]:
     return {a.name: a.i for a in node.attribute}
 
 
-def qdq(name: str, strategy: Strategy | None = None, spec=SPEC, **options) -> View:
+def qdq(name: str, strategy: Strategy | None = None, spec=SPEC) -> View:
     model, ranges = prepared(name)
-    return View(Quantizer(model, ranges, spec, **options).qdq(strategy or uniform(model, spec)))
+    return View(Quantizer(model, ranges, spec).qdq(strategy or uniform(model, spec)))
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -468,46 +469,6 @@ def test_openvino_reads_the_file(name, precision, granularity):
     x = batches(model, 1, seed=1)[0]
     found, floats = compiled([x])[0], run(model.proto, [x])[0][0]
     assert sqnr(floats, found) > 15
-
-
-def test_bias_correction_brings_the_mean_back():
-    """Nagel et al. 2019: weights rounded coarsely shift the mean of a channel."""
-    net = Net(3)
-    x = net.conv(net.input("x", [1, 16, 8, 8]), "conv", (32, 8, 3, 3), group=2, strides=[2, 2], pads=[1, 1, 0, 0])
-    x = net.dense(net.op("Flatten", x, name="flat"), "fc", 512, 10)
-    model = load_model(net.proto((x, [1, 10])))
-    hardware = load_spec("x86-avx2")
-    xs = [np.abs(b) for b in batches(model, 16)]
-    ranges, strategy = Ranges(model, xs), uniform(model, hardware, "int7", PER_TENSOR)
-    probe = ort.InferenceSession(expose(model, ["conv_out", "flat_out"]).SerializeToString())
-    means = InputMeans(model)
-    watched = means.watch(
-        lambda feeds: dict(zip(["fc_add_out", "conv_out", "flat_out"], probe.run(None, feeds), strict=True))
-    )
-    floats = [watched({"x": b}) for b in xs]
-    assert {k: v.shape for k, v in means.values().items()} == {"conv": (16,), "fc": (512,)}
-    shift: dict[str, list[float]] = {}
-    for label, options in (("plain", {}), ("corrected", {"input_means": means.values()})):
-        proto = Quantizer(model, ranges, hardware, **options).qdq(strategy)
-        kinds = {v.name: v for v in proto.graph.value_info}
-        proto.graph.output.append(kinds["conv_out"])
-        found = run(proto, xs)
-        for index, name in enumerate(["fc_add_out", "conv_out"]):
-            axes = (0, 1, 3, 4)[: floats[0][name].ndim] if index else (0, 1)
-            difference = np.stack([y[index] for y in found]) - np.stack([f[name] for f in floats])
-            shift.setdefault(label, []).append(np.abs(difference.mean(axis=axes)).max())
-    (fc_plain, conv_plain), (fc_corrected, conv_corrected) = shift["plain"], shift["corrected"]
-    assert conv_corrected < conv_plain / 3
-    assert fc_corrected < fc_plain  # what is left comes from rounded activations
-
-
-def test_per_tensor_clipping_can_minimise_the_squared_error():
-    view, clipped = (
-        qdq("classifier", uniform(prepared("classifier")[0], SPEC, granularity=PER_TENSOR), weight_clip=c)
-        for c in ("max", "mse")
-    )
-    scales = [float(v.constants[v.dequantizer("left", 1).input[1]]) for v in (view, clipped)]
-    assert scales[1] <= scales[0]
 
 
 def test_mistakes_are_named():

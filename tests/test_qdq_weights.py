@@ -8,19 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hago.errors import ModelError, StrategyError
-from hago.qdq.bias import (
-    BIAS_LIMIT,
-    apply_correction,
-    bias_scale,
-    correction,
-    quantize_bias,
-    required_scale,
-)
-from hago.qdq.weights import MAX_MULTIPLIER, MIN_SCALE, mse_threshold, quantize_weight
-from hago.scheme import PER_CHANNEL, PER_TENSOR, Granularity, TensorScheme
+from hago.methods.bias_correction import correct_bias
+from hago.methods.mse_clipping import mse_threshold
+from hago.methods.task import CorrectionTask
+from hago.methods.weights import MIN_SCALE, quantize_weight
+from hago.qdq.bias import BIAS_LIMIT, bias_scale, quantize_bias, required_scale
+from hago.scheme import MAX_MULTIPLIER, PER_CHANNEL, PER_TENSOR, Granularity, IntegerType
 
-INT8 = TensorScheme(8, signed=True, symmetric=True)
-INT7 = TensorScheme(7, signed=True, symmetric=True)
+INT8 = IntegerType(8, signed=True, symmetric=True)
+INT7 = IntegerType(7, signed=True, symmetric=True)
 GROUP4 = Granularity("per_group", 4)
 
 
@@ -110,9 +106,7 @@ def test_weights_that_cannot_be_quantized_are_refused():
     with pytest.raises(StrategyError, match="groups of 4 do not divide 6"):
         quantize_weight(w, INT8, GROUP4)
     with pytest.raises(StrategyError, match="symmetric signed"):
-        quantize_weight(w, TensorScheme(8, signed=False, symmetric=False), PER_TENSOR)
-    with pytest.raises(StrategyError, match="clip"):
-        quantize_weight(w, INT8, PER_TENSOR, clip="kl")
+        quantize_weight(w, IntegerType(8, signed=False, symmetric=False), PER_TENSOR)
     w[0, 0] = np.nan
     with pytest.raises(ModelError, match="layer c: weights hold NaN"):
         quantize_weight(w, INT8, PER_TENSOR, where="layer c")
@@ -123,7 +117,7 @@ def test_mse_clipping_beats_the_maximum_on_heavy_tails():
     w = rng.standard_normal((64, 64)).astype(np.float32)
     w[0, 0] = 40
     plain = quantize_weight(w, INT7, PER_TENSOR)
-    clipped = quantize_weight(w, INT7, PER_TENSOR, clip="mse")
+    clipped = quantize_weight(w, INT7, PER_TENSOR, threshold=mse_threshold)
     assert clipped.scale < plain.scale
     assert np.square(clipped.dequantize() - w).mean() < np.square(plain.dequantize() - w).mean()
 
@@ -131,7 +125,7 @@ def test_mse_clipping_beats_the_maximum_on_heavy_tails():
 @given(weights())
 @settings(max_examples=30)
 def test_mse_clipping_is_never_worse_than_the_maximum(w):
-    plain, clipped = (quantize_weight(w, INT8, PER_TENSOR, clip=c) for c in ("max", "mse"))
+    plain, clipped = (quantize_weight(w, INT8, PER_TENSOR, threshold=t) for t in (None, mse_threshold))
     errors = [np.square((q.dequantize() - w).astype(np.float64)).sum() for q in (plain, clipped)]
     assert errors[1] <= errors[0] * (1 + 1e-5)
     assert mse_threshold(np.abs(w), 127) <= np.abs(w).max()
@@ -181,9 +175,9 @@ def test_bias_correction_restores_the_mean_output(groups):
     inputs, outputs, per_group = 8, 6, 8 // groups
     x = rng.uniform(0, 2, (500, inputs))
     w = rng.standard_normal((outputs, per_group, 1)).astype(np.float32)
-    q = quantize_weight(w, TensorScheme(3, True, True), PER_TENSOR)
+    q = quantize_weight(w, IntegerType(3, True, True), PER_TENSOR)
     mean = x.mean(axis=0).astype(np.float32)
-    added = correction(w, q, mean, groups)
+    added = correct_bias(CorrectionTask(w, q, None, {"input_mean": mean}))
 
     def outputs_of(weight):
         parts = [
@@ -196,4 +190,4 @@ def test_bias_correction_restores_the_mean_output(groups):
     wanted, found = outputs_of(w), outputs_of(q.dequantize())
     assert np.abs(found - wanted).max() > 0.05
     assert np.allclose(found + added, wanted, atol=1e-5)
-    assert apply_correction(np.zeros((outputs, per_group), np.float32), mean, groups).shape == (outputs,)
+    assert added.shape == (outputs,) and added.dtype == np.float32

@@ -11,7 +11,7 @@ import yaml
 
 from hago.errors import SpecError
 from hago.kernels.cpu.base import ISAS
-from hago.scheme import TensorScheme
+from hago.scheme import IntegerType
 from hago.spec import (
     OP_KINDS,
     HardwareSpec,
@@ -119,8 +119,8 @@ def test_hardware_only_offers_what_it_has(spec: HardwareSpec) -> None:
     assert ("bfloat16" in offered) == bool(has_bf16)
     if spec.family == "x86":
         conv = spec.find("conv", "int8")
-        assert conv.activation == TensorScheme(8, signed=False, symmetric=False)
-        assert conv.weight == TensorScheme(8, signed=True, symmetric=True)
+        assert conv.activation == IntegerType(8, signed=False, symmetric=False)
+        assert conv.weight == IntegerType(8, signed=True, symmetric=True)
         assert conv.outputs == ("uint8", "float32")
 
 
@@ -151,7 +151,7 @@ def test_kernel_families_are_those_of_the_templates() -> None:
 def test_avx2_has_both_the_fast_and_the_safe_integers() -> None:
     spec = load_spec("x86-avx2")
     assert [c.precision for c in spec.choices("conv")] == ["int7", "int8", "float32"]
-    assert spec.find("conv", "int7").weight == TensorScheme(7, signed=True, symmetric=True)
+    assert spec.find("conv", "int7").weight == IntegerType(7, signed=True, symmetric=True)
     assert spec.find("conv", "int7").dot_width == 2 * spec.find("conv", "int8").dot_width
 
 

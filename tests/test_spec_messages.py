@@ -84,7 +84,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "precision unlike its bits": (
         "ways: {int8: {precision: int6}}",
-        "{file}:4: ways.int8.precision: must be int8 as its integers are, found 'int6'",
+        "{file}:4: ways.int8.precision: must be int8 as its operands are, found 'int6'",
     ),
     "accumulator overflow": (
         "ways: {int8: {max_reduction: 66312}}",
@@ -165,7 +165,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "integer times float": (
         "ways: {int8: {weight: float32}}",
-        "{file}:4: ways.int8.weight: activation and float32 cannot be multiplied: one is a float",
+        "{file}:4: ways.int8.weight: activation and float32 cannot be multiplied: a float weight takes the same float",
     ),
     "no requantize": (
         "ways: {int8: {requantize: null}}",

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hago.documents import Document, KeyPath
-from hago.scheme import TensorScheme
+from hago.scheme import IntegerType
 from hago.spec import (
     HardwareSpec,
     load_spec,
@@ -98,15 +98,15 @@ def test_whatever_a_file_says_the_answer_is_a_list_of_problems(data: st.DataObje
 
 
 _schemes = st.builds(
-    lambda bits, signed, symmetric: TensorScheme(bits, signed, symmetric and signed),
+    lambda bits, signed, symmetric: IntegerType(bits, signed, symmetric and signed),
     st.integers(2, 5),
     st.booleans(),
     st.booleans(),
 )
-_weights = st.builds(lambda bits: TensorScheme(bits, signed=True, symmetric=True), st.integers(2, 5))
+_weights = st.builds(lambda bits: IntegerType(bits, signed=True, symmetric=True), st.integers(2, 5))
 
 
-def _extremes(activation: TensorScheme, weight: TensorScheme | None) -> tuple[int, int]:
+def _extremes(activation: IntegerType, weight: IntegerType | None) -> tuple[int, int]:
     """Smallest and largest (a - z) * w over every value and every zero point, by trying them all."""
     a = np.arange(activation.qmin, activation.qmax + 1)
     z = np.array([0]) if activation.symmetric else a
@@ -116,7 +116,7 @@ def _extremes(activation: TensorScheme, weight: TensorScheme | None) -> tuple[in
 
 
 @given(activation=_schemes, weight=st.none() | _weights, bits=st.integers(8, 16))
-def test_the_accumulator_bound_is_exact(activation: TensorScheme, weight: TensorScheme | None, bits: int) -> None:
+def test_the_accumulator_bound_is_exact(activation: IntegerType, weight: IntegerType | None, bits: int) -> None:
     low, high = _extremes(activation, weight)
     limit = accumulator_limit(activation, weight, bits)
     worst = max(-low, high)
@@ -126,7 +126,7 @@ def test_the_accumulator_bound_is_exact(activation: TensorScheme, weight: Tensor
 
 
 @given(activation=_schemes, weight=_weights, terms=st.integers(1, 3))
-def test_the_partial_sums_are_exact(activation: TensorScheme, weight: TensorScheme, terms: int) -> None:
+def test_the_partial_sums_are_exact(activation: IntegerType, weight: IntegerType, terms: int) -> None:
     a = range(activation.qmin, activation.qmax + 1)
     w = range(weight.qmin, weight.qmax + 1)
     products = [x * y for x, y in itertools.product(a, w)]
@@ -134,8 +134,8 @@ def test_the_partial_sums_are_exact(activation: TensorScheme, weight: TensorSche
 
 
 def test_the_bounds_of_the_types_in_use() -> None:
-    u8, s8 = TensorScheme(8, False, False), TensorScheme(8, True, True)
-    s7 = TensorScheme(7, True, True)
+    u8, s8 = IntegerType(8, False, False), IntegerType(8, True, True)
+    s7 = IntegerType(7, True, True)
     assert accumulator_limit(u8, s8, 32) == 66_311
     assert accumulator_limit(u8, u8, 32) == 33_025
     assert accumulator_limit(u8, None, 32) == 8_421_504

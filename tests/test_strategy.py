@@ -13,19 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hago.errors import SpecError, StrategyError
-from hago.scheme import PER_CHANNEL, PER_TENSOR, Granularity, TensorScheme
-from hago.strategy import CALIBRATORS, Choice, Strategy, granularities, uniform
+from hago.knobs import KNOBS
+from hago.methods import CORRECTION, RANGES, ROUNDING
+from hago.scheme import PER_CHANNEL, PER_TENSOR, Granularity, IntegerType
+from hago.strategy import Choice, Strategy, granularities, uniform
 
 GROUP8 = Granularity("per_group", 8)
-UINT8 = TensorScheme(8, signed=False, symmetric=False)
-INT8 = TensorScheme(8, signed=True, symmetric=True)
+UINT8 = IntegerType(8, signed=False, symmetric=False)
+INT8 = IntegerType(8, signed=True, symmetric=True)
 
 
 @dataclass(frozen=True)
 class Way:
     precision: str
-    activation: TensorScheme | None = None
-    weight: TensorScheme | None = None
+    activation: IntegerType | None = None
+    weight: IntegerType | None = None
     granularities: tuple[Granularity, ...] = ()
 
 
@@ -38,6 +40,7 @@ class Spec:
     """Offers what the tests need of a HardwareSpec."""
 
     name: str = "toy"
+    kernels: str | None = "toy"
     ops: dict = field(
         default_factory=lambda: {
             "conv": (INTEGER, Way("bfloat16"), FLOAT),
@@ -96,7 +99,11 @@ choices_of = st.builds(
     Choice,
     precision=st.sampled_from(["float32", "bfloat16", "int8", "int7"]),
     granularity=st.sampled_from([PER_TENSOR, PER_CHANNEL, GROUP8]),
-    calibrator=st.sampled_from(CALIBRATORS),
+    calibrator=st.sampled_from(tuple(RANGES)),
+    methods=st.tuples(
+        st.tuples(st.just("rounding"), st.sampled_from(tuple(ROUNDING))),
+        st.tuples(st.just("correction"), st.sampled_from(tuple(CORRECTION))),
+    ),
 )
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     [
@@ -133,6 +140,33 @@ def test_the_file_has_one_line_per_layer(tmp_path):
     text = (tmp_path / "s.yaml").read_text()
     assert "  conv1: {precision: int8, granularity: 'per_group:8', calibrator: entropy}\n" in text
     assert json.loads(json.dumps(yaml.safe_load(text)))["hago_strategy"] == 1
+
+
+def test_what_is_at_its_default_is_not_written():
+    plain, methods = Choice("int8"), Choice("int8", methods=(("rounding", "mse"), ("correction", "none")))
+    assert plain.to_dict() == {"precision": "int8", "granularity": "per_channel", "calibrator": "minmax"}
+    assert methods.to_dict() == {**plain.to_dict(), "rounding": "mse"} and methods.methods == (("rounding", "mse"),)
+    assert Choice("int8", methods=(("rounding", "nearest"), ("correction", "none"))) == plain
+    assert Choice.from_dict({"precision": "int8", "correction": "bias"}).to_dict()["correction"] == "bias"
+
+
+def test_every_knob_is_read_and_changed_by_name():
+    choice = Choice("int8", GROUP8, "mse").with_(correction="bias", granularity="per_tensor")
+    assert choice == Choice("int8", PER_TENSOR, "mse", (("correction", "bias"),))
+    values = ("int8", "per_tensor", "mse", "nearest", "bias")
+    assert tuple(choice.value(knob.name) for knob in KNOBS) == values
+    assert choice.with_(correction="none").methods == ()
+    with pytest.raises(StrategyError, match="no knob 'corection'\n  hint: did you mean 'correction'"):
+        choice.with_(corection="bias")
+    with pytest.raises(StrategyError, match="unknown correction 'bais'"):
+        Choice(methods=(("correction", "bais"),))
+
+
+def test_used_tells_what_quantized_layers_have():
+    corrected, ranged = Choice("int8", methods=(("correction", "bias"),)), Choice("int8", calibrator="mse")
+    used = strategy(a=corrected, b=ranged, c=Choice(calibrator="entropy")).used
+    assert used["calibrator"] == ("minmax", "mse") and used["correction"] == ("bias", "none")
+    assert used["rounding"] == ("nearest",) and used["precision"] == ("int8",)
 
 
 def test_a_strategy_is_a_value():
@@ -178,6 +212,9 @@ BAD_FILES = {
     HEAD + "layers: {a: {precison: int8}}": "unknown key 'precison'\n  hint: did you mean 'precision'?",
     HEAD + "layers: {a: {precision: 8}}": "layers: a: precision must be a string, not 8",
     HEAD + "layers: {a: {calibrator: entropi}}": "layers: a: unknown calibrator 'entropi'\n  hint: did you mean",
+    HEAD + "layers: {a: {rounding: nearst}}": "layers: a: unknown rounding 'nearst'\n  hint: did you mean 'nearest'?",
+    HEAD + "layers: {a: {correction: [bias]}}": "layers: a: correction must be a string, not ['bias']",
+    HEAD + "layers: {a: {corection: bias}}": "unknown key 'corection'\n  hint: did you mean 'correction'?",
     HEAD + "layers: {a: {granularity: per_row}}": "granularity must be per_tensor, per_channel or per_group:SIZE",
     HEAD + "layers: {a: {granularity: 'per_group:0'}}": "group size 0 does not fit",
     HEAD + "layers: {a: {granularity: 'per_group:" + "9" * 5000 + "'}}": "granularity is not valid",
@@ -270,6 +307,8 @@ def test_uniform_takes_what_fits_each_layer():
         "/Add": ("int8", GROUP8),
         "/fc/Gemm": ("int8", PER_TENSOR),
     }
+    clipped = uniform(MODEL, SPEC, granularity=PER_TENSOR, rounding="mse").choices
+    assert {name for name, choice in clipped.items() if choice.methods} == {"/stem/Conv", "/body/Conv", "/fc/Gemm"}
     assert set(uniform(MODEL, SPEC, "bfloat16").choices) == {"/stem/Conv", "/body/Conv"}
 
 

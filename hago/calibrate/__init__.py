@@ -1,4 +1,4 @@
-"""Ranges of activations: one pass over the samples serves every observer.
+"""Ranges of activations: one pass over the samples serves every method.
 
 Values alone; the pass that compiles and runs the float model for it is `hago.tuning.calibrating`.
 """

@@ -7,13 +7,13 @@ import math
 import numpy as np
 
 from ..errors import DataError
-from ..scheme import TensorScheme
+from ..scheme import IntegerType
 
 # The smallest normal float32: its reciprocal is finite, which subnormal numbers do not all have.
 SMALLEST_SCALE = np.finfo(np.float32).tiny
 
 
-def scale_zero_point(lo: float, hi: float, scheme: TensorScheme) -> tuple[np.float32, int]:
+def scale_zero_point(lo: float, hi: float, scheme: IntegerType) -> tuple[np.float32, int]:
     """(scale, zero point) that map [lo, hi], widened to hold zero, onto the integers of ``scheme``.
 
     Zero is exactly ``zero_point``. Symmetric schemes cover [-b, b] with b the larger magnitude; their zero

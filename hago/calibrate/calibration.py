@@ -1,7 +1,7 @@
-"""Finds the ranges of activations: one streaming pass over the calibration samples serves every observer.
+"""What one streaming pass over the calibration samples finds of the activations; it serves every method.
 
 calibration = calibrate(observed_tensors(model), samples, run, batch=1)
-lo, hi = calibration.range("conv1_output", "entropy", TensorScheme(8, signed=False, symmetric=False))
+lo, hi = calibration.range("conv1_output", RANGES["entropy"], IntegerType(8, signed=False, symmetric=False))
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,13 @@ from ..data.sources import Array
 from ..documents import parse_json
 from ..errors import DataError, faults_of_others
 from ..files import hash_bytes, write_atomic
-from ..scheme import TensorScheme
+from ..scheme import IntegerType
 from .histogram import Histogram, TensorStats, Workspace
-from .observers import OBSERVERS, Range
+from .statistics import Need, Source, Statistics
+
+Range = tuple[float, float]
+RangeMethod = Callable[[TensorStats, IntegerType], Range]
+"""How a range follows from what was seen: (lo, hi), finite, with lo <= 0 <= hi."""
 
 # Feeds of one batch, by input -> every observed tensor, by name.
 CalibrationRun = Callable[[dict[str, Array]], Mapping[str, Array]]
@@ -33,21 +38,28 @@ CalibrationRun = Callable[[dict[str, Array]], Mapping[str, Array]]
 # 200 values. Minimum and maximum always come from all of them.
 HISTOGRAM_VALUES = 1 << 21
 _FORMAT = 1
+_STATISTIC = "statistic_"
 _FIELDS = ("lo", "hi", "mean_lo", "mean_hi", "exponent", "first", "zeros", "infinite")
 
 
 class Calibration:
     """What calibration has found of each tensor; ranges are worked out when first asked for, and kept.
 
-    ``samples`` counts the samples seen, ``fingerprint`` tells of which model, tensors and samples.
+    ``samples`` counts the samples seen, ``fingerprint`` tells of which model, tensors and samples. ``statistics`` are
+    what methods asked for beside the histograms.
     """
 
     def __init__(
-        self, stats: Mapping[str, TensorStats], samples: int = 0, fingerprint: str = "", model_hash: str = ""
+        self,
+        stats: Mapping[str, TensorStats],
+        samples: int = 0,
+        fingerprint: str = "",
+        model_hash: str = "",
+        statistics: Mapping[Source, Array] | None = None,
     ) -> None:
-        self._stats = dict(stats)
+        self._stats, self._statistics = dict(stats), dict(statistics or {})
         self.samples, self.fingerprint, self.model_hash = samples, fingerprint, model_hash
-        self._ranges: dict[tuple[str, str, TensorScheme], Range] = {}
+        self._ranges: dict[tuple[str, RangeMethod, IntegerType], Range] = {}
 
     @classmethod
     def placeholder(cls, tensors: Iterable[str]) -> Calibration:
@@ -65,14 +77,22 @@ class Calibration:
             raise DataError(f"tensor {tensor!r} was not observed during calibration", where="calibration")
         return self._stats[tensor]
 
-    def range(self, tensor: str, calibrator: str, scheme: TensorScheme) -> Range:
-        """(lo, hi), finite, with lo <= 0 <= hi. Raises DataError for an unknown tensor or calibrator."""
-        key = (tensor, calibrator, scheme)
+    def range(self, tensor: str, method: RangeMethod, integers: IntegerType) -> Range:
+        """What ``method`` makes of one tensor for these integers. Raises DataError for one that was not observed."""
+        key = (tensor, method, integers)
         if key not in self._ranges:
-            if calibrator not in OBSERVERS:
-                raise DataError(f"unknown calibrator {calibrator!r}", hint=f"calibrators: {', '.join(OBSERVERS)}")
-            self._ranges[key] = OBSERVERS[calibrator](self.stats(tensor), scheme)
+            self._ranges[key] = method(self.stats(tensor), integers)
         return self._ranges[key]
+
+    def statistic(self, source: Source) -> Array:
+        """One statistic of one tensor. Raises DataError where it was not gathered."""
+        if source not in self._statistics:
+            raise DataError(
+                f"there is no {source.need.statistic} of tensor {source.tensor!r}",
+                where="calibration",
+                hint="calibrate anew, with samples, for the methods that the strategy names",
+            )
+        return self._statistics[source]
 
     def require(self, model_hash: str, tensors: Iterable[str]) -> None:
         """Raises DataError unless it was made of this model, and with these tensors."""
@@ -99,13 +119,16 @@ class Calibration:
                 for name, stats in self._stats.items()
             ],
         }
+        if self._statistics:
+            header["statistics"] = [asdict(source) for source in self._statistics]
         counts = [stats.counts for stats in self._stats.values()]
+        arrays: dict[str, Any] = {
+            "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
+            "counts": np.concatenate(counts) if counts else np.empty(0, np.int64),
+            **{f"{_STATISTIC}{index}": value for index, value in enumerate(self._statistics.values())},
+        }
         buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            header=np.frombuffer(json.dumps(header).encode(), np.uint8),
-            counts=np.concatenate(counts) if counts else np.empty(0, np.int64),
-        )
+        np.savez_compressed(buffer, **arrays)
         write_atomic(path, buffer.getvalue())
 
     @classmethod
@@ -127,14 +150,19 @@ class Calibration:
                 stats[str(entry["name"])] = _stats_of(entry, bins)
             if place != len(counts):
                 raise ValueError("counts and tensors do not agree")
-            return cls(stats, int(header["samples"]), str(header["fingerprint"]), str(header.get("model", "")))
+            statistics = {
+                Source(Need(**entry["need"]), entry["tensor"], entry["axis"]): file[f"{_STATISTIC}{index}"]
+                for index, entry in enumerate(header.get("statistics", ()))
+            }
+            about = int(header["samples"]), str(header["fingerprint"]), str(header.get("model", ""))
+            return cls(stats, *about, statistics)
 
 
 def is_calibration(path: str | os.PathLike[str]) -> bool:
     """Whether the file is one that `Calibration.save` wrote, rather than samples."""
     if Path(path).suffix != ".npz" or not Path(path).is_file():
         return False
-    return set(NpzFile(path)) == {"header", "counts"}
+    return {name for name in NpzFile(path) if not name.startswith(_STATISTIC)} == {"header", "counts"}
 
 
 def _stats_of(entry: Mapping[str, Any], counts: Array) -> TensorStats:
@@ -154,11 +182,15 @@ def _stats_of(entry: Mapping[str, Any], counts: Array) -> TensorStats:
 
 
 def calibration_fingerprint(
-    tensors: Iterable[str], samples: Samples, limit: int | None = None, model_hash: str = ""
+    tensors: Iterable[str],
+    samples: Samples,
+    limit: int | None = None,
+    model_hash: str = "",
+    sources: Sequence[Source] = (),
 ) -> str:
-    """One hash over what determines a calibration: model, tensors and samples."""
+    """One hash over what determines a calibration: model, tensors, samples and statistics."""
     parts = (str(_FORMAT), str(HISTOGRAM_VALUES), model_hash, samples.fingerprint(limit))
-    return hash_bytes(*parts, *dict.fromkeys(tensors))
+    return hash_bytes(*parts, *dict.fromkeys(tensors), *(json.dumps(asdict(source)) for source in sources))
 
 
 def calibrate(
@@ -168,17 +200,19 @@ def calibrate(
     batch: int,
     limit: int | None = None,
     *,
+    sources: Sequence[Source] = (),
     model_hash: str = "",
     store: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Runs the first ``limit`` samples (all if None) and gathers statistics of ``tensors``.
+    """Runs the first ``limit`` samples (all if None) and gathers histograms of ``tensors``, and ``sources``.
 
     ``run`` gets ``batch`` samples at a time; the last batch is filled up by repeating samples, whose values
     are left out of every tensor that has one row per sample. Memory is one batch and 128 KiB per tensor. Of
-    a tensor with more than about two million values over all samples, every k-th goes into the histogram.
+    a tensor with more than about two million values over all samples, every k-th goes into the histogram. Statistics
+    take what `hago.calibrate.statistics` says of each.
 
-    With ``store``, a calibration of the same model, tensors and samples is read from that file, and else
+    With ``store``, a calibration of the same model, tensors, samples and statistics is read from that file, and else
     written there. ``progress`` is told (samples done, samples in all). Raises DataError where ``run``
     leaves out a tensor or a value is NaN.
     """
@@ -186,20 +220,22 @@ def calibrate(
     total = len(samples) if limit is None else min(limit, len(samples))
     if total < 1 or batch < 1:
         raise DataError(f"calibration needs samples and a batch, found {total} samples, batch {batch}")
-    fingerprint = calibration_fingerprint(names, samples, total, model_hash)
+    fingerprint = calibration_fingerprint(names, samples, total, model_hash, sources)
     if store is not None and (kept := _read_stored(store, fingerprint)) is not None:
         return kept
-    observe = _Observation(names, batch, total)
+    observe, statistics = _Observation(names, batch, total), Statistics(sources, batch, total)
     for start in range(0, total, batch):
         count = min(batch, total - start)
         feeds = samples.batch(start, start + count)
         if count < batch:
             rows = np.arange(batch) % count
             feeds = {name: np.ascontiguousarray(values[rows]) for name, values in feeds.items()}
-        observe.batch(run(feeds), count)
+        values = run(feeds)
+        observe.batch(values, count)
+        statistics.update(values, start, count)
         if progress is not None:
             progress(start + count, total)
-    calibration = Calibration(observe.stats(), total, fingerprint, model_hash)
+    calibration = Calibration(observe.stats(), total, fingerprint, model_hash, statistics.values())
     if store is not None:
         calibration.save(store)
     return calibration

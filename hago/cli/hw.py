@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import SpecError
-from ..scheme import TensorScheme
-from ..spec import OP_KINDS, HardwareSpec, OpChoice, check_spec, load_spec, read_spec, spec_names
+from ..scheme import IntegerType
+from ..spec import OP_KINDS, HardwareSpec, Way, check_spec, load_spec, read_spec, spec_names
 from ..visible import cell, visible
 from .arguments import leaf
 from .screen import screen
@@ -123,7 +123,7 @@ def _ways(spec: HardwareSpec) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for title in _COLUMNS:
         table.add_column(title, no_wrap=title in ("op", "precision", "activation", "weight"))
-    together: dict[tuple[bool, tuple[OpChoice, ...]], list[str]] = {}
+    together: dict[tuple[bool, tuple[Way, ...]], list[str]] = {}
     for kind in OP_KINDS:
         together.setdefault((kind == "matmul", spec.choices(kind)), []).append(kind)
     for (_, offered), kinds in together.items():
@@ -136,7 +136,7 @@ def _ways(spec: HardwareSpec) -> Table:
     return table
 
 
-def _cells(kind: str, choice: OpChoice) -> list[str]:
+def _cells(kind: str, choice: Way) -> list[str]:
     weight = "-"
     if kind == "matmul":
         weight = "same"
@@ -157,14 +157,14 @@ def _cells(kind: str, choice: OpChoice) -> list[str]:
     ]
 
 
-def _scheme(scheme: TensorScheme | None, precision: str) -> str:
+def _scheme(scheme: IntegerType | None, precision: str) -> str:
     """``uint8 asym``, ``int7 sym``: how many bits are used (storage is always 8), zero point or not."""
     if scheme is None:
         return precision
     return f"{'' if scheme.signed else 'u'}int{scheme.bits} {'sym' if scheme.symmetric else 'asym'}"
 
 
-def _granularities(choice: OpChoice) -> str:
+def _granularities(choice: Way) -> str:
     groups = [str(g.group_size) for g in choice.granularities if g.group_size]
     words = [g.kind.removeprefix("per_") for g in choice.granularities if not g.group_size]
     return ", ".join([*words, *([f"group {'/'.join(groups)}"] if groups else [])]) or "-"

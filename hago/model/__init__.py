@@ -1,6 +1,6 @@
 """A trained model: read from ONNX or PyTorch, normalized, its layers named."""
 
-from .layers import Layer
+from .layer import Layer
 from .model import Model, ModelSource, expose, load_model, static_source
 from .normalize import InputShapes
 

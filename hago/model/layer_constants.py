@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .layer import Layer
 from .layer_graph import GraphView, attribute
-
-if TYPE_CHECKING:
-    from .layers import Layer
 
 _LARGEST = 2.0**60  # of weights: beyond it the product of two scales may leave float32
 _STEPS = 255  # of eight bits

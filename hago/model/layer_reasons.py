@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import onnx
 
+from .layer import Layer
 from .layer_constants import constant_objections
 from .layer_graph import GraphView, attribute
-
-if TYPE_CHECKING:
-    from .layers import Layer
 
 
 def objections(graph: GraphView, node: onnx.NodeProto, layer: Layer, made_by: Mapping[str, Layer]) -> Iterator[str]:

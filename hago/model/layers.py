@@ -1,13 +1,14 @@
-"""The layers of a normalized model: what is quantized, or not, as one unit."""
+"""Finds the layers of a normalized model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
+from .layer import Layer
 from .layer_graph import GraphView, attribute
 from .layer_reasons import objections
 
@@ -29,36 +30,6 @@ _LOOKUP_OPS = frozenset({
 })  # fmt: skip
 _JOINS = {"Add": "add", "Mul": "mul", "Concat": "concat"}
 _POOLS = {"MaxPool": "max_pool", "AveragePool": "avg_pool", "GlobalAveragePool": "global_avg_pool"}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One unit of the network, named after its node in the source model.
-
-    ``kind`` is an op kind of the hardware specs ("conv", "add", ...), "float" for operators that stay in
-    float, or "shape" for those that only move data. ``inputs`` are the activations, ``output`` the tensor
-    after the folded activation. ``macs`` counts multiply-adds at the model's batch, ``params`` the
-    elements of weight and bias (or of the constant). ``constant`` is the constant operand of an add or mul.
-    ``reason`` says why a layer that is not ``quantizable`` is not.
-    """
-
-    name: str
-    kind: str
-    op_type: str
-    nodes: tuple[str, ...]
-    inputs: tuple[str, ...]
-    output: str
-    input_shapes: tuple[tuple[int, ...], ...]
-    output_shape: tuple[int, ...]
-    weight: str | None = None
-    bias: str | None = None
-    weight_shape: tuple[int, ...] | None = None
-    constant: str | None = None
-    macs: int = 0
-    params: int = 0
-    activation: str | None = None
-    quantizable: bool = False
-    reason: str | None = None
 
 
 def find_layers(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], quantized: bool) -> tuple[Layer, ...]:

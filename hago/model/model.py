@@ -22,7 +22,8 @@ import onnx
 from ..arguments import whole
 from ..errors import ModelError
 from ..tensor import TensorInfo
-from .layers import Layer, find_layers, mark
+from .layer import Layer
+from .layers import find_layers, mark
 from .normalize import (
     BATCH,
     InputShapes,

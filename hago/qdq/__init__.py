@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .means import InputMeans
 from .quantizer import Quantizer, observed_tensors, quantize_model
 
-__all__ = ["InputMeans", "Quantizer", "observed_tensors", "quantize_model"]
+__all__ = ["Quantizer", "observed_tensors", "quantize_model"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import ml_dtypes
@@ -11,11 +12,16 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from ..calibrate import Calibration
+from ..calibrate.statistics import Need, source_of
+from ..choice import Choice
 from ..errors import ModelError
-from ..scheme import Granularity, TensorScheme
+from ..methods import CORRECTION, ROUNDING, CorrectionTask, WeightTask
+from ..methods.bias_correction import tap_coverage
+from ..methods.weights import QuantizedWeight
+from ..scheme import PER_CHANNEL, Granularity, IntegerType
 from . import bias as biases
 from .index import GraphIndex
-from .weights import QuantizedWeight, quantize_weight
 
 if TYPE_CHECKING:
     from ..model import Layer
@@ -37,17 +43,17 @@ class StoredWeight:
 
 
 class WeightStore:
-    """Quantizes each weight once per (scheme, granularity) and remembers the result.
+    """Quantizes each weight once for each type, granularity and rounding, and remembers the result.
 
-    ``clip`` is how per-tensor thresholds are found, ``"max"`` or ``"mse"``.
+    ``calibration`` has the statistics that methods ask for.
     """
 
-    def __init__(self, index: GraphIndex, clip: str) -> None:
-        self._index, self._clip = index, clip
+    def __init__(self, index: GraphIndex, calibration: Calibration) -> None:
+        self._index, self._calibration = index, calibration
         self._stored: dict[tuple[object, ...], StoredWeight] = {}
         self._short: dict[tuple[str, str], TensorProto] = {}
         self._floats: dict[str, npt.NDArray[np.float32]] = {}
-        self._errors: dict[int, npt.NDArray[np.float32]] = {}
+        self._corrections: dict[tuple[str, str, int], npt.NDArray[np.float32]] = {}
 
     def array(self, name: str) -> npt.NDArray[np.float32]:
         """The float initializer of that name."""
@@ -69,48 +75,52 @@ class WeightStore:
             return (0, 1) if _int_attribute(node, flag) == (flag == "transB") else (1, 0)
         return (1, 0) if node.op_type == "ConvTranspose" else (0, 1)
 
-    def weight(
-        self,
-        layer: Layer,
-        scheme: TensorScheme,
-        granularity: Granularity,
-        s_x: np.float32,
-    ) -> StoredWeight:
-        """The layer's weights; scales are raised where the accumulator would overflow (see `bias`)."""
+    def weight(self, layer: Layer, integers: IntegerType, choice: Choice, s_x: np.float32 | None) -> StoredWeight:
+        """The layer's weights, for activations of scale ``s_x``; None where activations are floats.
+
+        Scales are raised where the accumulator would overflow (see `required_scale`).
+        """
         assert layer.weight is not None
         floats = self.array(layer.weight)
-        out_axis, in_axis = self.axes(layer)
-        if granularity.kind == "per_group" and granularity.group_size >= floats.shape[in_axis]:
-            granularity = Granularity("per_channel")  # one group is one channel
-        key: tuple[object, ...] = (layer.weight, scheme, granularity, out_axis, in_axis)
-        stored = self._stored.get(key)
-        if stored is None:
-            stored = self._stored[key] = self._quantize(layer, scheme, granularity, out_axis, in_axis, None)
-        if layer.bias is None:
+        granularity, rounding = choice.granularity, choice.value("rounding")
+        axes, bounded = self.axes(layer), s_x is not None
+        if granularity.kind == "per_group" and granularity.group_size >= floats.shape[axes[1]]:
+            granularity = PER_CHANNEL  # one group is one channel
+        # What a rounding reads of a layer's inputs is the layer's own; without it, layers share a weight.
+        reader = layer.name if ROUNDING[rounding].needs else ""
+        key: tuple[object, ...] = (layer.weight, integers, granularity, rounding, reader, axes, bounded)
+        if key not in self._stored:
+            self._stored[key] = self._quantize(layer, integers, granularity, rounding, None, bounded=bounded)
+        stored = self._stored[key]
+        if layer.bias is None or s_x is None:
             return stored
-        outputs = floats.shape[out_axis]
-        needed = biases.required_scale(self._flat_bias(layer, outputs), s_x, stored.weight.scale)
+        needed = biases.required_scale(self._flat_bias(layer, floats.shape[axes[0]]), s_x, stored.weight.scale)
         if needed is None:
             return stored
         key = (*key, needed.tobytes())
         if key not in self._stored:
-            self._stored[key] = self._quantize(layer, scheme, granularity, out_axis, in_axis, needed)
+            self._stored[key] = self._quantize(layer, integers, granularity, rounding, needed)
         return self._stored[key]
 
     def bias(
-        self, layer: Layer, stored: StoredWeight, s_x: np.float32, input_mean: npt.NDArray[np.float32] | None
+        self, layer: Layer, stored: StoredWeight, s_x: np.float32, correction: str
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """(int32 bias [O], its scale [] or [O]), corrected where a mean [C] of the inputs is given."""
-        assert layer.bias is not None and layer.weight is not None
-        flat = self._flat_bias(layer, stored.weight.outputs)
-        if input_mean is not None:
-            if id(stored) not in self._errors:
-                floats = self.array(layer.weight)
-                self._errors[id(stored)] = biases.channel_error(floats, stored.weight, self._coverage(layer))
-            error = self._errors[id(stored)]
-            flat = flat + biases.apply_correction(error, input_mean, len(input_mean) // error.shape[1])
+        """(int32 bias [O], its scale [] or [O]), with this correction; a layer without a bias has zeros to correct."""
+        outputs = stored.weight.outputs
+        flat = np.zeros(outputs, np.float32) if layer.bias is None else self._flat_bias(layer, outputs)
         scale = biases.bias_scale(s_x, stored.weight.scale)
-        return biases.quantize_bias(flat, scale), scale
+        return biases.quantize_bias(flat + self._correction(layer, stored, correction), scale), scale
+
+    def _correction(self, layer: Layer, stored: StoredWeight, name: str) -> npt.NDArray[np.float32]:
+        key = (layer.name, name, id(stored))
+        if key not in self._corrections:
+            method, floats = CORRECTION[name], self.array(layer.weight or "")
+            task = CorrectionTask(floats, stored.weight, self._coverage(layer), self._statistics(layer, method.needs))
+            self._corrections[key] = method.correct(task)
+        return self._corrections[key]
+
+    def _statistics(self, layer: Layer, needs: Sequence[Need]) -> dict[str, npt.NDArray[np.float32]]:
+        return {need.statistic: self._calibration.statistic(source_of(need, layer)) for need in needs}
 
     def _flat_bias(self, layer: Layer, outputs: int) -> npt.NDArray[np.float32]:
         """The bias as [O]: a single value stands for all channels (a Gemm's C may be a scalar)."""
@@ -132,7 +142,7 @@ class WeightStore:
         found = {a.name: list(a.ints) for a in node.attribute if a.ints}
         _, _, *kernel = self.array(layer.weight or "").shape
         axes = len(kernel)
-        return biases.tap_coverage(
+        return tap_coverage(
             layer.input_shapes[0][2:],
             layer.output_shape[2:],
             kernel,
@@ -156,33 +166,32 @@ class WeightStore:
     def _quantize(
         self,
         layer: Layer,
-        scheme: TensorScheme,
+        integers: IntegerType,
         granularity: Granularity,
-        out_axis: int,
-        in_axis: int,
+        rounding: str,
         min_scale: npt.NDArray[np.float32] | None,
+        *,
+        bounded: bool = True,
     ) -> StoredWeight:
+        """``bounded``: the sum of products, at its worst, must fit what the bias leaves free of int32."""
         assert layer.weight is not None
-        floats = self.array(layer.weight)
-
-        def attempt(lower_bound: npt.NDArray[np.float32] | None) -> QuantizedWeight:
-            return quantize_weight(
-                floats,
-                scheme,
-                granularity,
-                out_axis=out_axis,
-                in_axis=in_axis,
-                clip=self._clip if granularity.kind == "per_tensor" else "max",
-                min_scale=lower_bound,
-                where=f"layer {layer.name}, weight {layer.weight}",
-            )
-
-        weight = attempt(min_scale)
-        # The sum of products, at its worst, must fit what the bias leaves free of int32.
-        worst = weight.absolute_sums().max(initial=0) * _ACTIVATION_SPAN
+        method, (out_axis, in_axis) = ROUNDING[rounding], self.axes(layer)
+        task = WeightTask(
+            self.array(layer.weight),
+            integers,
+            granularity,
+            out_axis,
+            in_axis,
+            min_scale,
+            f"layer {layer.name}, weight {layer.weight}",
+            self._statistics(layer, method.needs),
+        )
+        weight = method.round(task)
+        worst = weight.absolute_sums().max(initial=0) * _ACTIVATION_SPAN if bounded else 0
         if worst > biases.PRODUCT_LIMIT:
             factor = np.float32(1.001 * worst / biases.PRODUCT_LIMIT)
-            weight = attempt(np.maximum(weight.scale * factor, np.float32(0) if min_scale is None else min_scale))
+            least = np.maximum(weight.scale * factor, np.float32(0) if min_scale is None else min_scale)
+            weight = method.round(replace(task, min_scale=least))
             if weight.absolute_sums().max(initial=0) * _ACTIVATION_SPAN > biases.PRODUCT_LIMIT:
                 raise ModelError(
                     "sums of products do not fit the int32 accumulator",

@@ -17,15 +17,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..scheme import TensorScheme
-from ..strategy import Strategy, find_op_choice
+from ..scheme import IntegerType
+from ..strategy import Strategy
+from ..ways import find_way
 from .index import GraphIndex
 
 if TYPE_CHECKING:
     from ..model import Layer
-    from ..spec import HardwareSpec, OpChoice
+    from ..spec import HardwareSpec, Way
 
-Slot = tuple[str, TensorScheme]
+Slot = tuple[str, IntegerType]
 """A tensor as integers of one scheme."""
 
 
@@ -33,24 +34,26 @@ Slot = tuple[str, TensorScheme]
 class Placement:
     """The outcome: which layers compute in integers or in a short float, and whose range each slot takes.
 
-    ``carried`` data movement (or max pooling ...) -> the scheme that passes through it;
+    ``reduced`` layer -> the short float of its activations; ``weight_only`` layers have weights that are integers and
+    activations that are not. ``carried`` data movement (or max pooling ...) -> the scheme that passes through it;
     ``calibrator`` slot that gives a range -> how the range is found.
     """
 
-    integer: dict[str, OpChoice] = field(default_factory=dict)
+    integer: dict[str, Way] = field(default_factory=dict)
     reduced: dict[str, str] = field(default_factory=dict)
-    carried: dict[str, TensorScheme] = field(default_factory=dict)
+    weight_only: dict[str, Way] = field(default_factory=dict)
+    carried: dict[str, IntegerType] = field(default_factory=dict)
     calibrator: dict[Slot, str] = field(default_factory=dict)
     _source: dict[Slot, Slot] = field(default_factory=dict)
 
-    def source(self, tensor: str, scheme: TensorScheme) -> Slot:
+    def source(self, tensor: str, scheme: IntegerType) -> Slot:
         """The slot whose calibrated range this tensor takes: often itself."""
         slot = (tensor, scheme)
         while slot in self._source:
             slot = self._source[slot]
         return slot
 
-    def input_scheme(self, layer: str) -> TensorScheme | None:
+    def input_scheme(self, layer: str) -> IntegerType | None:
         """The integers that the layer reads, or None where it reads floats."""
         if layer in self.integer:
             return self.integer[layer].activation
@@ -61,14 +64,17 @@ def place(index: GraphIndex, strategy: Strategy, spec: HardwareSpec) -> Placemen
     """Applies the rules above. The strategy must fit (``Strategy.check``)."""
     placement = Placement()
     for layer in index.layers:
-        precision = strategy.choice(layer.name).precision
-        if precision == "float32":
+        choice = strategy.choice(layer.name)
+        if not choice.is_quantized:
             continue
-        way = find_op_choice(layer, precision, spec)
-        if way.activation is None:
-            placement.reduced[layer.name] = precision
-        else:
+        way = find_way(layer, choice.precision, spec)
+        activation = way.numbers.activation
+        if way.numbers.is_integer:
             placement.integer[layer.name] = way
+        elif activation is not None and not activation.is_float32:
+            placement.reduced[layer.name] = activation.kind
+        if way.numbers.is_weight_only:
+            placement.weight_only[layer.name] = way
 
     readers = _readers(index, placement)
     _carry(index, placement, readers)
@@ -106,7 +112,7 @@ def _readers(index: GraphIndex, placement: Placement) -> dict[Slot, list[str]]:
 
 def _carry(index: GraphIndex, placement: Placement, readers: dict[Slot, list[str]]) -> None:
     """Fills ``placement.carried``."""
-    wanted: dict[str, TensorScheme] = {}
+    wanted: dict[str, IntegerType] = {}
     for layer in reversed(index.layers):
         if layer.name in placement.integer or layer.name in placement.reduced:
             continue

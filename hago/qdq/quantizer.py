@@ -5,19 +5,13 @@ Notation: x activation, w weight, b bias of a layer; real = scale * (q - zero_po
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 
-from ..calibrate import scale_zero_point
-from ..errors import StrategyError
-from ..scheme import TensorScheme
 from ..strategy import Strategy
 from .index import GraphIndex
-from .layer_weights import WeightStore
+from .ingredients import Ingredients
 from .placement import place
 from .writer import CandidateWriter
 
@@ -51,31 +45,13 @@ def observed_tensors(model: Model) -> tuple[str, ...]:
 class Quantizer:
     """Quantizes one model many times: weights and ranges are worked out once.
 
-    ``weight_clip`` ("max" or "mse") finds the threshold of per-tensor weights. ``input_means`` (layer ->
-    mean of each input channel [C], see `InputMeans`) turns on bias correction for the layers that it
-    names. Raises StrategyError where a strategy does not fit, or a tensor has no calibrated range.
+    Raises StrategyError where a strategy does not fit, or a tensor has no calibrated range; DataError where the
+    calibration lacks a statistic that one of the strategy's methods reads.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        calibration: Calibration,
-        spec: HardwareSpec,
-        *,
-        weight_clip: str = "max",
-        input_means: Mapping[str, npt.NDArray[np.float32]] | None = None,
-    ) -> None:
-        self.model, self.calibration, self.spec = model, calibration, spec
-        self.index = GraphIndex(model)
-        self.weights = WeightStore(self.index, weight_clip)
-        self.means = dict(input_means or {})
-        self._parameters: dict[tuple[str, str, TensorScheme], tuple[np.float32, int]] = {}
-        self._observed = frozenset(calibration.tensors)
-        self.taken_names = frozenset(self.index.initializers).union(
-            self.index.nodes,
-            *(n.input for n in model.proto.graph.node),
-            *(n.output for n in model.proto.graph.node),
-        )
+    def __init__(self, model: Model, calibration: Calibration, spec: HardwareSpec) -> None:
+        self.model, self.spec = model, spec
+        self._ingredients = Ingredients(model, calibration)
         # All but nodes and weights, copied for each candidate.
         self._frame = onnx.ModelProto()
         for field, value in model.proto.ListFields():
@@ -99,22 +75,6 @@ class Quantizer:
         result = onnx.ModelProto()
         result.CopyFrom(self._frame)
         result.metadata_props.add(key="hago.strategy", value=strategy.key())
-        placement = place(self.index, strategy, self.spec)
-        CandidateWriter(self, strategy, placement, result.graph).write()
+        placement = place(self._ingredients.index, strategy, self.spec)
+        CandidateWriter(self._ingredients, strategy, placement, result.graph).write()
         return result
-
-    def parameters(self, tensor: str, calibrator: str, scheme: TensorScheme) -> tuple[np.float32, int]:
-        """(scale, zero point) of an activation, within the bounds of a folded Relu or Clip."""
-        key = (tensor, calibrator, scheme)
-        if key not in self._parameters:
-            if tensor not in self._observed:
-                raise StrategyError(
-                    "no range was calibrated for this tensor",
-                    where=f"tensor {tensor}",
-                    hint="calibrate every tensor of hago.qdq.observed_tensors(model)",
-                )
-            lo, hi = self.calibration.range(tensor, calibrator, scheme)
-            least, most = self.index.bounds.get(tensor, (-np.inf, np.inf))
-            lo, hi = min(0.0, max(float(lo), least)), max(0.0, min(float(hi), most))
-            self._parameters[key] = scale_zero_point(lo, hi, scheme)
-        return self._parameters[key]

@@ -12,16 +12,16 @@ from onnx import TensorProto
 
 from ..calibrate import scale_zero_point
 from ..errors import StrategyError
-from ..scheme import TensorScheme
-from ..strategy import WEIGHTED_KINDS, Strategy
-from . import bias as biases
+from ..scheme import IntegerType
+from ..strategy import Strategy
+from ..ways import WEIGHTED_KINDS
 from .emit import GraphWriter
+from .ingredients import Ingredients
 from .layer_weights import StoredWeight
 from .placement import Placement
 
 if TYPE_CHECKING:
     from ..model import Layer
-    from .quantizer import Quantizer
 
 SHORT_FLOATS = {"bfloat16": TensorProto.BFLOAT16, "float16": TensorProto.FLOAT16}
 LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
@@ -32,11 +32,13 @@ _JOINS = ("add", "mul", "concat", "matmul")
 class CandidateWriter:
     """Writes the nodes, constants and types of one candidate to an empty graph."""
 
-    def __init__(self, quantizer: Quantizer, strategy: Strategy, placement: Placement, graph: onnx.GraphProto) -> None:
-        self.q, self.index, self.strategy = quantizer, quantizer.index, strategy
-        self.graph = GraphWriter(graph, quantizer.taken_names)
+    def __init__(
+        self, ingredients: Ingredients, strategy: Strategy, placement: Placement, graph: onnx.GraphProto
+    ) -> None:
+        self.q, self.index, self.strategy = ingredients, ingredients.index, strategy
+        self.graph = GraphWriter(graph, ingredients.taken_names)
         self.placement = placement
-        self._pairs: dict[tuple[str, TensorScheme | str], str] = {}
+        self._pairs: dict[tuple[str, IntegerType | str], str] = {}
 
     def write(self) -> None:
         for node in self.q.model.proto.graph.node:
@@ -46,10 +48,10 @@ class CandidateWriter:
                 scheme = self.placement.input_scheme(layer.name)
                 if scheme is not None:
                     inputs = [self._integer_input(layer, node, name, scheme) for name in inputs]
-                    if node.op_type == "Conv" and len(inputs) == 2 and layer.name in self.placement.integer:
-                        inputs += self._zero_bias(layer, scheme)
-                elif layer.name in self.placement.reduced:
-                    inputs = [self._short_input(layer, node, name) for name in inputs]
+                    if node.op_type in ("Conv", "Gemm") and len(inputs) == 2 and layer.name in self.placement.integer:
+                        inputs += self._added_bias(layer, node, scheme)
+                else:
+                    inputs = [self._float_input(layer, node, name) for name in inputs]
             kept = self.graph.keep_node(node, inputs, layer.name if layer else None)
             if kept.op_type == "AveragePool":
                 _drop_unit_dilations(kept)
@@ -61,20 +63,20 @@ class CandidateWriter:
             if name in self.index.initializers:
                 self.graph.keep_initializer(self.index.initializers[name])
 
-    def _integer_input(self, layer: Layer, node: onnx.NodeProto, name: str, scheme: TensorScheme) -> str:
+    def _integer_input(self, layer: Layer, node: onnx.NodeProto, name: str, scheme: IntegerType) -> str:
         """The dequantized form of one operand of an integer layer, or the operand where it has none."""
         if name in layer.inputs and self.index.is_float(name):
             return self._activation_pair(layer, name, scheme)
         if layer.kind in WEIGHTED_KINDS and name:
             if name == layer.weight:
-                return self._weight(layer, scheme)
+                return self._weight(layer, self._stored(layer, scheme))
             if name == layer.bias:
                 return self._bias(layer, scheme)
         if _joins(layer, node) and name in self.index.initializers:
             return self._constant_operand(layer, name, scheme)
         return name
 
-    def _activation_pair(self, layer: Layer, tensor: str, scheme: TensorScheme) -> str:
+    def _activation_pair(self, layer: Layer, tensor: str, scheme: IntegerType) -> str:
         key = (tensor, scheme)
         if key not in self._pairs:
             scale, zero_point = self._activation_parameters(tensor, scheme)
@@ -88,7 +90,7 @@ class CandidateWriter:
             self.graph.add_type(dequantized, TensorProto.FLOAT, shape)
         return self._pairs[key]
 
-    def _activation_parameters(self, tensor: str, scheme: TensorScheme) -> tuple[np.float32, int]:
+    def _activation_parameters(self, tensor: str, scheme: IntegerType) -> tuple[np.float32, int]:
         source = self.placement.source(tensor, scheme)
         return self.q.parameters(source[0], self.placement.calibrator[source], scheme)
 
@@ -104,7 +106,7 @@ class CandidateWriter:
             for name, value in values.items()
         ]
 
-    def _constant_operand(self, layer: Layer, name: str, scheme: TensorScheme) -> str:
+    def _constant_operand(self, layer: Layer, name: str, scheme: IntegerType) -> str:
         """An initializer beside activations (an added table, a factor): integers per tensor, dequantized."""
         key = (name, scheme)
         if key not in self._pairs:
@@ -128,9 +130,8 @@ class CandidateWriter:
             self.graph.add_type(output, TensorProto.FLOAT, value.shape)
         return self._pairs[key]
 
-    def _weight(self, layer: Layer, scheme: TensorScheme) -> str:
+    def _weight(self, layer: Layer, stored: StoredWeight) -> str:
         assert layer.weight is not None
-        stored = self._stored(layer, scheme)
         weight, wanted = stored.weight, layer.weight
         integers = self.graph.add_initializer(("weight", id(stored)), f"{wanted}_quantized", stored.proto)
         output = self.graph.unique(f"{wanted}_dequantized")
@@ -155,24 +156,21 @@ class CandidateWriter:
         self.graph.add_type(turned, TensorProto.FLOAT, list(shape)[::-1])
         return turned
 
-    def _bias(self, layer: Layer, scheme: TensorScheme) -> str:
-        assert layer.bias is not None
+    def _bias(self, layer: Layer, scheme: IntegerType) -> str:
         stored, s_x = self._stored(layer, scheme), self._input_scale(layer, scheme)
-        mean = self.q.means.get(layer.name)
-        integers, scale = self.q.weights.bias(layer, stored, s_x, mean)
-        return self._int32_bias(layer, layer.bias, integers, scale)
+        correction = self.strategy.choice(layer.name).value("correction")
+        integers, scale = self.q.weights.bias(layer, stored, s_x, correction)
+        return self._int32_bias(layer, layer.bias or f"{layer.weight}_bias", integers, scale)
 
-    def _zero_bias(self, layer: Layer, scheme: TensorScheme) -> list[str]:
-        """A bias of zeros where weights are per group, else none.
+    def _added_bias(self, layer: Layer, node: onnx.NodeProto, scheme: IntegerType) -> list[str]:
+        """A bias for a layer without one, where its choice corrects biases or its weights are per group; else none.
 
         ONNX Runtime 1.31 fuses a convolution without bias, blocked weights or not, into an operator
         that knows no blocks, and fails; with a bias it leaves the convolution alone.
         """
-        stored = self._stored(layer, scheme)
-        if stored.weight.multipliers is None:
-            return []
-        scale = biases.bias_scale(self._input_scale(layer, scheme), stored.weight.scale)
-        return [self._int32_bias(layer, f"{layer.weight}_bias", np.zeros(scale.shape, np.int32), scale)]
+        blocked = node.op_type == "Conv" and self._stored(layer, scheme).weight.multipliers is not None
+        corrected = layer.weight in node.input and self.strategy.choice(layer.name).value("correction") != "none"
+        return [self._bias(layer, scheme)] if blocked or corrected else []
 
     def _int32_bias(
         self, layer: Layer, wanted: str, integers: npt.NDArray[np.int32], scale: npt.NDArray[np.float32]
@@ -185,18 +183,27 @@ class CandidateWriter:
         self.graph.add_type(output, TensorProto.FLOAT, integers.shape)
         return output
 
-    def _stored(self, layer: Layer, scheme: TensorScheme) -> StoredWeight:
-        way = self.placement.integer[layer.name]
+    def _stored(self, layer: Layer, scheme: IntegerType) -> StoredWeight:
+        way, choice = self.placement.integer[layer.name], self.strategy.choice(layer.name)
         assert way.weight is not None
-        granularity = self.strategy.choice(layer.name).granularity
-        return self.q.weights.weight(layer, way.weight, granularity, self._input_scale(layer, scheme))
+        return self.q.weights.weight(layer, way.weight, choice, self._input_scale(layer, scheme))
 
-    def _input_scale(self, layer: Layer, scheme: TensorScheme) -> np.float32:
+    def _input_scale(self, layer: Layer, scheme: IntegerType) -> np.float32:
         return self._activation_parameters(self.index.activations(layer)[0], scheme)[0]
 
-    def _short_input(self, layer: Layer, node: onnx.NodeProto, name: str) -> str:
+    def _float_input(self, layer: Layer, node: onnx.NodeProto, name: str) -> str:
+        """One operand of a layer whose activations are floats; its weights may be integers."""
+        way = self.placement.weight_only.get(layer.name)
+        if way is not None and name == layer.weight:
+            assert way.weight is not None
+            choice = self.strategy.choice(layer.name)
+            return self._weight(layer, self.q.weights.weight(layer, way.weight, choice, None))
+        if layer.name in self.placement.reduced:
+            return self._short_input(layer, node, name, self.placement.reduced[layer.name])
+        return name
+
+    def _short_input(self, layer: Layer, node: onnx.NodeProto, name: str, precision: str) -> str:
         """One operand of a layer in a short float: rounded to it, then read as float32."""
-        precision = self.placement.reduced[layer.name]
         constant = name in self.index.initializers
         wanted = constant and (name == layer.weight if layer.kind in WEIGHTED_KINDS else _joins(layer, node))
         if not wanted and not (name in layer.inputs and self.index.is_float(name)):

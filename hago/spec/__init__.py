@@ -8,13 +8,14 @@
 'vpdpbusd'
 """
 
-from .load import check_spec, detect, load_spec, read_spec, resolve_hw, shipped_folder, spec_names
-from .types import OP_KINDS, HardwareSpec, OpChoice
+from .load import check_spec, load_spec, read_spec, shipped_folder, spec_names
+from .resolve import detect, resolve_hw
+from .types import OP_KINDS, HardwareSpec, Way
 
 __all__ = [
     "OP_KINDS",
     "HardwareSpec",
-    "OpChoice",
+    "Way",
     "check_spec",
     "detect",
     "load_spec",

@@ -10,15 +10,15 @@ added on top: shipped specs keep ``max_reduction`` at half of the bound, so that
 
 from __future__ import annotations
 
-from ..scheme import TensorScheme
+from ..scheme import IntegerType
 
 
-def largest(scheme: TensorScheme) -> int:
+def largest(scheme: IntegerType) -> int:
     """A or W: the largest |q - zero_point| that the scheme can hold."""
     return scheme.qmax if scheme.symmetric else scheme.qmax - scheme.qmin
 
 
-def accumulator_limit(activation: TensorScheme, weight: TensorScheme | None, bits: int) -> int:
+def accumulator_limit(activation: IntegerType, weight: IntegerType | None, bits: int) -> int:
     """The largest K whose sum of products surely fits a signed accumulator of that many bits.
 
     Without a weight (pooling) the terms are the activations themselves.
@@ -27,7 +27,7 @@ def accumulator_limit(activation: TensorScheme, weight: TensorScheme | None, bit
     return (2 ** (bits - 1) - 1) // term
 
 
-def partial_sum_range(activation: TensorScheme, weight: TensorScheme, terms: int) -> tuple[int, int]:
+def partial_sum_range(activation: IntegerType, weight: IntegerType, terms: int) -> tuple[int, int]:
     """Smallest and largest sum of ``terms`` products of the integers as stored (zero point still in)."""
     corners = [a * w for a in (activation.qmin, activation.qmax) for w in (weight.qmin, weight.qmax)]
     return terms * min(corners), terms * max(corners)

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..errors import SpecError
 from ..runtime import processor
 from ..runtime.amx import allow_tiles
+from .load import load_spec, spec_names
 from .types import HardwareSpec
 
 # What /proc/cpuinfo calls differently from LLVM; other names agree once "avx512_" has lost its "_".
@@ -206,6 +207,4 @@ def check_target(spec: HardwareSpec) -> None:
 
 def detect_host() -> Detection:
     """This machine and the shipped spec that fits it. Imports TVM. Raises SpecError where none fits."""
-    from .load import load_spec, spec_names
-
     return best_fit(read_host(), [load_spec(name) for name in spec_names()])

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..errors import SpecError
-from .types import OP_KINDS, HardwareSpec, OpChoice
+from ..precision import find_fitting
+from .types import OP_KINDS, HardwareSpec, Way
 
 SEPARATOR = "+"
 
@@ -14,8 +15,8 @@ SEPARATOR = "+"
 def join(specs: Sequence[HardwareSpec]) -> HardwareSpec:
     """A spec of the ways that all of them offer, in the order of the first; it is no hardware to compile for.
 
-    int7 is common where one offers it and the others int8: seven bits lie in eight. Raises SpecError for fewer than
-    two.
+    A precision is common where every spec offers it, or one that it fits in: int7 lies in int8. Raises SpecError for
+    fewer than two.
     """
     if len(specs) < 2:
         raise SpecError(f"one strategy for several devices takes at least two specs, got {len(specs)}")
@@ -30,27 +31,32 @@ def join(specs: Sequence[HardwareSpec]) -> HardwareSpec:
     )
 
 
-def _common(specs: Sequence[HardwareSpec], kind: str) -> tuple[OpChoice, ...]:
+def _common(specs: Sequence[HardwareSpec], kind: str) -> tuple[Way, ...]:
+    """The ways of the first, after those of the others that fit in one of them."""
     first = specs[0].choices(kind)
-    seven = [choice for spec in specs[1:] for choice in spec.choices(kind) if choice.precision == "int7"]
-    if any(choice.precision == "int7" for choice in first):
-        seven = []
-    return tuple(shared for choice in (*seven[:1], *first) if (shared := _shared(specs, kind, choice)) is not None)
+    offered = [way.precision for way in first]
+    others: dict[str, Way] = {}
+    for spec in specs[1:]:
+        for way in spec.choices(kind):
+            others.setdefault(way.precision, way)
+    narrower = [way for name, way in others.items() if name not in offered and find_fitting(name, offered)]
+    return tuple(shared for way in (*narrower, *first) if (shared := _shared(specs, kind, way)) is not None)
 
 
-def _shared(specs: Sequence[HardwareSpec], kind: str, choice: OpChoice) -> OpChoice | None:
+def _shared(specs: Sequence[HardwareSpec], kind: str, way: Way) -> Way | None:
     """The way as all have it; None where one has it not."""
-    found = [_find(spec, kind, choice.precision) for spec in specs]
-    ways = [way for way in found if way is not None]
+    found = [_find(spec, kind, way.precision) for spec in specs]
+    ways = [other for other in found if other is not None]
     if len(ways) < len(found):
         return None
-    common = tuple(g for g in choice.granularities if all(g in way.granularities for way in ways))
-    if choice.granularities and not common:
+    common = tuple(g for g in way.granularities if all(g in other.granularities for other in ways))
+    if way.granularities and not common:
         return None
-    limits = [way.max_reduction for way in ways if way.max_reduction is not None]
-    return replace(choice, granularities=common, max_reduction=min(limits, default=None))
+    limits = [other.max_reduction for other in ways if other.max_reduction is not None]
+    return replace(way, granularities=common, max_reduction=min(limits, default=None))
 
 
-def _find(spec: HardwareSpec, kind: str, precision: str) -> OpChoice | None:
-    by_precision = {way.precision: way for way in reversed(spec.choices(kind))}
-    return by_precision.get(precision) or (by_precision.get("int8") if precision == "int7" else None)
+def _find(spec: HardwareSpec, kind: str, precision: str) -> Way | None:
+    ways = {way.precision: way for way in reversed(spec.choices(kind))}
+    fitting = find_fitting(precision, [way.precision for way in spec.choices(kind)])
+    return None if fitting is None else ways[fitting]

@@ -1,4 +1,4 @@
-"""Specs by name or file, checked; the shipped ones; and the one that fits this machine."""
+"""Specs by name or file, checked, and the shipped ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from .. import arguments
 from ..documents import Document, did_you_mean
 from ..errors import SpecError
-from .joint import SEPARATOR, join
 from .rules import problems_of, to_hardware
 from .schema import Problem, SpecFile, parse
 from .types import HardwareSpec
@@ -104,27 +103,3 @@ def _error(document: Document, problems: list[Problem], path: Path) -> SpecError
     more = f"{len(problems) - 1} more: hago hw check {path}" if len(problems) > 1 else None
     hints = [hint for hint in (first.hint, more) if hint]
     return SpecError(first.text, where=document.where(first.path), hint="; ".join(hints) or None)
-
-
-def detect() -> HardwareSpec:
-    """The shipped spec that fits this machine's processor best.
-
-    Features come from LLVM and, on Linux, /proc/cpuinfo. Raises SpecError where none fits.
-    See `hago.spec.host.detect_host` for what was found and why this one.
-    """
-    from .host import detect_host
-
-    return detect_host().spec
-
-
-def resolve_hw(hw: str | os.PathLike[str] | HardwareSpec) -> HardwareSpec:
-    """``"auto"`` (this machine), the name of a shipped spec, a YAML file, or a spec already loaded.
-
-    Names with "+" between them are what all of these have in common (joint.py).
-    """
-    if isinstance(hw, HardwareSpec):
-        return hw
-    names = arguments.path("hw", hw, SpecError).split(SEPARATOR)
-    if len(names) > 1 and not Path(hw).exists():
-        return join([load_spec(name) for name in names])
-    return detect() if hw == "auto" else load_spec(hw)

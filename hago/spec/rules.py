@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from ..documents import KeyPath, did_you_mean
 from ..errors import StrategyError
-from ..scheme import Granularity, TensorScheme
+from ..precision import FLOAT32, FLOATS, Format, Precision, integer
+from ..scheme import Granularity, IntegerType
 from .bounds import accumulator_limit, largest, partial_sum_range
-from .schema import FLOAT_BITS, INTEGER_STORAGE, InstructionSection, Problem, SpecFile, TypeSection, WaySection
-from .types import OP_KINDS, HardwareSpec, OpChoice
+from .schema import INTEGER_STORAGE, InstructionSection, Problem, SpecFile, TypeSection, WaySection
+from .types import OP_KINDS, HardwareSpec, Way
 
 WEIGHTED = frozenset({"conv", "depthwise_conv", "fully_connected"})
 SUMMING = WEIGHTED | {"matmul", "avg_pool", "global_avg_pool"}  # K terms go into one accumulator
@@ -21,11 +22,11 @@ KERNEL_FAMILIES = (
 _STORAGE_BITS = 8
 
 
-def scheme_of(section: TypeSection) -> TensorScheme | None:
+def scheme_of(section: TypeSection) -> IntegerType | None:
     """The integer scheme of a type, or None where it is a float."""
     if section.storage not in INTEGER_STORAGE:
         return None
-    return TensorScheme(section.bits or _STORAGE_BITS, section.storage == "int8", bool(section.symmetric))
+    return IntegerType(section.bits or _STORAGE_BITS, section.storage == "int8", bool(section.symmetric))
 
 
 def problems_of(spec: SpecFile) -> list[Problem]:
@@ -60,7 +61,7 @@ def _type_problems(spec: SpecFile) -> Iterator[Problem]:
                 yield Problem(path, "an unsigned type cannot be symmetric: it has no negative values")
         else:
             if section.bits is not None:
-                yield Problem((*path, "bits"), f"{section.storage} always has {FLOAT_BITS[section.storage]} bits")
+                yield Problem((*path, "bits"), f"{section.storage} always has {FLOATS[section.storage].bits} bits")
             if section.symmetric is not None:
                 yield Problem((*path, "symmetric"), f"{section.storage} is a float: it has no zero point")
 
@@ -88,12 +89,35 @@ def _way_problems(spec: SpecFile, path: KeyPath, way: WaySection) -> list[Proble
     if found:
         return found
     operands = [spec.types[name] for name in (way.activation, way.weight) if name is not None]
-    if len({section.storage in INTEGER_STORAGE for section in operands}) > 1:
-        text = f"{way.activation} and {way.weight} cannot be multiplied: one is a float"
+    instruction = spec.instructions[way.instruction]
+    activation, weight = _format(operands[0]), _format(operands[1]) if len(operands) > 1 else None
+    if weight is not None and not weight.is_integer and weight != activation:
+        text = f"{way.activation} and {way.weight} cannot be multiplied: a float weight takes the same float"
         return [Problem((*path, "weight"), text)]
-    if operands[0].storage in INTEGER_STORAGE:
-        return [*_integer_way(path, way, operands, spec.instructions[way.instruction])]
-    return [*_float_way(path, way, operands)]
+    numbers = Precision(activation, weight)
+    if way.precision != numbers.name:
+        text = f"must be {numbers.name} as its operands are, found {way.precision!r}"
+        found.append(Problem((*path, "precision"), text))
+    if numbers.is_integer:
+        return [*found, *_integer_way(path, way, operands, instruction)]
+    if numbers.is_weight_only:
+        found += _weight_problems(path, way, operands[1], instruction)
+    return [*found, *_float_way(path, way, operands[0].storage, numbers)]
+
+
+def _format(section: TypeSection) -> Format:
+    return FLOATS.get(section.storage) or integer(section.bits or _STORAGE_BITS)
+
+
+def _weight_problems(
+    path: KeyPath, way: WaySection, weight: TypeSection, instruction: InstructionSection
+) -> Iterator[Problem]:
+    """Of integer weights, whatever the activations are."""
+    if not weight.symmetric:
+        yield Problem((*path, "weight"), f"{way.weight} is asymmetric: weights must be symmetric")
+    if not way.granularities:
+        yield Problem((*path, "granularities"), "is missing: integer weights have scales")
+    yield from _granularity_problems(path, way, instruction)
 
 
 def _integer_way(
@@ -101,11 +125,6 @@ def _integer_way(
 ) -> Iterator[Problem]:
     schemes = [scheme for section in operands if (scheme := scheme_of(section)) is not None]
     activation, weight = schemes[0], schemes[1] if len(schemes) > 1 else None
-    named = f"int{(weight or activation).bits}"
-    if way.precision != named:
-        yield Problem((*path, "precision"), f"must be {named} as its integers are, found {way.precision!r}")
-    if weight is not None and not weight.symmetric:
-        yield Problem((*path, "weight"), f"{way.weight} is asymmetric: weights must be symmetric")
     for key, section, sign in zip(
         ("activation", "weight"), operands, instruction.operands or ("any", "any"), strict=False
     ):
@@ -116,11 +135,10 @@ def _integer_way(
         if output in INTEGER_STORAGE and output != operands[0].storage:
             text = f"must be the activation's {operands[0].storage} or a float, found {output}"
             yield Problem((*path, "outputs", index), text)
-    if weight is not None and not way.granularities:
-        yield Problem((*path, "granularities"), "is missing: integer weights have scales")
-    if weight is None and way.granularities:
+    if weight is not None:
+        yield from _weight_problems(path, way, operands[1], instruction)
+    elif way.granularities:
         yield Problem((*path, "granularities"), "there are no weights that could have scales")
-    yield from _granularity_problems(path, way, instruction)
     if way.accumulator is None:
         return
     if way.accumulator.startswith("float"):
@@ -134,8 +152,8 @@ def _integer_way(
 def _overflow_problems(
     path: KeyPath,
     way: WaySection,
-    activation: TensorScheme,
-    weight: TensorScheme | None,
+    activation: IntegerType,
+    weight: IntegerType | None,
     instruction: InstructionSection,
 ) -> Iterator[Problem]:
     bits = int(str(way.accumulator).removeprefix("int"))
@@ -184,24 +202,21 @@ def _granularity_problems(path: KeyPath, way: WaySection, instruction: Instructi
             yield Problem(at, f"{text} is named twice")
 
 
-def _float_way(path: KeyPath, way: WaySection, operands: list[TypeSection]) -> Iterator[Problem]:
-    storage = operands[0].storage
-    if way.precision != storage:
-        text = f"must be {storage} as its activation is, found {way.precision!r}"
-        yield Problem((*path, "precision"), text)
-    if len(operands) > 1 and operands[1].storage != storage:
-        text = f"must be {storage} as the activation is, found {operands[1].storage}"
-        yield Problem((*path, "weight"), text)
-    if way.accumulator is not None and FLOAT_BITS.get(way.accumulator, 0) < FLOAT_BITS[storage]:
+def _float_way(path: KeyPath, way: WaySection, storage: str, numbers: Precision) -> Iterator[Problem]:
+    """Of float activations of this ``storage``, with weights of the same float or of integers."""
+    if way.accumulator is not None and way.accumulator not in FLOATS:
+        yield Problem((*path, "accumulator"), f"must be a float, as the products are: found {way.accumulator}")
+    elif way.accumulator is not None and FLOATS[way.accumulator].bits < FLOATS[storage].bits:
         text = f"{way.accumulator} is narrower than the {storage} that it sums up"
         yield Problem((*path, "accumulator"), text)
     for index, output in enumerate(way.outputs):
         if output in INTEGER_STORAGE:
             yield Problem((*path, "outputs", index), f"a float is not requantized, found {output}")
-    scaled = storage == "float8_e4m3"  # the one float too short to do without a scale
+    # float8 is the one float too short to do without a scale.
+    scaled = numbers.is_weight_only or storage == "float8_e4m3"
     for key in ("granularities", "requantize", "saturates", "max_reduction"):
         if getattr(way, key) and not (scaled and key == "granularities"):
-            yield Problem((*path, key), f"means nothing for {storage}")
+            yield Problem((*path, key), f"means nothing for {numbers.name}")
 
 
 def _op_problems(spec: SpecFile) -> Iterator[Problem]:
@@ -220,7 +235,7 @@ def _op_problems(spec: SpecFile) -> Iterator[Problem]:
                 yield Problem((*path, index), f"{way.precision} is offered twice")
             precisions.append(way.precision)
             yield from _fit_problems(spec, kind, index, name, way)
-        if spec.float_unit and precisions[-1:] != ["float32"]:
+        if spec.float_unit and precisions[-1:] != [FLOAT32]:
             yield Problem(path, "float32 must be the last way on hardware with a float unit")
 
 
@@ -266,8 +281,8 @@ def _product_of_activations(spec: SpecFile, path: KeyPath, way: WaySection) -> I
 def to_hardware(spec: SpecFile, path: str) -> HardwareSpec:
     """The frozen value of a spec that has no problems."""
 
-    def choice(way: WaySection) -> OpChoice:
-        return OpChoice(
+    def built(way: WaySection) -> Way:
+        return Way(
             precision=way.precision,
             activation=scheme_of(spec.types[way.activation]),
             weight=None if way.weight is None else scheme_of(spec.types[way.weight]),
@@ -291,6 +306,6 @@ def to_hardware(spec: SpecFile, path: str) -> HardwareSpec:
         kernels=spec.kernels,
         cpu_features=tuple(spec.cpu_features),
         float_unit=spec.float_unit,
-        ops={kind: tuple(choice(spec.ways[name]) for name in spec.ops[kind]) for kind in OP_KINDS},
+        ops={kind: tuple(built(spec.ways[name]) for name in spec.ops[kind]) for kind in OP_KINDS},
         path=path,
     )

@@ -24,7 +24,6 @@ from .yaml import OWN_KEYS
 
 Storage = Literal["int8", "uint8", "float8_e4m3", "float16", "bfloat16", "float32"]
 INTEGER_STORAGE = ("int8", "uint8")
-FLOAT_BITS: Mapping[str, int] = {"float8_e4m3": 8, "float16": 16, "bfloat16": 16, "float32": 32}
 
 
 @dataclass(frozen=True)

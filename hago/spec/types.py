@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import SpecError
-from ..scheme import Granularity, TensorScheme
+from ..precision import Precision
+from ..scheme import Granularity, IntegerType
 
 OP_KINDS = (
     "conv",
@@ -28,22 +29,22 @@ OP_KINDS = (
 
 
 @dataclass(frozen=True)
-class OpChoice:
+class Way:
     """One way in which the hardware can compute one kind of operation.
 
-    ``activation`` and ``weight`` are None where that operand is a float of type ``precision`` or does
-    not exist; ``weight`` is also None for the second activation of a matmul, which then has the scheme
-    of the first. ``accumulator`` is None where nothing is accumulated (copies, tables, maxima).
-    ``granularities`` are those of the weight's scales. ``saturates`` names the type in which partial
-    sums may saturate, or None where every sum is exact. ``requantize`` is the arithmetic that brings
-    an accumulator back to 8 bits: ``"float32"`` (one rounded multiplication) or ``"fixed_point"``
-    (integer multiplier and shift, Jacob et al. 2018). ``dot_width`` products are summed in one lane by
-    one ``instruction``, and up to ``max_reduction`` products are sure to fit the accumulator.
+    ``precision`` names the numbers that it computes in (see ``numbers``). ``activation`` and ``weight`` are the integer
+    types of the operands, None where that operand is a float or does not exist; ``weight`` is also None for the
+    second activation of a matmul, which then has the type of the first. ``accumulator`` is None where nothing is
+    accumulated (copies, tables, maxima). ``granularities`` are those of the weight's scales. ``saturates`` names the
+    type in which partial sums may saturate, or None where every sum is exact. ``requantize`` is the arithmetic that
+    brings an accumulator back to 8 bits: ``"float32"`` (one rounded multiplication) or ``"fixed_point"`` (integer
+    multiplier and shift, Jacob et al. 2018). ``dot_width`` products are summed in one lane by one ``instruction``, and
+    up to ``max_reduction`` products are sure to fit the accumulator.
     """
 
     precision: str
-    activation: TensorScheme | None
-    weight: TensorScheme | None
+    activation: IntegerType | None
+    weight: IntegerType | None
     accumulator: str | None
     outputs: tuple[str, ...]
     granularities: tuple[Granularity, ...]
@@ -52,6 +53,11 @@ class OpChoice:
     instruction: str
     dot_width: int = 1
     max_reduction: int | None = None
+
+    @property
+    def numbers(self) -> Precision:
+        """What its precision means; `hago.spec.rules` holds the operands to it."""
+        return replace(Precision.named(self.precision), accumulator=self.accumulator)
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class HardwareSpec:
     l1_bytes: int
     l2_bytes: int
     l3_bytes: int
-    ops: Mapping[str, tuple[OpChoice, ...]]
+    ops: Mapping[str, tuple[Way, ...]]
     path: str = field(default="", compare=False)
 
     @property
@@ -99,7 +105,7 @@ class HardwareSpec:
         """The kernel family, or the spec's own name where there is none yet."""
         return self.kernels or self.name
 
-    def choices(self, kind: str) -> tuple[OpChoice, ...]:
+    def choices(self, kind: str) -> tuple[Way, ...]:
         """The ways to compute that kind of operation, fastest first.
 
         float32 is the last wherever the hardware has floats. Empty where the hardware cannot do it
@@ -109,14 +115,14 @@ class HardwareSpec:
             raise SpecError(f"{kind!r} is no kind of operation", where=self.name, hint=f"known: {', '.join(OP_KINDS)}")
         return self.ops.get(kind, ())
 
-    def find(self, kind: str, precision: str) -> OpChoice:
+    def find(self, kind: str, precision: str) -> Way:
         """The way to compute ``kind`` in that precision. Raises SpecError where it is not offered."""
         offered = self.choices(kind)
-        for choice in offered:
-            if choice.precision == precision:
-                return choice
+        for way in offered:
+            if way.precision == precision:
+                return way
         raise SpecError(
             f"this hardware does not offer {kind} in {precision}",
             where=self.name,
-            hint=f"it offers {', '.join(choice.precision for choice in offered) or 'nothing'}",
+            hint=f"it offers {', '.join(way.precision for way in offered) or 'nothing'}",
         )

@@ -17,6 +17,7 @@ from ..folder_lock import filled_folder
 from ..interrupts import Interrupts
 from ..measure.metrics import get_metric, unit_of
 from ..model import Layer, Model
+from ..precision import find_fitting
 from ..read_goal import read_goal
 from ..record import Record
 from ..report.data import ReportData
@@ -24,7 +25,8 @@ from ..search import SearchResult
 from ..search.ledger import has_search
 from ..search.stopping import parse_budget
 from ..spec import HardwareSpec
-from ..strategy import Strategy, check_choice, op_kind
+from ..strategy import Strategy
+from ..ways import check_choice, op_kind, ways_of
 from .evaluator import TvmEvaluator
 
 MEASURED, ESTIMATED, FAILED, CANNOT = "measured", "estimated", "failed", "cannot run"
@@ -211,11 +213,10 @@ def _why_not(strategy: Strategy, model: Model, spec: HardwareSpec) -> str | None
     """What keeps a device of this spec from running the strategy; None where nothing does."""
     for layer in model.layers:
         choice = strategy.choice(layer.name)
-        offered = {way.precision for way in spec.choices(op_kind(layer))}
-        if choice.precision == "int7" and "int8" in offered:
-            continue  # seven bits lie in eight
         try:
-            check_choice(layer, choice, spec)
+            # Seven bits lie in eight: what computes the choice unchanged will do.
+            fitting = find_fitting(choice.precision, [way.precision for way in ways_of(layer, spec)])
+            check_choice(layer, replace(choice, precision=fitting or choice.precision), spec)
         except StrategyError as error:
             return f"{error.what} ({error.where})" if error.where else error.what
     return None

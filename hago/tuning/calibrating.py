@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ..calibrate import Calibration, calibrate
+from ..calibrate.statistics import Need, sources_of
 from ..compiler.build import build
 from ..compiler.cache import KernelCache
 from ..data import Samples
@@ -24,15 +25,19 @@ def calibrate_model(
     *,
     threads: int = 1,
     cache: KernelCache | None = None,
+    needs: Sequence[Need] = (),
     store: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Ranges of all tensors that any strategy may quantize, from one pass over ``samples``.
+    """Histograms of all tensors that any strategy may quantize, and what ``needs`` ask for, from one pass.
 
-    With ``store``, a calibration of the same model and samples is read from that file, and else written.
+    ``needs`` are those of the methods in use (`hago.methods.needs_of`). With ``store``, a calibration of the same
+    model, samples and needs is read from that file, and else written.
     """
+    sources = sources_of(model.layers, needs)
     tensors = observed_tensors(model)
-    exposed = expose(model, tensors)
+    seen = tuple(dict.fromkeys((*tensors, *(source.tensor for source in sources))))
+    exposed = expose(model, seen)
     inputs = {info.name for info in model.inputs}
     names = [output.name for output in exposed.graph.output]
     observer = None
@@ -42,6 +47,8 @@ def calibrate_model(
         if observer is None:  # not built where the stored calibration serves
             observer = build(lower(exposed, spec), spec, threads=threads, cache=cache)
         outputs = dict(zip(names, observer.run(feeds), strict=True))
-        return {name: feeds[name] if name in inputs else outputs[name] for name in tensors}
+        return {name: feeds[name] if name in inputs else outputs[name] for name in seen}
 
-    return calibrate(tensors, samples, run, model.batch, model_hash=model.hash, store=store, progress=progress)
+    return calibrate(
+        tensors, samples, run, model.batch, sources=sources, model_hash=model.hash, store=store, progress=progress
+    )

@@ -30,12 +30,15 @@ from ..data import DataParts
 from ..deadline import Deadline
 from ..errors import DataError, HagoError, HagoWarning, NoDeviceError, StorageError
 from ..files import is_full, make_folder, write_atomic
+from ..knobs import read_knobs
 from ..lower import LoweredGraph, lower
 from ..measure.environment import Environment, read_environment
 from ..measure.metrics import Metric, fit, unit_of
 from ..measure.outputs import ModelOutputs
 from ..measure.topk import TopK
+from ..methods import needs_of
 from ..model import Model
+from ..precision import FLOAT32
 from ..qdq import Quantizer, observed_tensors
 from ..qdq.batch import free_batch
 from ..record import Record
@@ -46,7 +49,7 @@ from ..strategy import Strategy, uniform
 from .calibrating import calibrate_model
 from .float_reference import FloatReference
 
-FLOAT, TWIN = "float32", "float32 again"
+FLOAT, TWIN = FLOAT32, "float32 again"
 Say = Callable[[str], None]
 
 LIBRARY = "model.so"
@@ -72,7 +75,8 @@ def require_labels(metric: Metric, parts: DataParts) -> None:
 class TvmEvaluator:
     """Measures strategies of one model with TVM, on this machine or on another ``bench``.
 
-    ``parts`` are the samples; ``folder`` keeps the calibration, so that a resumed search has the same.
+    ``parts`` are the samples; ``folder`` keeps the calibration, so that a resumed search has the same. ``knobs``, as
+    `read_knobs` gives them, are the values that strategies may have: calibration gathers what their methods need.
     ``say`` hears, in a few words, what takes time before the search begins. ``deadline`` bounds what is measured at
     length at the end; candidates are told by the search how long they may take.
     """
@@ -91,7 +95,9 @@ class TvmEvaluator:
         say: Say = lambda text: None,
         bench: Bench | None = None,
         deadline: Deadline | None = None,
+        knobs: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        self.needs = needs_of(read_knobs() if knobs is None else knobs)
         self.model, self.spec, self.parts, self._asked = model, spec, parts, metric
         self.bench: Bench = bench if bench is not None else LocalBench(spec, seed)
         self.host = self.bench.host
@@ -324,6 +330,7 @@ class TvmEvaluator:
                 self.host,
                 threads=self.threads,
                 cache=self.cache,
+                needs=self.needs,
                 store=None if self.folder is None else self.folder / "calibration.npz",
                 progress=lambda done, total: self.say(f"calibrating: {done} of {total} samples"),
             )

@@ -1,25 +1,25 @@
-"""Rounding of weights to integers: per tensor, per channel, per group, always symmetric.
+"""Weights as integers, per tensor, per channel or per group, always symmetric; each rounded to the nearest.
 
 Notation: w [..., O, ..., I, ...] weights with output channels on ``out_axis`` and input channels on
-``in_axis``; q = clamp(rint(w / s), -qmax, qmax), so that |w - s*q| <= s/2 wherever nothing is clipped
-(everywhere, unless ``clip="mse"``).
+``in_axis``; q = clamp(rint(w / s), -qmax, qmax), so that |w - s*q| <= s/2 wherever nothing is clipped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelError, StrategyError
-from ..scheme import Granularity, TensorScheme
-
-MAX_MULTIPLIER = 15
-"""Group multipliers are 4-bit integers, 1 to 15 (VS-Quant, Dai et al. 2021)."""
+from ..scheme import MAX_MULTIPLIER, Granularity, IntegerType
 
 # Below this the product of two scales would leave the normal float32 numbers. Smaller weights are zeros.
 MIN_SCALE = np.float32(2.0**-60)
+
+Threshold = Callable[[npt.NDArray[np.float32], int], np.float32]
+"""Where to clip, from the magnitudes and qmax."""
 
 # Largest group multiplier times a channel scale must be exact in float32: 24 bits less 4.
 _CHANNEL_SCALE_BITS = 20
@@ -36,7 +36,7 @@ class QuantizedWeight:
 
     values: npt.NDArray[np.int8]
     scale: npt.NDArray[np.float32]
-    scheme: TensorScheme
+    scheme: IntegerType
     out_axis: int
     in_axis: int
     group_size: int = 0
@@ -78,19 +78,19 @@ class QuantizedWeight:
 
 def quantize_weight(
     weight: npt.NDArray[np.float32],
-    scheme: TensorScheme,
+    scheme: IntegerType,
     granularity: Granularity,
     *,
     out_axis: int = 0,
     in_axis: int = 1,
-    clip: str = "max",
+    threshold: Threshold | None = None,
     min_scale: npt.NDArray[np.float32] | None = None,
     where: str | None = None,
 ) -> QuantizedWeight:
     """Quantizes weights [.. O .. I ..] symmetrically; ties round to even.
 
-    ``clip="mse"`` (per tensor alone) chooses the clipping threshold with the least squared error instead
-    of max|w|. ``min_scale`` ([] or [O]) is a lower bound of the scales, for a bias that would not fit
+    ``threshold`` (per tensor alone) chooses where weights are clipped, from |w| and qmax, instead of max|w|.
+    ``min_scale`` ([] or [O]) is a lower bound of the scales, for a bias that would not fit
     otherwise. Channels that hold only zeros take the scale that the whole tensor would have.
 
     Raises ModelError where the weights hold NaN or infinity, StrategyError where the scheme is not
@@ -98,8 +98,6 @@ def quantize_weight(
     """
     if not (scheme.signed and scheme.symmetric):
         raise StrategyError(f"weights are quantized to symmetric signed integers, not {scheme}", where=where)
-    if clip not in ("max", "mse"):
-        raise StrategyError(f'clip must be "max" or "mse", not {clip!r}', where=where)
     weight = np.asarray(weight, np.float32)
     qmax = scheme.qmax
     magnitude = np.abs(weight)
@@ -108,7 +106,7 @@ def quantize_weight(
         raise ModelError("weights hold NaN or infinity", where=where, hint="repair or retrain the model")
     multipliers = None
     if granularity.kind == "per_tensor":
-        peak = mse_threshold(magnitude, qmax) if clip == "mse" else whole
+        peak = whole if threshold is None else threshold(magnitude, qmax)
         scale = _scale_of(np.asarray(peak), whole, qmax)
         if min_scale is not None:
             scale = np.maximum(scale, np.max(min_scale)).astype(np.float32)
@@ -162,30 +160,6 @@ def two_level_scales(
     if multipliers.size:
         multipliers[rows, np.argmax(peaks, axis=1)] = MAX_MULTIPLIER
     return channel, multipliers
-
-
-def mse_threshold(magnitude: npt.NDArray[np.float32], qmax: int, bins: int = 2048) -> np.float32:
-    """The clipping threshold t <= max|w| with the least squared error of symmetric rounding.
-
-    Candidates t = max * i/100, i from 30 to 100, are compared over a histogram of |w|; the winner is then
-    compared with max|w| on the weights themselves, so that it is never worse.
-    """
-    peak = np.float32(magnitude.max(initial=0.0))
-    if peak <= MIN_SCALE:
-        return peak
-    counts, edges = np.histogram(magnitude, bins=bins, range=(0.0, float(peak)))
-    centres = (edges[:-1] + edges[1:]) / 2
-    candidates = float(peak) * np.arange(30, 101) / 100
-    steps = candidates[:, None] / qmax
-    rounded = np.minimum(np.rint(centres / steps), qmax) * steps
-    errors = ((rounded - centres) ** 2 * counts).sum(axis=1)
-    best = np.float32(candidates[int(np.argmin(errors))])
-
-    def error(threshold: np.float32) -> float:
-        step = threshold / np.float32(qmax)
-        return float(np.square(np.minimum(np.rint(magnitude / step), qmax) * step - magnitude).sum(dtype=np.float64))
-
-    return best if error(best) < error(peak) else peak
 
 
 def _scale_of(peak: npt.NDArray[np.float32], whole: np.float32, qmax: int) -> npt.NDArray[np.float32]:

@@ -6,17 +6,16 @@ same TensorStats, so one pass serves all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from ..scheme import TensorScheme
-from .affine import scale_zero_point
-from .histogram import TensorStats
+from ..calibrate.affine import scale_zero_point
+from ..calibrate.calibration import Range, RangeMethod
+from ..calibrate.histogram import TensorStats
+from ..scheme import IntegerType
 
-Range = tuple[float, float]
-Observer = Callable[[TensorStats, TensorScheme], Range]
 _Floats = npt.NDArray[np.float64]
 
 # The share of values that a percentile range keeps.
@@ -31,12 +30,12 @@ _ENTROPY_STEPS = 64
 _ENTROPY_CLIPS = 0.25
 
 
-def minmax(stats: TensorStats, scheme: TensorScheme) -> Range:
+def minmax(stats: TensorStats, scheme: IntegerType) -> Range:
     """Everything that was seen."""
     return min(0.0, stats.lo), max(0.0, stats.hi)
 
 
-def moving_average(stats: TensorStats, scheme: TensorScheme) -> Range:
+def moving_average(stats: TensorStats, scheme: IntegerType) -> Range:
     """The moving average of each sample's minimum and maximum (Jacob et al. 2018, section 3.1).
 
     Over samples, not batches, so that the batch size does not matter; without the weight that a first
@@ -46,7 +45,7 @@ def moving_average(stats: TensorStats, scheme: TensorScheme) -> Range:
     return max(lo, min(0.0, stats.mean_lo)), min(hi, max(0.0, stats.mean_hi))
 
 
-def percentile(stats: TensorStats, scheme: TensorScheme, share: float = PERCENTILE) -> Range:
+def percentile(stats: TensorStats, scheme: IntegerType, share: float = PERCENTILE) -> Range:
     """Keeps ``share`` of the values: of the magnitudes if symmetric, else cutting both ends alike."""
     total = int(stats.counts.sum()) + stats.zeros
     lo, hi = minmax(stats, scheme)
@@ -72,7 +71,7 @@ def _upper(counts: npt.NDArray[np.int64], cut: float) -> float:
     return last + 1 - (cut - float(above[last] - counts[last])) / float(counts[last])
 
 
-def mse(stats: TensorStats, scheme: TensorScheme) -> Range:
+def mse(stats: TensorStats, scheme: IntegerType) -> Range:
     """The range of least mean squared quantization error under ``scheme`` (its bits count).
 
     Every pair of thresholds on a grid is tried with the usual estimate, step**2 / 12 for what lies inside
@@ -107,7 +106,7 @@ def mse(stats: TensorStats, scheme: TensorScheme) -> Range:
 class _Estimate:
     """Sums of squared errors of many ranges at once, from running sums over the histogram."""
 
-    def __init__(self, stats: TensorStats, scheme: TensorScheme) -> None:
+    def __init__(self, stats: TensorStats, scheme: IntegerType) -> None:
         zero_point = 0 if scheme.signed else 2 ** (scheme.bits - 1)
         self._steps = 2 * (scheme.qmax - zero_point) if scheme.symmetric else scheme.qmax - scheme.qmin
         self._stats = stats
@@ -132,7 +131,7 @@ class _Estimate:
         return np.clip(place, 0, len(self._stats.counts)).astype(np.int64)
 
 
-def _exact_error(stats: TensorStats, scheme: TensorScheme, lo: float, hi: float) -> float:
+def _exact_error(stats: TensorStats, scheme: IntegerType, lo: float, hi: float) -> float:
     """Sum of squared errors under the scale and zero point of a range, bins taken as evenly filled."""
     scale, zero_point = scale_zero_point(lo, hi, scheme)
     step = float(scale)
@@ -155,7 +154,7 @@ def _error_area(x: _Floats, low: float, high: float) -> _Floats:
     return area
 
 
-def entropy(stats: TensorStats, scheme: TensorScheme) -> Range:
+def entropy(stats: TensorStats, scheme: IntegerType) -> Range:
     """The range that loses least information (Kullback-Leibler), after Migacz, GTC 2017.
 
     The distribution clipped to a range, P, is compared with what the integers leave of it, Q; the range
@@ -250,7 +249,7 @@ def _divergence(inside: npt.NDArray[np.int64], below: int, above: int, levels: i
     return float((p * np.log(p * quantized.sum() / quantized)).sum())
 
 
-OBSERVERS: Mapping[str, Observer] = {
+RANGES: Mapping[str, RangeMethod] = {
     "minmax": minmax,
     "moving_average": moving_average,
     "percentile": percentile,

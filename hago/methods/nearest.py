@@ -1,0 +1,23 @@
+"""Weights are rounded to the nearest integer; no weight is clipped."""
+
+from __future__ import annotations
+
+from .task import Rounding, WeightTask
+from .weights import QuantizedWeight, Threshold, quantize_weight
+
+
+def nearest(task: WeightTask, threshold: Threshold | None = None) -> QuantizedWeight:
+    """Rounds to nearest, within ``threshold`` where one is given."""
+    return quantize_weight(
+        task.weight,
+        task.integers,
+        task.granularity,
+        out_axis=task.out_axis,
+        in_axis=task.in_axis,
+        threshold=threshold,
+        min_scale=task.min_scale,
+        where=task.where,
+    )
+
+
+NEAREST = Rounding(nearest)

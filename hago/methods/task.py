@@ -1,0 +1,71 @@
+"""The roles that a method can have, and what each is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..calibrate.statistics import Need
+from ..scheme import Granularity, IntegerType
+from .weights import QuantizedWeight
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+Statistics = Mapping[str, npt.NDArray[np.float32]]
+"""What a method asked for of one layer, by the name of the statistic."""
+
+
+@dataclass(frozen=True, eq=False)
+class WeightTask:
+    """One weight [.. O .. I ..] to be rounded; ``min_scale`` ([] or [O]) bounds its scales from below."""
+
+    weight: npt.NDArray[np.float32]
+    integers: IntegerType
+    granularity: Granularity
+    out_axis: int = 0
+    in_axis: int = 1
+    min_scale: npt.NDArray[np.float32] | None = None
+    where: str | None = None
+    statistics: Statistics | None = None
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How weights become integers. ``acts_on``: the granularities for which it differs from rounding to nearest."""
+
+    round: Callable[[WeightTask], QuantizedWeight]
+    needs: tuple[Need, ...] = ()
+    acts_on: tuple[str, ...] = ("per_tensor", "per_channel", "per_group")
+
+
+@dataclass(frozen=True, eq=False)
+class CorrectionTask:
+    """One weight as a float and as integers, to be made up for in the bias.
+
+    ``coverage``, shaped as the kernel of a convolution, is how much of the output each tap serves (see `tap_coverage`).
+    """
+
+    weight: npt.NDArray[np.float32]
+    quantized: QuantizedWeight
+    coverage: npt.NDArray[np.float64] | None
+    statistics: Statistics
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What to add to the bias, float32 [O], so that the layer computes what it did in float32."""
+
+    correct: Callable[[CorrectionTask], npt.NDArray[np.float32]]
+    needs: tuple[Need, ...] = ()
+
+
+@dataclass(frozen=True)
+class Transformation:
+    """A rewrite of the float model that keeps its function, made before it is calibrated."""
+
+    apply: Callable[[Model], Model]

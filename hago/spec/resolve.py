@@ -1,0 +1,36 @@
+"""The spec that a user means: by name or file, of this machine, or what several have in common."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .. import arguments
+from ..errors import SpecError
+from .joint import SEPARATOR, join
+from .load import load_spec
+from .types import HardwareSpec
+
+
+def detect() -> HardwareSpec:
+    """The shipped spec that fits this machine's processor best.
+
+    Features come from LLVM and, on Linux, /proc/cpuinfo. Raises SpecError where none fits.
+    See `hago.spec.host.detect_host` for what was found and why this one.
+    """
+    from .host import detect_host
+
+    return detect_host().spec
+
+
+def resolve_hw(hw: str | os.PathLike[str] | HardwareSpec) -> HardwareSpec:
+    """``"auto"`` (this machine), the name of a shipped spec, a YAML file, or a spec already loaded.
+
+    Names with "+" between them are what all of these have in common (joint.py).
+    """
+    if isinstance(hw, HardwareSpec):
+        return hw
+    names = arguments.path("hw", hw, SpecError).split(SEPARATOR)
+    if len(names) > 1 and not Path(hw).exists():
+        return join([load_spec(name) for name in names])
+    return detect() if hw == "auto" else load_spec(hw)
