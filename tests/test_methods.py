@@ -10,7 +10,7 @@ from qdq_graphs import session
 from quantize_nets import Net
 
 from hago.calibrate import Calibration, calibrate
-from hago.calibrate.statistics import sources_of
+from hago.calibrate.statistics import statistics_of
 from hago.data import make_samples
 from hago.errors import DataError
 from hago.methods import CORRECTION, RANGES, ROUNDING, needs_of
@@ -58,8 +58,8 @@ def inputs(count: int = 16) -> np.ndarray:
 
 def calibrated(model: Model, xs: np.ndarray, strategy: Strategy) -> Calibration:
     """What the strategy's methods ask for, by ONNX Runtime."""
-    tensors, sources = observed_tensors(model), sources_of(model.layers, needs_of(strategy.used))
-    wanted = dict.fromkeys((*tensors, *(source.tensor for source in sources)))
+    tensors, statistics = observed_tensors(model), statistics_of(model.layers, needs_of(strategy.used))
+    wanted = dict.fromkeys((*tensors, *(each.tensor for each in statistics)))
     exposed = expose(model, [name for name in wanted if name != "x"])
     runner, names = ort.InferenceSession(exposed.SerializeToString()), [o.name for o in exposed.graph.output]
     samples = make_samples(xs, model.inputs)
@@ -67,7 +67,7 @@ def calibrated(model: Model, xs: np.ndarray, strategy: Strategy) -> Calibration:
     def run(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {**feeds, **dict(zip(names, runner.run(None, feeds), strict=True))}
 
-    return calibrate(tensors, samples, run, model.batch, sources=sources)
+    return calibrate(tensors, samples, run, model.batch, statistics=statistics)
 
 
 def constants(model: Model, strategy: Strategy, xs: np.ndarray) -> dict[str, np.ndarray]:

@@ -520,7 +520,6 @@ def test_real_models_keep_their_classes(shared_models, load_bundle, bundle, prec
         make_samples(loaded["calib"][:calibrating], model.inputs),
         lambda feeds: {**feeds, **dict(zip(names, probe.run(None, feeds), strict=True))},
         batch=1,
-        limit=calibrating,
     )
     proto = quantize_model(model, uniform(model, SPEC, precision, granularity), calibration, SPEC)
     onnx.checker.check_model(proto)

@@ -11,14 +11,18 @@ import pytest
 from hago.calibrate import Calibration, calibrate, calibration_fingerprint
 from hago.calibrate import statistics as module
 from hago.calibrate.calibration import is_calibration
-from hago.calibrate.statistics import Need, Source
+from hago.calibrate.statistics import Need, TensorStatistic
 from hago.data import Samples, make_samples
 from hago.errors import DataError
 from hago.tensor import TensorInfo
 
 MEAN, MOMENTS = Need("input_mean"), Need("input_moments")
-IMAGES = [Source(MEAN, "x", 1), Source(MOMENTS, "x", 1), Source(Need("inputs", 4), "x", 1)]
-ROWS = [Source(MEAN, "rows", -1), Source(MOMENTS, "rows", -1), Source(Need("outputs", 4), "rows", -1)]
+IMAGES = [TensorStatistic(need, "x", 1) for need in (MEAN, MOMENTS, Need("inputs", 4))]
+ROWS = [
+    TensorStatistic(MEAN, "rows", -1),
+    TensorStatistic(MOMENTS, "rows", -1),
+    TensorStatistic(Need("outputs", 4), "rows", -1),
+]
 
 
 def samples_of(count: int) -> Samples:
@@ -33,7 +37,7 @@ def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def gathered(batch: int, count: int = 10, **options: object) -> Calibration:
-    return calibrate(["x"], samples_of(count), run, batch, sources=[*IMAGES, *ROWS], **options)  # type: ignore[arg-type]
+    return calibrate(["x"], samples_of(count), run, batch, statistics=[*IMAGES, *ROWS], **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 10, 16])
@@ -59,7 +63,7 @@ def test_infinite_values_are_left_out_with_their_row():
         x[:, 1, 0, 0] = np.inf
         return {"x": x}
 
-    found = calibrate(["x"], samples_of(4), broken, 1, sources=IMAGES[:2])
+    found = calibrate(["x"], samples_of(4), broken, 1, statistics=IMAGES[:2])
     rows = samples_of(4).batch(0, 4)["x"].transpose(0, 2, 3, 1).reshape(4, 10, 3)[:, 1:].reshape(-1, 3)
     npt.assert_allclose(found.statistic(IMAGES[0]), rows.mean(axis=0), rtol=1e-6)
     assert np.isfinite(found.statistic(IMAGES[1])).all()
@@ -84,7 +88,7 @@ def test_statistics_are_kept_in_the_file_and_belong_to_the_question(tmp_path):
 
 def test_what_cannot_be_gathered_is_told(monkeypatch):
     with pytest.raises(DataError, match="did not return the tensor 'gone'"):
-        calibrate(["x"], samples_of(2), run, 1, sources=[Source(MEAN, "gone", 1)])
+        calibrate(["x"], samples_of(2), run, 1, statistics=[TensorStatistic(MEAN, "gone", 1)])
     monkeypatch.setattr(module, "MOST_CHANNELS", 2)
     with pytest.raises(DataError, match="tensor x: second moments of 3 channels: at most 2"):
-        calibrate(["x"], samples_of(2), run, 1, sources=IMAGES[1:2])
+        calibrate(["x"], samples_of(2), run, 1, statistics=IMAGES[1:2])

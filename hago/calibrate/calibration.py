@@ -25,7 +25,7 @@ from ..errors import DataError, faults_of_others
 from ..files import hash_bytes, write_atomic
 from ..scheme import IntegerType
 from .histogram import Histogram, TensorStats, Workspace
-from .statistics import Need, Source, Statistics
+from .statistics import Need, Statistics, TensorStatistic
 
 Range = tuple[float, float]
 RangeMethod = Callable[[TensorStats, IntegerType], Range]
@@ -55,7 +55,7 @@ class Calibration:
         samples: int = 0,
         fingerprint: str = "",
         model_hash: str = "",
-        statistics: Mapping[Source, Array] | None = None,
+        statistics: Mapping[TensorStatistic, Array] | None = None,
     ) -> None:
         self._stats, self._statistics = dict(stats), dict(statistics or {})
         self.samples, self.fingerprint, self.model_hash = samples, fingerprint, model_hash
@@ -84,15 +84,15 @@ class Calibration:
             self._ranges[key] = method(self.stats(tensor), integers)
         return self._ranges[key]
 
-    def statistic(self, source: Source) -> Array:
+    def statistic(self, wanted: TensorStatistic) -> Array:
         """One statistic of one tensor. Raises DataError where it was not gathered."""
-        if source not in self._statistics:
+        if wanted not in self._statistics:
             raise DataError(
-                f"there is no {source.need.statistic} of tensor {source.tensor!r}",
+                f"there is no {wanted.need.statistic} of tensor {wanted.tensor!r}",
                 where="calibration",
                 hint="calibrate anew, with samples, for the methods that the strategy names",
             )
-        return self._statistics[source]
+        return self._statistics[wanted]
 
     def require(self, model_hash: str, tensors: Iterable[str]) -> None:
         """Raises DataError unless it was made of this model, and with these tensors."""
@@ -120,7 +120,7 @@ class Calibration:
             ],
         }
         if self._statistics:
-            header["statistics"] = [asdict(source) for source in self._statistics]
+            header["statistics"] = [asdict(each) for each in self._statistics]
         counts = [stats.counts for stats in self._stats.values()]
         arrays: dict[str, Any] = {
             "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
@@ -151,7 +151,7 @@ class Calibration:
             if place != len(counts):
                 raise ValueError("counts and tensors do not agree")
             statistics = {
-                Source(Need(**entry["need"]), entry["tensor"], entry["axis"]): file[f"{_STATISTIC}{index}"]
+                TensorStatistic(Need(**entry["need"]), entry["tensor"], entry["axis"]): file[f"{_STATISTIC}{index}"]
                 for index, entry in enumerate(header.get("statistics", ()))
             }
             about = int(header["samples"]), str(header["fingerprint"]), str(header.get("model", ""))
@@ -184,13 +184,12 @@ def _stats_of(entry: Mapping[str, Any], counts: Array) -> TensorStats:
 def calibration_fingerprint(
     tensors: Iterable[str],
     samples: Samples,
-    limit: int | None = None,
     model_hash: str = "",
-    sources: Sequence[Source] = (),
+    statistics: Sequence[TensorStatistic] = (),
 ) -> str:
     """One hash over what determines a calibration: model, tensors, samples and statistics."""
-    parts = (str(_FORMAT), str(HISTOGRAM_VALUES), model_hash, samples.fingerprint(limit))
-    return hash_bytes(*parts, *dict.fromkeys(tensors), *(json.dumps(asdict(source)) for source in sources))
+    parts = (str(_FORMAT), str(HISTOGRAM_VALUES), model_hash, samples.fingerprint())
+    return hash_bytes(*parts, *dict.fromkeys(tensors), *(json.dumps(asdict(each)) for each in statistics))
 
 
 def calibrate(
@@ -198,14 +197,13 @@ def calibrate(
     samples: Samples,
     run: CalibrationRun,
     batch: int,
-    limit: int | None = None,
     *,
-    sources: Sequence[Source] = (),
+    statistics: Sequence[TensorStatistic] = (),
     model_hash: str = "",
     store: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Runs the first ``limit`` samples (all if None) and gathers histograms of ``tensors``, and ``sources``.
+    """Runs all samples and gathers histograms of ``tensors``, and ``statistics``.
 
     ``run`` gets ``batch`` samples at a time; the last batch is filled up by repeating samples, whose values
     are left out of every tensor that has one row per sample. Memory is one batch and 128 KiB per tensor. Of
@@ -217,13 +215,13 @@ def calibrate(
     leaves out a tensor or a value is NaN.
     """
     names = tuple(dict.fromkeys(tensors))
-    total = len(samples) if limit is None else min(limit, len(samples))
+    total = len(samples)
     if total < 1 or batch < 1:
         raise DataError(f"calibration needs samples and a batch, found {total} samples, batch {batch}")
-    fingerprint = calibration_fingerprint(names, samples, total, model_hash, sources)
+    fingerprint = calibration_fingerprint(names, samples, model_hash, statistics)
     if store is not None and (kept := _read_stored(store, fingerprint)) is not None:
         return kept
-    observe, statistics = _Observation(names, batch, total), Statistics(sources, batch, total)
+    observe, collectors = _Observation(names, batch, total), Statistics(statistics, batch, total)
     for start in range(0, total, batch):
         count = min(batch, total - start)
         feeds = samples.batch(start, start + count)
@@ -232,10 +230,10 @@ def calibrate(
             feeds = {name: np.ascontiguousarray(values[rows]) for name, values in feeds.items()}
         values = run(feeds)
         observe.batch(values, count)
-        statistics.update(values, start, count)
+        collectors.update(values, start, count)
         if progress is not None:
             progress(start + count, total)
-    calibration = Calibration(observe.stats(), total, fingerprint, model_hash, statistics.values())
+    calibration = Calibration(observe.stats(), total, fingerprint, model_hash, collectors.values())
     if store is not None:
         calibration.save(store)
     return calibration

@@ -36,7 +36,7 @@ class Need:
 
 
 @dataclass(frozen=True, order=True)
-class Source:
+class TensorStatistic:
     """One statistic of one tensor; channels lie on ``axis``."""
 
     need: Need
@@ -57,8 +57,8 @@ class Collector(Protocol):
 class ChannelMean:
     """The mean of each channel, float32 [C]. Infinite values are left out, with their row."""
 
-    def __init__(self, source: Source, total: int) -> None:
-        self._axis, self._sum, self._rows = source.axis, np.zeros(0), 0
+    def __init__(self, wanted: TensorStatistic, total: int) -> None:
+        self._axis, self._sum, self._rows = wanted.axis, np.zeros(0), 0
 
     def update(self, values: Array, first: int) -> None:
         rows = _rows(values, self._axis)
@@ -74,18 +74,18 @@ class ChannelMean:
 class SecondMoments:
     """E[x_i * x_j] of the channels, float32 [C, C]. Infinite values are left out, with their row."""
 
-    def __init__(self, source: Source, total: int) -> None:
-        self._source, self._sum, self._rows = source, np.zeros((0, 0)), 0
+    def __init__(self, wanted: TensorStatistic, total: int) -> None:
+        self._wanted, self._sum, self._rows = wanted, np.zeros((0, 0)), 0
 
     def update(self, values: Array, first: int) -> None:
-        channels = values.shape[self._source.axis]
+        channels = values.shape[self._wanted.axis]
         if channels > MOST_CHANNELS:
             raise DataError(
                 f"second moments of {channels} channels: at most {MOST_CHANNELS}",
-                where=f"tensor {self._source.tensor}",
+                where=f"tensor {self._wanted.tensor}",
                 hint="leave out the method that needs them",
             )
-        rows = _rows(values, self._source.axis).astype(np.float64)
+        rows = _rows(values, self._wanted.axis).astype(np.float64)
         if not self._sum.size:
             self._sum = np.zeros((channels, channels))
         self._sum += rows.T @ rows
@@ -98,8 +98,8 @@ class SecondMoments:
 class KeptSamples:
     """Some samples, whole: float32 [samples, ...]. For one number of samples, they are the same of every tensor."""
 
-    def __init__(self, source: Source, total: int) -> None:
-        count = min(source.need.samples, total)
+    def __init__(self, wanted: TensorStatistic, total: int) -> None:
+        count = min(wanted.need.samples, total)
         self._picked = np.sort(np.random.default_rng(0).choice(total, count, replace=False))
         self._kept: list[Array] = []
 
@@ -120,25 +120,25 @@ STATISTICS: Mapping[str, type[ChannelMean] | type[SecondMoments] | type[KeptSamp
 """Of a layer's first input, or of its output after its Relu or Clip (``outputs``)."""
 
 
-def source_of(need: Need, layer: Layer) -> Source:
+def statistic_of(need: Need, layer: Layer) -> TensorStatistic:
     """Where the statistic of this layer is found."""
     tensor = layer.output if need.statistic == "outputs" else layer.inputs[0]
     # Images have channels on axis 1; a product sums over the last.
-    return Source(need, tensor, 1 if layer.op_type == "Conv" else -1)
+    return TensorStatistic(need, tensor, 1 if layer.op_type == "Conv" else -1)
 
 
-def sources_of(layers: Iterable[Layer], needs: Iterable[Need]) -> tuple[Source, ...]:
+def statistics_of(layers: Iterable[Layer], needs: Iterable[Need]) -> tuple[TensorStatistic, ...]:
     """What one pass must gather so that every layer with weights has these statistics, each once."""
     weighted = [layer for layer in layers if layer.weight is not None and layer.quantizable]
-    return tuple(dict.fromkeys(source_of(need, layer) for need in needs for layer in weighted))
+    return tuple(dict.fromkeys(statistic_of(need, layer) for need in needs for layer in weighted))
 
 
 class Statistics:
     """The collectors of one pass over ``total`` samples, ``batch`` at a time."""
 
-    def __init__(self, wanted: Sequence[Source], batch: int, total: int) -> None:
+    def __init__(self, wanted: Sequence[TensorStatistic], batch: int, total: int) -> None:
         self._batch = batch
-        self._collectors: dict[Source, Collector] = {s: STATISTICS[s.need.statistic](s, total) for s in wanted}
+        self._collectors: dict[TensorStatistic, Collector] = {s: STATISTICS[s.need.statistic](s, total) for s in wanted}
 
     def update(self, tensors: Mapping[str, npt.NDArray[np.generic]], first: int, count: int) -> None:
         """Adds one batch, of which the first ``count`` samples are no repetitions; ``first`` is the first's number."""
@@ -147,11 +147,11 @@ class Statistics:
                 raise DataError(f"the calibration run did not return the tensor {wanted.tensor!r}")
             collector.update(self._samples(np.asarray(tensors[wanted.tensor], np.float32), wanted, count), first)
 
-    def values(self) -> dict[Source, Array]:
+    def values(self) -> dict[TensorStatistic, Array]:
         """Every statistic of what was seen."""
         return {wanted: collector.value() for wanted, collector in self._collectors.items()}
 
-    def _samples(self, values: Array, wanted: Source, count: int) -> Array:
+    def _samples(self, values: Array, wanted: TensorStatistic, count: int) -> Array:
         """[count, ...]; a product over positions has several rows for each sample."""
         if values.shape[0] == self._batch:
             return values[:count]

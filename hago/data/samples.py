@@ -248,10 +248,9 @@ class Samples:
                 self._digests[i] = digest.digest()
         return [found for i in self._indices if (found := self._digests[i]) is not None]
 
-    def fingerprint(self, limit: int | None = None) -> str:
-        """One hash over the first ``limit`` samples and their order; labels do not count."""
-        part = self if limit is None or limit >= len(self) else self.subset(np.arange(limit))
-        return hash_bytes(*part.digests())
+    def fingerprint(self) -> str:
+        """One hash over the samples and their order; labels do not count."""
+        return hash_bytes(*self.digests())
 
     def spooled(self, memory_bytes: int = MEMORY_BYTES) -> Samples:
         """The same samples, read once and kept as the model takes them, so that reading again costs little.

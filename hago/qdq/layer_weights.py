@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from ..calibrate import Calibration
-from ..calibrate.statistics import Need, source_of
+from ..calibrate.statistics import Need, statistic_of
 from ..choice import Choice
 from ..errors import ModelError
 from ..methods import CORRECTION, ROUNDING, CorrectionTask, WeightTask
@@ -120,7 +120,7 @@ class WeightStore:
         return self._corrections[key]
 
     def _statistics(self, layer: Layer, needs: Sequence[Need]) -> dict[str, npt.NDArray[np.float32]]:
-        return {need.statistic: self._calibration.statistic(source_of(need, layer)) for need in needs}
+        return {need.statistic: self._calibration.statistic(statistic_of(need, layer)) for need in needs}
 
     def _flat_bias(self, layer: Layer, outputs: int) -> npt.NDArray[np.float32]:
         """The bias as [O]: a single value stands for all channels (a Gemm's C may be a scalar)."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ..calibrate import Calibration, calibrate
-from ..calibrate.statistics import Need, sources_of
+from ..calibrate.statistics import Need, statistics_of
 from ..compiler.build import build
 from ..compiler.cache import KernelCache
 from ..data import Samples
@@ -34,9 +34,9 @@ def calibrate_model(
     ``needs`` are those of the methods in use (`hago.methods.needs_of`). With ``store``, a calibration of the same
     model, samples and needs is read from that file, and else written.
     """
-    sources = sources_of(model.layers, needs)
+    statistics = statistics_of(model.layers, needs)
     tensors = observed_tensors(model)
-    seen = tuple(dict.fromkeys((*tensors, *(source.tensor for source in sources))))
+    seen = tuple(dict.fromkeys((*tensors, *(each.tensor for each in statistics))))
     exposed = expose(model, seen)
     inputs = {info.name for info in model.inputs}
     names = [output.name for output in exposed.graph.output]
@@ -50,5 +50,5 @@ def calibrate_model(
         return {name: feeds[name] if name in inputs else outputs[name] for name in seen}
 
     return calibrate(
-        tensors, samples, run, model.batch, sources=sources, model_hash=model.hash, store=store, progress=progress
+        tensors, samples, run, model.batch, statistics=statistics, model_hash=model.hash, store=store, progress=progress
     )
