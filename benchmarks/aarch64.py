@@ -38,7 +38,7 @@ from hago.compiler.conformance import Conformance
 from hago.data import make_samples
 from hago.device.config import Device
 from hago.device.emulated import emulated_server, processor_of
-from hago.device.remote import RemoteNet, Session, connect
+from hago.device.remote import RemoteNet, RemoteSession, connect
 from hago.lower import LoweredGraph, lower
 from hago.model import Model, load_model
 from hago.qdq import Quantizer
@@ -141,7 +141,7 @@ def forms(model: Model, calibration: Calibration, spec: HardwareSpec) -> dict[st
 
 
 def _send(
-    spec: HardwareSpec, session: Session, cache: KernelCache, path: Path, kind: str, graph: LoweredGraph
+    spec: HardwareSpec, session: RemoteSession, cache: KernelCache, path: Path, kind: str, graph: LoweredGraph
 ) -> RemoteNet:
     """The graph, compiled for ``spec`` and opened on the device."""
     made = cross_build(graph, spec, threads=1, cache=cache)

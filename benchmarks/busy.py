@@ -27,7 +27,8 @@ import numpy as np
 from common import REPOSITORY, arguments, load_bundle, markdown, provenance, write_table
 
 import hago
-from hago.bench.local import Candidate, Effort, LocalBench
+from hago.bench import Candidate, Effort
+from hago.bench.local import LocalBench
 from hago.compiler.build import build
 from hago.compiler.cache import KernelCache
 from hago.data import make_samples

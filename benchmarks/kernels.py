@@ -15,11 +15,12 @@ import numpy as np
 from common import arguments, markdown, provenance, write_table
 from peaks import copy_bandwidth, dot_peak
 
-from hago.kernels.cpu.base import ISAS, Isa
 from hago.kernels.cpu.dense import DenseParams, dense, pack_channels, pack_weights
 from hago.kernels.cpu.depthwise import DepthwiseParams, depthwise, pack_depthwise_channels, pack_depthwise_weights
 from hago.kernels.cpu.dot import DOTS
 from hago.kernels.cpu.epilogue import bounds, zeros
+from hago.kernels.cpu.families import FAMILIES as ISAS
+from hago.kernels.cpu.families import Isa
 from hago.kernels.cpu.jit import jit
 from hago.kernels.cpu.tiles import tiled
 from hago.runtime.processor import missing_features
@@ -68,10 +69,10 @@ _HEAD = ["instruction set", "dot product", "kernel", "us", "dots us", "G multipl
 
 def _dots(isa: Isa) -> list[str]:
     """The dot products that distinguish an instruction set from the lesser ones."""
-    if isa.amx:
+    if isa.tiles:
         return ["tile-u8s8", "tile-bf16"]
-    if isa.vnni:
-        return [] if isa.vbmi else ["vnni", "fma"]
+    if isa.exact_dot == "vnni":
+        return [] if isa.lookup == "vbmi" else ["vnni", "fma"]
     return ["maddubs", "maddwd", "fma"]
 
 

@@ -16,10 +16,11 @@ from peaks import copy_bandwidth, dot_peak
 from runtimes import quantized
 
 import hago
-from hago.compiler.build import isa_of
-from hago.kernels.cpu.base import Isa, TensorType
-from hago.kernels.cpu.vector import item_bytes
+from hago.kernels import backend_of
+from hago.kernels.common.calls import item_bytes
+from hago.kernels.cpu.families import Isa
 from hago.spec import resolve_hw
+from hago.tensor import TensorType
 
 
 def main() -> None:
@@ -30,7 +31,8 @@ def main() -> None:
     parser.add_argument("--hw", default="auto", help="hardware spec (default: this machine's)")
     options = parser.parse_args()
     spec = resolve_hw(options.hw)
-    isa, peaks = isa_of(spec), Peaks(isa_of(spec))
+    isa = backend_of(spec).families[spec.kernels or ""]
+    peaks = Peaks(isa)
     text, data = "# Where the time goes\n" + _INTRODUCTION.format(isa=isa.name), []
     for name in options.only:
         for precision in options.precision:

@@ -33,7 +33,7 @@ def in_use(floats: Turns, ints: Turns) -> float:
 
 
 def interval(floats: Turns, ints: Turns) -> tuple[float, float, float]:
-    base, series = (Series.of_turns(turns, 1, SYSTEM_CLOCKS.shared) for turns in (floats, ints))
+    base, series = (Series.of_turns(turns, True, SYSTEM_CLOCKS.shared) for turns in (floats, ints))
     found = latency_of("int8", 1, series, base, 1)
     return found.ratio, found.ratio_low, found.ratio_high
 

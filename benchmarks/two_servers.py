@@ -8,15 +8,8 @@ The servers are TVM's own, as they run on a board. Needs nothing but the reposit
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import socket
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +17,7 @@ import numpy as np
 from common import REPOSITORY, markdown, provenance, write_table
 
 import hago
+from hago.bench.server import kill, rpc_server
 from hago.record import Record
 from hago.record_file import read_records
 from hago.spec import resolve_hw
@@ -38,11 +32,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("reports/two_servers.md"))
     options = parser.parse_args()
     samples = np.load(EXAMPLE / "samples.npz")
-    with tempfile.TemporaryDirectory() as place, server() as (one, first), server() as (_, second):
+    with tempfile.TemporaryDirectory() as place, rpc_server() as (one, first), rpc_server() as (_, second):
         hw, file = resolve_hw("auto").name, Path(place) / "devices.yaml"
-        lines = [
-            f"  {name}: {{spec: {hw}, rpc: '127.0.0.1:{port}'}}" for name, port in (("one", first), ("two", second))
-        ]
+        addresses = {"one": first, "two": second}
+        lines = [f"  {name}: {{spec: {hw}, rpc: '{host}:{port}'}}" for name, (host, port) in addresses.items()]
         file.write_text("devices:\n" + "\n".join(lines) + "\n")
         result = hago.tune(
             EXAMPLE / "model.onnx",
@@ -72,28 +65,7 @@ class Killer:
 
     def trial(self, status: Any) -> None:
         if status.trial == self._after:
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-
-@contextmanager
-def server() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """TVM's RPC server in a process of its own: the process and its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    command = [sys.executable, "-m", "tvm.exec.rpc_server", "--host", "127.0.0.1", "--port", str(port)]
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([*command, "--port-end", str(port + 1)], start_new_session=True, **quiet)
-    try:
-        for _ in range(300):
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            time.sleep(0.1)
-        yield process, port
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            kill(self._process)
 
 
 def text(trials: list[Record], result: hago.Result, options: Any) -> str:

@@ -42,7 +42,7 @@ from .spec import HardwareSpec, resolve_hw
 from .strategy import Strategy
 
 if TYPE_CHECKING:
-    from .device.places import Place
+    from .device.places import Target
     from .search import Progress, SearchResult
     from .tuning.session import Session
 
@@ -212,7 +212,7 @@ def open_session(
     input_shapes: InputShapes | None = None,
     cache: CacheLike = None,
     progress: str | Progress = "silent",
-    places: Sequence[Place] = (),
+    places: Sequence[Target] = (),
     joint: str = "worst",
     deadline: Deadline,
     interrupts: Interrupts,

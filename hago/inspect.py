@@ -71,7 +71,7 @@ def inspect_model(model: Model, spec: HardwareSpec) -> Inspection:
 
 def _refusals(model: Model, spec: HardwareSpec) -> list[tuple[str | None, str]]:
     """(layer, sentence) for each node that cannot be compiled; nothing for hardware without kernels."""
-    from .compiler.build import refusals
+    from .compiler.program import refusals
     from .lower import lower
 
     if not spec.kernels_available:

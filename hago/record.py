@@ -17,7 +17,7 @@ from .measure.instructions import INSTRUCTION_S, InstructionEstimate
 from .strategy import Strategy
 
 if TYPE_CHECKING:
-    from .bench.local import Timing
+    from .bench import Timing
     from .measure.accuracy import Accuracy
     from .measure.latency import Latency
 

@@ -1,8 +1,13 @@
-"""What a model's input or output looks like from outside."""
+"""What a tensor is: its element type and shape, and what a model's input or output looks like from outside."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -12,3 +17,36 @@ class TensorInfo:
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Element type (numpy's name, or "bfloat16") and static shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def rank(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> TensorType:
+        """The type of an array."""
+        return cls(dtype_name(array.dtype), array.shape)
+
+    def with_shape(self, shape: Iterable[int]) -> TensorType:
+        """The same elements in another shape."""
+        return TensorType(self.dtype, tuple(shape))
+
+
+@lru_cache(maxsize=256)
+def dtype_name(dtype: np.dtype) -> str:
+    """numpy's name of a type, which numpy itself works out anew each time."""
+    return dtype.name

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .choice import Choice
 from .errors import SpecError, StrategyError
+from .kernels import why_not
 from .precision import FLOAT32, Precision
 from .scheme import Granularity
 
@@ -52,9 +53,7 @@ def _why_not(layer: Layer, way: Way, spec: HardwareSpec) -> str | None:
     bits = numbers.activation.bits if numbers.activation else 0
     if numbers.dynamic or (numbers.is_integer and bits != 8) or (numbers.is_short_float and bits < 16):
         return f"{way.precision} cannot be written to a QDQ model yet"
-    if spec.kernels is not None and numbers.is_weight_only:
-        return f"{spec.kernels} has no kernel that computes {op_kind(layer)} in {way.precision} yet"
-    return None
+    return why_not(spec, op_kind(layer), way)
 
 
 def check_choice(layer: Layer, choice: Choice, spec: HardwareSpec, implied: bool = False) -> None:

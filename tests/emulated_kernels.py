@@ -23,9 +23,9 @@ from tvm.target import Target
 from hago.compiler.linker import link, object_code
 from hago.device.config import Device
 from hago.device.emulated import emulated_server, sysroot
-from hago.device.remote import Session, connect
-from hago.kernels.cpu.base import DOTPROD, I8MM, NEON, Isa
+from hago.device.remote import RemoteSession, connect
 from hago.kernels.cpu.fallback import fallback
+from hago.kernels.cpu.families import DOTPROD, I8MM, NEON, Isa
 from hago.kernels.cpu.jit import Jitted, jit, missing
 from hago.kernels.cpu.pipeline import compile_template
 from hago.spec import load_spec
@@ -72,7 +72,7 @@ def x86_kernel(template: Callable[..., Any], params: Any, isa: Isa, threads: int
 
 
 @cache
-def _session(spec: str) -> tuple[Session, Path]:
+def _session(spec: str) -> tuple[RemoteSession, Path]:
     """One emulated machine of each kind, until the tests end."""
     place = Path(_open.enter_context(tempfile.TemporaryDirectory()))
     address = _open.enter_context(emulated_server(spec))

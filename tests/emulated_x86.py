@@ -23,7 +23,7 @@ from unittest import mock
 import tvm
 from tvm.target import Target
 
-from hago.kernels.cpu.base import AVX2
+from hago.kernels.cpu.families import AVX2
 from hago.kernels.cpu.jit import Jitted, missing
 from hago.kernels.cpu.pipeline import compile_template
 from hago.spec import HardwareSpec, load_spec
@@ -49,7 +49,7 @@ def emulated(spec: HardwareSpec) -> HardwareSpec:
 @contextmanager
 def emulation() -> Iterator[None]:
     """Where networks for `emulated` specs can be built and run."""
-    with mock.patch("hago.compiler.build.compile_template", _compiled):
+    with mock.patch("hago.kernels.cpu.backend.compile_template", _compiled):
         yield
 
 

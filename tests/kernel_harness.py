@@ -9,20 +9,11 @@ import ml_dtypes
 import numpy as np
 from emulated_kernels import x86_kernel
 
-import hago.kernels.cpu  # noqa: F401 - registers the emitters
-from hago.kernels.cpu.base import (
-    AVX2,
-    AVX512_VNNI,
-    EMITTERS,
-    Isa,
-    KernelCall,
-    NodeView,
-    TensorType,
-    stored,
-    stored_array,
-)
-from hago.kernels.cpu.fallback import emit_fallback
+from hago.kernels.common.calls import KernelCall, NodeView, stored, stored_array
+from hago.kernels.cpu.backend import BACKEND
+from hago.kernels.cpu.families import AVX2, AVX512_VNNI, Isa
 from hago.kernels.cpu.jit import Jitted, jit
+from hago.tensor import TensorType
 
 ISAS = (AVX2, AVX512_VNNI)
 _compiled: dict[tuple[Any, ...], Jitted] = {}
@@ -81,7 +72,7 @@ def assembly(call: KernelCall, isa: Isa) -> str:
 def run(node: NodeView, feeds: Mapping[str, np.ndarray], isa: Isa = AVX512_VNNI, threads: int = 1) -> list[np.ndarray]:
     """The outputs of the node, computed by the kernels that its emitter asks for."""
     values = {name: physical(array) for name, array in feeds.items()}
-    for call in EMITTERS.get((node.domain, node.op), emit_fallback)(node, isa):
+    for call in BACKEND.emit(node, isa):
         types = {**node.types, **call.temporaries}
         for name in call.outputs:
             if name:

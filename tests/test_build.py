@@ -14,11 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from onnx import TensorProto, helper, numpy_helper
 from qdq_graphs import Style, quantized
 
-from hago.compiler.build import Program, build, emit, isa_of
+from hago.compiler.build import build
 from hago.compiler.cache import KernelCache
 from hago.compiler.conformance import Conformance
+from hago.compiler.program import Program, emit
+from hago.compiler.toolchain import toolchain_of
 from hago.errors import BuildError, MeasureError, UnsupportedOpError
-from hago.kernels.cpu.base import ISAS
+from hago.kernels.cpu.families import FAMILIES as ISAS
 from hago.lower import lower, reference
 from hago.runtime.processor import missing_features
 from hago.spec import HardwareSpec, load_spec, resolve_hw
@@ -106,9 +108,10 @@ def test_products_that_saturate_16_bits_are_exact(most: int, cache: KernelCache)
     assert np.abs(lowered.constants[anchor.inputs[1]]).max() == most
     expected = reference(lowered)(feeds)
     for spec in (HOST, *others()):
-        program = emit(lowered, isa_of(spec), 1, spec)
-        exact = {"tile-u8s8"} if isa_of(spec).amx else {"vnni"}
-        assert dots(program) == (exact if isa_of(spec).vnni else {"maddubs" if most == 63 else "maddwd"})
+        toolchain = toolchain_of(spec, 1)
+        program, isa = emit(lowered, toolchain), toolchain.family
+        exact = {"tile-u8s8"} if isa.tiles else {"vnni"}
+        assert dots(program) == (exact if isa.exact_dot == "vnni" else {"maddubs" if most == 63 else "maddwd"})
         assert np.array_equal(build(lowered, spec, cache=cache).run(feeds)[0], expected[0]), spec.name
 
 
@@ -201,7 +204,7 @@ def keys(program: Program) -> list[str]:
 
 
 def program_of(proto: onnx.ModelProto, spec: HardwareSpec = HOST, threads: int = 1) -> Program:
-    return emit(lower(proto, spec), isa_of(spec), threads, spec)
+    return emit(lower(proto, spec), toolchain_of(spec, threads))
 
 
 def test_another_calibration_needs_no_other_kernels(cache: KernelCache) -> None:

@@ -31,6 +31,7 @@ from hago.compiler.cache import KernelCache, template_version
 from hago.compiler.cache_folder import check_private, default_folder
 from hago.compiler.linker import link, linker
 from hago.errors import BuildError, HagoWarning, StorageError
+from hago.kernels import TARGETS
 from hago.lower import lower
 from hago.measure.kernels import KernelTime
 from hago.runtime.artifact import Artifact
@@ -121,17 +122,16 @@ def test_other_templates_have_other_entries(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_version_tells_every_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shipped = template_version()
-    (tmp_path / "kernels").mkdir()
-    template = tmp_path / "kernels" / "dense.py"
-    monkeypatch.setattr(hago.compiler.cache, "__file__", str(tmp_path / "compiler" / "cache.py"))
-    seen = {shipped}
-    for source in (None, "a = 1", "a = 2", "a = 1\n"):  # None: no template at all
+    seen = {template_version()}
+    for number, source in enumerate((None, "a = 1", "a = 2", "a = 1\n")):  # None: no template at all
+        package = tmp_path / f"target{number}" / "templates"  # templates of a target may lie in folders of their own
+        package.mkdir(parents=True)
+        (package.parent / "__init__.py").write_text("")
         if source is not None:
-            template.write_text(source)
-        hago.compiler.cache.template_version.cache_clear()
-        seen.add(hago.compiler.cache.template_version())
-    hago.compiler.cache.template_version.cache_clear()
+            (package / "dense.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setitem(TARGETS, "mine", package.parent.name)
+        seen.add(template_version())
     assert len(seen) == 5
 
 
@@ -145,7 +145,7 @@ def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def test_times_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = map(float, range(1, 1000))  # as on a quiet machine: none is to be measured anew
-    monkeypatch.setattr(hago.compiler.built, "time_kernel", lambda *_: KernelTime(next(measured), disturbed=0.0))
+    monkeypatch.setattr(hago.compiler.built, "time_kernel", lambda *_, **__: KernelTime(next(measured), disturbed=0.0))
     net, _ = compiled(KernelCache(tmp_path))
     times = net.kernel_times(repeats=1)
     again = compiled(KernelCache(tmp_path))[0].kernel_times(repeats=1)

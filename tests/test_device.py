@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from rpc_servers import rpc_server
 
 import hago
+from hago.bench.server import rpc_server
 from hago.cli import main
 from hago.compiler.cache import KernelCache
 from hago.device.config import Device, find_device, load_devices
@@ -178,3 +178,19 @@ def test_build_writes_a_network_and_its_runner(tmp_path: Path, capsys: pytest.Ca
     )
     assert done.returncode == 0, done.stderr
     assert "4 calls" in done.stdout and "top-1" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("python", "program", "told"),
+    [
+        ((sys.executable,), "no_such_program", r"ended with status 1\): .*no_such_program"),
+        ((sys.executable, "-c", "import time; print('warming up', flush=True); time.sleep(60)"), "rpc_server",
+         r"no answer in 2 s\): warming up"),
+    ],
+)  # fmt: skip
+def test_a_server_that_does_not_start_is_an_error_with_the_end_of_its_log(
+    python: tuple[str, ...], program: str, told: str
+) -> None:
+    limit_s = 2 if len(python) > 1 else 60
+    with pytest.raises(DeviceError, match=f"(?s){told}"), rpc_server(python=python, program=program, limit_s=limit_s):
+        pass

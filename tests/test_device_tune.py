@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from rpc_servers import kill, rpc_server
 
 import hago
 from hago.bench.remote import RpcBench
+from hago.bench.server import kill, rpc_server
 from hago.compiler.cache import KernelCache
 from hago.data import make_samples, split_samples
 from hago.device import pool as pool_module
 from hago.device.config import Device
 from hago.device.emulated import sysroot
-from hago.device.places import Place, find_place
+from hago.device.places import Target, find_place
 from hago.device.remote import RemoteNet
 from hago.errors import DeviceError, NoDeviceError, SearchError, SpecError
 from hago.measure.metrics import get_metric
@@ -103,14 +103,14 @@ def test_a_tracker_gives_another_board_of_the_key(tmp_path: Path, cache: KernelC
     with ExitStack() as stack:
         _, (host, port) = stack.enter_context(rpc_server(program="rpc_tracker"))
         key = ("--tracker", f"{host}:{port}", "--key", "board")
-        one, _ = stack.enter_context(rpc_server(None, *key))
+        one, _ = stack.enter_context(rpc_server(*key))
         file = devices_file(
             tmp_path, farm={"spec": HOST.name, "tracker": f"{host}:{port}", "key": "board", "timeout_s": 30}
         )
 
         def replace_board() -> None:
             kill(one)
-            stack.enter_context(rpc_server(None, *key))
+            stack.enter_context(rpc_server(*key))
 
         result = hago.tune(
             tiny.network(),
@@ -160,7 +160,7 @@ def test_when_all_are_gone_the_search_ends_and_goes_on_later(
     assert isinstance(result.search.error, NoDeviceError)
     assert result.search.trials == 2 and "no device answers" in result.summary()
     assert all(r.state == "ok" for r in result.search.records)
-    with rpc_server(address[1]):
+    with rpc_server(port=address[1]):
         again = hago.tune(tiny.network(), devices_file=file, resume=True, **options)
     assert again.search.error is None and again.search.trials == 3
     assert [r.id for r in again.search.records[:2]] == [r.id for r in result.search.records]
@@ -298,4 +298,4 @@ def test_without_a_board_everything_is_marked_as_estimated(tmp_path: Path, cache
     for name in ("report.html", "report.md"):
         text = (tmp_path / "out" / name).read_text()
         assert "stimated" in text and not re.search(r"\d.(ms|µs)\b", text)
-    assert Place((Device("x", "arm-cortex-a76", emulated=True),)).name == "x"
+    assert Target((Device("x", "arm-cortex-a76", emulated=True),)).name == "x"

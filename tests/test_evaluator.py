@@ -12,11 +12,11 @@ import tiny
 from onnx import numpy_helper
 
 from hago.api import quantize
-from hago.compiler.build import isa_of
 from hago.compiler.cache import KernelCache
 from hago.data import DataParts, make_samples, split_samples
 from hago.errors import DataError, StorageError
-from hago.kernels.cpu.dot import DOTS, exact_dot
+from hago.kernels import backend_of
+from hago.kernels.cpu.dot import DOTS
 from hago.knobs import read_knobs
 from hago.measure.metrics import get_metric
 from hago.model import Model, load_model
@@ -99,7 +99,7 @@ def test_a_candidate_is_measured_in_full(evaluator: TvmEvaluator, parts: DataPar
     low, high = record.latency_ratio_interval
     assert record.latency_ratio is not None and 0 < low <= record.latency_ratio <= high
     # Where the exact instruction reads 16 bits, 8-bit weights lie in memory as such.
-    share = DOTS[exact_dot(isa_of(HOST))].weight_numpy.itemsize / 4
+    share = DOTS[backend_of(HOST).families[HOST.kernels].exact_dot].weight_numpy.itemsize / 4
     assert record.size_bytes and record.size_bytes < evaluator.float_record().size_bytes * (share + 0.05)
     assert record.build_s and record.trial_s and record.trial_s >= record.build_s
     assert record.environment == evaluator.environment.key() and record.threads == 1

@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hago.compiler.build import Program, Step
 from hago.compiler.executable import plan_memory
-from hago.kernels.cpu.base import TensorType
+from hago.compiler.program import Program, ProgramStep
+from hago.tensor import TensorType
 
 
 @st.composite
@@ -21,12 +21,12 @@ def programs(draw: st.DrawFn) -> Program:
         sources = tuple(draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True)))
         if draw(st.integers(0, 3)) == 0:
             source, name = sources[0], f"alias{i}"
-            steps.append(Step((name,), (source,)))
+            steps.append(ProgramStep((name,), (source,)))
             types[name], made = types[source], [name]
         else:
             made = [f"t{i}_{k}" for k in range(draw(st.integers(1, 2)))]
             types.update({name: TensorType("uint8", (draw(st.integers(1, 500)),)) for name in made})
-            steps.append(Step(tuple(made), sources, key=f"k{i}"))
+            steps.append(ProgramStep(tuple(made), sources, key=f"k{i}"))
         names += made
     outputs = tuple(draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True)))
     return Program(tuple(steps), ("x",), outputs, types, {})
@@ -57,6 +57,6 @@ def test_no_tensor_is_overwritten_while_it_is_needed(program: Program) -> None:
 
 def test_a_chain_takes_two_blocks() -> None:
     types = {f"t{i}": TensorType("uint8", (100 + i,)) for i in range(8)}
-    steps = tuple(Step((f"t{i}",), (f"t{i - 1}",), key="k") for i in range(1, 8))
+    steps = tuple(ProgramStep((f"t{i}",), (f"t{i - 1}",), key="k") for i in range(1, 8))
     plan = plan_memory(Program(steps, ("t0",), ("t7",), types, {}))
     assert len(plan.sizes) == 2 and sum(plan.sizes) == 256

@@ -12,8 +12,8 @@ from emulated_kernels import can_emulate, kernel_of
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from hago.kernels.common.calls import Template
 from hago.kernels.cpu import tiles
-from hago.kernels.cpu.base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, DOTPROD, I8MM, NEON, Isa, Template
 from hago.kernels.cpu.dense import DenseParams, Tile, choose_tile, dense, pack_channels, pack_weights, plan
 from hago.kernels.cpu.depthwise import (
     DepthwiseParams,
@@ -25,6 +25,7 @@ from hago.kernels.cpu.depthwise import (
 from hago.kernels.cpu.depthwise_bytes import depthwise_bytes, pack_bytes_weights, taps_fit_int16
 from hago.kernels.cpu.dot import DOTS, pairs_fit_int16
 from hago.kernels.cpu.epilogue import bounds, zeros
+from hago.kernels.cpu.families import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, DOTPROD, I8MM, NEON, Isa
 from hago.kernels.cpu.half import doubled, halved, pack_halves
 from hago.kernels.cpu.jit import missing
 from hago.kernels.cpu.matmul import MatMulParams, matmul
@@ -34,7 +35,7 @@ from hago.lower.arithmetic import weighted_sum
 
 _X86 = (AVX2, AVX_VNNI, AVX512_VNNI)
 _FLOAT = (AVX2, AVX512_VNNI)
-_INTEGER = [(isa, dot) for isa in _X86 for dot in (("vnni",) if isa.vnni else ("maddubs", "maddwd"))]
+_INTEGER = [(isa, dot) for isa in _X86 for dot in (("vnni",) if isa.exact_dot == "vnni" else ("maddubs", "maddwd"))]
 _ARM = {NEON: ("smull", "smull7", "mlal16"), DOTPROD: ("sdot",), I8MM: ("usdot", "usmmla")}
 _emulated = [
     pytest.mark.aarch64,

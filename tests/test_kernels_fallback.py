@@ -11,8 +11,8 @@ from kernel_harness import run, type_of, view
 from onnx import helper
 
 from hago.errors import UnsupportedOpError
-from hago.kernels.cpu.base import AVX2, AVX512_VNNI
 from hago.kernels.cpu.fallback import emit_fallback
+from hago.kernels.cpu.families import AVX2, AVX512_VNNI
 
 X = np.random.default_rng(0).standard_normal((2, 3, 6, 5)).astype(np.float32)
 

@@ -16,10 +16,12 @@ from onnx.reference import ReferenceEvaluator
 from scipy import special
 
 from hago.kernels.cpu import math as vector_math
-from hago.kernels.cpu.base import AVX512_VNNI, EMITTERS, I8MM, Isa, TensorType
 from hago.kernels.cpu.elements import ONNX_DTYPES
 from hago.kernels.cpu.elementwise_ops import OPS
+from hago.kernels.cpu.families import AVX512_VNNI, I8MM, Isa
+from hago.kernels.cpu.registry import EMITTERS
 from hago.kernels.cpu.vector import chunks, primfunc
+from hago.tensor import TensorType
 
 FEW = settings(max_examples=25)
 isas = st.sampled_from(ISAS)

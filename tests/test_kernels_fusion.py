@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hago.kernels.cpu.fusion import fuse_elementwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_harness import ISAS, numpy_type, physical, run
 
-from hago.kernels.cpu.base import AVX512_VNNI, Isa, NodeView, TensorType
-from hago.kernels.cpu.fusion import fuse_elementwise
+from hago.kernels.common.calls import NodeView
+from hago.kernels.cpu.families import AVX512_VNNI, Isa
 from hago.lower import reference
 from hago.lower.graph import LoweredGraph, Node
 from hago.lower.graph import TensorType as GraphType
+from hago.tensor import TensorType
 
 SHAPE = (2, 5, 33)
 

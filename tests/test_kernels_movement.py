@@ -13,7 +13,8 @@ from kernel_harness import ISAS, numpy_type, physical, run, type_of, view
 from onnx import TensorProto, helper
 
 from hago.errors import BuildError, UnsupportedOpError
-from hago.kernels.cpu.base import Isa, TensorType
+from hago.kernels.cpu.families import Isa
+from hago.tensor import TensorType
 
 FEW = settings(max_examples=25)
 isas = st.sampled_from(ISAS)

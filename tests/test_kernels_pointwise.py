@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 from kernel_harness import ISAS, assembly, run, view
 
-from hago.kernels.cpu.base import AVX2, AVX512_VNNI, EMITTERS, NEON, Isa, TensorType
 from hago.kernels.cpu.broadcast import nest
+from hago.kernels.cpu.families import AVX2, AVX512_VNNI, NEON, Isa
 from hago.kernels.cpu.lookup import Lookup, lookup
+from hago.kernels.cpu.registry import EMITTERS
 from hago.kernels.cpu.transpose import order
 from hago.kernels.cpu.vector import widths
 from hago.lower import arithmetic
+from hago.tensor import TensorType
 
 FEW = settings(max_examples=50)
 isas = st.sampled_from(ISAS)
@@ -148,7 +151,7 @@ def test_scale_shift_equals_the_reference(
 @given(
     st.sampled_from([(1, 7), (300,), (2, 3, 5, 7), (1, 17, 64), (1,)]),
     st.sampled_from(["uint8", "float32"]),
-    st.sampled_from([*ISAS, Isa("x86-avx512-vnni", 512, 32, vnni=True, vbmi=True)]),
+    st.sampled_from([*ISAS, replace(AVX512_VNNI, lookup="vbmi", features=("avx512vbmi",))]),
     seeds,
 )
 def test_lookup_equals_numpy(shape: tuple[int, ...], dtype: str, isa: Isa, seed: int) -> None:

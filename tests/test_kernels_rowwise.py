@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_harness import ISAS, assembly, run, type_of, view
 
-from hago.kernels.cpu.base import AVX512_VNNI, EMITTERS, Isa, TensorType
+from hago.kernels.cpu.families import AVX512_VNNI, Isa
+from hago.kernels.cpu.registry import EMITTERS
+from hago.tensor import TensorType
 
 FEW = settings(max_examples=25)
 isas = st.sampled_from(ISAS)

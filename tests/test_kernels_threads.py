@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from kernel_harness import compiled, run, type_of, view
 
-from hago.kernels.cpu.base import AVX512_VNNI, EMITTERS, TensorType
+from hago.kernels.cpu.families import AVX512_VNNI
+from hago.kernels.cpu.registry import EMITTERS
 from hago.kernels.cpu.vector import PARALLEL_FROM
+from hago.tensor import TensorType
 
 SHAPE = (1, 131, 73, 67)
 REAL = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)

@@ -8,7 +8,7 @@ import pytest
 from conftest import hide_features
 from hypothesis import settings
 
-from hago.kernels.cpu.base import AMX, AVX2, AVX512_VNNI, AVX_VNNI
+from hago.kernels.cpu.families import AMX, AVX2, AVX512_VNNI, AVX_VNNI
 from hago.kernels.cpu.jit import missing
 from hago.measure.environment import read_environment
 from hago.runtime import processor

@@ -1,7 +1,4 @@
-"""Where candidates are timed: a bench. This machine is one; devices and the emulator are others (device/bench.py).
-
-A search asks for ratios to float32 and for the costs of kernels, and need not know which machine gives them.
-"""
+"""This machine as a bench."""
 
 from __future__ import annotations
 
@@ -10,118 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-import onnx
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from ..measure.clocks import SYSTEM_CLOCKS, take_sample
-from ..measure.instructions import InstructionEstimate
 from ..measure.latency import Latency, measure_latency
+from . import Candidate, Effort, Feeds, Timing
 
 if TYPE_CHECKING:
-    from ..runners import Runner
-    from ..runtime.artifact import Artifact
+    from ..measure.runner import Runner
     from ..spec import HardwareSpec
-
-Feeds = Mapping[str, NDArray[Any]]
 
 _ROUNDS, _BUDGET_S = 25, 0.4
 _TRIES, _SCATTER = 3, 0.1  # measurements at most; interval of a median, as a part of it, that is quiet
 _MOST_PATIENCE = 5.0  # times as long a budget where other work takes the processor
 _CALLS_WORTH = 40  # a latency measurement may take this many float calls, where they are long
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A network to be timed: its graph (the float model, or a QDQ form of it) and how it runs on this machine."""
-
-    name: str
-    proto: onnx.ModelProto
-    artifact: Artifact
-    quantized: bool = True
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What a bench found of each candidate, by name, and where; ``trouble`` tells of devices that failed before.
-
-    ``checked`` counts the samples whose outputs were held against this machine's.
-    """
-
-    latency: Mapping[str, Latency | InstructionEstimate]
-    device: str | None = None
-    trouble: str | None = None
-    checked: int | None = None
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long to measure: ``rounds`` and ``time``, both as multiples of what a trial gets; ``limit_s`` at most.
-
-    ``spread`` is a relative error of ratios that is known from elsewhere (from float32 against itself).
-    """
-
-    rounds: float = 1.0
-    time: float = 1.0
-    limit_s: float | None = None
-    settled: bool = True  # measured again where it scatters
-    spread: float = 0.0
-
-
-class Bench(Protocol):
-    """The machine whose latency counts: this one, or another that is reached from here.
-
-    ``spec`` is that of the machine; ``host`` is what networks are compiled for that run here, for calibration and for
-    accuracy. ``estimated``: there is no board, and costs are instructions.
-    """
-
-    @property
-    def spec(self) -> HardwareSpec: ...
-
-    @property
-    def host(self) -> HardwareSpec: ...
-
-    @property
-    def estimated(self) -> bool: ...
-
-    @property
-    def where(self) -> str:
-        """What machine it is, for people; empty for this one."""
-        ...
-
-    def identity(self) -> Mapping[str, str]:
-        """What must be the same for a search to be resumed, besides the spec."""
-        ...
-
-    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
-        """Times the candidates in turns, on the first of ``samples``; ratios are to the first candidate.
-
-        Another machine's outputs on ``samples`` are held against this machine's. Raises MeasureError where they are
-        not what they must be, DeviceError where no device does it, NoDeviceError where none can be reached.
-        """
-        ...
-
-    def runner(self, candidate: Candidate) -> AbstractContextManager[Runner]:
-        """What tells the candidate's outputs: this machine where they are the same integers, else the device."""
-        ...
-
-    def kernel_costs(self, candidate: Candidate) -> Mapping[str, float]:
-        """Layer -> seconds of its kernels (or instructions times `INSTRUCTION_S`); those of no layer under ``""``."""
-        ...
-
-    def save(self, candidate: Candidate, folder: Path) -> None:
-        """Writes ``model.so``, as this machine runs it, and what else it takes there."""
-        ...
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """What `save` writes besides ``model.so``."""
-        ...
-
-    def close(self) -> None:
-        """Lets go of all devices."""
-        ...
 
 
 @dataclass
@@ -190,7 +89,9 @@ class LocalBench:
         """Time for one measurement: fixed for small models, a number of calls for large ones; more where it is busy."""
         if not self._call_s:
             sample = take_sample(lambda: floats.artifact.run(feeds), 3, SYSTEM_CLOCKS)
-            self._call_s = sample.cpu_s if floats.artifact.threads == 1 else sample.wall_s
+            self._call_s = (
+                sample.cpu_s if floats.artifact.threads == 1 and floats.artifact.timed_by_cpu else sample.wall_s
+            )
         return max(_BUDGET_S, _CALLS_WORTH * self._call_s) * max(1.0, min(_MOST_PATIENCE, load_per_cpu() or 0.0))
 
 

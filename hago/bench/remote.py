@@ -37,10 +37,11 @@ from ..measure.turns import Series
 from ..runtime.artifact import by_layer
 from ..spec import HardwareSpec, resolve_hw
 from ..tensor import TensorInfo
-from .local import Candidate, Effort, Feeds, Timing, quietest
+from . import Candidate, Effort, Feeds, Timing
+from .local import quietest
 
 if TYPE_CHECKING:
-    from ..runners import Runner
+    from ..measure.runner import Runner
 
 _ROUNDS, _ROUND_S = 20, 0.01
 _FORMS_KEPT = 4
@@ -111,7 +112,7 @@ class _Remote:
             network = cross_build(lowered, self.spec, threads=self.threads, cache=self.cache)
             path = Path(self._place.name) / f"{key}.so"
             network.save(path)
-            self._forms[key] = _Form(key, network, path, is_exact(lowered))
+            self._forms[key] = _Form(key, network, path, is_exact(lowered, self.spec))
         return self._forms[key]
 
     def _forms_of(self, candidates: Sequence[Candidate]) -> list[_Form]:
@@ -170,7 +171,8 @@ class RpcBench(_Remote):
                 library = form.path.with_suffix(".kernels.so")
                 form.network.built.export_kernels(library)
                 try:
-                    return member.session.kernel_times_s(library, [(use.symbol, use.tensors) for use in uses])
+                    kernels = [(use.symbol, use.tensors) for use in uses]
+                    return member.session.kernel_times_s(library, kernels, form.network.built.executor)
                 finally:
                     library.unlink()
 

@@ -118,7 +118,7 @@ def _run(arguments: argparse.Namespace) -> int:
         collected.append([output[:count] for output in outputs])
     outputs = [np.concatenate(parts) for parts in zip(*collected, strict=True)]
     print(f"{plural(len(samples), 'sample')}, {net.batch} per call, {plural(net.threads, 'thread')}")
-    print(f"latency  {_latency(Series.of_turns(turns, net.threads))}")
+    print(f"latency  {_latency(Series.of_turns(turns, net.threads == 1 and net.timed_by_cpu))}")
     told = _top1(net, samples, outputs)
     if told:
         print(told)

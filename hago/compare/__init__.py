@@ -1,5 +1,6 @@
 """One model in several engines, side by side: latency in turns, accuracy on the same samples, size."""
 
-from .comparison import Comparison, ComparisonRow, Contender, compare
+from .comparison import Comparison, compare
+from .rows import ComparisonRow, Contender
 
 __all__ = ["Comparison", "ComparisonRow", "Contender", "compare"]

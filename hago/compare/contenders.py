@@ -10,7 +10,7 @@ import onnx
 
 from ..runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
 from ..runners.onnx_io import ModelLike
-from .comparison import Contender
+from .rows import Contender
 
 # What hago.compile is, as far as a contender needs it.
 Compile = Callable[..., Any]

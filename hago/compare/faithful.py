@@ -20,8 +20,8 @@ from ..measure.running import collect_outputs
 if TYPE_CHECKING:
     from ..data import Samples
     from ..measure.environment import Environment
-    from ..runners import Runner
-    from .comparison import Contender
+    from ..measure.runner import Runner
+    from .rows import Contender
 
 Array = NDArray[Any]
 

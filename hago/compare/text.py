@@ -13,7 +13,7 @@ from ..visible import cell, plain_markdown
 if TYPE_CHECKING:
     from ..measure.accuracy import Accuracy
     from ..measure.latency import Latency
-    from .comparison import ComparisonRow
+    from .rows import ComparisonRow
 
 _NOTHING = "–"
 _ROUNDING = 1e-9  # of a value: a change that is no larger is one of the last bits of its floats

@@ -6,24 +6,25 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tvm
 
 from ..errors import StorageError
 from ..files import TemporaryFolder, require_space, write_atomic, write_failure
-from ..kernels.cpu.base import Isa, TensorType
-from ..kernels.cpu.pipeline import compile_template
+from ..kernels.common.calls import KernelCall
 from ..measure.environment import read_environment
 from ..measure.kernels import KernelTime, time_kernel
+from ..runtime.executor import Executor
 from ..runtime.seal import seal
+from ..tensor import TensorType
 from .cache import KernelCache
-from .executable import executable, symbol
+from .compile import compile_missing, symbol
+from .executable import executable
 from .linker import link, require_linker
-
-if TYPE_CHECKING:
-    from .build import Program
+from .program import Program, ProgramStep
+from .toolchain import Toolchain
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,18 @@ class Built:
 
     program: Program
     modules: Mapping[str, Any]
-    target: Any
-    isa: Isa
+    toolchain: Toolchain
     cache: KernelCache
-    threads: int
     build_s: float
+
+    @property
+    def executor(self) -> Executor:
+        """Where it runs."""
+        return self.toolchain.backend.executor
 
     def export(self, path: Path, meta: Mapping[str, Any]) -> None:
         """Links kernels, constants and program into one shared object."""
-        triple = triple_of(self.target)
+        triple = self.toolchain.triple
         require_linker(triple, str(path))
         linked = executable(self.program, json.dumps(dict(meta)).encode())
         objects = self._objects()
@@ -66,8 +70,9 @@ class Built:
             library = tvm.runtime.load_static_library(str(path_of_object), [symbol(key)])
             linked.mod.import_module(library)
         if not objects:  # outputs are inputs or constants; what imports nothing is not exported
-            nothing = tvm.tirx.PrimFunc([], tvm.tirx.Evaluate(0))
-            linked.mod.import_module(compile_template(nothing, "hago_no_kernels", self.target).mod)
+            nothing = tvm.tirx.PrimFunc([], tvm.tirx.Evaluate(0)).with_attr("global_symbol", "hago_no_kernels")
+            module = tvm.IRModule({"hago_no_kernels": nothing})
+            linked.mod.import_module(tvm.compile(module, target=self.toolchain.target).mod)
         # Weights and kernels, once in what LLVM writes on the way and once in the result.
         size = int(meta["size_bytes"]) + sum(item.stat().st_size for item in objects.values())
         try:
@@ -85,17 +90,15 @@ class Built:
 
     def export_kernels(self, path: Path) -> None:
         """Links the kernels alone into a library, where each is found by its symbol. Raises BuildError."""
-        link(list(self._objects().values()), path, triple_of(self.target))
+        link(list(self._objects().values()), path, self.toolchain.triple)
 
     def _objects(self) -> dict[str, Path]:
         """Key -> object file of every kernel; what the cache has lost since is compiled again."""
-        from .build import compile_missing
-
         lost = [key for key in self.modules if self.cache.object_file(key) is None]
         for key in lost:
             self.cache.forget(key)
         if lost:
-            compile_missing(self.program, self.isa, self.target, self.threads, self.cache)
+            compile_missing(self.program, self.toolchain, self.cache)
         found = {key: self.cache.object_file(key) for key in self.modules}
         if None in found.values():
             raise StorageError(
@@ -109,11 +112,12 @@ class Built:
         """Every kernel call of the program, in order."""
         types = self.program.types
 
-        def use(step: Any) -> KernelUse:
+        def use(step: ProgramStep, call: KernelCall, key: str) -> KernelUse:
             kinds = [_type(item, types) for item in (*step.inputs, *step.output)]
-            return KernelUse(step.call.layer, step.call.family, step.key, tuple((k.dtype, k.shape) for k in kinds))
+            return KernelUse(call.layer, call.family, key, tuple((k.dtype, k.shape) for k in kinds))
 
-        return [use(step) for step in self.program.steps if step.key is not None and step.call is not None]
+        steps = self.program.steps
+        return [use(s, s.call, s.key) for s in steps if s.key is not None and s.call is not None]
 
     def kernel_times(self, repeats: int) -> list[tuple[str | None, str, float]]:
         """Times every kernel by itself on zeros.
@@ -139,24 +143,19 @@ class Built:
         return [(use.layer, use.family, known[use.key].seconds) for use in uses]
 
     def _time(self, use: KernelUse, repeats: int) -> KernelTime:
-        tensors = [tvm.runtime.tensor(np.zeros(shape, dtype)) for dtype, shape in use.tensors]
-        module = self.modules[use.key]
+        executor, module = self.executor, self.modules[use.key]
+        tensors = [executor.tensor(np.zeros(shape, dtype)) for dtype, shape in use.tensors]
 
         def run(calls: int) -> int:
             timed = max(1, calls - 1)
-            module.time_evaluator(use.symbol, tvm.cpu(), number=timed, repeat=1)(*tensors)
+            module.time_evaluator(use.symbol, executor.device(), number=timed, repeat=1)(*tensors)
             return timed + 1  # it makes one call before it begins
 
-        return time_kernel(run, self.threads, repeats)
+        return time_kernel(run, repeats, by_cpu=executor.timed_by_cpu and self.toolchain.threads == 1)
 
 
 def _type(item: str | np.ndarray, types: Mapping[str, TensorType]) -> TensorType:
     return types[item] if isinstance(item, str) else TensorType(item.dtype.name, item.shape)
-
-
-def triple_of(target: Any) -> str:
-    """The machine that the target compiles for, as LLVM names it."""
-    return str(target.attrs.get("mtriple", "x86_64-linux-gnu"))
 
 
 class _Linker:

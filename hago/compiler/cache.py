@@ -18,6 +18,7 @@ import shutil
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -26,6 +27,7 @@ from .. import arguments
 from ..documents import read_document
 from ..errors import StorageError
 from ..files import TemporaryFolder, hash_bytes, require_space, write_atomic, write_failure
+from ..kernels import TARGETS
 from ..measure.kernels import KernelTime
 from ..runtime.seal import is_sealed, seal
 from .cache_folder import check_private, default_folder, usable_default
@@ -36,11 +38,17 @@ _AROUND = 1 << 14  # bytes of a shared object and a description beside the code
 _HINT = "free some space, or name another folder with cache=... (--cache)"
 
 
-@cache
 def template_version() -> str:
-    """TVM's version and a hash of the templates' source: what compiled code is only good for."""
-    sources = sorted((Path(__file__).parent.parent / "kernels").rglob("*.py"))
-    digest = hash_bytes(*(path.read_bytes() for path in sources))
+    """TVM's version and a hash of the source of all targets' templates: what compiled code is only good for."""
+    return _version_of(tuple(TARGETS.values()))
+
+
+@cache
+def _version_of(packages: tuple[str, ...]) -> str:
+    found = (find_spec(package) for package in ("hago.kernels", *packages))
+    folders = [folder for spec in found if spec is not None for folder in spec.submodule_search_locations or ()]
+    sources = {path for folder in folders for path in Path(folder).rglob("*.py")}
+    digest = hash_bytes(*(path.read_bytes() for path in sorted(sources)))
     return f"tvm-{version('apache-tvm')}-{digest[:12]}"
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from ..kernels.cpu.fusion import fuse_elementwise
+from ..kernels import backend_of
 from ..lower import LoweredGraph, Node, reference
 from ..lower.graph import DOMAIN
 from .build import build
@@ -106,7 +106,7 @@ class Conformance:
         cache: KernelCache | None = None,
         make: Callable[[LoweredGraph], Runs] | None = None,
     ) -> None:
-        self.fused = fuse_elementwise(lowered)
+        self.fused = backend_of(spec).fuse(lowered)
         made = [name for node in self.fused.nodes for name in node.outputs if name]
         exposed = replace(self.fused, outputs=tuple(dict.fromkeys([*self.fused.outputs, *made])))
         self.artifact: Runs = make(exposed) if make else build(exposed, spec, threads=threads, cache=cache)
@@ -148,9 +148,9 @@ class Conformance:
         return array
 
 
-def is_exact(lowered: LoweredGraph) -> bool:
-    """Whether the graph has one right answer, bit for bit, whatever machine computes it."""
-    fused = fuse_elementwise(lowered)
+def is_exact(lowered: LoweredGraph, spec: HardwareSpec) -> bool:
+    """Whether the graph, compiled for ``spec``, has one right answer, bit for bit, whatever machine computes it."""
+    fused = backend_of(spec).fuse(lowered)
     return all(_exact(fused, node) for node in fused.nodes)
 
 

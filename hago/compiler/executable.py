@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tvm
@@ -20,18 +20,12 @@ import tvm_ffi
 from tvm.relax.exec_builder import ExecBuilder
 from tvm_ffi import Shape
 
-from ..kernels.cpu.base import TensorType
-from ..kernels.cpu.vector import item_bytes
-
-if TYPE_CHECKING:
-    from .build import Program
+from ..kernels.common.calls import item_bytes
+from ..tensor import TensorType
+from .compile import symbol
+from .program import Program
 
 _ALIGN = 64  # bytes: a cache line, and the widest vector
-
-
-def symbol(key: str) -> str:
-    """The name that a kernel has inside its module."""
-    return f"hago_{key}"
 
 
 def executable(program: Program, meta: bytes = b"") -> Any:

@@ -5,7 +5,6 @@ remote.py     a session with a device: upload, run, time
 check.py      what a device is, against what its spec says
 sockets.py    the connections behind sessions, to be cut when a device hangs
 pool.py       several devices of one kind, any of which may die
-bench.py      where a search's candidates are timed, or their instructions counted
 places.py     names -> bench
 emulated.py   AArch64 under QEMU, as an RPC server on this machine
 """

@@ -15,7 +15,7 @@ from ..files import TemporaryFolder
 from ..runtime.processor import ARM_FEATURE_WORDS, arm_features, missing_features
 from ..spec import HardwareSpec, resolve_hw
 from .config import Device
-from .remote import Session, connect
+from .remote import RemoteSession, connect
 
 _GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 
@@ -52,7 +52,7 @@ def _here(device: Device, spec: HardwareSpec) -> Finding:
     return Finding(device, spec, tuple(facts), _lacking(missing_features(spec.cpu_features), spec))
 
 
-def _there(session: Session, spec: HardwareSpec) -> Finding:
+def _there(session: RemoteSession, spec: HardwareSpec) -> Finding:
     facts = [("address", session.device.address), ("spec", spec.name)]
     triple = spec.triple or "x86_64-linux-gnu"
     problems: list[str] = []
@@ -77,7 +77,7 @@ def _lacking(missing: list[str], spec: HardwareSpec) -> tuple[str, ...]:
     return (f"the processor lacks {', '.join(missing)}, which {spec.name} asks for",) if missing else ()
 
 
-def _probe(session: Session, spec: HardwareSpec, triple: str) -> tuple[dict[int, int], str]:
+def _probe(session: RemoteSession, spec: HardwareSpec, triple: str) -> tuple[dict[int, int], str]:
     """The device's words of features by their numbers and its version of TVM's FFI, as the plainest code finds them."""
     import tvm
     from tvm.script.ir_builder import IRBuilder
@@ -108,7 +108,7 @@ def _probe(session: Session, spec: HardwareSpec, triple: str) -> tuple[dict[int,
         return words_by_number, ".".join(map(str, found[-2:].view(np.uint32)[:3]))
 
 
-def _read(session: Session, path: str) -> str:
+def _read(session: RemoteSession, path: str) -> str:
     try:
         text: Any = session.call(f"reading {path}", lambda: bytes(session.remote.download(path)))
     except DeviceError:

@@ -23,12 +23,10 @@ from typing import Any
 from ..compiler.cache_folder import usable_default
 from ..errors import DeviceError
 from ..files import TemporaryFolder, hash_bytes
+from ..measure.kernels import KernelTypes
 from .emulated import settings_of, sysroot
 
 _TIME_S = 900.0
-
-KernelTypes = Sequence[tuple[str, tuple[int, ...]]]
-"""Element type and shape of each argument of a kernel, inputs before outputs."""
 
 
 @dataclass(frozen=True)

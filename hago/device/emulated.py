@@ -7,17 +7,13 @@ code that a board would run, instruction by instruction; the time that it takes 
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from ..bench.server import rpc_server
 from ..compiler.cache_folder import default_folder
 from ..errors import DeviceError
-from ..files import TemporaryFolder
 
 _START_S = 120.0
 
@@ -68,43 +64,7 @@ def emulated_server(spec: str, *, key: str = "", tracker: tuple[str, int] | None
     folder = sysroot()
     if folder is None:
         raise DeviceError("there is no emulated AArch64 machine", hint="make it with scripts/aarch64_sysroot.py")
-    port = _free_port()
-    command = [str(folder / "python"), "-m", "tvm.exec.rpc_server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--port-end", str(port + 1)]
-    if tracker is not None:
-        command += ["--tracker", f"{tracker[0]}:{tracker[1]}", "--key", key]
-    with TemporaryFolder() as place, open(Path(place) / "log", "w+b") as log:
-        server = subprocess.Popen(
-            command,
-            env=environment_of(spec),
-            cwd=place,
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            _wait(server, port, Path(place) / "log")
-            yield "127.0.0.1", port
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-
-
-def _wait(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Until the server listens."""
-    end = time.monotonic() + _START_S
-    while time.monotonic() < end and server.poll() is None:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.2)
-    tail = log.read_bytes()[-1500:].decode(errors="replace").strip()
-    state = "ended" if server.poll() is not None else f"did not answer within {_START_S:.0f} s"
-    raise DeviceError(f"the emulated RPC server {state}: {tail or 'it said nothing'}", where=f"port {port}")
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    more = () if tracker is None else ("--tracker", f"{tracker[0]}:{tracker[1]}", "--key", key)
+    python = [str(folder / "python")]
+    with rpc_server(*more, python=python, environment=environment_of(spec), limit_s=_START_S) as (_, address):
+        yield address

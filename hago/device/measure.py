@@ -1,6 +1,6 @@
 """One strategy on several devices: how much faster than float32 it is there, and how good.
 
-Each device compiles the float model and the quantized one for its own spec and is measured as in a search (bench.py):
+Each device compiles the float model and the quantized one for its own spec and is measured as in a search (hago.bench):
 timed in turns on a real device, and counted on an emulated one, which is *estimated*.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..bench.local import Bench, Candidate, Effort
+from ..bench import Bench, Candidate, Effort
 from ..compiler.build import build
 from ..compiler.cache import KernelCache
 from ..data import Samples
@@ -23,13 +23,13 @@ from ..measure.instructions import InstructionEstimate
 from ..measure.metrics import fit, get_metric
 from ..measure.outputs import ModelOutputs
 from ..model import Model
-from .places import Place
+from .places import Target
 
 _CHECKED = 20  # samples at most whose outputs on the device are held against this machine's
 
 
 @dataclass(frozen=True)
-class OnDevice:
+class DeviceResult:
     """What came of one device.
 
     ``kind`` is "measured", "estimated" (then ``ratio`` is one of instructions) or "failed", with ``reason``.
@@ -56,23 +56,25 @@ class OnDevice:
         return asdict(self)
 
 
-def measure_on(place: Place, model: Model, qdq: onnx.ModelProto, samples: Samples, *, cache: KernelCache) -> OnDevice:
+def measure_on(
+    place: Target, model: Model, qdq: onnx.ModelProto, samples: Samples, *, cache: KernelCache
+) -> DeviceResult:
     """The float model and its QDQ form at one place; whatever goes wrong there is a result with its reason."""
     try:
         bench = place.bench(1, cache)
     except HagoError as error:
-        return OnDevice(place.name, place.devices[0].spec, "failed", reason=str(error))
+        return DeviceResult(place.name, place.devices[0].spec, "failed", reason=str(error))
     try:
         return _measure(place.name, bench, model, qdq, samples, cache)
     except HagoError as error:
-        return OnDevice(place.name, bench.spec.name, "failed", reason=str(error))
+        return DeviceResult(place.name, bench.spec.name, "failed", reason=str(error))
     finally:
         bench.close()
 
 
 def _measure(
     name: str, bench: Bench, model: Model, qdq: onnx.ModelProto, samples: Samples, cache: KernelCache
-) -> OnDevice:
+) -> DeviceResult:
     def candidate(label: str, proto: onnx.ModelProto) -> Candidate:
         artifact = build(lower(proto, bench.host), bench.host, threads=1, cache=cache)
         return Candidate(label, proto, artifact, quantized=proto is not model.proto)
@@ -91,9 +93,9 @@ def _measure(
     if isinstance(ours, InstructionEstimate) or isinstance(floats, InstructionEstimate):
         assert isinstance(ours, InstructionEstimate) and isinstance(floats, InstructionEstimate)
         about |= {"float_instructions": floats.instructions, "quantized_instructions": ours.instructions}
-        return OnDevice(name, bench.spec.name, "estimated", ours.ratio, **about)
+        return DeviceResult(name, bench.spec.name, "estimated", ours.ratio, **about)
     if not ours.told:
         raise MeasureError("other work interrupted nearly every round: the latency cannot be told now", where=name)
     interval = ours.ratio_low, ours.ratio_high
     about |= {"float_s": floats.median_s, "quantized_s": ours.median_s}
-    return OnDevice(name, bench.spec.name, "measured", ours.ratio, interval, **about)
+    return DeviceResult(name, bench.spec.name, "measured", ours.ratio, interval, **about)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import arguments
-from ..bench.local import Bench, LocalBench
+from ..bench import Bench
+from ..bench.local import LocalBench
 from ..errors import DeviceError
 from ..spec import resolve_hw
 from .config import Device, find_device
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """This machine, or devices of one kind that share the work."""
 
     devices: tuple[Device, ...]
@@ -57,8 +58,8 @@ class Place:
         return RpcBench(self.devices, threads=threads, cache=cache, seed=seed)
 
 
-def find_place(names: str, file: str | os.PathLike[str] | None = None) -> Place:
+def find_place(names: str, file: str | os.PathLike[str] | None = None) -> Target:
     """``pi5``, or ``pi5-a+pi5-b`` for devices of one kind. Raises DeviceError."""
     (names,) = arguments.names("a device", [names], DeviceError)
     file = None if file is None else arguments.path("devices_file", file, DeviceError)
-    return Place(tuple(find_device(name.strip(), file) for name in names.split("+")))
+    return Target(tuple(find_device(name.strip(), file) for name in names.split("+")))

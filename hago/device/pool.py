@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import DeviceError, NoDeviceError
 from .config import Device
-from .remote import RemoteNet, Session, connect
+from .remote import RemoteNet, RemoteSession, connect
 
 Result = TypeVar("Result")
 
@@ -29,12 +29,12 @@ class Member:
         self.device = device
         self.rests_until = 0.0
         self.checked: set[str] = set()  # what was held against this machine's outputs in this session
-        self._session: Session | None = None
+        self._session: RemoteSession | None = None
         self._opened = ExitStack()
         self._nets: dict[str, RemoteNet] = {}
 
     @property
-    def session(self) -> Session:
+    def session(self) -> RemoteSession:
         """The session, opened where there is none. Raises DeviceError."""
         if self._session is None:
             self._session = self._opened.enter_context(connect(self.device))

@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, DeviceError
-from ..measure.kernels import KernelTime, least_of
+from ..kernels import executor_named
+from ..measure.kernels import KernelTime, KernelTypes, least_of
+from ..runtime.executor import Executor
 from ..tensor import TensorInfo
 from .config import Device
 from .emulated import emulated_server
@@ -29,11 +31,9 @@ from .sockets import Connection, open_sockets
 _PATIENCE = 2.0  # times a device's limit: until then an answer is waited for where no limit of our own can end it
 
 Result = TypeVar("Result")
-KernelTypes = Sequence[tuple[str, tuple[int, ...]]]
-"""Element type and shape of each argument of a kernel, inputs before outputs."""
 
 
-class Session:
+class RemoteSession:
     """A connection to one device; `connect` opens it."""
 
     def __init__(self, device: Device, remote: Any, connection: Connection) -> None:
@@ -59,18 +59,18 @@ class Session:
         self._nets.append(RemoteNet(self, path, meta))
         return self._nets[-1]
 
-    def kernel_times_s(self, library: Path, kernels: Sequence[tuple[str, KernelTypes]]) -> list[KernelTime]:
+    def kernel_times_s(
+        self, library: Path, kernels: Sequence[tuple[str, KernelTypes]], executor: Executor
+    ) -> list[KernelTime]:
         """Least seconds of each kernel of a library, on zeros; by symbol, and types and shapes of its arguments."""
-        from tvm.runtime import tensor
 
         def send() -> Any:
             self._remote.upload(str(library))
             return self._remote.load_module(library.name)
 
         def measure(loaded: Any, symbol: str, kinds: KernelTypes) -> KernelTime:
-            device = self._remote.cpu()
-            arguments = [tensor(np.zeros(shape, dtype), device) for dtype, shape in kinds]
-            evaluator = loaded.time_evaluator(symbol, device, repeat=5, min_repeat_ms=2)
+            arguments = [executor.tensor(np.zeros(shape, dtype), self._remote) for dtype, shape in kinds]
+            evaluator = loaded.time_evaluator(symbol, executor.device(self._remote), repeat=5, min_repeat_ms=2)
             return least_of([float(value) for value in evaluator(*arguments).results])
 
         loaded = self.call("sending kernels", send)
@@ -138,7 +138,7 @@ def limited(
 
 
 @contextmanager
-def connect(device: Device) -> Iterator[Session]:
+def connect(device: Device) -> Iterator[RemoteSession]:
     """A session with a remote device (an emulated one is started for it). Raises DeviceError where it cannot be had."""
     from tvm import rpc
 
@@ -160,7 +160,7 @@ def connect(device: Device) -> Iterator[Session]:
     remote = limited(device, "connecting", reach, device.timeout_s, give_up=lambda: Connection(before).cut())
     connection = Connection(before)
     connection.limit(_PATIENCE * device.timeout_s)
-    session = Session(device, remote, connection)
+    session = RemoteSession(device, remote, connection)
     del remote
     try:
         yield session
@@ -171,17 +171,18 @@ def connect(device: Device) -> Iterator[Session]:
 class RemoteNet:
     """A network on a device; runs like an Artifact here, one call at a time."""
 
-    def __init__(self, session: Session, path: Path, meta: Mapping[str, Any]) -> None:
+    def __init__(self, session: RemoteSession, path: Path, meta: Mapping[str, Any]) -> None:
         self._session, self.meta, self.file = session, dict(meta), path.name
         self.input_info = tuple(TensorInfo(i["name"], i["dtype"], tuple(i["shape"])) for i in meta["inputs"])
         self.threads, self.size_bytes = int(meta["threads"]), int(meta["size_bytes"])
+        self._executor = executor_named(meta["executor"])
         remote = session.remote
 
         def send() -> Any:
             from tvm.runtime.vm import VirtualMachine
 
             remote.upload(str(path), target=path.name)
-            return VirtualMachine(remote.load_module(path.name), remote.cpu())
+            return VirtualMachine(remote.load_module(path.name), self._executor.device(remote))
 
         self._machine: Any = session.call("sending the network", send)
 
@@ -223,16 +224,15 @@ class RemoteNet:
         self._machine = None
 
     def _device(self) -> Any:
-        return self._session.remote.cpu()
+        return self._executor.device(self._session.remote)
 
     def _set(self, feeds: Mapping[str, NDArray[Any]]) -> None:
-        from tvm.runtime import tensor
-
         values = []
         for info in self.input_info:
             if info.name not in feeds or np.shape(feeds[info.name]) != info.shape:
                 raise DataError(
                     f"must be given as {info.dtype} of shape {list(info.shape)}", where=f"input {info.name!r}"
                 )
-            values.append(tensor(np.ascontiguousarray(feeds[info.name], info.dtype), self._device()))
+            array = np.ascontiguousarray(feeds[info.name], info.dtype)
+            values.append(self._executor.tensor(array, self._session.remote))
         self._machine.set_input("main", *values)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from ..tensor import TensorType
 from .fuse import fuse
-from .graph import DOMAIN, LoweredGraph, Node, TensorType
+from .graph import DOMAIN, LoweredGraph, Node
 from .handlers import HANDLERS
-from .layout import channels_last
+from .layout_rules import channels_last
 from .reference import Reference, reference
 from .source import SourceGraph
 from .translate import Translator
@@ -27,7 +28,7 @@ __all__ = ["DOMAIN", "LoweredGraph", "Node", "Reference", "TensorType", "lower",
 def lower(qdq: onnx.ModelProto, spec: HardwareSpec | None = None) -> LoweredGraph:
     """Lowers a float or QDQ graph with static shapes to hago ops; what has none stays standard ONNX.
 
-    Operators that ``spec`` does not offer as int8 or in a short float stay in float32; without a spec, all are
+    Operators that ``spec`` does not offer in integers or in a short float stay in float32; without a spec, all are
     taken. Raises ModelError on a tensor without a static type, UnsupportedOpError on control flow.
     """
     source = SourceGraph(qdq)

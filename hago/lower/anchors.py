@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .graph import TensorType
+from ..tensor import TensorType
 from .lookahead import Tail, along_axis
 from .source import Constant, SourceNode
 from .translate import Translator
@@ -157,7 +157,7 @@ def conv(tr: Translator, node: SourceNode) -> bool:
     values = None if bias is None else bias.exact
     x = tr.quant(node.inputs[0])
     kind = "depthwise_conv" if group > 1 and group == shape[1] else "conv"
-    if x is not None and weight.codes is not None and tr.offers(kind, "int8"):
+    if x is not None and weight.codes is not None and tr.integers(kind):
         whole = integer_weight(weight.codes, 0, 1, _bias_scale(bias, x))
         if whole is not None:
             whole = IntegerWeight(_channels_last(whole.codes), whole.scale, whole.mult, whole.group_size)
@@ -197,7 +197,7 @@ def _fully_connected(tr: Translator, node: SourceNode, transposed: bool) -> bool
     if bias is None and tail.bias is not None:
         bias = _tail_bias(tr, tail)
     x = tr.quant(node.inputs[0])
-    if x is not None and weight.codes is not None and alpha > 0 and tr.offers("fully_connected", "int8"):
+    if x is not None and weight.codes is not None and alpha > 0 and tr.integers("fully_connected"):
         whole = integer_weight(weight.codes, out_axis, 1 - out_axis, _bias_scale(bias, x))
         if whole is not None and _integer_anchor(tr, "QGemm", node, x, whole, tail, values, {}, alpha):
             return True
@@ -219,7 +219,7 @@ def matmul(tr: Translator, node: SourceNode) -> bool:
     if tr.source.constant(node.inputs[1]) is not None and len(tr.source.shape(node.inputs[1])) == 2:
         return _fully_connected(tr, node, transposed=False)
     shapes = [tr.source.shape(name) for name in node.inputs]
-    if min(len(shape) for shape in shapes) < 2 or not tr.offers("matmul", "int8"):
+    if min(len(shape) for shape in shapes) < 2 or not tr.integers("matmul"):
         return False
     a, b = tr.quant(node.inputs[0]), tr.quant(node.inputs[1])
     if a is None or b is None or shapes[0][-1] * 255 * 255 >= 2**31:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .graph import DOMAIN, LoweredGraph, Node, TensorType
+from ..tensor import TensorType
+from .graph import DOMAIN, LoweredGraph, Node
 
 
 class GraphBuilder:

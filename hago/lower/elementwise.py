@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..tensor import TensorType
 from .arithmetic import fma
-from .graph import TensorType
 from .lookahead import Tail, along_axis
 from .source import SourceNode
 from .translate import Translator
@@ -19,7 +19,7 @@ def add(tr: Translator, node: SourceNode) -> bool:
     tail = tr.ahead.tail(node)
     params = tr.ahead.target(tail.out)
     a, b = tr.quant(node.inputs[0]), tr.quant(node.inputs[1])
-    if params is None or a is None or b is None or not tr.offers("add", "int8"):
+    if params is None or a is None or b is None or not tr.integers("add"):
         return False
     sign = -1 if node.op == "Sub" else 1
     attrs = sum_of_codes(a.params, b.params, params, sign)
@@ -43,7 +43,7 @@ def mul(tr: Translator, node: SourceNode) -> bool:
     tail = tr.ahead.tail(node)
     params = tr.ahead.target(tail.out)
     a, b = tr.quant(node.inputs[0]), tr.quant(node.inputs[1])
-    if params is None or a is None or b is None or not tr.offers("mul", "int8"):
+    if params is None or a is None or b is None or not tr.integers("mul"):
         return False
     scale = np.float64(a.params.scale) * np.float64(b.params.scale) / np.float64(params.scale)
     attrs = {
@@ -75,7 +75,7 @@ def affine(tr: Translator, node: SourceNode) -> bool:
     name, factor, offset = found
     tail = tr.ahead.tail(node)
     params, x = tr.ahead.target(tail.out), tr.quant(name)
-    if params is not None and x is not None and tr.offers("scale_shift", "int8"):
+    if params is not None and x is not None and tr.integers("scale_shift"):
         numbers = affine_of_codes(x.params, factor, offset, params)
         inputs = [x.tensor] + [
             tr.build.constant(part, f"{node.name}_{label}") for part, label in zip(numbers, ("mul", "add"), strict=True)

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from .graph import LoweredGraph, Node, TensorType
+from ..tensor import TensorType
+from .graph import LoweredGraph, Node
 
 Replaced = dict[str, Node | None]
 """Node name -> what stands in its place; None where nothing does."""

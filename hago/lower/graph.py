@@ -6,7 +6,7 @@ of the domain ``hago`` are described in `hago.lower.ops`, all others are standar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import ModelError
+from ..tensor import TensorType, dtype_name
 
 DOMAIN = "hago"
 
@@ -38,28 +39,7 @@ _DTYPES: dict[int, np.dtype] = {
 SHORT_FLOATS = ("bfloat16", "float16")
 """Precisions of which the operands are stored; sums are float32."""
 
-_NAMES = {dtype: dtype.name for dtype in _DTYPES.values()}  # numpy works a name out anew each time
-_CODES = {name: code for code, name in zip(_DTYPES, _NAMES.values(), strict=True)}
-
-
-@dataclass(frozen=True)
-class TensorType:
-    """Element type (numpy's name, or "bfloat16") and static shape."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def rank(self) -> int:
-        return len(self.shape)
-
-    @classmethod
-    def of(cls, array: np.ndarray) -> TensorType:
-        """The type of an array."""
-        return cls(_NAMES.get(array.dtype) or array.dtype.name, array.shape)
-
-    def with_shape(self, shape: Iterable[int]) -> TensorType:
-        return TensorType(self.dtype, tuple(shape))
+_CODES = {dtype.name: code for code, dtype in _DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -236,12 +216,7 @@ def type_of(info: onnx.ValueInfoProto) -> TensorType:
             where=f"tensor {info.name!r}",
             hint="load the model through hago.model.load_model(path, batch=...)",
         )
-    return TensorType(_NAMES[dtype], tuple(d.dim_value for d in dims))
-
-
-def numpy_dtype(name: str) -> np.dtype:
-    """The numpy type of a `TensorType.dtype`."""
-    return _DTYPES[_CODES[name]]
+    return TensorType(dtype_name(dtype), tuple(d.dim_value for d in dims))
 
 
 def onnx_code(name: str) -> int:
@@ -251,7 +226,7 @@ def onnx_code(name: str) -> int:
 
 def code_dtype(code: int) -> str:
     """The `TensorType.dtype` of a TensorProto code."""
-    return _NAMES[_DTYPES[code]]
+    return dtype_name(_DTYPES[code])
 
 
 def _layer_of(item: onnx.NodeProto) -> str | None:
@@ -279,7 +254,7 @@ def _attribute(value: Any) -> Any:
 
 
 def _tensor_proto(array: np.ndarray, name: str) -> onnx.TensorProto:
-    proto = onnx.TensorProto(name=name, data_type=_CODES[_NAMES[array.dtype]], dims=array.shape)
+    proto = onnx.TensorProto(name=name, data_type=_CODES[dtype_name(array.dtype)], dims=array.shape)
     proto.raw_data = np.ascontiguousarray(array).tobytes()
     return proto
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..tensor import TensorType
 from .builder import GraphBuilder
 from .forms import TO_LAST, TO_ONNX, Form
-from .graph import DOMAIN, LoweredGraph, Node, TensorType
+from .graph import DOMAIN, LoweredGraph, Node
 
 
 @dataclass
-class Place:
+class Position:
     """Where a tensor of the draft is: its two forms in the new graph, None where not (yet) made."""
 
     type: TensorType
@@ -37,13 +38,13 @@ class LayoutPass:
     def __init__(self, draft: LoweredGraph, output_names: Sequence[str]) -> None:
         self.draft = draft
         self.build = GraphBuilder((*draft.inputs, *output_names))
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, Position] = {}
         self._constants: dict[tuple[str, object], str] = {}
 
     def run(self, rules: dict[tuple[str, str], Rule]) -> LoweredGraph:
         for name in self.draft.inputs:
             type_ = self.build.types[name] = self.draft.types[name]
-            self.places[name] = Place(type_, Form.of(type_.shape), onnx=name)
+            self.places[name] = Position(type_, Form.of(type_.shape), onnx=name)
         for node in self.draft.nodes:
             self.build.layer = node.layer
             rule = rules.get((node.domain, node.op))
@@ -131,7 +132,7 @@ class LayoutPass:
                 continue
             type_ = self.draft.types[name]
             form = forms[index] if forms else Form.of(type_.shape)
-            place = self.places[name] = Place(type_, form)
+            place = self.places[name] = Position(type_, form)
             tensor = self.build.fresh(name)
             if last:
                 assert form is not None
@@ -207,14 +208,6 @@ CHANNELS_LAST = frozenset(
         "QConv", "Conv", "QMaxPool", "MaxPool", "QAvgPool", "AvgPool", "QGlobalAvgPool", "GlobalAvgPool",
     )
 )  # fmt: skip
-
-
-def channels_last(draft: LoweredGraph, output_names: Sequence[str]) -> LoweredGraph:
-    """The same graph in channels-last order; its outputs get ``output_names``, in ONNX's order."""
-    from .layout_rules import RULES
-
-    graph = fold_permutations(LayoutPass(draft, output_names).run(RULES))
-    return rename_outputs(graph, output_names)
 
 
 def fold_permutations(graph: LoweredGraph) -> LoweredGraph:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .forms import TO_LAST, TO_ONNX, Form
-from .graph import DOMAIN, Node
-from .layout import CHANNELS_LAST, LayoutPass, Place, Rule
+from .graph import DOMAIN, LoweredGraph, Node
+from .layout import CHANNELS_LAST, LayoutPass, Position, Rule, fold_permutations, rename_outputs
 
 ELEMENTWISE = (
     "Add", "Sub", "Mul", "Div", "Min", "Max", "Pow", "PRelu", "Where", "Equal", "Greater", "GreaterOrEqual",
@@ -179,7 +180,7 @@ def _transpose(run: LayoutPass, node: Node) -> bool:
     if type_.rank == 4 and place.last is not None and place.form is not None and (
         perm == TO_LAST or place.onnx is None
     ):  # fmt: skip
-        made = Place(type_, Form.of(type_.shape), onnx=place.last)
+        made = Position(type_, Form.of(type_.shape), onnx=place.last)
         if perm != TO_LAST:
             composed = tuple(TO_ONNX[axis] for axis in perm)
             made.onnx = run.transpose(place.last, composed, out, node.name, node.layer)
@@ -189,11 +190,11 @@ def _transpose(run: LayoutPass, node: Node) -> bool:
         return False
     form = Form.of(type_.shape)
     if perm == TO_ONNX:
-        run.places[out] = Place(type_, form, last=place.onnx)
+        run.places[out] = Position(type_, form, last=place.onnx)
         return True
     if perm == (0, 2, 1) and form is not None:
         shaped = run.reshape(place.onnx, form.last_shape, f"{out}_nhwc", node.name, node.layer)
-        run.places[out] = Place(type_, form, last=shaped)
+        run.places[out] = Position(type_, form, last=shaped)
         return True
     return False
 
@@ -209,13 +210,13 @@ def _reshape(run: LayoutPass, node: Node) -> bool:
     form = place.form
     if form.is_reshape:
         tensor = run.reshape(place.last, type_.shape, out, node.name, node.layer)
-        run.places[out] = Place(type_, Form.of(type_.shape), onnx=tensor)
+        run.places[out] = Position(type_, Form.of(type_.shape), onnx=tensor)
         return True
     if type_.rank != 2 or type_.shape[0] != form.image[0] or form.rank == 2:
         return False
     flat = Form(2, form.image)
     tensor = run.reshape(place.last, flat.last_shape, out, node.name, node.layer)
-    run.places[out] = Place(type_, flat, last=tensor)
+    run.places[out] = Position(type_, flat, last=tensor)
     return True
 
 
@@ -254,3 +255,9 @@ RULES: dict[tuple[str, str], Rule] = {
     ("", "QuantizeLinear"): _quantize_linear,
     ("", "DequantizeLinear"): _quantize_linear,
 }
+
+
+def channels_last(draft: LoweredGraph, output_names: Sequence[str]) -> LoweredGraph:
+    """The same graph in channels-last order; its outputs get ``output_names``, in ONNX's order."""
+    graph = fold_permutations(LayoutPass(draft, output_names).run(RULES))
+    return rename_outputs(graph, output_names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .graph import TensorType
+from ..tensor import TensorType
 from .lookahead import RESHAPES
 from .resize_taps import Resizing
 from .source import SourceNode
@@ -22,7 +22,7 @@ def concat(tr: Translator, node: SourceNode) -> bool:
         if first is None or any(q is None or q.params != first.params for q in quants):
             return False
         params = first.params
-    if not tr.offers("concat", "int8"):
+    if not tr.integers("concat"):
         return False
     inputs: list[str] = []
     tables: list[tuple[int, np.ndarray]] = []

@@ -1,5 +1,5 @@
 """The operators of the domain ``hago``, version 1: their inputs and attributes. Their arithmetic is
-defined by `hago.lower.reference_ops`, in words here.
+defined by `hago.lower.reference`, in words here.
 
 Activations are uint8 with one scale and zero point per tensor, images are NHWC, weights int8 with the
 output channel first, sums int32. *Requantize*:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..tensor import TensorType
 from .anchors import accumulator, window
-from .graph import TensorType
 from .lookahead import Tail
 from .source import SourceNode
 from .translate import Translator
@@ -23,7 +23,7 @@ def max_pool(tr: Translator, node: SourceNode) -> bool:
     attrs["kernel_shape"] = kernel if len(kernel) == 2 else (1, *kernel)
     quant = tr.quant(node.inputs[0])
     type_ = tr.source.type(node.outputs[0])
-    if quant is not None and tr.offers("max_pool", "int8"):
+    if quant is not None and tr.integers("max_pool"):
         type_ = TensorType("uint8", type_.shape)
         tensor = tr.hago("QMaxPool", node, [quant.tensor], type_, f"{node.outputs[0]}_u8", attrs)
         tr.set(node.outputs[0], Value(quant=Quant(tensor, quant.params)))
@@ -74,7 +74,7 @@ def _average(tr: Translator, node: SourceNode, op: str, attrs: dict[str, Any], f
     flat = pooled.rank == 2
     kind = "avg_pool" if op == "AvgPool" else "global_avg_pool"
     quant = tr.quant(name)
-    if quant is not None and tr.offers(kind, "int8"):
+    if quant is not None and tr.integers(kind):
         attrs["x_zero_point"] = quant.params.zero_point
         accumulator(tr, f"Q{op}", node, tail, [quant.tensor], attrs, float(quant.params.scale) * factor)
     else:

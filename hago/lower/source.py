@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 
 from ..errors import ModelError, UnsupportedOpError
-from .graph import SHORT_FLOATS, TensorType, array_of, attribute_value, code_dtype, type_of
+from ..tensor import TensorType
+from .graph import SHORT_FLOATS, array_of, attribute_value, code_dtype, type_of
 
 
 @dataclass(frozen=True, eq=False)

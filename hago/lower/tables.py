@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 
 from .source import SourceNode
 from .translate import Translator
-from .values import Quant, Table, Value
+from .values import Quant, Value, ValueTable
 
 CHEAP = frozenset({"Relu", "Clip", "Neg", "Abs", "Add", "Sub", "Mul", "Min", "Max"})
 COSTLY = frozenset({
@@ -54,11 +54,11 @@ def unary(tr: Translator, node: SourceNode) -> bool:
         found = quant
         reals.append(array)
     out = node.outputs[0]
-    if found is None or not tr.offers("lookup", "int8"):
+    if found is None or not tr.integers("lookup"):
         return False
     if tr.source.type(out).shape != tr.build.types[found.tensor].shape:
         return False
-    tr.set(out, Value(table=Table(found, evaluate(node.op, node.attrs, reals, tr.source.opset), node, costly)))
+    tr.set(out, Value(table=ValueTable(found, evaluate(node.op, node.attrs, reals, tr.source.opset), node, costly)))
     return True
 
 

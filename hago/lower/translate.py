@@ -16,8 +16,9 @@ import numpy as np
 
 if TYPE_CHECKING:
     from ..spec import HardwareSpec
+from ..tensor import TensorType
 from .builder import GraphBuilder
-from .graph import LoweredGraph, TensorType
+from .graph import LoweredGraph
 from .lookahead import Lookahead, Tail
 from .source import Constant, SourceGraph, SourceNode
 from .values import SIGNED_SHIFT, Params, Quant, Value
@@ -57,6 +58,10 @@ class Translator:
     def offers(self, kind: str, precision: str) -> bool:
         """Whether the hardware does operators of ``kind`` in ``precision``; without a spec, it does."""
         return self.spec is None or any(c.precision == precision for c in self.spec.choices(kind))
+
+    def integers(self, kind: str) -> bool:
+        """Whether the hardware does operators of ``kind`` on integers; without a spec, it does."""
+        return self.spec is None or any(way.numbers.is_integer for way in self.spec.choices(kind))
 
     # --- the forms of a value -------------------------------------------------------------------
 

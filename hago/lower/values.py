@@ -47,7 +47,7 @@ class Quant:
 
 
 @dataclass(frozen=True)
-class Table:
+class ValueTable:
     """A real tensor that is a function of the codes of ``quant``: ``reals`` float32 [256].
 
     ``node`` is the source node that computes it, ``costly`` says that a look-up is cheaper than it.
@@ -71,7 +71,7 @@ class Value:
 
     tensor: str | None = None
     quant: Quant | None = None
-    table: Table | None = None
+    table: ValueTable | None = None
     codes: str | None = None
     signed: bool = False
     short: str | None = None

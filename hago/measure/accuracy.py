@@ -23,7 +23,7 @@ from .whole_set import SetValue, measure_set
 
 if TYPE_CHECKING:
     from ..data import Samples
-    from ..runners import Runner
+    from .runner import Runner
 
 Scores = NDArray[np.float64]
 # (scores [n_total], NaN where not yet measured; n_total) -> whether to stop

@@ -13,6 +13,9 @@ _LONGER = 1.1  # times the least, on a machine that tells nothing but times: dis
 _REPEAT_S = 1e-3
 _MOST_CALLS = 100_000
 
+KernelTypes = Sequence[tuple[str, tuple[int, ...]]]
+"""Element type and shape of each argument of a kernel, inputs before outputs."""
+
 
 @dataclass(frozen=True)
 class KernelTime:
@@ -50,9 +53,9 @@ def least_of(repeats: Sequence[float]) -> KernelTime:
     return KernelTime(least, sum(t > _LONGER * least for t in repeats) / len(repeats))
 
 
-def time_kernel(run: Callable[[int], int], threads: int, repeats: int, clocks: Clocks = SYSTEM_CLOCKS) -> KernelTime:
-    """Times ``run(n)``, which calls a kernel about ``n`` times and tells how often: CPU time on one thread, else wall
-    time.
+def time_kernel(run: Callable[[int], int], repeats: int, *, by_cpu: bool, clocks: Clocks = SYSTEM_CLOCKS) -> KernelTime:
+    """Times ``run(n)``, which calls a kernel about ``n`` times and tells how often: by the caller's CPU time (right
+    for calls on one thread of a processor), or by wall time.
 
     The least of ``repeats``, of those that nothing interrupted where there are any.
     """
@@ -60,7 +63,7 @@ def time_kernel(run: Callable[[int], int], threads: int, repeats: int, clocks: C
     def once(calls: int) -> tuple[float, bool]:
         made: list[int] = []
         sample = take_sample(lambda: made.append(run(calls)), 1, clocks)
-        return (sample.cpu_s if threads == 1 else sample.wall_s) / made[0], sample.preempted > 0
+        return (sample.cpu_s if by_cpu else sample.wall_s) / made[0], sample.preempted > 0
 
     typical = min(once(1)[0] for _ in range(3))
     calls = max(1, min(_MOST_CALLS, math.ceil(_REPEAT_S / max(typical, 1e-9))))

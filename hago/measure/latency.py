@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,9 @@ from numpy.typing import NDArray
 from ..errors import MeasureError
 from . import stats
 from .clocks import CPU, SYSTEM_CLOCKS, Clocks, take_sample
+from .runner import Runner, by_cpu_time
 from .running import call
 from .turns import Series, Turn, take_turn
-
-if TYPE_CHECKING:
-    from ..runners import Runner
 
 _WARMUP_WINDOW = 5
 _WARMUP_TOLERANCE = 0.03
@@ -137,7 +135,9 @@ def measure_latency(
     finally:
         if collecting:
             gc.enable()
-    series = [Series.of_turns(own, runner.threads, clocks.shared) for runner, own in zip(runners, turns, strict=True)]
+    series = [
+        Series.of_turns(own, by_cpu_time(runner), clocks.shared) for runner, own in zip(runners, turns, strict=True)
+    ]
     return {
         runner.name: latency_of(
             runner.name, runner.threads, series[i], series[0], calls[i], spread=spread, confidence=confidence, seed=seed
@@ -147,7 +147,7 @@ def measure_latency(
 
 
 def _may_count(runner: Runner, turn: Turn) -> bool:
-    by_cpu = runner.threads == 1 and not any(sample.waits_in_calls for sample in turn.samples)
+    by_cpu = by_cpu_time(runner) and not any(sample.waits_in_calls for sample in turn.samples)
     return by_cpu or not turn.least_wall[1]
 
 
@@ -159,7 +159,7 @@ def _warm_up(runner: Runner, feeds: Mapping[str, NDArray[Any]], warmup_s: float,
     begin, times = clocks.wall_ns(), []
     while True:
         sample = take_sample(partial(call, runner, feeds), 1, clocks)
-        times.append(sample.cpu_s if runner.threads == 1 and not sample.waits_in_calls else sample.wall_s)
+        times.append(sample.cpu_s if by_cpu_time(runner) and not sample.waits_in_calls else sample.wall_s)
         last = float(np.median(times[-_WARMUP_WINDOW:]))
         if (clocks.wall_ns() - begin) * 1e-9 >= warmup_s:
             return last

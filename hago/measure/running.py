@@ -14,7 +14,7 @@ from ..errors import DeviceError, HagoError, MeasureError
 
 if TYPE_CHECKING:
     from ..data import Samples
-    from ..runners import Runner
+    from .runner import Runner
 
 
 @contextmanager
@@ -52,6 +52,7 @@ class Renamed:
 
     def __init__(self, runner: Runner, name: str) -> None:
         self.name, self.threads, self.inputs = name, runner.threads, runner.inputs
+        self.timed_by_cpu = bool(getattr(runner, "timed_by_cpu", True))
         self.run, self.close = runner.run, runner.close
 
 

@@ -74,11 +74,11 @@ class Series:
     shared: bool = False
 
     @classmethod
-    def of_turns(cls, turns: Sequence[Turn], threads: int, shared: bool = False) -> Series:
-        """By the clock that tells how long these calls take undisturbed."""
+    def of_turns(cls, turns: Sequence[Turn], by_cpu: bool, shared: bool = False) -> Series:
+        """By the clock that tells how long these calls take undisturbed: that of the thread where ``by_cpu``."""
         samples = [sample for turn in turns for sample in turn.samples]
         share = float(np.mean([sample.preempted > 0 for sample in samples]))
-        if threads == 1 and float(np.mean([sample.waits_in_calls for sample in samples])) < 0.5:
+        if by_cpu and float(np.mean([sample.waits_in_calls for sample in samples])) < 0.5:
             times, unsettled = zip(*(turn.least_cpu for turn in turns), strict=True)
             return cls(np.array(times), np.ones(len(turns), bool), np.array(unsettled), CPU, share, shared)
         times, interrupted = zip(*(turn.least_wall for turn in turns), strict=True)

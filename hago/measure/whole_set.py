@@ -20,7 +20,7 @@ from .running import collect_outputs
 
 if TYPE_CHECKING:
     from ..data import Samples
-    from ..runners import Runner
+    from .runner import Runner
 
 RESAMPLES = 200  # at most, besides the call with everything
 RESAMPLES_S = 5.0  # what they may take together; of a slow metric there are fewer

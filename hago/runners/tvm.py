@@ -40,6 +40,7 @@ class TvmRunner:
         self.threads = int(artifact.threads)
         self.inputs: tuple[TensorInfo, ...] = tuple(artifact.input_info)
         self.size_bytes = int(artifact.size_bytes)
+        self.timed_by_cpu = bool(getattr(artifact, "timed_by_cpu", True))
         self._run = artifact.run
         with kept_affinity():
             call(self, {info.name: np.zeros(info.shape, info.dtype) for info in self.inputs})

@@ -1,7 +1,7 @@
 """A compiled network: what `hago.compile` returns and `hago.load` reads back.
 
-Running one needs TVM's runtime and numpy alone; only saving and profiling, on the machine that compiled
-it, reach for the compiler.
+Running one needs TVM's runtime and numpy alone; saving and profiling are done by what compiled it (`Compiled`), on
+the machine where that was.
 """
 
 from __future__ import annotations
@@ -11,25 +11,40 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
+from typing import Any, NoReturn, Protocol, SupportsIndex
 
 import numpy as np
 import tvm_ffi
-from tvm.runtime import cpu, tensor
 from tvm.runtime.vm import VirtualMachine
 
 from .. import arguments
 from ..errors import BuildError, DataError, MeasureError
+from ..kernels import executor_named
 from ..tensor import TensorInfo
 from .processor import machine_name, machine_of, missing_features
 from .seal import is_sealed
 from .threads import make_lock, use_threads
 
-if TYPE_CHECKING:
-    from ..compiler.built import Built
-
 FORMAT = 1
+_HOST = "cpu"  # where a network tells of itself, and what it runs on where it does not say
 _WRITTEN_BY = "`hago tune` and `hago compile` write them (model.so)"
+
+
+class Compiled(Protocol):
+    """What only the machine that compiled a network can do with it."""
+
+    @property
+    def build_s(self) -> float:
+        """Seconds that building took."""
+        ...
+
+    def export(self, path: Path, meta: Mapping[str, Any]) -> None:
+        """Writes the network with ``meta`` as one shared object."""
+        ...
+
+    def kernel_times(self, repeats: int) -> list[tuple[str | None, str, float]]:
+        """(layer, kernel family, seconds) of every kernel call in order."""
+        ...
 
 
 class Artifact:
@@ -38,10 +53,11 @@ class Artifact:
     Threads may share it: calls at the same time take turns. A process that forks may use it in both processes.
     """
 
-    def __init__(self, module: Any | None, meta: Mapping[str, Any], built: Built | None = None) -> None:
+    def __init__(self, module: Any | None, meta: Mapping[str, Any], built: Compiled | None = None) -> None:
         """``module`` is TVM's executable; None for a network of another kind of machine, which can be saved alone."""
         self._lock = make_lock()
-        self._machine = None if module is None else VirtualMachine(module, cpu())
+        self._executor = executor_named(meta.get("executor", _HOST))
+        self._machine = None if module is None else VirtualMachine(module, self._executor.device())
         self._main = None if self._machine is None else self._machine["main"]
         self.meta = dict(meta)
         self.input_info = tuple(TensorInfo(i["name"], i["dtype"], tuple(i["shape"])) for i in meta["inputs"])
@@ -50,14 +66,22 @@ class Artifact:
         self._built = built
         # Features that the code uses and this processor lacks: it must not be run.
         self.missing = [] if module is None else missing_features(meta.get("cpu_features", ()))
-        self._buffers = [tensor(np.zeros(i.shape, i.dtype)) for i in self.input_info]
-        self._views = [_view(buffer, i) for buffer, i in zip(self._buffers, self.input_info, strict=True)]
+        zeros = [np.zeros(i.shape, i.dtype) for i in self.input_info]
+        self._buffers = [self._executor.tensor(array) for array in zeros] if module is not None else []
+        # What inputs are copied to: the memory of the buffers, or, where numpy cannot see that, an array beside it.
+        shared = self._executor.shared_memory
+        self._views = [_view(b, i) for b, i in zip(self._buffers, self.input_info, strict=False)] if shared else zeros
 
     @property
     def batch(self) -> int:
         """Samples that one call takes (the first dimension of the first input)."""
         shape = self.input_info[0].shape if self.input_info else ()
         return shape[0] if shape else 1
+
+    @property
+    def timed_by_cpu(self) -> bool:
+        """Whether a call on one thread takes the CPU time of its caller, and nothing else."""
+        return self._executor.timed_by_cpu
 
     @property
     def build_s(self) -> float:
@@ -105,13 +129,17 @@ class Artifact:
                     np.copyto(view, array, casting="same_kind")
                 except TypeError as error:
                     raise DataError(f"must be {info.dtype}, not {array.dtype}", where=f"input {info.name!r}") from error
+            if not self._executor.shared_memory:
+                for buffer, view in zip(self._buffers, self._views, strict=True):
+                    buffer.copyfrom(view)
             use_threads(self.threads)
             try:
                 results = self._main(*self._buffers)
+                self._executor.wait()
             except Exception as error:
                 raise MeasureError(f"the network failed while running: {error}") from error
-        # Not result.numpy(): its copy takes longer than a small network. The memory is the caller's alone.
-        return [as_declared(np.from_dlpack(r), o) for r, o in zip(results, self.output_info, strict=True)]
+        # The memory of outputs is the caller's alone.
+        return [as_declared(self._executor.array(r), o) for r, o in zip(results, self.output_info, strict=True)]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one self-contained shared object, weights included, for `hago.load`.
@@ -215,7 +243,7 @@ def load(path: str | os.PathLike[str]) -> Artifact:
         )
     try:
         module = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")(_name_for_loader(path), "so")
-        meta = json.loads(VirtualMachine(module, cpu())["hago_meta"]().numpy().tobytes())
+        meta = json.loads(VirtualMachine(module, executor_named(_HOST).device())["hago_meta"]().numpy().tobytes())
         found = meta.get("format")
     except Exception as error:
         raise BuildError(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..documents import KeyPath, did_you_mean
 from ..errors import StrategyError
+from ..kernels import families
 from ..precision import FLOAT32, FLOATS, Format, Precision, integer
 from ..scheme import Granularity, IntegerType
 from .bounds import accumulator_limit, largest, partial_sum_range
@@ -15,10 +16,6 @@ from .types import OP_KINDS, HardwareSpec, Way
 WEIGHTED = frozenset({"conv", "depthwise_conv", "fully_connected"})
 SUMMING = WEIGHTED | {"matmul", "avg_pool", "global_avg_pool"}  # K terms go into one accumulator
 ACCUMULATING = SUMMING | {"add", "mul", "scale_shift"}
-# The families of hago.kernels.cpu.base.ISAS, named here so that reading a spec imports no template.
-KERNEL_FAMILIES = (
-    "x86-avx2", "x86-avx-vnni", "x86-avx512-vnni", "x86-avx512-bf16", "x86-amx", "arm-neon", "arm-dotprod", "arm-i8mm",
-)  # fmt: skip
 _STORAGE_BITS = 8
 
 
@@ -37,8 +34,8 @@ def problems_of(spec: SpecFile) -> list[Problem]:
             found += _way_problems(spec, ("ways", name), way)
     if not found:
         found += _op_problems(spec)
-    if spec.kernels is not None and spec.kernels not in KERNEL_FAMILIES:
-        hint = did_you_mean(spec.kernels, KERNEL_FAMILIES)
+    if spec.kernels is not None and spec.kernels not in families():
+        hint = did_you_mean(spec.kernels, families())
         found.append(Problem(("kernels",), f"there is no kernel family {spec.kernels!r}", hint))
     for index, attribute in enumerate(spec.target.mattr or ()):
         if attribute.startswith("+") and attribute[1:] not in spec.cpu_features:

@@ -2,7 +2,7 @@
 
 One object holds everything that the candidates of one model on one machine share: the float baseline and
 its outputs, the calibration, quantized weights, compiled kernels. Where candidates are timed is the bench's business
-(measure/bench.py): on this machine, or on a device.
+(hago.bench): on this machine, or on a device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..bench.local import Bench, Candidate, Effort, LocalBench
+from ..bench import Bench, Candidate, Effort
+from ..bench.local import LocalBench
 from ..calibrate import Calibration
 from ..compiler.build import build
 from ..compiler.cache import KernelCache

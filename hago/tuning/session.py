@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..api import Result
-from ..bench.local import Bench, LocalBench
+from ..bench import Bench
+from ..bench.local import LocalBench
 from ..compiler.build import build
 from ..compiler.cache import KernelCache
 from ..compiler.linker import require_linker
 from ..data import DataParts, Samples, make_samples, split_samples
 from ..deadline import Deadline
-from ..device.places import Place
+from ..device.places import Target
 from ..documents import read_document
 from ..errors import BuildError, DeviceError, HagoError, HagoWarning, StorageError
 from ..files import write_atomic
@@ -101,7 +102,7 @@ class Session:
         progress: Telling,
         deadline: Deadline,
         interrupts: Interrupts,
-        places: Sequence[Place] = (),
+        places: Sequence[Target] = (),
         rule: str = "worst",
     ) -> Session:
         """Reads and divides the samples, as many as ``deadline`` allows. Raises DataError, StrategyError, DeviceError.

@@ -1,7 +1,1 @@
-"""Kernel templates, one family per file; importing this registers all their emitters."""
-
-from importlib import import_module
-from pkgutil import iter_modules
-
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
+"""x86 and Arm processors: templates written for LLVM, one kernel family per file (see hago.kernels)."""

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from ...errors import BuildError
-from .base import EMITTERS, Isa, KernelCall, NodeView, Template, TensorType, emits
-from .dense import DenseParams, dense, pack_channels, pack_weights, plan
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView, Template
+from .anchor_weights import Params, best_dot, pack_floats, pack_integers, pack_multiplier, per_channel
+from .dense import DenseParams, dense
 from .depthwise import (
     MIN_CHANNELS,
     DepthwiseParams,
     depthwise,
     half_depthwise_fits,
-    pack_depthwise_channels,
-    pack_depthwise_halves,
-    pack_depthwise_weights,
 )
-from .depthwise_bytes import depthwise_bytes, pack_bytes_weights, taps_fit_int16
-from .dot import DOTS, exact_dot, pairs_fit_int16
+from .depthwise_bytes import depthwise_bytes
+from .dot import DOTS
 from .epilogue import bounds, zeros
+from .families import Isa
 from .group_scales import spread_groups
-from .half import doubled, halved, pack_halves
+from .half import halved
 from .packing import remembered
-from .pairs import best_pairs, paired
-from .pairwise import sums_fit_int16
-from .tiles import best_tiles, tiled
-
-Params = DenseParams | DepthwiseParams
+from .pairs import paired
+from .registry import EMITTERS, emits
+from .tiles import tiled
 
 
 @emits("hago", "QConv")
@@ -91,7 +88,7 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
     out = attrs.get("out", "uint8")
     multiplier = roles.get("mult")
     p = replace(p, out=out)
-    dot, packed, sums = _pack_integers(p, isa, weights, multiplier, attrs)
+    dot, packed, sums = pack_integers(p, isa, weights, multiplier, attrs)
     p = replace(p, dot=dot)
     if isinstance(p, DenseParams) and multiplier is not None:
         p = replace(p, group_steps=int(attrs["group_size"]) // DOTS[dot].pack)
@@ -101,11 +98,11 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
         p = replace(p, residual=_place(attrs) if fused else "")
     channels = len(weights)
     zero_x, zero_y = int(attrs["x_zero_point"]), int(attrs.get("y_zero_point", 0))
-    per_channel = sums.sum(-1)
+    weight_sums = sums.sum(-1)
     if multiplier is not None:
         size = int(attrs["group_size"])
-        per_channel = (np.add.reduceat(sums, range(0, sums.shape[1], size), axis=1) * multiplier).sum(1)
-    bias = _bias(node, channels, np.int64) - (zero_x - DOTS[dot].shift) * per_channel
+        weight_sums = (np.add.reduceat(sums, range(0, sums.shape[1], size), axis=1) * multiplier).sum(1)
+    bias = _bias(node, channels, np.int64) - (zero_x - DOTS[dot].shift) * weight_sums
     if np.abs(bias).max(initial=0) > 2**31 - 1:
         raise BuildError("the bias less the zero point's share leaves int32", where=f"node {node.name!r}")
     scale = np.broadcast_to(_constant(node, 3).astype(np.float32), (channels,))
@@ -117,10 +114,10 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
     if fused:
         numbers = [float(attrs[name]) for name in ("r_lo", "r_hi", "a_scale", "b_scale", "r_offset")]
         limits = bounds(limits[0], limits[1], numbers)
-    inputs: list[Any] = [node.inputs[0], packed, _per_channel(bias.astype(np.int32), p, isa)]
-    inputs += [_per_channel(scale, p, isa), zero, limits]
+    inputs: list[Any] = [node.inputs[0], packed, per_channel(bias.astype(np.int32), p, isa)]
+    inputs += [per_channel(scale, p, isa), zero, limits]
     if multiplier is not None:
-        inputs.append(_pack_multiplier(multiplier, p, isa))
+        inputs.append(pack_multiplier(multiplier, p, isa))
     if fused:
         inputs.append(residual)
     calls, temporaries = [], {}
@@ -182,11 +179,11 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
         weights = weights.view(np.uint16)
     if isinstance(p, DenseParams):
         p = replace(p, residual="second" if residual is not None else "")
-        p = replace(p, dot=_best_dot(p, isa))
-    packed = remembered(weights, (p, isa), lambda w: _pack_floats(w, p, isa))
+        p = replace(p, dot=best_dot(p, isa))
+    packed = remembered(weights, (p, isa), lambda w: pack_floats(w, p, isa))
     bias = _bias(node, len(weights), np.float32)
     limits = bounds(node.attrs.get("act_lo", -np.inf), node.attrs.get("act_hi", np.inf))
-    inputs: list[Any] = [node.inputs[0], packed[0], _per_channel(bias, p, isa), *packed[1:], limits]
+    inputs: list[Any] = [node.inputs[0], packed[0], per_channel(bias, p, isa), *packed[1:], limits]
     if residual is not None:
         inputs.append(residual)
     activation = node.attrs.get("activation", "")
@@ -213,88 +210,6 @@ def _template(p: Params) -> Template:
     return tiled if dot.tiles else paired if dot.pairs else halved if dot.half else dense
 
 
-def _best_dot(p: DenseParams, isa: Isa) -> str:
-    return best_pairs(p, isa) if isa.arm else best_tiles(p, isa)
-
-
-def _per_channel(values: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
-    """Values [O], such as the bias, in the order of the kernel's lanes."""
-    if isinstance(p, DenseParams):
-        return pack_channels(values, p.groups, doubled(isa) if DOTS[p.dot].half else isa)
-    return pack_depthwise_channels(values, p, isa)
-
-
-def _pack(weights: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
-    if isinstance(p, DenseParams):
-        return pack_weights(weights, p, isa)
-    pack = pack_bytes_weights if DOTS[p.dot].narrow else pack_depthwise_weights
-    return pack(weights[..., 0], p, isa)
-
-
-def _pack_floats(weights: np.ndarray, p: Params, isa: Isa) -> tuple[np.ndarray, ...]:
-    """The packed weights; of float16, also what they were divided by."""
-    if not DOTS[p.dot].half:
-        return (_pack(weights, p, isa),)
-    if isinstance(p, DenseParams):
-        packed, factor = pack_halves(weights, p, isa)
-    else:
-        packed, factor = pack_depthwise_halves(weights[..., 0], p, isa)
-    return packed, _per_channel(factor, p, isa)
-
-
-def _pack_integers(
-    p: Params, isa: Isa, weights: np.ndarray, multiplier: np.ndarray | None, attrs: Any
-) -> tuple[str, np.ndarray, np.ndarray]:
-    """The dot product to use, the weights packed for it, and their sums over the taps [O, C/G].
-
-    Without dot-product instructions it depends on the weights themselves: sums of products that may leave int16
-    need a slower way, others (all 7-bit weights) take a faster one.
-    """
-
-    def packed(dot: str) -> tuple[np.ndarray, ...]:
-        q = replace(p, dot=dot)
-        if multiplier is not None and isinstance(q, DenseParams):
-            q = replace(q, group_steps=int(attrs["group_size"]) // DOTS[dot].pack)
-        return remembered(weights, (q, isa), lambda w: (_pack(w, q, isa), _tap_sums(w)))
-
-    fitting: dict[str, Callable[[np.ndarray], bool]] = {}
-    # So few channels that a dot product of rows would have to interleave them one by one.
-    few = isa.arm and isinstance(p, DepthwiseParams) and p.out == "uint8" and 8 <= p.c < 16
-    if isa.vnni or (isa.dotprod and not few):
-        dot = exact_dot(isa)
-        if isinstance(p, DenseParams) and multiplier is None:
-            dot = _best_dot(replace(p, dot=dot), isa)
-        return (dot, *packed(dot))  # type: ignore[return-value]
-    if not isa.arm:
-        fitting = {"maddubs": pairs_fit_int16}
-    elif isinstance(p, DenseParams):
-        size = 0 if multiplier is None else int(attrs["group_size"])
-        names = [name for name in ("smull7", "smull") if size % DOTS[name].pack == 0]
-        fitting = {name: partial(sums_fit_int16, terms=DOTS[name].terms) for name in names}
-    elif few or (p.c >= 16 and p.out == "uint8"):
-        fitting = {name: partial(taps_fit_int16, terms=DOTS[name].terms) for name in ("smull7", "smull")}
-    for dot, fits in fitting.items():
-        found = packed(dot)
-        if fits(found[0]):
-            return (dot, *found)  # type: ignore[return-value]
-    return (exact_dot(isa), *packed(exact_dot(isa)))  # type: ignore[return-value]
-
-
-def _tap_sums(weights: np.ndarray) -> np.ndarray:
-    return weights.sum(axis=(1, 2), dtype=np.int64)
-
-
-def _pack_multiplier(multiplier: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
-    """[O, G] -> [G*OV, taps * groups of steps, L]: the same multipliers for every tap."""
-    assert isinstance(p, DenseParams)
-    shape = plan(p, isa)
-    taps = p.kernel[0] * shape.taps
-    columns = [pack_channels(np.ascontiguousarray(m), p.groups, isa) for m in multiplier.astype(np.int32).T]
-    lanes = isa.fit(p.o // p.groups).lanes
-    per_tap = np.stack(columns, 0).reshape(len(columns), -1, lanes).transpose(1, 0, 2)
-    return np.ascontiguousarray(np.tile(per_tap, (1, taps, 1)))
-
-
 def _rows(node: NodeView, weights: np.ndarray, dot: str, out: str) -> DenseParams:
     x, y = node.type(node.inputs[0]).shape, node.type(node.outputs[0]).shape
     rows, columns = int(np.prod(x[:-1], dtype=np.int64)), x[-1]
@@ -308,9 +223,10 @@ def _geometry(node: NodeView) -> dict[str, Any]:
 
 def _float_dot(node: NodeView, isa: Isa) -> str:
     precision = node.attrs.get("precision", "float32")
-    if precision == "bfloat16":
-        return "bfdot" if isa.arm else "bf16"
-    return "half" if precision == "float16" else "fma"
+    dot = {"bfloat16": isa.bf16_dot, "float16": isa.fp16_dot}.get(precision, "fma")
+    if not dot:
+        raise BuildError(f"{isa.name} has no instruction for {precision}", where=f"node {node.name!r}")
+    return dot
 
 
 def _roles(node: NodeView) -> dict[str, Any]:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from .base import Isa, KernelCall, NodeView, TensorType, emits
-from .lookup import Table
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView
+from .families import Isa
+from .lookup import LookupTable
+from .registry import emits
 from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans
 
 
@@ -36,7 +39,7 @@ def concat(params: Concat, isa: Isa, threads: int) -> Any:
 
     def body(*buffers: Flat) -> None:
         sources, y = buffers[:count], buffers[-1]
-        tables = {index: Table(buffers[count + i], isa, runs[index]) for i, index in enumerate(params.tables)}
+        tables = {index: LookupTable(buffers[count + i], isa, runs[index]) for i, index in enumerate(params.tables)}
 
         def row_body(row: Expr) -> None:
             begin = 0
@@ -52,7 +55,7 @@ def concat(params: Concat, isa: Isa, threads: int) -> Any:
     return primfunc(inputs, [TensorType(params.dtype, params.y)], body, raw=True)
 
 
-def _copy_run(x: Flat, y: Flat, start: Expr, to: Expr, run: int, lanes: int, table: Table | None) -> None:
+def _copy_run(x: Flat, y: Flat, start: Expr, to: Expr, run: int, lanes: int, table: LookupTable | None) -> None:
     def vector(i: Expr, width: int) -> None:
         value = x.load(start + i, width)
         y.store(to + i, value if table is None else table(value, width), width)

@@ -24,7 +24,6 @@ from typing import Any
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from .base import Isa
 from .dense_plan import (
     TILE_STEPS,
     DenseParams,
@@ -49,13 +48,13 @@ from .epilogue import (
     dequantize,
     requantize,
     requantized_bytes,
-    residual_bytes,
 )
+from .epilogue_arm import residual_bytes
+from .families import Isa
 from .padding import padded_copy
 from .pairwise import pairs_copy
 
 _WEIGHTS_IN_CACHE = 512 * 1024
-_STEPS_AHEAD = 32  # to prefetch: some hundred cycles
 _MACS_WORTH_A_THREAD = 300_000  # less than some two to five microseconds of work do not pay for waking a thread
 
 
@@ -261,7 +260,7 @@ class Dense:
         """One packed reduction step of the whole tile."""
         kind = self.dot.weight_type(self.lanes)
         weights = [T.bind(self.w.vload([first + v, depth, 0], kind)) for v in range(self.V)]
-        if not self.isa.arm:
+        if self.isa.steps_ahead:
             self.prefetch(first, depth)
         for q in range(self.P):
             a = T.bind(self.dot.load(self.x, x_at + q * (self.p.strides[1] * self.plan.pixel), self.lanes))
@@ -281,7 +280,7 @@ class Dense:
     def prefetch(self, first: Any, depth: Any) -> None:
         """Asks for weights some steps before they are needed: the processor's own guesses end at every page."""
         for v in range(self.V):
-            offset = ((first + v) * self.depth + depth + _STEPS_AHEAD) * (self.lanes * self.dot.pack)
+            offset = ((first + v) * self.depth + depth + self.isa.steps_ahead) * (self.lanes * self.dot.pack)
             prefetch(self.w.access_ptr("r", offset=offset))
 
     def finish_bytes(self, sums: list[Any], at: Any, lane: Any) -> None:

@@ -10,8 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from .base import Isa
 from .dot import DOTS
+from .families import Isa
 from .window import Window
 
 TILE_STEPS = 16  # rows of a tile of weights: the steps that one tile instruction takes at most
@@ -112,7 +112,7 @@ def _pairs_align(p: DenseParams) -> bool:
 
 def row_steps(p: DenseParams, isa: Isa) -> int:
     """How many steps one load of a pixel's elements serves: Arm's products take one lane of a vector."""
-    whole = isa.arm and p.dot in ("sdot", "usdot", "bfdot", "fma", "half") and not p.group_steps
+    whole = p.dot in isa.lane_dots and not p.group_steps
     return isa.bits // 32 if whole and plan(p, isa).steps >= isa.bits // 32 else 1
 
 
@@ -121,7 +121,7 @@ def choose_tile(p: DenseParams, isa: Isa) -> Tile:
     """The tile that fits the registers with the fewest estimated cycles."""
     shape = plan(p, isa)
     best, best_cost = Tile(1, 1), float("inf")
-    for vectors in range(1, min(shape.vectors, 8 if isa.registers > 16 else 4) + 1):
+    for vectors in range(1, min(shape.vectors, isa.registers // 4) + 1):
         for pixels in range(1, min(shape.cols, 28) + 1):
             if _registers(p, isa, Tile(pixels, vectors)) > isa.registers:
                 continue
@@ -150,7 +150,7 @@ def estimate(p: DenseParams, isa: Isa, tile: Tile) -> float:
     # about five, hence the floor.
     loads = tile.pixels / row_steps(p, isa) + tile.vectors
     # Small cores start two instructions in a cycle, of any kind.
-    inner = max(dots + loads if isa.arm else max(dots, loads), 5 * per_dot) + 0.5
+    inner = max(dots + loads if isa.shared_issue else max(dots, loads), 5 * per_dot) + 0.5
     depth = p.kernel[0] * shape.taps * shape.steps
     per_block = inner * depth + finish_cost(p, isa, tile.vectors) * tile.pixels + 20
     return blocks * per_block * shape.rows * p.groups
@@ -165,9 +165,10 @@ def finish_cost(p: DenseParams, isa: Isa, vectors: int) -> int:
 
 
 def together(p: DenseParams, isa: Isa, left: int) -> int:
-    """How many of the ``left`` vectors of a pixel become one vector of bytes: Arm narrows several at once."""
-    fits = isa.arm and DOTS[p.dot].integer and p.out == "uint8" and p.o // p.groups % isa.lanes == 0
-    return 4 if fits and left >= 4 else 2 if fits and left >= 2 else 1
+    """How many of the ``left`` vectors of a pixel become one vector of bytes: 4, 2 or 1."""
+    fits = DOTS[p.dot].integer and p.out == "uint8" and p.o // p.groups % isa.lanes == 0
+    most = min(left, isa.narrows) if fits else 1
+    return 4 if most >= 4 else 2 if most >= 2 else 1
 
 
 def channel_starts(o: int, lanes: int) -> np.ndarray:

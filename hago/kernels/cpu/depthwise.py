@@ -23,21 +23,18 @@ import numpy as np
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from .base import Isa
 from .dense import channel_starts
 from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .epilogue import (
     BOUNDS,
     ZEROS,
-    at_most,
     bounded,
     dequantize,
-    pack_bytes,
     requantize,
     requantized_bytes,
-    round_to_int,
 )
+from .families import Isa
 from .half import MOST_TERMS, doubled, factors
 from .padding import padded_copy
 from .window import Window
@@ -166,7 +163,7 @@ class Depthwise:
 
     def pixels(self) -> int:
         """P: neighbouring pixels of a row that one tile computes."""
-        wide = 4 if self.isa.registers > 16 and self.R == 1 else 2
+        wide = self.isa.registers // 8 if self.R == 1 else 2
         return min(self.p.ow, 8 if self.S == 1 else wide)
 
     def columns_under(self, pixels: int) -> int:
@@ -334,12 +331,8 @@ class Depthwise:
             total = T.call_llvm_pure_intrin(self.acc_type, "llvm.fma", T.Cast(self.acc_type, sums[0]), scales[0], bias)
             T.buffer_store(self.y, bounded(isa, total, bounds[0], bounds[1]), place)
             return
-        if self.S == _UNPACKED and isa.arm:
+        if self.S == _UNPACKED:
             T.buffer_store(self.y, requantized_bytes(isa, sums, scales, self.zero[1], bounds), place)
-        elif self.S == _UNPACKED:
-            reals = [T.Cast(f"float32x{lanes}", acc) * scale for acc, scale in zip(sums, scales, strict=True)]
-            whole = [round_to_int(isa, at_most(isa, real, bounds[1])) for real in reals]
-            T.buffer_store(self.y, pack_bytes(isa, whole, self.zero[1], bounds[0]), place)
         elif p.out == "float32":
             T.buffer_store(self.y, dequantize(isa, sums[0], scales[0], bounds[0], bounds[1]), place)
         else:

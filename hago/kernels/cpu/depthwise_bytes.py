@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from .base import Isa
 from .depthwise import Depthwise, DepthwiseParams, channel_order
 from .emit import Registers, vector_index
 from .epilogue import requantized_bytes
+from .families import Isa
 
 _PIXELS = 4
 

@@ -45,7 +45,7 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from .base import Isa
+from .families import Isa
 from .pairwise import TIMES, laid_out, llvm
 
 
@@ -229,10 +229,3 @@ def pairs_fit_int16(packed: np.ndarray) -> bool:
     high = np.maximum(pairs, 0).sum(1).max(initial=0)
     low = np.minimum(pairs, 0).sum(1).min(initial=0)
     return bool(255 * high <= 32767 and 255 * low >= -32768)
-
-
-def exact_dot(isa: Isa) -> str:
-    """The instruction that is exact for all 8-bit values."""
-    if isa.arm:
-        return "usdot" if isa.i8mm else "sdot" if isa.dotprod else "mlal16"
-    return "vnni" if isa.vnni else "maddwd"

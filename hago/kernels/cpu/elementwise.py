@@ -17,17 +17,20 @@ import onnx
 from onnx import numpy_helper
 
 from ...errors import UnsupportedOpError
-from .base import Isa, KernelCall, NodeView, TensorType, emits
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView
 from .broadcast import nest, operand, walk
 from .elements import ONNX_DTYPES, Vec, constant, named, narrowed, widened
 from .elementwise_ops import OPS, heavy, supported
 from .fallback import emit_fallback
+from .families import Isa
 from .narrowing import can_narrow, narrow, narrowing
+from .registry import emits
 from .vector import Expr, Flat, primfunc
 
 
 @dataclass(frozen=True)
-class Step:
+class FusedStep:
     """One operator of a body. ``inputs`` number the values: inputs, then scalars, then steps; -1 is absent."""
 
     op: str
@@ -41,7 +44,7 @@ class Body:
 
     inputs: tuple[TensorType, ...]
     scalars: tuple[tuple[str, float | int], ...]
-    steps: tuple[Step, ...]
+    steps: tuple[FusedStep, ...]
     y: TensorType
 
 
@@ -66,7 +69,7 @@ def fused(params: Body, isa: Isa, threads: int) -> Any:
                 values.append(widened(raw, tensor.dtype, width))
             values += [constant(value, dtype, width) for dtype, value in params.scalars]
 
-            def computed(step: Step) -> Vec:
+            def computed(step: FusedStep) -> Vec:
                 given: list[Any] = [values[i] if i >= 0 else None for i in step.inputs]
                 return OPS[step.op](given, dict(step.attrs))
 
@@ -97,10 +100,10 @@ def emit_fused(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     for tensor in graph.initializer:
         numbers[tensor.name] = len(inputs) + len(scalars)
         scalars.append((ONNX_DTYPES[tensor.data_type], _number(numpy_helper.to_array(tensor))))
-    steps: list[Step] = []
+    steps: list[FusedStep] = []
     for item in graph.node:
         attrs = tuple(sorted((a.name, onnx.helper.get_attribute_value(a)) for a in item.attribute))
-        steps.append(Step(item.op_type, tuple(numbers[name] for name in item.input), _plain(attrs)))
+        steps.append(FusedStep(item.op_type, tuple(numbers[name] for name in item.input), _plain(attrs)))
         numbers[item.output[0]] = len(inputs) + len(scalars) + len(steps) - 1
     dtype = ONNX_DTYPES[graph.output[0].type.tensor_type.elem_type]
     y = TensorType(dtype, node.type(node.outputs[0]).shape)
@@ -129,7 +132,7 @@ def emit_single(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     y = node.type(node.outputs[0])
     if not sources:
         raise UnsupportedOpError("an operator on constants alone should have been folded", where=node.name)
-    step = Step(node.op, tuple(numbers[name] for name in node.inputs), _plain(tuple(sorted(node.attrs.items()))))
+    step = FusedStep(node.op, tuple(numbers[name] for name in node.inputs), _plain(tuple(sorted(node.attrs.items()))))
     params = Body(tuple(node.type(name) for name in sources), tuple(scalars), (step,), y)
     return [KernelCall("elementwise", params, fused, tuple(sources), node.outputs, node.layer)]
 

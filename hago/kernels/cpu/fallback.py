@@ -19,8 +19,11 @@ from tvm.relax.frontend.onnx import from_onnx
 
 from ...errors import UnsupportedOpError
 from ...files import hash_bytes
-from .base import EMITTERS, Isa, KernelCall, NodeView, TensorType
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView
+from .families import Isa
 from .movement import emit_copy
+from .registry import EMITTERS
 
 _OPSET = 21
 _REMEMBERED = 512

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from .base import Isa, KernelCall, NodeView, TensorType, emits
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView
+from .families import Isa
 from .pointwise import constants_type, epilogue_constants
+from .registry import emits
 from .vector import (
     Epilogue,
     Expr,

@@ -14,7 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from .base import EMITTERS, Isa, KernelCall, NodeView, TensorType
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView
+from .families import Isa
+from .registry import EMITTERS
 
 _STEP = 4
 

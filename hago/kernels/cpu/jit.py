@@ -15,30 +15,20 @@ from tvm.target import Target
 from ...errors import BuildError, MeasureError
 from ...runtime.processor import missing_features
 from ...spec import load_spec
-from .base import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa, Template
+from ..common.calls import Template
+from .executor import EXECUTOR
+from .families import Isa
 from .pipeline import compile_template
-
-MCPU = {
-    AVX2.name: "haswell",
-    AVX_VNNI.name: "alderlake",
-    AVX512_VNNI.name: "cascadelake",
-    AVX512_BF16.name: "cooperlake",
-    AMX.name: "sapphirerapids",
-}
 
 
 def target_of(isa: Isa) -> Target:
-    """The LLVM target of the oldest processor that has this instruction set."""
-    target: dict[str, Any] = {"kind": "llvm", "mcpu": MCPU[isa.name]}
-    if isa.vbmi:
-        target["mattr"] = ["+avx512vbmi"]
-    return Target(target)
+    """The LLVM target of the oldest x86 processor that has this instruction set."""
+    return Target({"kind": "llvm", "mcpu": isa.mcpu, "mattr": [f"+{name}" for name in isa.features]})
 
 
 def missing(isa: Isa) -> list[str]:
     """The features (LLVM's names) that kernels of this instruction set need and this processor lacks."""
-    wanted = load_spec(isa.name).cpu_features
-    return missing_features([*wanted, "avx512vbmi"] if isa.vbmi and "avx512vbmi" not in wanted else wanted)
+    return missing_features(list(dict.fromkeys([*load_spec(isa.name).cpu_features, *isa.features])))
 
 
 class Jitted:
@@ -71,7 +61,7 @@ class Jitted:
         self._check()
         tensors = _tensors(arrays)
         evaluator = self.executable.mod.time_evaluator(
-            "kernel", tvm.cpu(), number=1, repeat=repeat, min_repeat_ms=min_repeat_ms
+            "kernel", EXECUTOR.device(), number=1, repeat=repeat, min_repeat_ms=min_repeat_ms
         )
         return float(np.median(evaluator(*tensors).results))
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .base import Isa, TensorType
+from ...tensor import TensorType
+from .families import Isa
 from .vector import Expr, Flat, byte_lanes, chunks, primfunc
 
 
@@ -27,7 +28,7 @@ def lookup(params: Lookup, isa: Isa, threads: int) -> Any:
     """(x uint8, table [256]) -> y."""
 
     def body(x: Flat, table: Flat, y: Flat) -> None:
-        apply = Table(table, isa, x.size)
+        apply = LookupTable(table, isa, x.size)
 
         def vector(at: Expr, lanes: int) -> None:
             y.store(at, apply(x.load(at, lanes), lanes), lanes)
@@ -38,7 +39,7 @@ def lookup(params: Lookup, isa: Isa, threads: int) -> Any:
     return primfunc([x, TensorType(params.dtype, (256,))], [TensorType(params.dtype, params.shape)], body)
 
 
-class Table:
+class LookupTable:
     """A table held in registers where the instruction set allows; made before the loops.
 
     ``lanes`` is the vector width that suits it.
@@ -49,14 +50,13 @@ class Table:
         self._isa = isa
         self.lanes = byte_lanes(isa) if table.dtype == "uint8" else isa.lanes
         self._vectors: list[Expr] = []
-        if table.dtype == "uint8" and isa.vbmi and count >= 64:
-            self._vectors = [table.load(64 * i, 64) for i in range(4)]
-        if table.dtype == "uint8" and isa.arm and count >= 64:
-            self._vectors = [table.load(16 * i, 16) for i in range(16)]
+        if table.dtype == "uint8" and isa.lookup and count >= 64:
+            width = self.lanes
+            self._vectors = [table.load(at, width) for at in range(0, 256, width)]
 
     def __call__(self, index: Expr, lanes: int) -> Expr:
         if self._vectors and lanes == self.lanes:
-            return self._from_registers(index) if self._isa.arm else self._permuted(index)
+            return self._from_registers(index) if self._isa.lookup == "tbl" else self._permuted(index)
         return self._table.gather(T.cast(index, "int32" if lanes == 1 else f"int32x{lanes}"))
 
     def _permuted(self, index: Expr) -> Expr:

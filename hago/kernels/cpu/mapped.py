@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from .base import Isa, KernelCall, NodeView, TensorType, emits
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView
+from .families import Isa
 from .movement import call, contiguous_strides, emit_copy
+from .registry import emits
 from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans, unravel
 
 

@@ -20,11 +20,13 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from ...errors import BuildError
-from .base import Isa, KernelCall, NodeView, emits
+from ..common.calls import KernelCall, NodeView
 from .dense import DenseParams, Tile, choose_tile
-from .dot import DOTS, exact_dot
+from .dot import DOTS
 from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .epilogue import BOUNDS, ZEROS, bounded, bounds, dequantize, requantize, zeros
+from .families import Isa
+from .registry import emits
 
 _MACS_WORTH_A_THREAD = 200_000
 
@@ -223,7 +225,7 @@ def emit_qmatmul(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
         limits = bounds(attrs["lo"] - zero_y, attrs["hi"] - zero_y)
     zero = zeros(int(attrs["a_zero_point"]), zero_y, int(attrs["b_zero_point"]))
     scale = np.asarray(node.constant(node.inputs[2]), np.float32).reshape(1)
-    p = _params(node, exact_dot(isa), out)
+    p = _params(node, isa.exact_dot, out)
     if p is None:
         shapes = [list(node.type(name).shape) for name in node.inputs[:2]]
         raise BuildError(f"no integer kernel for matrices of shapes {shapes}", where=f"node {node.name!r}")

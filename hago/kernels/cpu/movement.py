@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 
 from ...errors import BuildError
-from .base import Isa, KernelCall, NodeView, TensorType, emits
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView
+from .families import Isa
+from .registry import emits
 from .transpose import order, permute
 from .vector import Expr, Flat, chunks, copy_lanes, primfunc, rows, spans, unravel
 

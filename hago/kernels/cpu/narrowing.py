@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .base import Isa
+from .families import Isa
 from .vector import Expr, typed
 
 _WIDTHS = (1, 2, 4, 8, 16)
@@ -26,7 +26,7 @@ define {i16} @hago_narrow_{n}({float} %x) alwaysinline {{
 
 def can_narrow(isa: Isa) -> bool:
     """Whether there is such an instruction."""
-    return isa.arm and isa.bf16
+    return isa.narrows_bf16
 
 
 @contextmanager

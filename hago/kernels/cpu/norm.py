@@ -9,8 +9,11 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .base import Isa, KernelCall, NodeView, TensorType, emits
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView
 from .fallback import emit_fallback
+from .families import Isa
+from .registry import emits
 from .rowwise import Register, across, along, fresh, repeated, row_lanes
 from .vector import Expr, Flat, primfunc, rows
 

@@ -11,9 +11,12 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from ...errors import UnsupportedOpError
-from .base import Isa, KernelCall, NodeView, TensorType, emits
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView
+from .families import Isa
 from .mapped import emit_mapped
 from .movement import call, known
+from .registry import emits
 from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans, unravel
 
 

@@ -18,11 +18,11 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .base import Isa
 from .dense import Dense, DenseParams, Tile, choose_tile, estimate, plan
 from .dense_plan import finish_cost
 from .dot import DOTS
 from .emit import Registers
+from .families import Isa
 
 _FROM_VECTORS = {"usdot": "usmmla", "bfdot": "bfmmla"}
 _STEPS = 2  # packed steps in a vector of one pixel's elements
@@ -37,7 +37,7 @@ def paired(p: DenseParams, isa: Isa, threads: int) -> Any:
 def best_pairs(p: DenseParams, isa: Isa) -> str:
     """The instruction for these shapes: ``p.dot``, or its like on pairs where that is estimated to be faster."""
     dot = _FROM_VECTORS.get(p.dot)
-    if not isa.i8mm or dot is None or p.group_steps or p.o // p.groups < isa.lanes or plan(p, isa).cols < 2:
+    if dot is None or p.group_steps or p.o // p.groups < isa.lanes or plan(p, isa).cols < 2:
         return p.dot
     pairs = replace(p, dot=dot, tile=None)
     vectors = estimate(p, isa, choose_tile(p, isa)) + _copying(p, isa)

@@ -16,10 +16,13 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from ...errors import BuildError
-from .base import Isa, KernelCall, NodeView, TensorType, emits
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView
 from .broadcast import nest, operand, walk
 from .elements import all_lanes
+from .families import Isa
 from .lookup import Lookup, lookup
+from .registry import emits
 from .transpose import order, permute
 from .vector import Epilogue, Expr, Flat, byte_lanes, cast, factors_of, numbers_of, primfunc, rows, spans, typed
 

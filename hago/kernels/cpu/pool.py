@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from .base import Isa, KernelCall, NodeView, TensorType, emits
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView
+from .families import Isa
 from .math import maximum, named
 from .pointwise import constants_type, epilogue_constants
+from .registry import emits
 from .vector import (
     Epilogue,
     Expr,
@@ -34,7 +37,7 @@ _MOST_UNROLLED_TAPS = 25
 
 
 @dataclass(frozen=True)
-class Window:
+class PoolWindow:
     """A pool of one image batch ``x`` [N, H, W, C] to ``y`` [N, OH, OW, C].
 
     ``pads`` top, left, bottom, right (rounding up is resolved into them); padded positions never count in a
@@ -60,7 +63,7 @@ Finish = Callable[[Expr, Expr, Expr, int], None]
 """(flat output index, accumulator, taps inside the image, lanes) -> stores the result."""
 
 
-def max_pool(params: Window, isa: Isa, threads: int) -> Any:
+def max_pool(params: PoolWindow, isa: Isa, threads: int) -> Any:
     """(x) -> y, on uint8 or float32."""
     lanes = byte_lanes(isa) if params.dtype == "uint8" else isa.lanes
     lowest = T.uint8(0) if params.dtype == "uint8" else T.float32("-inf")
@@ -82,7 +85,7 @@ def max_pool(params: Window, isa: Isa, threads: int) -> Any:
     return primfunc([TensorType(params.dtype, params.x)], [TensorType(params.dtype, params.y)], body)
 
 
-def avg_pool(params: Window, isa: Isa, threads: int) -> Any:
+def avg_pool(params: PoolWindow, isa: Isa, threads: int) -> Any:
     """Float (x) -> y = sum / count."""
     taps = params.kernel[0] * params.kernel[1]
 
@@ -99,7 +102,7 @@ def avg_pool(params: Window, isa: Isa, threads: int) -> Any:
     return primfunc([TensorType("float32", params.x)], [TensorType("float32", params.y)], body)
 
 
-def q_avg_pool(params: Window, isa: Isa, threads: int) -> Any:
+def q_avg_pool(params: PoolWindow, isa: Isa, threads: int) -> Any:
     """(x uint8, numbers int32 [1] x_zero_point, scales float32 [KH*KW + 1], epilogue constants) -> y.
 
     acc = sum of (x - x_zero_point) over the taps inside the image; y = epilogue(float32(acc) * scales[count])
@@ -134,7 +137,7 @@ def q_avg_pool(params: Window, isa: Isa, threads: int) -> Any:
 
 
 def _windows(
-    params: Window,
+    params: PoolWindow,
     lanes: int,
     threads: int,
     dtype: str,
@@ -232,7 +235,7 @@ def emit_window(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     attrs, x, y = node.attrs, node.type(node.inputs[0]), node.type(node.outputs[0])
     kernel = tuple(attrs["kernel_shape"])
     quantized_sum = node.op == "QAvgPool"
-    params = Window(
+    params = PoolWindow(
         op=node.op,
         dtype=x.dtype,
         out=attrs.get("out", "uint8") if quantized_sum else x.dtype,

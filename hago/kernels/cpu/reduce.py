@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView
 from . import math as vm
-from .base import Isa, KernelCall, NodeView, TensorType, emits
 from .fallback import emit_fallback
+from .families import Isa
 from .movement import known
+from .registry import emits
 from .rowwise import Combine, Register, across, along, fresh, repeated, row_lanes
 from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans, typed
 

@@ -16,9 +16,12 @@ from tvm.script.ir_builder import tirx as T
 
 from ...errors import UnsupportedOpError
 from ...lower.resize_taps import Resizing, Taps
-from .base import Isa, KernelCall, NodeView, TensorType, emits
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView
+from .families import Isa
 from .mapped import emit_mapped
 from .movement import call, contiguous_strides, known
+from .registry import emits
 from .rowwise import Register, repeated
 from .vector import Expr, Flat, primfunc, rows, spans, unravel
 

@@ -9,9 +9,12 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
+from ...tensor import TensorType
+from ..common.calls import KernelCall, NodeView
 from . import math as vm
-from .base import Isa, KernelCall, NodeView, TensorType, emits
 from .fallback import emit_fallback
+from .families import Isa
+from .registry import emits
 from .rowwise import Register, across, along, fresh, repeated, row_lanes
 from .vector import Expr, Flat, primfunc, rows, spans
 

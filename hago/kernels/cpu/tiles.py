@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from .base import Isa
 from .dense import TILE_STEPS, Dense, DenseParams, Tile, choose_tile, estimate, plan
 from .emit import channel_start, maybe_parallel, moved_back
+from .families import Isa
 
 _ROWS = 16  # of a tile
 _TILES = 8
@@ -36,7 +36,7 @@ _FROM_VECTORS = {"vnni": "tile-u8s8", "bf16": "tile-bf16"}
 
 
 @dataclass(frozen=True)
-class Block:
+class TileBlock:
     """PT tiles of M pixels times VT tiles of channels, accumulated in tiles."""
 
     rows: int  # M
@@ -65,19 +65,19 @@ def tiled(p: DenseParams, isa: Isa, threads: int) -> Any:
 def best_tiles(p: DenseParams, isa: Isa) -> str:
     """The instruction for these shapes: ``p.dot``, or its like on tiles where that is estimated to be faster."""
     dot = _FROM_VECTORS.get(p.dot)
-    if not isa.amx or dot is None or p.group_steps or p.o // p.groups < isa.lanes:
+    if not isa.tiles or dot is None or p.group_steps or p.o // p.groups < isa.lanes:
         return p.dot
     vectors = estimate(p, isa, choose_tile(p, isa))
     tiles = replace(p, dot=dot, tile=None)
     return dot if choose_block(tiles, isa)[1] < vectors else p.dot
 
 
-def choose_block(p: DenseParams, isa: Isa) -> tuple[Block, float]:
+def choose_block(p: DenseParams, isa: Isa) -> tuple[TileBlock, float]:
     """The block with the fewest estimated cycles, and those."""
     return min(candidates(p, isa), key=lambda found: found[1])
 
 
-def candidates(p: DenseParams, isa: Isa) -> Iterator[tuple[Block, float]]:
+def candidates(p: DenseParams, isa: Isa) -> Iterator[tuple[TileBlock, float]]:
     """All blocks that fit, each with its estimate in the unit of `dense.estimate`."""
     shape = plan(p, isa)
     depth = p.kernel[0] * shape.taps * (shape.steps // shape.chunk)
@@ -98,7 +98,7 @@ def candidates(p: DenseParams, isa: Isa) -> Iterator[tuple[Block, float]]:
             loads = 16.0 * (pixel_tiles * rows / _ROWS + far * channel_tiles * shape.chunk / TILE_STEPS)
             finish = sums * (rows * (24 if across else 9) + 32) + 60
             cost = blocks * ((max(products, loads) + 0.2 * loads) * depth + finish)
-            yield Block(rows, pixel_tiles, channel_tiles, across), cost * p.groups + 600
+            yield TileBlock(rows, pixel_tiles, channel_tiles, across), cost * p.groups + 600
 
 
 def _columns_across(p: DenseParams) -> int:
@@ -275,4 +275,4 @@ def _emit(intrinsic: str, *arguments: Any) -> None:
     T.evaluate(T.call_llvm_intrin("void", intrinsic, *arguments))
 
 
-__all__ = ["SUMS", "Block", "best_tiles", "candidates", "choose_block", "tiled"]
+__all__ = ["SUMS", "TileBlock", "best_tiles", "candidates", "choose_block", "tiled"]

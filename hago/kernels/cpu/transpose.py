@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from .vector import Expr, Flat, chunks, item_bytes, rows, spans, unravel
+from ..common.calls import item_bytes
+from .vector import Expr, Flat, chunks, rows, spans, unravel
 
 Convert = Callable[[Expr, int], Expr]
 """An elementwise function of a vector and its number of lanes."""

@@ -15,8 +15,11 @@ import numpy as np
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from .base import Isa, TensorType, stored
-from .epilogue import narrowed, round_to_int
+from ...tensor import TensorType
+from ..common.calls import item_bytes, stored
+from .epilogue import round_to_int
+from .epilogue_arm import narrowed
+from .families import Isa
 
 Expr: TypeAlias = Any
 """A TIR expression, scalar or vector (TVM's classes are untyped)."""
@@ -57,11 +60,6 @@ class Flat:
 
     def store(self, index: Expr, value: Expr, lanes: int = 1) -> None:
         T.buffer_store(self._view, value, [index if lanes == 1 else T.ramp(index, 1, lanes)])
-
-
-def item_bytes(dtype: str) -> int:
-    """Bytes of one element."""
-    return {"bool": 1, "bfloat16": 2}.get(dtype) or np.dtype(dtype).itemsize
 
 
 def _seen(dtype: str, raw: bool) -> str:
@@ -209,7 +207,7 @@ class Epilogue:
             self.low, self.high = constants.load(at), constants.load(at + 1)
 
     def __call__(self, product: Expr, lanes: int) -> Expr:
-        if self.isa.arm and self.out == "uint8" and lanes == 16:
+        if self.isa.narrows > 1 and self.out == "uint8" and lanes == 16:
             return self._saturated(product)
         clamped = T.min(T.max(product, self.low), self.high)
         if self.out == "float32":

@@ -7,37 +7,38 @@ QuantizeLinear, its scale and zero point being inputs: the compiled kernel is th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from .elements import ONNX_DTYPES
-from .elementwise_ops import supported
+from ...lower.graph import LoweredGraph, Node, onnx_code
+from ...tensor import TensorType
 
-if TYPE_CHECKING:
-    from ...lower.graph import LoweredGraph, Node
+Supported = Callable[[str, Sequence[str], Mapping[str, Any]], bool]
+"""Whether such a group may hold an operator, given the element types of its inputs and its attributes."""
 
-_CODES = {name: code for code, name in ONNX_DTYPES.items()}
 _MOST_NODES = 24
 _MOST_INPUTS = 12
 
 
-def fuse_elementwise(lowered: LoweredGraph) -> LoweredGraph:
+def fuse_elementwise(lowered: LoweredGraph, supported: Supported) -> LoweredGraph:
     """The same graph with every group of at least two elementwise nodes as one node.
 
     Results are the same up to the contraction of a product and a sum in one loop.
     """
+    joins = partial(_joins, lowered, supported)
     taken: set[str] = set()
     replaced: dict[str, Node] = {}
     constants: dict[str, np.ndarray] = {}
     for node in reversed(lowered.nodes):
-        if node.name in taken or not _elementwise(lowered, node):
+        if node.name in taken or not joins(node):
             continue
-        members = _group(lowered, node, taken)
+        members = _group(lowered, node, taken, joins)
         if len(members) < 2:
             continue
         taken.update(members)
@@ -46,15 +47,12 @@ def fuse_elementwise(lowered: LoweredGraph) -> LoweredGraph:
     if not replaced:
         return lowered
     nodes = [replaced.get(node.name, node) for node in lowered.nodes if node.name in replaced or node.name not in taken]
-    return lowered.with_nodes(nodes, _types(lowered, constants), constants)
+    types = {name: TensorType.of(array) for name, array in constants.items()}
+    return lowered.with_nodes(nodes, types, constants)
 
 
-def _types(lowered: LoweredGraph, constants: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    kind: Any = type(next(iter(lowered.types.values())))
-    return {name: kind(array.dtype.name, array.shape) for name, array in constants.items()}
-
-
-def _elementwise(lowered: LoweredGraph, node: Node) -> bool:
+def _joins(lowered: LoweredGraph, supported: Supported, node: Node) -> bool:
+    """Whether a node is elementwise, and of a kind that is fused."""
     if node.is_hago("Quantize", "Dequantize"):
         perm = node.attrs.get("perm")
         return not perm or list(perm) == sorted(perm)
@@ -64,7 +62,7 @@ def _elementwise(lowered: LoweredGraph, node: Node) -> bool:
     return bool(dtypes) and supported(node.op, dtypes, node.attrs)
 
 
-def _group(lowered: LoweredGraph, sink: Node, taken: Iterable[str]) -> dict[str, Node]:
+def _group(lowered: LoweredGraph, sink: Node, taken: Iterable[str], joins: Callable[[Node], bool]) -> dict[str, Node]:
     """Node name -> node, of everything that can be computed in the loop that makes ``sink``'s output."""
     shape = lowered.types[sink.outputs[0]].shape
     members = {sink.name: sink}
@@ -75,7 +73,7 @@ def _group(lowered: LoweredGraph, sink: Node, taken: Iterable[str]) -> dict[str,
         if producer is None or producer.name in members or producer.name in taken or tensor in lowered.outputs:
             continue
         alone = all(reader.name in members for reader in lowered.consumers[tensor])
-        if not alone or lowered.types[tensor].shape != shape or not _elementwise(lowered, producer):
+        if not alone or lowered.types[tensor].shape != shape or not joins(producer):
             continue
         if len(members) == _MOST_NODES or _width(lowered, members, producer) > _MOST_INPUTS:
             continue
@@ -112,7 +110,7 @@ class _Graph:
     def read(self, name: str, dtype: str, shape: tuple[int, ...]) -> None:
         if name not in self.inputs:
             self.inputs.append(name)
-            self.infos.append(helper.make_tensor_value_info(name, _CODES[dtype], shape))
+            self.infos.append(helper.make_tensor_value_info(name, onnx_code(dtype), shape))
 
     def number(self, name: str, value: np.ndarray) -> str:
         """An input of the node that holds one number of its own."""
@@ -141,10 +139,9 @@ def _fused(lowered: LoweredGraph, sink: Node, members: Mapping[str, Node]) -> tu
             attrs = {key: value for key, value in node.attrs.items()}
             graph.nodes.append(helper.make_node(node.op, node.inputs, node.outputs, node.name, **attrs))
     y = lowered.types[sink.outputs[0]]
-    output = helper.make_tensor_value_info(sink.outputs[0], _CODES[y.dtype], y.shape)
+    output = helper.make_tensor_value_info(sink.outputs[0], onnx_code(y.dtype), y.shape)
     body = helper.make_graph(graph.nodes, "body", graph.infos, [output], list(graph.scalars.values()))
-    kind = type(sink)
-    node = kind(f"{sink.name}_fused", "Fused", "hago", tuple(graph.inputs), sink.outputs, {"body": body}, sink.layer)
+    node = Node(f"{sink.name}_fused", "Fused", "hago", tuple(graph.inputs), sink.outputs, {"body": body}, sink.layer)
     return node, graph.constants
 
 

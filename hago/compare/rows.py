@@ -1,0 +1,72 @@
+"""A row of a comparison: what is to be compared, and what was measured of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..measure.accuracy import Accuracy
+from ..measure.latency import Latency
+from ..measure.runner import Runner
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A row to be: its label and how to open its runner, which may raise HagoError.
+
+    ``size_bytes`` is what its weights take as deployed; None asks the runner, where it knows. Contenders of the same
+    ``file`` run the same model, and the first of them computes exactly what it says; None: not to be compared.
+    """
+
+    label: str
+    open: Callable[[], Runner]
+    size_bytes: int | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """What was measured of one contender; ``note`` says why something is None.
+
+    ``unfaithful`` says in what its outputs differ from those of its file (faithful.py); None where they do not.
+    """
+
+    label: str
+    latency: Latency | None = None
+    accuracy: Accuracy | None = None
+    size_bytes: int | None = None
+    note: str | None = None
+    unfaithful: str | None = None
+
+    def to_dict(self, baseline_measured: bool) -> dict[str, Any]:
+        data: dict[str, Any] = {"label": self.label, "size_bytes": self.size_bytes, "note": self.note}
+        data["unfaithful"] = self.unfaithful
+        if self.latency is not None:
+            latency = self.latency
+            data["clock"], data["disturbed"] = latency.clock, latency.disturbed
+            data["latency_s"] = latency.median_s
+            data["latency_interval"] = [latency.low_s, latency.high_s]
+            data["threads"], data["rounds"] = latency.threads, latency.samples
+            if baseline_measured:
+                data["latency_ratio"] = latency.ratio
+                data["latency_ratio_interval"] = [latency.ratio_low, latency.ratio_high]
+        if self.accuracy is not None:
+            accuracy = self.accuracy
+            data["accuracy"] = accuracy.value
+            if accuracy.low is not None:
+                data["accuracy_interval"] = [accuracy.low, accuracy.high]
+            if accuracy.parts:
+                data["accuracy_parts"] = dict(accuracy.parts)
+            data["n_samples"] = accuracy.n
+            if accuracy.change is not None:
+                data["accuracy_change"] = accuracy.change
+                if accuracy.change_low is not None:
+                    data["accuracy_change_interval"] = [accuracy.change_low, accuracy.change_high]
+                data["p_value"] = accuracy.p_value
+        return {key: value if _is_json(value) else str(value) for key, value in data.items()}
+
+
+def _is_json(value: Any) -> bool:
+    return not (isinstance(value, float) and not math.isfinite(value))

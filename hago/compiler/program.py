@@ -1,0 +1,102 @@
+"""Lowered graph -> program: which kernels are called in which order, nothing compiled yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import HagoError
+from ..files import hash_bytes
+from ..kernels.common.calls import KernelCall, NodeView, stored, stored_array
+from ..lower.graph import LoweredGraph
+from ..tensor import TensorType
+from .toolchain import Toolchain, toolchain_of
+
+if TYPE_CHECKING:
+    from ..spec import HardwareSpec
+
+_ALIASES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
+
+
+@dataclass(frozen=True)
+class ProgramStep:
+    """One step of a program: a kernel call, or a tensor seen in another shape."""
+
+    output: tuple[str, ...]
+    inputs: tuple[str | np.ndarray, ...]
+    key: str | None = None  # None: an alias of the only input
+    call: KernelCall | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """What an artifact executes: steps over named tensors with static types."""
+
+    steps: tuple[ProgramStep, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    types: Mapping[str, TensorType]  # as memory holds them
+    constants: Mapping[str, np.ndarray]
+    declared: Mapping[str, TensorType] = field(default_factory=dict)  # of inputs and outputs, as ONNX has them
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A node that cannot be compiled, the layer that it belongs to, and why."""
+
+    node: str
+    layer: str | None
+    error: HagoError
+
+
+def refusals(lowered: LoweredGraph, spec: HardwareSpec) -> list[Refusal]:
+    """What `build` would refuse, found as it finds it, without compiling anything; nothing where it succeeds."""
+    found: list[Refusal] = []
+    emit(lowered, toolchain_of(spec, 1), found)
+    return found
+
+
+def emit(lowered: LoweredGraph, toolchain: Toolchain, refused: list[Refusal] | None = None) -> Program:
+    """Turns every node into kernel calls.
+
+    Raises the error of the first node that has none, or, where a list is given, puts all such nodes into it.
+    """
+    backend = toolchain.backend
+    lowered = backend.fuse(lowered)
+    meant = lowered.types
+    types = {name: stored(tensor) for name, tensor in meant.items()}
+    constants = {name: stored_array(array) for name, array in lowered.constants.items()}
+    steps: list[ProgramStep] = []
+    for node in lowered.nodes:
+        if node.is_onnx(*_ALIASES):
+            steps.append(ProgramStep(node.outputs[:1], node.inputs[:1]))
+            continue
+        view = NodeView(
+            node.name, node.op, node.domain, node.inputs, node.outputs, node.attrs, meant, lowered.constants, node.layer
+        )
+        try:
+            calls = backend.emit(view, toolchain.family)
+        except HagoError as error:
+            if refused is None:
+                raise
+            refused.append(Refusal(node.name, node.layer, error))
+            continue
+        for call in calls:
+            types.update({k: stored(t) for k, t in call.temporaries.items()})
+            inputs = tuple(constants.get(i, i) if isinstance(i, str) else stored_array(i) for i in call.inputs)
+            steps.append(ProgramStep(call.outputs, inputs, _key(call, inputs, types, toolchain.key), call))
+    declared = {name: meant[name] for name in (*lowered.inputs, *lowered.outputs)}
+    return Program(tuple(steps), lowered.inputs, lowered.outputs, types, constants, declared)
+
+
+def _key(call: KernelCall, inputs: Sequence[str | np.ndarray], types: Mapping[str, TensorType], where: str) -> str:
+    """What the code depends on: template, parameters, the toolchain, and the types it is called with."""
+    template = f"{call.template.__module__}.{call.template.__qualname__}"
+    kinds = [
+        (types[i].dtype, types[i].shape) if isinstance(i, str) else (i.dtype.str, i.shape)
+        for i in (*inputs, *call.outputs)
+    ]
+    return hash_bytes(template, repr(call.params), repr(kinds), where)[:32]

@@ -1,0 +1,46 @@
+"""How networks are compiled for one kind of target: what `hago.compiler` asks, whatever the hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...errors import BuildError, HagoError
+from .calls import Emitter, KernelCall, NodeView
+
+if TYPE_CHECKING:
+    from ...lower.graph import LoweredGraph
+    from ...runtime.executor import Executor
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What a target brings along.
+
+    ``families``: kernel family -> what its templates must know of the hardware; its ``repr`` is part of the kernels'
+    cache key. ``emitters``: (domain, operator) -> emitter; ``fallback`` serves all others. ``fuse`` rewrites the
+    lowered graph before its nodes are emitted. ``compile`` makes TVM's executable of a call: given the call, the
+    family, threads, the symbol of the kernel and TVM's target.
+    """
+
+    name: str
+    families: Mapping[str, Any]
+    emitters: Mapping[tuple[str, str], Emitter]
+    fallback: Emitter
+    fuse: Callable[[LoweredGraph], LoweredGraph]
+    compile: Callable[[KernelCall, Any, int, str, Any], Any]
+    executor: Executor
+
+    def emit(self, node: NodeView, family: Any) -> list[KernelCall]:
+        """The calls that compute ``node``. Raises HagoError where no kernel can."""
+        emitter = self.emitters.get((node.domain, node.op), self.fallback)
+        try:
+            return list(emitter(node, family))
+        except HagoError:
+            raise
+        except Exception as error:
+            raise BuildError(
+                f"no kernel could be made: {type(error).__name__}: {error}",
+                where=f"node {node.name!r} ({node.op})",
+            ) from error

@@ -1,0 +1,80 @@
+"""What a kernel is: a template, its parameters, and the call that a node of the lowered graph becomes.
+
+A template is a function ``(params, family, threads) -> PrimFunc``: ``params`` is a frozen dataclass, ``family`` what
+must be known of the hardware (on processors an `Isa`). The PrimFunc takes its input buffers and then its output
+buffers (destination-passing style), all row-major and static. ``threads`` is the number of chunks that a parallel loop
+is cut into; with 1 there is no parallel loop at all.
+An *emitter* turns one node of the lowered graph into the `KernelCall`s that compute it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ...tensor import TensorType
+
+Template = Callable[[Any, Any, int], Any]
+
+
+def stored(tensor: TensorType) -> TensorType:
+    """The type in memory: bfloat16 is held as its bits, for TVM's own code generation does not keep it."""
+    return replace(tensor, dtype="uint16") if tensor.dtype == "bfloat16" else tensor
+
+
+def stored_array(array: np.ndarray) -> np.ndarray:
+    """The array as memory holds it, see `stored`."""
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+
+
+def item_bytes(dtype: str) -> int:
+    """Bytes of one element."""
+    return {"bool": 1, "bfloat16": 2}.get(dtype) or np.dtype(dtype).itemsize
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One call of one kernel.
+
+    ``params`` is a frozen dataclass whose ``repr`` tells everything that the code depends on: it is
+    the cache key. ``inputs`` are names of tensors, or arrays that become constants of the artifact
+    (packed weights, scales). ``outputs`` name tensors; those that are not tensors of the lowered
+    graph are temporaries, whose types are in ``temporaries``.
+    """
+
+    family: str
+    params: Any
+    template: Template
+    inputs: tuple[str | np.ndarray, ...]
+    outputs: tuple[str, ...]
+    layer: str | None = None
+    temporaries: Mapping[str, TensorType] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """A node of the lowered graph as an emitter sees it: with ONNX's types, not those of memory (`stored`)."""
+
+    name: str
+    op: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Any]
+    types: Mapping[str, TensorType]
+    constants: Mapping[str, np.ndarray]
+    layer: str | None = None
+
+    def type(self, name: str) -> TensorType:
+        """Element type and shape of a tensor of this node."""
+        return self.types[name]
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """The value of a constant input, or None where it is computed at run time."""
+        return self.constants.get(name)
+
+
+Emitter = Callable[[NodeView, Any], Sequence[KernelCall]]

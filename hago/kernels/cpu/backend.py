@@ -1,0 +1,34 @@
+"""Everything that compiling for a processor takes; importing this registers all emitters of the folder."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from ..common.backend import Backend
+from ..common.calls import KernelCall
+from ..common.fusion import fuse_elementwise
+from .elementwise_ops import supported
+from .executor import EXECUTOR
+from .fallback import emit_fallback, fallback
+from .families import FAMILIES, Isa
+from .pipeline import compile_template
+from .registry import EMITTERS
+
+for _module in iter_modules([str(Path(__file__).parent)]):
+    if _module.name != "backend":
+        import_module(f"{__package__}.{_module.name}")
+
+
+def compile_call(call: KernelCall, isa: Isa, threads: int, symbol: str, target: Any) -> Any:
+    """TVM's executable with the kernel of ``call`` under the name ``symbol``."""
+    function = call.template(call.params, isa, threads)
+    return compile_template(function, symbol, target, general=call.template is fallback)
+
+
+fuse = partial(fuse_elementwise, supported=supported)
+
+BACKEND = Backend("cpu", FAMILIES, EMITTERS, emit_fallback, fuse, compile_call, EXECUTOR)
