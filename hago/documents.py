@@ -38,7 +38,7 @@ _PLAIN: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
 
 
 @dataclass(frozen=True)
-class Mark:
+class Location:
     """Where a key stands."""
 
     file: str
@@ -51,14 +51,14 @@ class Document:
 
     file: str
     data: dict[str, Any]
-    places: Mapping[KeyPath, Mark]
+    places: Mapping[KeyPath, Location]
 
     def where(self, path: KeyPath) -> str:
         """``file:line: key.path``, at the closest key that exists; where inherited, from which line."""
         known = path
         while known and known not in self.places:
             known = known[:-1]
-        place = self.places.get(known, Mark(self.file, 1))
+        place = self.places.get(known, Location(self.file, 1))
         if not known:
             return f"{self.file}: {dotted(path)}" if path else self.file
         if place.file == self.file:
@@ -111,7 +111,7 @@ def read_document(
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as caught:
         raise error("is not UTF-8 text", where=file, hint="save it as UTF-8") from caught
-    places: dict[KeyPath, Mark] = {}
+    places: dict[KeyPath, Location] = {}
     if is_json(path):
         try:
             data = parse_json(text)
@@ -170,7 +170,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def _parse_yaml(text: str, file: str, places: dict[KeyPath, Mark], error: Raise) -> Any:
+def _parse_yaml(text: str, file: str, places: dict[KeyPath, Location], error: Raise) -> Any:
     """The value of a YAML text; fills ``places``. Raises ``error``."""
     try:
         return _YamlReader(text, file, places, error).document()
@@ -187,7 +187,7 @@ def _parse_yaml(text: str, file: str, places: dict[KeyPath, Mark], error: Raise)
 class _YamlReader:
     """Values from the events of one document. Not from PyYAML's nodes, which take ten times as long to make."""
 
-    def __init__(self, text: str, file: str, places: dict[KeyPath, Mark], error: Raise) -> None:
+    def __init__(self, text: str, file: str, places: dict[KeyPath, Location], error: Raise) -> None:
         self._events: Iterator[Any] = iter(yaml.parse(text, Loader=_LOADER))
         self._file, self._places, self._error = file, places, error
 
@@ -204,7 +204,7 @@ class _YamlReader:
 
     def _value(self, event: Any, path: KeyPath) -> Any:
         self._check(event, path)
-        self._places.setdefault(path, Mark(self._file, event.start_mark.line + 1))
+        self._places.setdefault(path, Location(self._file, event.start_mark.line + 1))
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event)
         if len(path) >= _DEEPEST:
@@ -231,7 +231,7 @@ class _YamlReader:
         if key in known:
             text = f"the key stands here a second time, after line {self._places[(*path, key)].line}"
             raise self._error(text, where=f"{at}: {dotted((*path, key))}")
-        self._places[(*path, key)] = Mark(self._file, line)
+        self._places[(*path, key)] = Location(self._file, line)
         return key
 
     @staticmethod

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hago.lower import DOMAIN, LoweredGraph, Node, TensorType, reference
 from hago.lower.fuse import fuse
 from hago.lower.handlers import HANDLERS
-from hago.lower.layout import channels_last
+from hago.lower.layout_rules import channels_last
 from hago.lower.ops import check_node
 from hago.lower.source import SourceGraph
 from hago.lower.translate import Translator
