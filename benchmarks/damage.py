@@ -388,7 +388,7 @@ def _read_study(path: Path) -> None:
 
 
 def _read_threads(path: Path) -> None:
-    from hago.tuning.session import kept_threads
+    from hago.tuning.thread_choice import kept_threads
 
     kept_threads(path)
 

@@ -13,25 +13,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import Result, compile, quantize, tune
+    from .api import compile, quantize, tune
     from .errors import HagoError
     from .model import Model, load_model
     from .model.torch_import import from_torch
+    from .options import GoalOptions, JobOptions, SearchOptions
     from .record import Record
     from .runtime.artifact import Artifact, load
     from .spec import HardwareSpec, load_spec
     from .strategy import Choice, Strategy
     from .tuning.across import compare_devices
     from .tuning.answering import answer
+    from .tuning.session import Result
 
 _HOMES = {
     "Artifact": "runtime.artifact",
     "Choice": "strategy",
+    "GoalOptions": "options",
     "HagoError": "errors",
     "HardwareSpec": "spec",
+    "JobOptions": "options",
     "Model": "model",
     "Record": "record",
-    "Result": "api",
+    "Result": "tuning.session",
+    "SearchOptions": "options",
     "Strategy": "strategy",
     "answer": "tuning.answering",
     "compare_devices": "tuning.across",
@@ -47,11 +52,14 @@ _HOMES = {
 __all__ = [
     "Artifact",
     "Choice",
+    "GoalOptions",
     "HagoError",
     "HardwareSpec",
+    "JobOptions",
     "Model",
     "Record",
     "Result",
+    "SearchOptions",
     "Strategy",
     "answer",
     "compare_devices",

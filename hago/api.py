@@ -12,16 +12,11 @@ scores = net(images)[0]
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from . import arguments
 from .calibrate import Calibration
 from .calibrate.calibration import is_calibration
 from .compiler.cache import KernelCache
@@ -29,98 +24,27 @@ from .compiler.linker import is_foreign
 from .data import make_samples
 from .data.shapes import sample_shapes
 from .deadline import Deadline
-from .errors import DeviceError, ModelError
-from .folder_lock import filled_folder
 from .interrupts import Interrupts
-from .measure.metrics import Metric, get_metric, unit_of
 from .model import InputShapes, Model, load_model
-from .record import Record
+from .options import read_options
 from .runtime.artifact import Artifact, load
 from .runtime.processor import missing_features
 from .runtime.threads import check_threads
+from .signature import takes_options
 from .spec import HardwareSpec, resolve_hw
 from .strategy import Strategy
 
 if TYPE_CHECKING:
-    from .device.places import Target
-    from .search import Progress, SearchResult
-    from .tuning.session import Session
+    from .tuning.session import Result
 
-__all__ = ["Result", "compile", "load", "quantize", "tune"]
+__all__ = ["compile", "load", "quantize", "tune"]
 
 ModelLike = str | os.PathLike[str] | onnx.ModelProto | Model
 CacheLike = KernelCache | str | os.PathLike[str] | None
 
 
-@dataclass(frozen=True)
-class Result:
-    """What `tune` found.
-
-    ``best`` is the answer and ``float`` is float32, both on the test part, which the search never saw;
-    ``front`` are the search's Pareto-optimal records (on the search part), the fastest first. ``search``
-    tells the whole story: all records, why it stopped, what stands in the way of the bound.
-    """
-
-    search: SearchResult
-    strategy: Strategy
-    folder: Path | None
-    answer: str
-
-    @property
-    def float(self) -> Record:
-        """float32, on the test part."""
-        return self.search.float_test or self.search.float
-
-    @property
-    def best(self) -> Record:
-        """The answer, on the test part (on the search part where the search was cut short)."""
-        return self.search.test or self.search.best
-
-    @property
-    def front(self) -> tuple[Record, ...]:
-        """The records of the search that no other beats in both latency and accuracy."""
-        return self.search.front
-
-    @property
-    def met(self) -> bool:
-        """Whether a strategy within ``max_drop`` and faster than float32 was found."""
-        return self.search.met
-
-    def summary(self) -> str:
-        """The answer in a few sentences, as the report has it."""
-        return self.answer
-
-
-def tune(
-    model: ModelLike,
-    *,
-    hw: str | os.PathLike[str] | HardwareSpec = "auto",
-    data: Any,
-    calibration: Any = None,
-    metric: str | Metric | Callable[..., Any] = "top1",
-    max_drop: float | str = 0.01,
-    trials: int | None = 40,
-    budget: str | float | timedelta | None = None,
-    seed: int = 0,
-    threads: int | None = None,
-    out: str | os.PathLike[str] | None = None,
-    test: Any = None,
-    sampler: str = "tpe",
-    objectives: str | Sequence[str] = ("latency", "accuracy"),
-    margin: float = 0.0,
-    patience: int | None = 15,
-    batch: int = 1,
-    input_shapes: InputShapes | None = None,
-    storage: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    cache: CacheLike = None,
-    progress: str | Progress = "silent",
-    devices: str | Sequence[str] | None = None,
-    devices_file: str | os.PathLike[str] | None = None,
-    joint: str = "worst",
-    min_value: float | str | None = None,
-    max_value: float | str | None = None,
-) -> Result:
+@takes_options()
+def tune(model: ModelLike, *, data: Any, **options: Any) -> Result:
     """Searches the fastest strategy whose metric drops by at most ``max_drop``, and measures all it tries.
 
     ``data`` is (x, y), a path (npz, image folder) or an iterable of pairs; x is an array or a mapping from
@@ -133,6 +57,12 @@ def tune(
     front has stood still for ``patience`` trials. ``threads=None`` measures float32 on one thread and on all
     physical cores, and takes what is faster. ``sampler`` is "tpe", "nsga2", "gp", "random" or "grid".
 
+    ``max_latency`` ("0.2ms") and ``max_size`` ("200kB") are bounds too, and ``objectives`` says what the answer is the
+    best in: the first that has no bound. ``keep`` holds layers at a precision ({"float32": "head.*"}), ``knobs`` fixes
+    what a layer's choice may be, or widens it ({"correction": ("none", "bias")}), and ``start`` is a strategy to try
+    first: its file, or a QDQ model. Options can also be given as values: ``goal=GoalOptions(...)``,
+    ``search=SearchOptions(...)``, ``job=JobOptions(...)``.
+
     With ``out``, everything is kept in that folder (strategy.yaml, model.qdq.onnx, model.so,
     records.jsonl, report.html, report.md, study.db), and ``resume`` goes on with what is there.
 
@@ -144,108 +74,16 @@ def tune(
     Raises HagoError (ModelError, DataError, SpecError ...) for what cannot be used; a candidate that fails
     is a record with its reason.
     """
-    from .device.places import find_place
-    from .read_goal import read_goal
-    from .search.sampling import check_sampler
-    from .search.stopping import parse_budget
-    from .tuning.joint import check_rule
+    from .tuning.session import goal_of, open_session
 
-    # What cannot be is told before anything is read; `run_search` and the others check the same where they are used.
-    check_sampler(sampler)
-    check_rule(joint)
-    judge = get_metric(metric)
-    asked = {"max_drop": max_drop, "min_value": min_value, "max_value": max_value}
-    goal = read_goal(judge, unit_of(judge), **asked, margin=margin, objectives=objectives)
-    trials = arguments.optional_whole("trials", trials, 1)
-    patience = arguments.optional_whole("patience", patience, 1)
-    if out is not None:
-        arguments.path("out", out)
-    if isinstance(devices, str):
-        devices = (devices,)
-    names = arguments.names("devices", devices or (), DeviceError)
+    asked = read_options(options)
+    goal = goal_of(asked)
     with Interrupts().installed() as interrupts:
-        session = open_session(
-            model,
-            hw=hw,
-            data=data,
-            calibration=calibration,
-            metric=judge,
-            seed=seed,
-            threads=threads,
-            out=out,
-            test=test,
-            batch=batch,
-            input_shapes=input_shapes,
-            cache=cache,
-            progress=progress,
-            places=[find_place(name, devices_file) for name in names],
-            joint=joint,
-            deadline=Deadline(parse_budget(budget)),
-            interrupts=interrupts,
-        )
+        session = open_session(model, data, asked, goal, Deadline(asked.search.budget), interrupts)
         try:
-            found = session.find(
-                goal=goal,
-                trials=trials,
-                sampler=sampler,
-                patience=patience,
-                storage=storage,
-                resume=resume,
-            )
-            return session.write(found)
+            return session.write(session.find())
         finally:
             session.close()
-
-
-def open_session(
-    model: ModelLike,
-    *,
-    hw: str | os.PathLike[str] | HardwareSpec = "auto",
-    data: Any,
-    calibration: Any = None,
-    metric: str | Metric | Callable[..., Any] = "top1",
-    seed: int = 0,
-    threads: int | None = None,
-    out: str | os.PathLike[str] | None = None,
-    test: Any = None,
-    batch: int = 1,
-    input_shapes: InputShapes | None = None,
-    cache: CacheLike = None,
-    progress: str | Progress = "silent",
-    places: Sequence[Target] = (),
-    joint: str = "worst",
-    deadline: Deadline,
-    interrupts: Interrupts,
-) -> Session:
-    """A tuning job before its search; the arguments are those of `tune`, ``places`` its devices. To be closed."""
-    from .search.progress import Telling, make_progress
-    from .tuning.session import Session
-
-    if places and hw != "auto":
-        raise DeviceError("devices have specs of their own", where=f"hw {hw!r}", hint="leave out --hw (hw=)")
-    telling = Telling(make_progress(progress), deadline)
-    with ExitStack() as held:
-        folder = None if out is None else held.enter_context(filled_folder(out))
-        held.callback(telling.close)
-        telling.say("reading the model")
-        session = Session.open(
-            model=_load(model, batch, input_shapes, data),
-            spec=resolve_hw(hw),
-            data=data,
-            calibration=calibration,
-            test=test,
-            metric=get_metric(metric),
-            seed=arguments.whole("seed", seed, 0),
-            threads=None if threads is None else check_threads(threads),
-            folder=folder,
-            cache=_cache(cache),
-            progress=telling,
-            deadline=deadline,
-            interrupts=interrupts,
-            places=places,
-            rule=joint,
-        )
-        return replace(session, held=held.pop_all(), hw=_file_of(hw))
 
 
 def compile(  # the name promised to users
@@ -270,8 +108,8 @@ def compile(  # the name promised to users
 
     spec = resolve_hw(hw)
     count = 1 if threads is None and is_foreign(spec.triple) else check_threads(threads)
-    normalized = _load(model, batch, input_shapes)
-    return build(lower(normalized.proto, spec), spec, threads=count, cache=_cache(cache))
+    normalized = load_model(model, batch, input_shapes=input_shapes)
+    return build(lower(normalized.proto, spec), spec, threads=count, cache=KernelCache.of(cache))
 
 
 def quantize(
@@ -295,7 +133,11 @@ def quantize(
     """
     from .qdq.batch import free_batch
 
-    normalized = model if isinstance(model, Model) else _load(model, batch, input_shapes, calibration)
+    normalized = (
+        model
+        if isinstance(model, Model)
+        else load_model(model, batch, input_shapes=input_shapes, sample_shapes=partial(sample_shapes, calibration))
+    )
     qdq = quantize_static(normalized, strategy, calibration, spec=resolve_hw(hw), threads=threads, cache=cache)
     return free_batch(qdq, normalized)
 
@@ -330,31 +172,7 @@ def quantize_static(
             samples,
             host,
             threads=check_threads(threads),
-            cache=_cache(cache),
+            cache=KernelCache.of(cache),
             needs=needs_of(chosen.used),
         )
     return quantize_model(normalized, chosen, calibration, spec)
-
-
-def _file_of(hw: str | os.PathLike[str] | HardwareSpec) -> str:
-    """The file of a spec of the user's own; empty for one of Hago's."""
-    return str(Path(hw).absolute()) if isinstance(hw, (str, os.PathLike)) and Path(hw).is_file() else ""
-
-
-def _load(model: ModelLike, batch: int, input_shapes: InputShapes | None, data: Any = None) -> Model:
-    """The model; dimensions that nothing fixes are those of the samples."""
-    shapes = None if data is None else lambda: sample_shapes(data)
-    return load_model(_source(model), batch, input_shapes=input_shapes, sample_shapes=shapes)
-
-
-def _source(model: ModelLike) -> Any:
-    if isinstance(model, (str, os.PathLike, onnx.ModelProto, Model, bytes)):
-        return model
-    raise ModelError(
-        f"a model is an ONNX path or ModelProto, not {type(model).__name__}",
-        hint="a PyTorch module: hago.from_torch(module, example_inputs)",
-    )
-
-
-def _cache(cache: CacheLike) -> KernelCache:
-    return cache if isinstance(cache, KernelCache) else KernelCache(cache)

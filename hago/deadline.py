@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+import re
 import time
 from collections.abc import Callable
+from datetime import timedelta
+
+from .errors import SearchError
 
 
 class Deadline:
@@ -36,3 +42,31 @@ class Deadline:
         """Ends ``seconds`` from now, if not earlier."""
         end = self._clock() + seconds
         self._end = end if self._end is None else min(self._end, end)
+
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+def parse_budget(text: str | float | timedelta | None) -> float | None:
+    """Seconds of a time budget: ``"10m"``, ``"90s"``, ``"1h30m"``, ``"1.5h"``, or a number of seconds.
+
+    A timedelta too. None is no limit. Raises SearchError for anything else, and for no time at all.
+    """
+    if text is None:
+        return None
+    seconds = math.nan
+    if isinstance(text, str):
+        parts = re.fullmatch(
+            r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().replace(" ", "")
+        )
+        if parts and any(parts.groups()):
+            seconds = sum(
+                float(part) * unit for part, unit in zip(parts.groups(), _UNITS.values(), strict=True) if part
+            )
+    elif isinstance(text, timedelta):
+        seconds = text.total_seconds()
+    elif isinstance(text, numbers.Real) and not isinstance(text, bool):
+        seconds = float(text)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise SearchError(f"a time budget is written like 10m, 90s or 1h30m, got {text!r}", hint="--budget 10m")
+    return seconds

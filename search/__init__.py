@@ -7,16 +7,15 @@
 ``evaluator`` is anything that satisfies :class:`Evaluator`. This is the only part of Hago that knows Optuna.
 """
 
+from ..deadline import parse_budget
 from ..goal import OBJECTIVES, Goal
 from .blockers import Blocker
 from .groups import Group
 from .objective import Evaluator
 from .progress import LiveProgress, PlainProgress, Progress, SilentProgress, Status, make_progress
 from .result import SearchResult, choose, pareto_front
-from .sampling import SAMPLERS
 from .sensitivity import Sensitivities
 from .space import SearchSpace
-from .stopping import parse_budget
 from .study import run_search
 from .timing import TimeTable
 

@@ -9,7 +9,6 @@ ever written to the stored study.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,12 +20,10 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 
-from ..errors import MissingExtraError, SearchError
 from .option import FLOAT32
 from .sensitivity import Sensitivities, base_option, main_option
 from .space import Params, SearchSpace
 
-SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
 SamplerFactory = Callable[[int], BaseSampler]
 """Seed -> a new Optuna sampler: pass one to use any sampler of Optuna's or your own."""
 
@@ -53,16 +50,6 @@ class Observation:
     def violation(self) -> float:
         """The largest of them."""
         return max(self.violations.values(), default=0.0)
-
-
-def check_sampler(sampler: str | SamplerFactory) -> None:
-    """Raises SearchError for an unknown sampler, MissingExtraError where its package is not installed."""
-    if callable(sampler):
-        return
-    if sampler not in SAMPLERS:
-        raise SearchError(f"there is no sampler {sampler!r}", hint=f"samplers: {', '.join(SAMPLERS)}")
-    if sampler == "gp" and importlib.util.find_spec("torch") is None:
-        raise MissingExtraError("torch", "torch", "the sampler 'gp' (Gaussian processes)")
 
 
 def make_sampler(sampler: str | SamplerFactory, seed: int) -> BaseSampler:

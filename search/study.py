@@ -13,10 +13,11 @@ from statistics import median
 import optuna
 
 from .. import arguments
-from ..deadline import Deadline
+from ..deadline import Deadline, parse_budget
 from ..errors import HagoError, NoDeviceError, SearchError, StorageError
 from ..goal import DEFAULT_OBJECTIVES, MAX_DROP, Goal
 from ..interrupts import Interrupts, name_of
+from ..options import check_sampler
 from ..record import Record
 from ..strategy import Strategy
 from .answer import conclude
@@ -25,9 +26,9 @@ from .objective import Evaluator, common_reason, evaluate_safely
 from .planner import WARM_START, Planner, Proposal
 from .progress import Progress, Status, make_progress
 from .result import SearchResult
-from .sampling import SamplerFactory, check_sampler
+from .sampling import SamplerFactory
 from .space import SearchSpace
-from .stopping import parse_budget, trials_without_gain
+from .stopping import trials_without_gain
 from .storage import StorageLike
 
 PATIENCE = 15

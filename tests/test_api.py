@@ -14,8 +14,7 @@ import tiny
 from qdq_graphs import run_onnx
 
 import hago
-from hago import Choice, Record, Strategy
-from hago.api import Result
+from hago import Choice, Record, Result, Strategy
 from hago.calibrate import Calibration
 from hago.errors import DataError, HagoError, ModelError, SearchError, SpecError, StorageError, StrategyError
 from hago.record_file import read_records

@@ -25,7 +25,7 @@ from hago.measure.latency import Latency
 from hago.measure.metrics import get_metric
 from hago.model import load_model
 from hago.record import Record
-from hago.report import LayerRow, MetricInfo, PeerRow, ReportData, SearchFacts, describe_metric, from_search
+from hago.report import LayerRow, Measured, MetricInfo, PeerRow, ReportData, SearchFacts, describe_metric, from_search
 from hago.report import write_report as write
 from hago.report.answer import tell
 from hago.report.data import NOISE_S
@@ -791,22 +791,18 @@ def test_report_of_a_search(net: onnx.ModelProto, tmp_path: Path) -> None:
         stopped="1 trials",
         seconds=12.0,
     )
-    report = from_search(
-        result,
-        model=model,
-        spec=spec,
-        space=space,
-        metric=get_metric("top1"),
-        split=samples.SPLIT,
-        environment=samples.ENVIRONMENT,
-        strategy=chosen,
-        float_times={"conv1": 9e-6, "conv2": 8e-6, "softmax": 1e-6, "": 2e-6},
-        chosen_times={"conv1": 2e-6, "conv2": 3e-6, "softmax": 1e-6, "": 4e-6},
-        sampler="tpe",
-        seed=7,
+    measured = Measured(
+        model, spec, space, get_metric("top1"), samples.SPLIT, samples.ENVIRONMENT, seed=7,
         peers=Comparison((ComparisonRow("TVM", Latency("TVM", 1, 1e-3, 9e-4, 2e-3, 1, 1, 1, (1e-3,), 3)),
                           ComparisonRow("OpenVINO", note="absent")), "net", "top1", 9, 1, samples.ENVIRONMENT),
     )  # fmt: skip
+    report = from_search(
+        result,
+        measured,
+        chosen,
+        float_times={"conv1": 9e-6, "conv2": 8e-6, "softmax": 1e-6, "": 2e-6},
+        chosen_times={"conv1": 2e-6, "conv2": 3e-6, "softmax": 1e-6, "": 4e-6},
+    )
     rows = {row.name: row for row in report.layers}
     assert list(rows) == ["conv1", "conv2", "add", "softmax"]
     conv1, conv2, add, softmax = rows.values()
@@ -831,10 +827,8 @@ def test_report_of_a_search_cut_short(net: onnx.ModelProto) -> None:
     result = SearchResult(
         floats, floats, (floats,), (), "not met", Goal(0.01), error=StorageError("the disk is full")
     )  # fmt: skip
-    report = from_search(
-        result, model=model, spec=spec, space=SearchSpace.from_model(model, spec), metric=get_metric("top1"),
-        split=samples.SPLIT, environment=samples.ENVIRONMENT,
-    )  # fmt: skip
+    space = SearchSpace.from_model(model, spec)
+    report = from_search(result, Measured(model, spec, space, get_metric("top1"), samples.SPLIT, samples.ENVIRONMENT))
     assert report.is_float and all(row.precision == "float32" and row.float_s is None for row in report.layers)
     answer = tell(report)
     assert "(none was tried)" in answer.sentence and answer.notes == ("The search ended early: the disk is full",)
@@ -845,12 +839,12 @@ def test_a_layer_that_the_hardware_offers_no_integers_for_says_so(net: onnx.Mode
     model, spec = load_model(net), load_spec("x86-avx512-vnni")
     ops = {kind: ways for kind, ways in spec.ops.items() if kind != "add"}
     spec = replace(spec, ops={**ops, "add": tuple(w for w in spec.ops["add"] if w.precision == "float32")})
-    floats = samples.float_record()
+    floats, space = samples.float_record(), SearchSpace.from_model(model, spec)
     report = from_search(
         SearchResult(floats, floats, (floats,), (), "not faster", Goal(0.01)),
-        model=model, spec=spec, space=SearchSpace.from_model(model, spec), metric=get_metric("top1"),
-        split=samples.SPLIT, environment=samples.ENVIRONMENT, strategy=Strategy(model.hash, spec.name),
-    )  # fmt: skip
+        Measured(model, spec, space, get_metric("top1"), samples.SPLIT, samples.ENVIRONMENT),
+        Strategy(model.hash, spec.name),
+    )
     add = next(row for row in report.layers if row.name == "add")
     assert not add.quantizable and why(report, add) == "x86-avx512-vnni runs add in float32 alone"
 

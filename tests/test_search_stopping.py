@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hago.deadline import Deadline
+from hago.deadline import Deadline, parse_budget
 from hago.errors import SearchError
 from hago.goal import Goal
 from hago.interrupts import Interrupts, Stopped
 from hago.record import Record
 from hago.search.progress import LiveProgress, PlainProgress, SilentProgress, Status, Telling, describe, make_progress
 from hago.search.result import MET, NOT_FASTER, NOT_MET, SearchResult, choose, find_closest, pareto_front
-from hago.search.stopping import hypervolume, parse_budget, trials_without_gain
+from hago.search.stopping import hypervolume, trials_without_gain
 
 
 @pytest.mark.parametrize(

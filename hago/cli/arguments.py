@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, StrategyError
+from .flags import add_flags
 
 if TYPE_CHECKING:
     import onnx
@@ -22,7 +23,7 @@ def add_model(parser: argparse.ArgumentParser, about: str = "an ONNX file") -> N
     """MODEL, ``--batch`` and ``--input-shape``; `open_model` reads them."""
     add = parser.add_argument
     add("model", metavar="MODEL", help=about)
-    add("--batch", type=int, default=1, metavar="N", help="samples per call (default: %(default)s)")
+    add_flags(parser, "batch")
     add("--input-shape", action="append", default=[], metavar="NAME=-1,3,224,224",
         help="the shape of an input with more free dimensions than the batch (-1); may be repeated "
         "(default: that of the samples)")  # fmt: skip
@@ -30,13 +31,16 @@ def add_model(parser: argparse.ArgumentParser, about: str = "an ONNX file") -> N
 
 def add_hw(parser: argparse.ArgumentParser, required: bool = False) -> None:
     """``--hw``."""
-    about = "hardware spec: a name (`hago hw list`) or a YAML file" + ("" if required else "; auto: this machine")
-    parser.add_argument("--hw", metavar="NAME", required=required, default=None if required else "auto", help=about)
+    if required:
+        about = "hardware spec: a name (`hago hw list`) or a YAML file"
+        parser.add_argument("--hw", metavar="NAME", required=True, help=about)
+    else:
+        add_flags(parser, "hw")
 
 
 def add_cache(parser: argparse.ArgumentParser) -> None:
     """``--cache``."""
-    parser.add_argument("--cache", metavar="DIR", help="folder of the kernel cache (default: the user's cache)")
+    add_flags(parser, "cache")
 
 
 def add_strategy(parser: argparse.ArgumentParser, needed: str = "") -> None:

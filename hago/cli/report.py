@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..options import OF_ONE_SEARCH
 from ..visible import visible
 from .exit_codes import EXIT_CUT_SHORT
 from .tune import add_search_arguments, announce, search_options, tell_shortfall
@@ -23,7 +24,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``report``."""
     about = "one model on several devices, side by side"
     parser = subparsers.add_parser("report", help=about, description=_DESCRIPTION)
-    add_search_arguments(parser)
+    add_search_arguments(parser, without=tuple(OF_ONE_SEARCH))
     parser.add_argument("--devices", metavar="A,B,C", required=True, help="names in the devices file, or local")
     parser.set_defaults(run=_run)
 
@@ -34,7 +35,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
     across = compare_devices(
         arguments.model,
-        devices=[name.strip() for name in arguments.devices.split(",")],
         say=lambda text: print(visible(text), file=sys.stderr, flush=True),
         **search_options(arguments),
     )

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import DATA, add_cache, add_hw, add_model, input_shapes
+from ..options import GoalOptions, JobOptions, SearchOptions
+from ..visible import visible
+from .arguments import DATA, add_model, input_shapes
 from .exit_codes import EXIT_CUT_SHORT, code_of
+from .flags import add_flags, flag_names, from_arguments
 
 if TYPE_CHECKING:
     from ..search import SearchResult
+    from ..tuning.session import Result
+
+_LIBRARY = "model.so"
 
 _DESCRIPTION = """
 Searches which layers should run at which precision and granularity on this hardware, so that the network is
@@ -24,59 +32,25 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``tune``."""
     parser = subparsers.add_parser("tune", help="search, measure, report: the main job", description=_DESCRIPTION)
     add_search_arguments(parser)
-    add_hw(parser)
-    add = parser.add_argument
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--device", metavar="NAME",
         help="measure there: a name in the devices file; A+B: devices of one kind share the work")  # fmt: skip
-    where.add_argument("--devices", metavar="A,B", help="one strategy that is good on all of these devices")
-    add("--joint", default="worst", choices=("worst", "mean"), help="of the ratios on --devices (default: %(default)s)")
-    add("--storage", metavar="URL", help="where the study is kept (default: sqlite, study.db in --out)")
-    add("--resume", action="store_true", help="go on with the search in --out")
+    where.add_argument(
+        "--devices", metavar="A,B", type=_comma, help="one strategy that is good on all of these devices"
+    )
     parser.set_defaults(run=_run)
 
 
-def add_search_arguments(parser: argparse.ArgumentParser) -> None:
+def add_search_arguments(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
     """What every search takes, wherever it runs; `search_options` reads it."""
     add_model(parser)
-    add_cache(parser)
-    add = parser.add_argument
-    add("--data", metavar="PATH", required=True, help=DATA)
-    add("--calibration", metavar="PATH", help="samples to calibrate on, no labels needed (default: part of --data)")
-    add("--test", metavar="PATH", help="samples that only the final accuracy is told from (default: part of --data)")
-    add("--devices-file", metavar="FILE", help="the devices file (default: devices.yaml in this folder)")
-    add("--metric", default="top1", help="top1, top5, cosine, sqnr or mse; of one output: top1:NAME (default: top1)")
-    add("--max-drop", default=0.01, metavar="D",
-        help="allowed drop of the metric, in its unit, or 1%% (default: %(default)s, one point of top-1)")  # fmt: skip
-    add("--min", metavar="V", dest="min_value", help="the metric must have at least this, in place of --max-drop: "
-        "sqnr needs it, --min 30 is 30 dB")  # fmt: skip
-    add("--max", metavar="V", dest="max_value", help="the same for metrics of which less is better: at most this")
-    add("--margin", type=float, default=0.0, metavar="D", help="part of --max-drop kept free when choosing")
-    add("--trials", type=int, default=40, metavar="N", help="candidates at most (default: %(default)s)")
-    add("--budget", metavar="TIME", help="time at most, such as 10m, 90s or 1h30m")
-    add("--patience", type=int, default=15, metavar="N",
-        help="stop when the front stood still for N trials; 0: never (default: %(default)s)")  # fmt: skip
-    add("--sampler", default="tpe", choices=("tpe", "nsga2", "gp", "random", "grid"), 
-        help="proposes candidates (default: %(default)s; gp needs PyTorch)")  # fmt: skip
-    add("--objectives", default="latency,accuracy", help="of latency, accuracy, size (default: %(default)s)")
-    add("--seed", type=int, default=0, metavar="N", help="of the split and the search (default: %(default)s)")
-    add("--threads", type=int, metavar="N", help="threads (default: one, or all cores where that is faster)")
-    add("--out", metavar="DIR", default="hago-out", help="folder for the results (default: %(default)s)")
-    add("--progress", default="auto", choices=("auto", "live", "plain", "silent"),
-        help="how progress is shown; auto: live on a terminal, else plain (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--data", metavar="PATH", required=True, help=DATA)
+    add_flags(parser, *flag_names(JobOptions, GoalOptions, SearchOptions, without=("batch", *without)))
 
 
-def search_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `hago.tune` that `add_search_arguments` declares."""
-    names = (
-        "data", "calibration", "test", "devices_file", "metric", "max_drop", "min_value", "max_value", "margin",
-        "trials", "budget", "sampler", "seed", "threads", "batch", "cache", "out", "progress",
-    )  # fmt: skip
-    options = {name: getattr(arguments, name) for name in names}
-    options["input_shapes"] = input_shapes(arguments)
-    options["patience"] = arguments.patience or None
-    options["objectives"] = tuple(part.strip() for part in arguments.objectives.split(","))
-    return options
+def search_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The options of `hago.tune` among the arguments, and its samples."""
+    return {**from_arguments(parsed), "data": parsed.data, "input_shapes": input_shapes(parsed)}
 
 
 def announce(arguments: argparse.Namespace) -> None:
@@ -88,32 +62,45 @@ def announce(arguments: argparse.Namespace) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     announce(arguments)
     from ..api import tune
-    from ..tuning.session import console_summary
 
-    devices = arguments.device
-    if arguments.devices is not None:
-        devices = [name.strip() for name in arguments.devices.split(",")]
-    result = tune(
-        arguments.model,
-        hw=arguments.hw,
-        storage=arguments.storage,
-        resume=arguments.resume,
-        devices=devices,
-        joint=arguments.joint,
-        **search_options(arguments),
-    )
-    print(console_summary(result))
+    options = search_options(arguments)
+    options["devices"] = arguments.device if arguments.devices is None else arguments.devices
+    result = tune(arguments.model, **options)
+    print(_summary(result))
     return tell_shortfall(result.search, result.folder)
+
+
+def _comma(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in text.split(",")]
+
+
+def _summary(result: Result) -> str:
+    """What stands on the terminal at the end."""
+    from ..report.write import HTML
+
+    lines = [result.summary()]
+    if result.folder is not None:
+        if (result.folder / HTML).is_file():  # not where a full disk took none
+            lines.append(f"Report: {result.folder / HTML}")
+        lines += [f"Run it: {how}" for how in _how_to_run(result.folder)]
+    return "\n".join(map(visible, lines))
+
+
+def _how_to_run(folder: Path) -> list[str]:
+    """What to type next, here or on the device."""
+    boards = [script.parent for script in sorted([*folder.glob("run.py"), *folder.glob("*/run.py")])]
+    built = [library for library in sorted(folder.rglob(_LIBRARY)) if library.parent not in boards]
+    here = [f"hago run {shlex.quote(str(library))} --data SAMPLES.npz" for library in built]
+    return here + [f"copy {board} to the board, and there: python run.py SAMPLES.npz" for board in boards]
 
 
 def tell_shortfall(found: SearchResult, folder: Path | None, device: str = "") -> int:
     """Says what kept a search from its end or its files from being written; returns its exit code."""
-    from ..tuning.session import is_complete
-
     of = f"{device}: " if device else ""
     if found.error is not None:
         print(f"error: {of}{found.error}", file=sys.stderr)
-    elif not is_complete(folder):
+    elif folder is not None and not any(folder.rglob(_LIBRARY)):
         print(f"error: {of}all but model.so was written: there is no linker", file=sys.stderr)
         print("  hint: where there is one: hago compile model.qdq.onnx --out model.so", file=sys.stderr)
         return EXIT_CUT_SHORT if found.signum is None else code_of(found)

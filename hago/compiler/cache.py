@@ -77,6 +77,11 @@ class KernelCache:
         self._lock = Lock()
         self._ready = False
 
+    @classmethod
+    def of(cls, cache: KernelCache | str | os.PathLike[str] | None) -> KernelCache:
+        """The cache given, or the one in that folder; the user's own for None."""
+        return cache if isinstance(cache, KernelCache) else cls(cache)
+
     def get(self, key: str) -> Any | None:
         """The loaded module of a kernel, or None where it has to be compiled first."""
         with self._lock:

@@ -8,19 +8,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..files import write_atomic
 from ..record import Record
+from .devices import Across, Cell, TunedDevice
 from .metric_text import MetricText
 from .pareto import Plot, plot
 from .phrases import layers_phrase, metric_text
 from .tables import Name, Table
 from .text import NOTHING, factor, listing, plural, ratio_interval
 from .write import templates
-
-if TYPE_CHECKING:
-    from ..tuning.across import Across, Cell, OnDevice
 
 _MATRIX = (
     "tuned_for", "run_on", "how", "ratio", "ratio_low", "ratio_high", "accuracy", "change", "change_low", "change_high",
@@ -50,7 +47,7 @@ class MatrixCell:
 
 
 @dataclass(frozen=True)
-class Page:
+class DevicesPage:
     """Everything that the templates show."""
 
     model_name: str
@@ -79,14 +76,14 @@ def write_across(across: Across, folder: Path) -> None:
     write_atomic(folder / "fronts.csv", _csv(_FRONT, fronts))
 
 
-def make_page(across: Across) -> Page:
+def make_page(across: Across) -> DevicesPage:
     """What is shown of these devices."""
     first = across.devices[0].report
     metric = metric_text(first)
     names = tuple(device.name for device in across.devices)
     rows = tuple((name, tuple(_shown(across, across.cell(name, other), metric) for other in names)) for name in names)
     panels = [(device, plot(device.report, metric, 420, 360, f"device{i}")) for i, device in enumerate(across.devices)]
-    return Page(
+    return DevicesPage(
         model_name=first.model_name,
         metric=first.metric.name,
         title=_title(across),
@@ -103,7 +100,7 @@ def make_page(across: Across) -> Page:
     )
 
 
-def _how(device: OnDevice) -> str:
+def _how(device: TunedDevice) -> str:
     return "estimated" if device.estimated else "measured"
 
 
@@ -144,7 +141,7 @@ def _notes(across: Across) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _fits_all(across: Across, device: OnDevice) -> bool:
+def _fits_all(across: Across, device: TunedDevice) -> bool:
     return all(cell.within for cell in across.cells if cell.tuned_for == device.name)
 
 
@@ -157,7 +154,7 @@ def _devices(across: Across, metric: MetricText) -> Table:
     return Table.of(header, [_device_row(device, metric) for device in across.devices], (5, 6, 7, 8))
 
 
-def _device_row(device: OnDevice, metric: MetricText) -> tuple[str, ...]:
+def _device_row(device: TunedDevice, metric: MetricText) -> tuple[str, ...]:
     report, record = device.report, device.report.chosen
     within = report.is_float or report.within(record)
     return (
@@ -237,7 +234,7 @@ def _matrix_row(cell: Cell) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _front_row(device: OnDevice, record: Record) -> tuple[object, ...]:
+def _front_row(device: TunedDevice, record: Record) -> tuple[object, ...]:
     interval = record.latency_ratio_interval or ("", "")
     return (
         device.name, device.estimated, "" if record.id < 0 else record.id + 1, record.label, record.latency_ratio,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -24,49 +25,60 @@ Times = Mapping[str, float]
 """Layer -> seconds of its kernels; what belongs to no layer stands under ``""``."""
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a search was made of, and where it was measured: all that its result does not say itself.
+
+    ``name`` is what the report calls the model, which else is named after its file. ``peers`` are other engines,
+    measured on the same samples; ``rounds`` are those of the final latency. ``where``, ``estimated``, ``joint`` and
+    ``remarks`` are as in `ReportData`.
+    """
+
+    model: Model
+    spec: HardwareSpec
+    space: SearchSpace
+    metric: Metric
+    split: SplitRecord
+    environment: Environment
+    sampler: str = "tpe"
+    seed: int = 0
+    where: str = ""
+    estimated: bool = False
+    joint: bool = False
+    remarks: Sequence[str] = ()
+    files: Sequence[str] = FILES
+    name: str | None = None
+    rounds: int | None = None
+    peers: Comparison | None = None
+
+
 def from_search(
     result: SearchResult,
-    *,
-    model: Model,
-    spec: HardwareSpec,
-    space: SearchSpace,
-    metric: Metric,
-    split: SplitRecord,
-    environment: Environment,
+    measured: Measured,
     strategy: Strategy | None = None,
+    *,
     float_times: Times | None = None,
     chosen_times: Times | None = None,
-    sampler: str = "tpe",
-    seed: int = 0,
-    name: str | None = None,
-    rounds: int | None = None,
-    peers: Comparison | None = None,
-    files: Sequence[str] = FILES,
-    where: str = "",
-    estimated: bool = False,
-    joint: bool = False,
-    remarks: Sequence[str] = (),
 ) -> ReportData:
     """What a report says of ``result``.
 
     ``strategy`` is the answer (that of ``result.best`` by default), ``float_times`` and ``chosen_times`` the
-    kernel times of float32 and of it. ``name`` is what the report calls the model, else it is named after its
-    file. ``peers`` are other engines, measured on the same samples; ``rounds`` those of the final latency.
-    ``where``, ``estimated``, ``joint`` and ``remarks`` are as in `ReportData`.
+    kernel times of float32 and of it.
     """
+    model, spec = measured.model, measured.spec
     chosen = strategy or result.best.strategy or Strategy(model.hash, spec.name)
     floats = float_times or result.times.times.get("float32") or {}
-    layers = _Layers(result, space, spec, chosen, floats, chosen_times or {})
+    layers = _Layers(result, measured, chosen, floats, chosen_times or {})
     return ReportData(
-        model_name=name or model_name(model.source),
+        model_name=measured.name or model_name(model.source),
         model_source=PurePath(model.source).name,
         model_hash=model.hash,
         hw_name=spec.name,
         hw_description=spec.description,
-        metric=describe_metric(metric),
+        metric=describe_metric(measured.metric),
         max_drop=_allowed(result),
         limit=result.goal.limit,
-        remarks=tuple(remarks),
+        remarks=tuple(measured.remarks),
         outcome=result.outcome,
         float_search=result.float,
         chosen_search=result.best,
@@ -75,11 +87,11 @@ def from_search(
         records=result.records,
         front=result.front,
         layers=tuple(layers.row(layer) for layer in model.layers),
-        split=split,
-        environment=environment,
+        split=measured.split,
+        environment=measured.environment,
         search=SearchFacts(
-            sampler=sampler,
-            seed=seed,
+            sampler=measured.sampler,
+            seed=measured.seed,
             seconds=result.seconds,
             stopped=result.stopped,
             error=None if result.error is None else result.error.what,
@@ -87,16 +99,16 @@ def from_search(
             objectives=result.goal.objectives,
         ),
         blockers=tuple(BlockerRow(b.layers, b.cause, b.share) for b in result.blockers),
-        peers=() if peers is None else _peers(peers),
+        peers=() if measured.peers is None else _peers(measured.peers),
         inputs=model.inputs,
         batch=model.batch,
         float_other_s=floats.get(""),
         chosen_other_s=None if chosen_times is None else chosen_times.get(""),
-        rounds=rounds,
-        files=tuple(files),
-        where=where,
-        estimated=estimated,
-        joint=joint,
+        rounds=measured.rounds,
+        files=tuple(measured.files),
+        where=measured.where,
+        estimated=measured.estimated,
+        joint=measured.joint,
     )
 
 
@@ -118,16 +130,10 @@ class _Layers:
     """Rows of layers, from the tables that the search filled."""
 
     def __init__(
-        self,
-        result: SearchResult,
-        space: SearchSpace,
-        spec: HardwareSpec,
-        strategy: Strategy,
-        floats: Times,
-        chosen: Times,
+        self, result: SearchResult, measured: Measured, strategy: Strategy, floats: Times, chosen: Times
     ) -> None:
-        self._known = result.sensitivities
-        self._spec, self._strategy = spec, strategy
+        self._known, space = result.sensitivities, measured.space
+        self._spec, self._strategy = measured.spec, strategy
         self._groups = {name: group for group in space.groups for name in group.layers}
         self._integer = {
             (member.layer, option.partition("/")[0])

@@ -1,11 +1,32 @@
-"""Conformance suites, one for each protocol: subclass one, and override its fixture with what is to be tested.
+"""Conformance suites: what every implementation of a protocol must do, as tests to derive from.
 
-    from hago.testing.methods import RoundingSuite
+    from hago.testing import MetricSuite
 
-    class TestMine(RoundingSuite):
+    class TestMyMetric(MetricSuite):
         @pytest.fixture
-        def method(self):
-            return MINE
+        def metric(self):
+            return MyMetric()
 
-pytest is needed here, and nowhere else in Hago.
+A suite needs pytest, and one fixture that makes what is tested. Hago's own implementations go through the same suites
+(tests/test_conformance.py).
 """
+
+from .backend import BackendSuite
+from .bench import BenchSuite
+from .evaluator import EvaluatorSuite
+from .methods import CorrectionSuite, RangeSuite, RoundingSuite
+from .metric import MetricSuite
+from .progress import ProgressSuite
+from .runner import RunnerSuite
+
+__all__ = [
+    "BackendSuite",
+    "BenchSuite",
+    "CorrectionSuite",
+    "EvaluatorSuite",
+    "MetricSuite",
+    "ProgressSuite",
+    "RangeSuite",
+    "RoundingSuite",
+    "RunnerSuite",
+]

@@ -5,114 +5,40 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .. import arguments
 from ..deadline import Deadline
+from ..device.places import find_place
 from ..errors import BuildError, DeviceError, HagoError, StorageError, StrategyError
 from ..folder_lock import filled_folder
 from ..interrupts import Interrupts
-from ..measure.metrics import get_metric, unit_of
 from ..model import Layer, Model
+from ..options import OF_ONE_SEARCH, Options, read_options
 from ..precision import find_fitting
-from ..read_goal import read_goal
 from ..record import Record
-from ..report.data import ReportData
-from ..search import SearchResult
+from ..report.across import write_across
+from ..report.devices import CANNOT, ESTIMATED, FAILED, MEASURED, Across, Cell, Difference, TunedDevice
 from ..search.ledger import has_search
-from ..search.stopping import parse_budget
+from ..signature import takes_options
 from ..spec import HardwareSpec
 from ..strategy import Strategy
 from ..ways import check_choice, op_kind, ways_of
 from .evaluator import TvmEvaluator
+from .session import goal_of, open_session
 
-MEASURED, ESTIMATED, FAILED, CANNOT = "measured", "estimated", "failed", "cannot run"
-
-
-@dataclass(frozen=True)
-class OnDevice:
-    """One device: its spec, what its search found, and the report of that."""
-
-    name: str
-    spec: HardwareSpec
-    where: str  # its address
-    estimated: bool
-    strategy: Strategy
-    result: SearchResult
-    report: ReportData
+_INTERRUPTED = "the run was interrupted before; the same command goes on"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """The answer of ``tuned_for``, run on ``run_on``, on the test samples.
-
-    ``how`` is "measured", "estimated" (``ratio`` is one of instructions), "failed" or "cannot run", the last two with
-    a ``reason``. ``ratio`` and ``change`` are to float32 on ``run_on``, with their 95 % intervals.
-    """
-
-    tuned_for: str
-    run_on: str
-    how: str
-    ratio: float | None = None
-    ratio_interval: tuple[float, float] | None = None
-    accuracy: float | None = None
-    change: float | None = None
-    change_interval: tuple[float, float] | None = None
-    within: bool | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A layer that runs in another precision on another device, and the rules of the specs behind it."""
-
-    layer: str
-    kind: str
-    precisions: Mapping[str, str]
-    why: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Across:
-    """Devices side by side; those that are ``gone``, with the reason, are in nothing else.
-
-    ``error`` is what kept files of the report from being written, such as a full disk.
-    """
-
-    model: Model
-    devices: tuple[OnDevice, ...]
-    cells: tuple[Cell, ...]
-    differences: tuple[Difference, ...]
-    gone: Mapping[str, str] = field(default_factory=dict)
-    error: HagoError | None = None
-
-    def cell(self, tuned_for: str, run_on: str) -> Cell:
-        """What became of one device's answer on another."""
-        return next(cell for cell in self.cells if (cell.tuned_for, cell.run_on) == (tuned_for, run_on))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "hago_devices": 1,
-            "model": self.model.hash,
-            "gone": dict(self.gone),
-            "devices": [_device(device) for device in self.devices],
-            "matrix": [asdict(cell) for cell in self.cells],
-            "differences": [asdict(difference) for difference in self.differences],
-        }
-
-
+@takes_options(*OF_ONE_SEARCH)
 def compare_devices(
     model: Any,
     *,
     devices: Sequence[str],
     data: Any,
     out: str | os.PathLike[str],
-    devices_file: str | os.PathLike[str] | None = None,
-    budget: str | float | timedelta | None = None,
     say: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> Across:
@@ -124,19 +50,13 @@ def compare_devices(
     yet are told so; what cannot be written is told by the results' ``error``. ``out`` gets devices.html, devices.md,
     devices.json, devices.csv (the matrix) and fronts.csv. ``say`` hears what is being done. Raises HagoError.
     """
-    from ..api import open_session
-    from ..device.places import find_place
-    from ..report.across import write_across
-
-    devices = arguments.names("devices", devices, DeviceError)
-    root, places = Path(arguments.path("out", out)), {name: find_place(name, devices_file) for name in devices}
-    search = {name: options.pop(name) for name in _SEARCH if name in options}
-    judge = options["metric"] = get_metric(options.get("metric", "top1"))
-    asked = {name: options.pop(name) for name in _BOUND if name in options}
-    search["goal"] = read_goal(judge, unit_of(judge), **asked)
+    names = arguments.names("devices", devices, DeviceError)
+    root = Path(arguments.path("out", out))
+    asked = read_options(options, caller="compare_devices", without=OF_ONE_SEARCH)
+    places, goal = {name: find_place(name, asked.job.devices_file) for name in names}, goal_of(asked)
     sessions, evaluators = ExitStack(), dict[str, TvmEvaluator]()
     sessions.enter_context(filled_folder(root))
-    found: list[OnDevice] = []
+    found: list[TunedDevice] = []
     gone: dict[str, str] = {}
     try:
         interrupts = sessions.enter_context(Interrupts().installed())
@@ -146,18 +66,19 @@ def compare_devices(
                 continue
             say(f"{name}: search")
             try:
-                clocks: dict[str, Any] = {"deadline": Deadline(parse_budget(budget)), "interrupts": interrupts}
-                session = open_session(model, data=data, out=root / name, places=[place], **clocks, **options)
+                session = open_session(
+                    model, data, _of_device(asked, root, name), goal, Deadline(asked.search.budget), interrupts
+                )
                 sessions.callback(session.close)
                 assert isinstance(session.evaluator, TvmEvaluator)
                 evaluators[name] = session.evaluator
-                told = session.find(resume=has_search(root / name), **search)
+                told = session.find()
                 result = session.write(told).search
             except (DeviceError, BuildError) as error:  # of this device: the others go on
                 gone[name] = str(error)
                 continue
             about = (session.evaluator.spec, place.address, session.evaluator.estimated)
-            found.append(OnDevice(name, *about, told.strategy, result, told.report))
+            found.append(TunedDevice(name, *about, told.strategy, result, told.report))
         if not found:
             raise DeviceError("no device could be measured: " + "; ".join(f"{k}: {v}" for k, v in gone.items()))
         protos = {d.name: evaluators[d.name].qdq(d.strategy) for d in found if not d.strategy.is_float}
@@ -176,13 +97,18 @@ def compare_devices(
         sessions.close()
 
 
-_BOUND = ("max_drop", "min_value", "max_value", "margin", "objectives", "max_latency", "max_size")
-_SEARCH = ("trials", "sampler", "patience")
-_INTERRUPTED = "the run was interrupted before; the same command goes on"
+def _of_device(options: Options, root: Path, name: str) -> Options:
+    """The options of one device's search, in a folder of its name."""
+    job = replace(options.job, devices=(name,), out=root / name)
+    return replace(options, job=job, search=replace(options.search, resume=has_search(root / name)))
 
 
 def _column(
-    device: OnDevice, found: Sequence[OnDevice], protos: Mapping[str, Any], evaluator: TvmEvaluator, interrupted: bool
+    device: TunedDevice,
+    found: Sequence[TunedDevice],
+    protos: Mapping[str, Any],
+    evaluator: TvmEvaluator,
+    interrupted: bool,
 ) -> list[Cell]:
     """Every device's answer on ``device``: the same QDQ networks, all timed in turns; its own alone if interrupted."""
     cannot = {other.name: _why_not(other.strategy, evaluator.model, device.spec) for other in found}
@@ -222,7 +148,7 @@ def _why_not(strategy: Strategy, model: Model, spec: HardwareSpec) -> str | None
     return None
 
 
-def _told(device: OnDevice, other: OnDevice, record: Record) -> Cell:
+def _told(device: TunedDevice, other: TunedDevice, record: Record) -> Cell:
     if record.state != "ok":
         return Cell(device.name, other.name, FAILED, reason=record.reason)
     is_float = device.strategy.is_float
@@ -239,7 +165,7 @@ def _told(device: OnDevice, other: OnDevice, record: Record) -> Cell:
     )
 
 
-def differences(model: Model, devices: Sequence[OnDevice]) -> tuple[Difference, ...]:
+def differences(model: Model, devices: Sequence[TunedDevice]) -> tuple[Difference, ...]:
     """The layers whose precision is not the same on all devices, in the order of the model."""
     found = []
     for layer in model.layers:
@@ -249,7 +175,7 @@ def differences(model: Model, devices: Sequence[OnDevice]) -> tuple[Difference, 
     return tuple(found)
 
 
-def _why(layer: Layer, devices: Sequence[OnDevice], precisions: Mapping[str, str]) -> tuple[str, ...]:
+def _why(layer: Layer, devices: Sequence[TunedDevice], precisions: Mapping[str, str]) -> tuple[str, ...]:
     """What the specs say of the precisions that differ: which is offered where, and as which instructions."""
     kind = op_kind(layer)
     lines = []
@@ -263,17 +189,3 @@ def _why(layer: Layer, devices: Sequence[OnDevice], precisions: Mapping[str, str
                 ways = f"{mine} is {offered[mine].instruction}, {other} is {offered[other].instruction}"
                 lines.append(f"on {device.spec.name} {ways}, and the search chose {mine}")
     return tuple(dict.fromkeys(lines))
-
-
-def _device(device: OnDevice) -> dict[str, Any]:
-    return {
-        "name": device.name,
-        "spec": device.spec.name,
-        "where": device.where,
-        "estimated": device.estimated,
-        "outcome": device.result.outcome,
-        "strategy": device.strategy.to_dict(),
-        "front": [record.to_dict() for record in device.result.front],
-        "float32": None if device.result.float_test is None else device.result.float_test.to_dict(),
-        "best": None if device.result.test is None else device.result.test.to_dict(),
-    }

@@ -123,7 +123,7 @@ def answer(
     loaded = _model(job, model)
     with filled_folder(source / _folder(goal) if out is None else out) as place:
         answered = Answered(result, job, place)
-        _write(answered, source, loaded, KernelCache(cache) if not isinstance(cache, KernelCache) else cache)
+        _write(answered, source, loaded, KernelCache.of(cache))
         write_atomic(place / "answer.md", f"{answered.summary()}\n")
     return answered
 

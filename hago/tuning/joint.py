@@ -8,20 +8,11 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import SearchError
 from ..measure.environment import Environment
 from ..measure.metrics import Metric
 from ..record import Record
 from ..strategy import Strategy
 from .evaluator import TvmEvaluator
-
-RULES = ("worst", "mean")
-
-
-def check_rule(rule: str) -> None:
-    """Raises SearchError for what is no rule."""
-    if rule not in RULES:
-        raise SearchError(f"a joint search judges by {' or '.join(RULES)}, not {rule!r}")
 
 
 class JointEvaluator:
@@ -34,7 +25,6 @@ class JointEvaluator:
     """
 
     def __init__(self, evaluators: Mapping[str, TvmEvaluator], rule: str = "worst") -> None:
-        check_rule(rule)
         self.evaluators, self.rule = dict(evaluators), rule
         self._first = next(iter(self.evaluators.values()))
         self.spec, self.model = self._first.spec, self._first.model

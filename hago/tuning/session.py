@@ -15,51 +15,92 @@ out/
 from __future__ import annotations
 
 import json
-import shlex
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..api import Result
 from ..bench import Bench
 from ..bench.local import LocalBench
-from ..compiler.build import build
 from ..compiler.cache import KernelCache
 from ..compiler.linker import require_linker
 from ..data import DataParts, Samples, make_samples, split_samples
+from ..data.shapes import sample_shapes
 from ..deadline import Deadline
-from ..device.places import Target
-from ..documents import read_document
-from ..errors import BuildError, DeviceError, HagoError, HagoWarning, StorageError
+from ..device.places import find_place
+from ..errors import BuildError, DeviceError, HagoError, HagoWarning
 from ..files import write_atomic
+from ..folder_lock import filled_folder
+from ..goal import Goal
 from ..interrupts import Interrupts
-from ..lower import lower
-from ..measure.latency import measure_latency
-from ..measure.metrics import Metric, unit_of
-from ..model import Model
-from ..report import ReportData, from_search, write_report
+from ..measure.metrics import unit_of
+from ..model import Model, load_model
+from ..options import Options
+from ..read_goal import read_goal
+from ..record import Record
+from ..report import Measured, ReportData, from_search, write_report
 from ..report.answer import tell
 from ..report.data import KEPT
-from ..report.write import HTML
-from ..runners import TvmRunner
-from ..runtime.threads import check_threads, default_threads
+from ..runtime.threads import check_threads
 from ..search import SearchSpace, run_search
+from ..search.keep import read_keep
 from ..search.ledger import has_search
-from ..search.progress import Telling
+from ..search.progress import Telling, make_progress
+from ..search.start import read_start
 from ..spec import HardwareSpec, resolve_hw
 from ..spec.joint import join
 from ..strategy import Strategy
-from ..visible import visible
 from .afford import Affordable
 from .evaluator import LIBRARY, TvmEvaluator, require_labels
 from .job import Job
 from .joint import JointEvaluator
+from .thread_choice import chosen_threads
 
 if TYPE_CHECKING:
     from ..search import SearchResult
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `tune` found.
+
+    ``best`` is the answer and ``float`` is float32, both on the test part, which the search never saw;
+    ``front`` are the search's Pareto-optimal records (on the search part), the fastest first. ``search``
+    tells the whole story: all records, why it stopped, what stands in the way of the bound.
+    """
+
+    search: SearchResult
+    strategy: Strategy
+    folder: Path | None
+    answer: str
+
+    @property
+    def float(self) -> Record:
+        """float32, on the test part."""
+        return self.search.float_test or self.search.float
+
+    @property
+    def best(self) -> Record:
+        """The answer, on the test part (on the search part where the search was cut short)."""
+        return self.search.test or self.search.best
+
+    @property
+    def front(self) -> tuple[Record, ...]:
+        """The records of the search that no other beats in both latency and accuracy."""
+        return self.search.front
+
+    @property
+    def met(self) -> bool:
+        """Whether a strategy within ``max_drop`` and faster than float32 was found."""
+        return self.search.met
+
+    def summary(self) -> str:
+        """The answer in a few sentences, as the report has it."""
+        return self.answer
 
 
 @dataclass(frozen=True)
@@ -77,93 +118,37 @@ class Session:
 
     evaluator: TvmEvaluator | JointEvaluator
     space: SearchSpace
+    options: Options
+    goal: Goal
+    start: Strategy | None
     progress: Telling
     folder: Path | None
     deadline: Deadline
     interrupts: Interrupts
-    held: ExitStack = field(default_factory=ExitStack)
-    hw: str = ""
-    devices: tuple[str, ...] = ()
+    held: ExitStack
 
-    @classmethod
-    def open(
-        cls,
-        *,
-        model: Model,
-        spec: HardwareSpec,
-        data: Any,
-        calibration: Any,
-        test: Any,
-        metric: Metric,
-        seed: int,
-        threads: int | None,
-        folder: Path | None,
-        cache: KernelCache,
-        progress: Telling,
-        deadline: Deadline,
-        interrupts: Interrupts,
-        places: Sequence[Target] = (),
-        rule: str = "worst",
-    ) -> Session:
-        """Reads and divides the samples, as many as ``deadline`` allows. Raises DataError, StrategyError, DeviceError.
-
-        ``places`` are where candidates run, if not on this machine as ``spec`` describes it: one place, or several
-        for one strategy that is to be good on all, judged by ``rule``.
-        """
-        if folder is not None:
-            _warn_without_linker([resolve_hw(place.devices[0].spec) for place in places] or [spec])
-        # What an earlier run took, or all where it had time enough, is what a resumed one takes.
-        begun = folder is not None and has_search(folder)
-        affordable = Affordable(None if begun else deadline.seconds, folder, seed, resumed=begun)
-
-        def read(name: str, source: Any) -> Samples:
-            progress.say(f"reading the samples: {name}")
-            return affordable.read(name, make_samples(source, model.inputs))
-
-        samples = read("data", data)
-        apart = None if calibration is None else make_samples(calibration, model.inputs)
-        if apart is not None:
-            apart = affordable.read("calibration", apart.calibration or apart)
-        held_out = None if test is None else read("test", test)
-        progress.say("dividing the samples")
-        parts = split_samples(samples, apart, test=held_out, seed=seed)
-        require_labels(metric, parts)
-        if threads is None:
-            progress.say("choosing the number of threads")
-            away = any(not place.is_here for place in places)
-            threads = 1 if away else _chosen_threads(model, spec, parts, cache, folder)
-
-        benches: dict[str, Bench] = {place.name: place.bench(threads, cache, seed) for place in places}
-        benches = benches or {"": LocalBench(spec, seed)}
-        specs = [bench.spec for bench in benches.values()]
-        shared = specs[0] if len(specs) == 1 else join(specs)
-        own: dict[str, Any] = {"threads": threads, "cache": cache, "folder": folder, "seed": seed}
-        own |= {"say": progress.say, "deadline": deadline}
-        evaluators = {
-            name: TvmEvaluator(model, shared, parts, metric, bench=bench, **own) for name, bench in benches.items()
-        }
-        taken = affordable.divided(parts, next(iter(evaluators.values())).float_run_s)
-        for each in evaluators.values():
-            each.parts = taken
-        evaluator = next(iter(evaluators.values())) if len(evaluators) == 1 else JointEvaluator(evaluators, rule)
-        space = SearchSpace.from_model(model, shared)
-        names = tuple(place.name for place in places)
-        return cls(evaluator, space, progress, folder, deadline, interrupts, devices=names)
-
-    def find(self, **options: Any) -> Found:
-        """Runs the search; ``options`` are those of `run_search`."""
+    def find(self) -> Found:
+        """Runs the search."""
+        search = self.options.search
         found = run_search(
             self.space,
             self.evaluator,
             folder=self.folder,
-            seed=self.evaluator.seed,
+            storage=search.storage,
+            resume=search.resume,
+            seed=search.seed,
+            sampler=search.sampler,
+            trials=search.trials,
+            patience=search.patience,
+            goal=self.goal,
+            start=self.start,
+            reproducible=search.reproducible,
             progress=self.progress,
             deadline=self.deadline,
             interrupts=self.interrupts,
-            **options,
         )
         strategy = found.best.strategy or Strategy(self.evaluator.model.hash, self.evaluator.spec.name)
-        return Found(found, strategy, self._report(found, strategy, str(options.get("sampler", "tpe"))))
+        return Found(found, strategy, self._report(found, strategy))
 
     def write(self, found: Found) -> Result:
         """Fills the folder, if there is one: all that can be written is, and ``search.error`` holds what could not.
@@ -194,37 +179,35 @@ class Session:
         return Job(
             model=str(path.absolute()) if path.is_file() else None,
             model_hash=model.hash,
-            hw=self.hw or evaluator.spec.name,
+            hw=_file_of(self.options.job.hw) or evaluator.spec.name,
             batch=model.batch,
             threads=evaluator.threads,
             metric=evaluator.metric.name,
             higher_is_better=evaluator.metric.higher_is_better,
             unit=unit_of(evaluator.metric),
             input_shapes=model.input_shapes,  # type: ignore[arg-type]
-            devices=[name for name in self.devices if name],
+            devices=list(self.options.job.devices),
         )
 
-    def _report(self, found: SearchResult, strategy: Strategy, sampler: str) -> ReportData:
-        evaluator = self.evaluator
-        return from_search(
-            found,
+    def _report(self, found: SearchResult, strategy: Strategy) -> ReportData:
+        evaluator, search = self.evaluator, self.options.search
+        measured = Measured(
             model=evaluator.model,
             spec=evaluator.spec,
+            space=self.space,
+            metric=evaluator.metric,
+            split=evaluator.parts.split,
+            environment=evaluator.environment,
+            sampler=str(search.sampler),
+            seed=search.seed,
             where=evaluator.where,
             estimated=evaluator.estimated,
             joint=isinstance(evaluator, JointEvaluator),
             remarks=evaluator.remarks(),
-            metric=evaluator.metric,
-            split=evaluator.parts.split,
-            environment=evaluator.environment,
-            space=self.space,
-            strategy=strategy,
-            float_times=self._times(Strategy(strategy.model_hash, strategy.hw)),
-            chosen_times=self._times(strategy),
-            sampler=sampler,
-            seed=evaluator.seed,
             files=(*evaluator.delivered, *KEPT),
         )
+        floats = self._times(Strategy(strategy.model_hash, strategy.hw))
+        return from_search(found, measured, strategy, float_times=floats, chosen_times=self._times(strategy))
 
     def _times(self, strategy: Strategy) -> Mapping[str, float] | None:
         """None where the devices are gone: what was measured is told all the same."""
@@ -239,6 +222,86 @@ class Session:
             self.evaluator.close()
 
 
+def open_session(
+    model: Any, data: Any, options: Options, goal: Goal, deadline: Deadline, interrupts: Interrupts
+) -> Session:
+    """A tuning job before its search: reads and divides the samples, as many as ``deadline`` allows. To be closed.
+
+    Raises HagoError for what cannot be used.
+    """
+    job, seed, keep = options.job, options.search.seed, read_keep(options.search.keep)
+    places = [find_place(name, job.devices_file) for name in job.devices]
+    if places and job.hw != "auto":
+        raise DeviceError("devices have specs of their own", where=f"hw {job.hw!r}", hint="leave out --hw (hw=)")
+    telling = Telling(make_progress(job.progress), deadline)
+    with ExitStack() as held:
+        folder = None if job.out is None else held.enter_context(filled_folder(job.out))
+        held.callback(telling.close)
+        telling.say("reading the model")
+        shapes = partial(sample_shapes, data)
+        loaded = load_model(model, job.batch, input_shapes=job.input_shapes, sample_shapes=shapes)
+        spec = resolve_hw(job.hw)
+        threads = None if job.threads is None else check_threads(job.threads)
+        cache = KernelCache.of(job.cache)
+        if folder is not None:
+            _warn_without_linker([resolve_hw(place.devices[0].spec) for place in places] or [spec])
+        # What an earlier run took, or all where it had time enough, is what a resumed one takes.
+        begun = folder is not None and has_search(folder)
+        affordable = Affordable(None if begun else deadline.seconds, folder, seed, resumed=begun)
+        parts = _divided(data, options, loaded, affordable, telling)
+        if threads is None:
+            telling.say("choosing the number of threads")
+            away = any(not place.is_here for place in places)
+            threads = 1 if away else chosen_threads(loaded, spec, parts, cache, folder)
+
+        benches: dict[str, Bench] = {place.name: place.bench(threads, cache, seed) for place in places}
+        benches = benches or {"": LocalBench(spec, seed)}
+        specs = [bench.spec for bench in benches.values()]
+        shared = specs[0] if len(specs) == 1 else join(specs)
+        own: dict[str, Any] = {"threads": threads, "cache": cache, "folder": folder, "seed": seed}
+        own |= {"say": telling.say, "deadline": deadline}
+        evaluators = {
+            name: TvmEvaluator(loaded, shared, parts, job.metric, bench=bench, **own) for name, bench in benches.items()
+        }
+        taken = affordable.divided(parts, next(iter(evaluators.values())).float_run_s)
+        for each in evaluators.values():
+            each.parts = taken
+        alone = next(iter(evaluators.values()))
+        evaluator = alone if len(evaluators) == 1 else JointEvaluator(evaluators, job.joint)
+        space = SearchSpace.from_model(loaded, shared, keep=keep)
+        start = read_start(options.search.start, loaded, shared)
+        return Session(evaluator, space, options, goal, start, telling, folder, deadline, interrupts, held.pop_all())
+
+
+def _divided(data: Any, options: Options, model: Model, affordable: Affordable, telling: Telling) -> DataParts:
+    """The samples as parts. Raises DataError."""
+    job = options.job
+
+    def read(name: str, source: Any) -> Samples:
+        telling.say(f"reading the samples: {name}")
+        return affordable.read(name, make_samples(source, model.inputs))
+
+    samples = read("data", data)
+    apart = None if job.calibration is None else make_samples(job.calibration, model.inputs)
+    if apart is not None:
+        apart = affordable.read("calibration", apart.calibration or apart)
+    held_out = None if job.test is None else read("test", job.test)
+    telling.say("dividing the samples")
+    parts = split_samples(samples, apart, test=held_out, seed=options.search.seed)
+    require_labels(job.metric, parts)
+    return parts
+
+
+def goal_of(options: Options) -> Goal:
+    """The goal that these options ask for. Raises SearchError."""
+    return read_goal(options.job.metric, unit_of(options.job.metric), **options.goal.asked())
+
+
+def _file_of(hw: str | os.PathLike[str] | HardwareSpec) -> str:
+    """The file of a spec of the user's own; empty for one of Hago's."""
+    return str(Path(hw).absolute()) if isinstance(hw, (str, os.PathLike)) and Path(hw).is_file() else ""
+
+
 def _warn_without_linker(specs: Sequence[HardwareSpec]) -> None:
     """Says before the search what cannot be written after it."""
     for triple in dict.fromkeys(spec.triple for spec in specs):
@@ -246,55 +309,3 @@ def _warn_without_linker(specs: Sequence[HardwareSpec]) -> None:
             require_linker(triple, LIBRARY)
         except BuildError as error:
             warnings.warn(f"{error}\n  all but {LIBRARY} will be written", HagoWarning, stacklevel=2)
-
-
-# Several threads must be worth their cost in energy and in other work: this much faster than one.
-_WORTH_THREADS = 0.9
-
-
-def kept_threads(path: Path) -> int | None:
-    """The number of threads that an earlier run wrote there; None where there is none, or a damaged one."""
-    try:
-        return check_threads(read_document(path, error=StorageError).data.get("threads"))
-    except HagoError:
-        return None
-
-
-def _chosen_threads(model: Model, spec: HardwareSpec, parts: DataParts, cache: KernelCache, folder: Path | None) -> int:
-    """One thread, or all physical cores where float32 is clearly faster so; a resumed search keeps its number."""
-    kept = None if folder is None else folder / "threads.json"
-    if kept is not None and (count := kept_threads(kept)) is not None:
-        return count
-    most, chosen = default_threads(), 1
-    if most > 1:
-        lowered = lower(model.proto, spec)
-        runners = [TvmRunner(build(lowered, spec, threads=count, cache=cache), name=str(count)) for count in (1, most)]
-        (feeds,) = parts.search.whole_batches(model.batch, 1)
-        latency = measure_latency(runners, feeds, rounds=15, budget_s=2.0)[str(most)]
-        chosen = most if latency.ratio_high < _WORTH_THREADS else 1
-    if kept is not None:
-        write_atomic(kept, json.dumps({"threads": chosen}) + "\n")
-    return chosen
-
-
-def console_summary(result: Result) -> str:
-    """What `hago tune` prints at the end."""
-    lines = [result.summary()]
-    if result.folder is not None:
-        if (result.folder / HTML).is_file():  # not where a full disk took none
-            lines.append(f"Report: {result.folder / HTML}")
-        lines += [f"Run it: {how}" for how in _how_to_run(result.folder)]
-    return "\n".join(map(visible, lines))
-
-
-def is_complete(folder: Path | None) -> bool:
-    """Whether all was written there: False where there was no linker for the compiled network."""
-    return folder is None or any(folder.rglob(LIBRARY))
-
-
-def _how_to_run(folder: Path) -> list[str]:
-    """What to type next, here or on the device."""
-    boards = [script.parent for script in sorted([*folder.glob("run.py"), *folder.glob("*/run.py")])]
-    built = [library for library in sorted(folder.rglob("model.so")) if library.parent not in boards]
-    here = [f"hago run {shlex.quote(str(library))} --data SAMPLES.npz" for library in built]
-    return here + [f"copy {board} to the board, and there: python run.py SAMPLES.npz" for board in boards]

@@ -1,0 +1,302 @@
+"""What a user asks for, as three values: the goal, how it is searched for, and the job around it.
+
+Every option is declared once, as a field: its default, its check, its flag on the command line and its help. From the
+fields are made: the signatures of `hago.tune` and `hago.compare_devices`, the flags of the commands (cli/flags.py) and
+the table in docs/api.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import arguments
+from .deadline import parse_budget
+from .documents import did_you_mean
+from .errors import DeviceError, MissingExtraError, SearchError
+from .goal import DEFAULT_OBJECTIVES, MAX_DROP
+
+if TYPE_CHECKING:
+    from .measure.metrics import Metric
+
+SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
+JOINT_RULES = ("worst", "mean")
+
+Read = Callable[[str, Any], Any]
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+
+class Default(float):
+    """A number that nobody asked for, so that it gives way to another bound that somebody did ask for."""
+
+
+def option(
+    default: Any, help: str, read: Read | None = None, *, flag: str | None = "", shell: Any = None, **argument: Any
+) -> Any:
+    """A field of options. ``read(name, value)`` checks a value and returns it in its one form.
+
+    ``flag`` is its name on the command line (by default the field's), None if it has none there; ``shell`` is another
+    default there, and ``argument`` what argparse has to know besides.
+    """
+    known = {"read": read, "flag": flag, "help": help, "shell": default if shell is None else shell}
+    return field(default=default, metadata={**known, "argument": argument})
+
+
+class _Options:
+    """Checks every field when the value is made. Raises HagoError."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):  # type: ignore[arg-type]  # all that derive from it are dataclasses
+            if item.metadata["read"] is not None:
+                object.__setattr__(self, item.name, item.metadata["read"](item.name, getattr(self, item.name)))
+
+
+def _limit(name: str, value: Any) -> int | None:
+    return arguments.optional_whole(name, value, 1)
+
+
+def _budget(name: str, value: Any) -> float | None:
+    return parse_budget(value)
+
+
+def _seed(name: str, value: Any) -> int:
+    return arguments.whole(name, value, 0)
+
+
+def check_sampler(sampler: Any) -> None:
+    """One of `SAMPLERS`, or a function: seed -> a sampler of Optuna's. Raises SearchError, MissingExtraError."""
+    if callable(sampler):
+        return
+    if sampler not in SAMPLERS:
+        raise SearchError(f"there is no sampler {sampler!r}", hint=f"samplers: {', '.join(SAMPLERS)}")
+    if sampler == "gp" and importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("torch", "torch", "the sampler 'gp' (Gaussian processes)")
+
+
+def _sampler(name: str, value: Any) -> Any:
+    check_sampler(value)
+    return value
+
+
+def _joint(name: str, value: Any) -> str:
+    if value not in JOINT_RULES:
+        raise SearchError(f"a joint search judges by {' or '.join(JOINT_RULES)}, not {value!r}")
+    return str(value)
+
+
+def _path(name: str, value: Any) -> str | None:
+    return None if value is None else arguments.path(name, value)
+
+
+def _devices(name: str, value: Any) -> tuple[str, ...]:
+    return arguments.names(name, (value,) if isinstance(value, str) else () if value is None else value, DeviceError)
+
+
+def _metric(name: str, value: Any) -> Metric:
+    from .measure.metrics import get_metric
+
+    return get_metric(value)
+
+
+def _knobs(name: str, value: Any) -> Mapping[str, tuple[str, ...]]:
+    """A mapping, or lines such as ``correction=none,bias``."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        value = dict(_pair(name, text, "=", "--knob correction=none,bias") for text in arguments.names(name, value))
+    return {knob: arguments.names(f"{name}: {knob}", values) for knob, values in value.items()}
+
+
+def _pair(name: str, text: str, sign: str, example: str) -> tuple[str, str]:
+    key, found, value = text.partition(sign)
+    if not (key and found and value):
+        raise SearchError(f"{name} must be NAME{sign}VALUE, got {text!r}", hint=f"for instance {example}")
+    return key, value
+
+
+def _trials(text: str) -> int | None:
+    """A number of trials on the command line; 0 is none at all."""
+    try:
+        return int(text) or None
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
+
+
+@dataclass(frozen=True)
+class GoalOptions(_Options):
+    """What is asked of the answer, in the user's words: `hago.goal.read_goal` reads them once the metric is known."""
+
+    max_drop: float | str = option(
+        Default(MAX_DROP),
+        "allowed drop of the metric, in its unit, or 1%% (default: %(default)s, one point of top-1)",
+        metavar="D",
+    )
+    min_value: float | str | None = option(
+        None,
+        "the metric must have at least this, in place of --max-drop: sqnr needs it, --min 30 is 30 dB",
+        flag="--min",
+        metavar="V",
+    )
+    max_value: float | str | None = option(
+        None, "the same for metrics of which less is better: at most this", flag="--max", metavar="V"
+    )
+    margin: float = option(0.0, "part of --max-drop kept free when choosing", type=float, metavar="D")
+    max_latency: float | str | None = option(
+        None, "latency at most, such as 0.2ms: the most accurate strategy that keeps it is searched", metavar="TIME"
+    )
+    max_size: int | str | None = option(None, "size of the constants at most, such as 200kB or 2MB", metavar="SIZE")
+    objectives: str | Sequence[str] = option(
+        DEFAULT_OBJECTIVES,
+        "of latency, accuracy, size; the answer is the best in the first that has no bound (default: %(default)s)",
+        arguments.names,
+        shell=",".join(DEFAULT_OBJECTIVES),
+    )
+
+    def asked(self) -> dict[str, Any]:
+        """The options that somebody gave, by name."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if value is not None and not isinstance(value, Default)}
+
+
+@dataclass(frozen=True)
+class SearchOptions(_Options):
+    """How the search goes, and where it is kept. ``budget`` is in seconds."""
+
+    trials: int | None = option(40, "candidates at most (default: %(default)s)", _limit, type=int, metavar="N")
+    budget: Any = option(None, "time at most, such as 10m, 90s or 1h30m", _budget, metavar="TIME")
+    patience: int | None = option(
+        15,
+        "stop when the front stood still for N trials; 0: never (default: %(default)s)",
+        _limit,
+        type=_trials,
+        metavar="N",
+    )
+    sampler: Any = option(
+        "tpe", "proposes candidates (default: %(default)s; gp needs PyTorch)", _sampler, choices=SAMPLERS
+    )
+    seed: int = option(0, "of the split and the search (default: %(default)s)", _seed, type=int, metavar="N")
+    knobs: Any = option(
+        None,
+        "what a layer's choice may be: one value fixes it, several are searched, such as correction=none,bias; "
+        "may be repeated",
+        _knobs,
+        flag="--knob",
+        action="append",
+        metavar="NAME=V,V",
+    )
+    keep: Any = option(
+        None,
+        "layers kept at a precision, by name, pattern or operator, such as: float32 'head.*'; may be repeated",
+        action="append",
+        nargs=2,
+        metavar=("PRECISION", "LAYERS"),
+    )
+    start: Any = option(None, "a strategy to try first: strategy.yaml, or a QDQ ONNX file", metavar="FILE")
+    reproducible: bool = option(
+        True, "whether the same seed gives the same proposals, however noisy the latencies", flag=None
+    )
+    storage: Any = option(None, "where the study is kept (default: sqlite, study.db in --out)", metavar="URL")
+    resume: bool = option(False, "go on with the search in --out", action="store_true")
+
+
+@dataclass(frozen=True)
+class JobOptions(_Options):
+    """What the search is made of: hardware, samples, metric, and where results go."""
+
+    hw: Any = option(
+        "auto", "hardware spec: a name (`hago hw list`) or a YAML file; auto: this machine", metavar="NAME"
+    )
+    calibration: Any = option(
+        None, "samples to calibrate on, no labels needed (default: part of --data)", metavar="PATH"
+    )
+    test: Any = option(
+        None, "samples that only the final accuracy is told from (default: part of --data)", metavar="PATH"
+    )
+    metric: Any = option(
+        "top1", "top1, top5, cosine, sqnr or mse; of one output: top1:NAME (default: %(default)s)", _metric
+    )
+    batch: int = option(1, "samples per call (default: %(default)s)", type=int, metavar="N")
+    input_shapes: Any = option(
+        None, "whole shapes of inputs with more free dimensions than the batch, by name; -1 is the batch", flag=None
+    )
+    threads: int | None = option(
+        None, "threads (default: one, or all cores where that is faster)", type=int, metavar="N"
+    )
+    out: Any = option(None, "folder for the results (default: %(default)s)", _path, shell="hago-out", metavar="DIR")
+    cache: Any = option(None, "folder of the kernel cache (default: the user's cache)", metavar="DIR")
+    progress: Any = option(
+        "silent",
+        "how progress is shown; auto: live on a terminal, else plain (default: %(default)s)",
+        shell="auto",
+        choices=("auto", "live", "plain", "silent"),
+    )
+    devices: Any = option(
+        (), "where candidates run, by names of the devices file: one, or several for one strategy", _devices, flag=None
+    )
+    devices_file: Any = option(None, "the devices file (default: devices.yaml in this folder)", metavar="FILE")
+    joint: str = option("worst", "of the ratios on --devices (default: %(default)s)", _joint, choices=JOINT_RULES)
+
+
+@dataclass(frozen=True)
+class Options:
+    """All that a tuning job takes besides its model and its samples."""
+
+    goal: GoalOptions = field(default_factory=GoalOptions)
+    search: SearchOptions = field(default_factory=SearchOptions)
+    job: JobOptions = field(default_factory=JobOptions)
+
+
+OF_ONE_SEARCH: Mapping[str, str] = {
+    "hw": "devices have specs of their own",
+    "storage": "each search has its own folder",
+    "resume": "a search that is there goes on",
+    "joint": "each device has its own search",
+}
+"""What several searches, one for each device, have no use for, and why."""
+
+KINDS: Mapping[str, type] = {"goal": GoalOptions, "search": SearchOptions, "job": JobOptions}
+
+
+def each_option(without: Sequence[str] = ()) -> Iterator[Field[Any]]:
+    """The fields of all three values."""
+    for kind in KINDS.values():
+        yield from (item for item in fields(kind) if item.name not in without)
+
+
+def read_options(
+    given: Mapping[str, Any], *, caller: str = "tune", without: Mapping[str, str] | None = None
+) -> Options:
+    """The options among keywords, each by its own name or in a value as ``goal``, ``search`` or ``job``.
+
+    ``without`` are the options that this caller has no use for, and why. Raises SearchError for these, for an unknown
+    name and for one given twice, and what the options themselves raise.
+    """
+    left, values = dict(given), dict[str, Any]()
+    known = [item.name for item in each_option(tuple(without or ()))]
+    for name, why in (without or {}).items():
+        if name in left:
+            raise SearchError(f"{caller} takes no {name}: {why}")
+    for kind, cls in KINDS.items():
+        value, mine = (
+            left.pop(kind, None),
+            {item.name: left.pop(item.name) for item in fields(cls) if item.name in left},
+        )
+        if value is not None and not isinstance(value, cls):
+            raise SearchError(f"{kind} must be of type {cls.__name__}, got {value!r}")
+        if value is not None and mine:
+            raise SearchError(f"{next(iter(mine))} is given beside {kind}=", hint=f"give it in {cls.__name__}(...)")
+        values[kind] = cls(**mine) if value is None else value
+    for name in left:
+        raise SearchError(f"{caller} takes no {name!r}", hint=did_you_mean(name, known))
+    options = Options(**values)
+    for item in each_option():
+        if item.name in (without or {}) and _value(options, item.name) != item.default:
+            raise SearchError(f"{caller} takes no {item.name}: {(without or {})[item.name]}")
+    return options
+
+
+def _value(options: Options, name: str) -> Any:
+    return next(getattr(value, name) for value in vars(options).values() if hasattr(value, name))
