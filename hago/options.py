@@ -157,8 +157,12 @@ class GoalOptions(_Options):
 
     def asked(self) -> dict[str, Any]:
         """The options that somebody gave, by name."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {name: value for name, value in values.items() if value is not None and not isinstance(value, Default)}
+        values = {item.name: (getattr(self, item.name), item.default) for item in fields(self)}
+        return {
+            name: value
+            for name, (value, default) in values.items()
+            if not isinstance(value, Default) and not (value is None and default is None)
+        }
 
 
 @dataclass(frozen=True)
