@@ -102,12 +102,12 @@ def _metric(name: str, value: Any) -> Metric:
 
 
 def _knobs(name: str, value: Any) -> Mapping[str, tuple[str, ...]]:
-    """A mapping, or lines such as ``correction=none,bias``."""
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
+    """The values that a search may use of every knob; given as a mapping, or lines such as ``correction=none,bias``."""
+    from .knobs import read_knobs
+
+    if isinstance(value, Sequence) and not isinstance(value, str):
         value = dict(_pair(name, text, "=", "--knob correction=none,bias") for text in arguments.names(name, value))
-    return {knob: arguments.names(f"{name}: {knob}", values) for knob, values in value.items()}
+    return read_knobs(value)
 
 
 def _pair(name: str, text: str, sign: str, example: str) -> tuple[str, str]:
