@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hago.kernels.cpu.fusion import fuse_elementwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_harness import ISAS, numpy_type, physical, run
 
 from hago.kernels.common.calls import NodeView
+from hago.kernels.cpu.backend import fuse
 from hago.kernels.cpu.families import AVX512_VNNI, Isa
 from hago.lower import reference
 from hago.lower.graph import LoweredGraph, Node
-from hago.lower.graph import TensorType as GraphType
 from hago.tensor import TensorType
 
 SHAPE = (2, 5, 33)
@@ -26,21 +25,21 @@ class Draft:
     """A lowered graph in the making; tensors take the shape SHAPE unless told otherwise."""
 
     def __init__(self, **inputs: tuple[str, tuple[int, ...]]) -> None:
-        self.types = {name: GraphType(dtype, shape) for name, (dtype, shape) in inputs.items()}
+        self.types = {name: TensorType(dtype, shape) for name, (dtype, shape) in inputs.items()}
         self.inputs = tuple(inputs)
         self.nodes: list[Node] = []
         self.constants: dict[str, np.ndarray] = {}
 
     def constant(self, name: str, value: Any, dtype: str = "float32") -> str:
         self.constants[name] = np.asarray(value, numpy_type(dtype))
-        self.types[name] = GraphType(dtype, self.constants[name].shape)
+        self.types[name] = TensorType(dtype, self.constants[name].shape)
         return name
 
     def add(self, op: str, *inputs: str, domain: str = "", dtype: str = "float32",
             shape: tuple[int, ...] = SHAPE, **attrs: Any) -> str:  # fmt: skip
         name = f"{op.lower()}{len(self.nodes)}"
         self.nodes.append(Node(f"node_{name}", op, domain, inputs, (name,), attrs, layer=f"layer_{name}"))
-        self.types[name] = GraphType(dtype, shape)
+        self.types[name] = TensorType(dtype, shape)
         return name
 
     def graph(self, *outputs: str) -> LoweredGraph:
@@ -67,7 +66,7 @@ def close(a: np.ndarray, b: np.ndarray) -> None:
 
 
 def check(graph: LoweredGraph, feeds: dict[str, np.ndarray], nodes: int, isa: Isa = AVX512_VNNI) -> LoweredGraph:
-    fused = fuse_elementwise(graph)
+    fused = fuse(graph)
     assert len(fused.nodes) == nodes
     for new, old, exact in zip(
         evaluate(fused, feeds, isa), evaluate(graph, feeds, isa), reference(graph)(feeds), strict=True
@@ -114,7 +113,7 @@ def test_other_shapes_stay_apart() -> None:
 def test_a_lone_operator_stays_as_it_is() -> None:
     draft = Draft(x=("float32", SHAPE))
     graph = draft.graph(draft.add("Relu", "x"))
-    assert fuse_elementwise(graph) is graph
+    assert fuse(graph) is graph
 
 
 def test_quantize_and_dequantize_join_and_their_numbers_are_inputs() -> None:
@@ -141,7 +140,7 @@ def test_rounding_to_bfloat16_inside_a_group_is_kept() -> None:
     low = draft.add("Cast", draft.add("Exp", "x"), dtype="bfloat16", to=16)
     y = draft.add("Mul", draft.add("Cast", low, to=1), draft.constant("three", 3.0))
     graph = draft.graph(y)
-    fused = fuse_elementwise(graph)
+    fused = fuse(graph)
     assert len(fused.nodes) == 1
     feeds = {"x": sample()}
     result = evaluate(fused, feeds, AVX512_VNNI)[0]
@@ -183,6 +182,6 @@ def test_random_graphs_keep_their_results(data: Any, size: int, seed: int, isa: 
     graph = draft.graph(tensors[-1], *others)
     graph = graph.with_nodes(graph.nodes)
     feeds = {name: sample(*graph.types[name].shape, seed=seed) for name in graph.inputs}
-    fused = fuse_elementwise(graph)
+    fused = fuse(graph)
     for new, old in zip(evaluate(fused, feeds, isa), evaluate(graph, feeds, isa), strict=True):
         close(new, old)

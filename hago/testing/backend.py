@@ -86,7 +86,8 @@ class BackendSuite:
         proto.graph.node[-1].CopyFrom(
             onnx.helper.make_node("Unheard", ["logits"], ["scores"], "unheard", domain="nobody")
         )
-        with pytest.raises(HagoError):
+        proto.opset_import.append(onnx.helper.make_opsetid("nobody", 1))
+        with pytest.raises(HagoError, match="Unheard"):
             build(lower(proto, spec), spec, cache=KernelCache(tmp_path))
 
     def _network(self, spec: HardwareSpec, precision: str) -> onnx.ModelProto:
