@@ -55,6 +55,7 @@ class Inspection:
 
     @property
     def quantizable_macs(self) -> int:
+        """Their multiply-adds."""
         return sum(r.layer.macs for r in self.quantizable)
 
 

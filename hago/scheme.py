@@ -58,6 +58,7 @@ class IntegerType:
 
     @property
     def qmin(self) -> int:
+        """The smallest integer."""
         # Symmetric signed types give up -2**(b-1), so that +x and -x have the same magnitude.
         if not self.signed:
             return 0
@@ -65,8 +66,10 @@ class IntegerType:
 
     @property
     def qmax(self) -> int:
+        """The largest integer."""
         return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
 
     @property
     def dtype(self) -> np.dtype:
+        """What memory holds: int8 or uint8."""
         return np.dtype(np.int8 if self.signed else np.uint8)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from hago.spec.joint import join
 
 import hago
 from hago.bench.remote import RpcBench
@@ -32,7 +33,6 @@ from hago.record import Record
 from hago.record_file import read_records
 from hago.scheme import PER_TENSOR
 from hago.spec import load_spec, resolve_hw
-from hago.spec.joint import join
 from hago.strategy import Choice, Strategy, uniform
 from hago.tuning.evaluator import TvmEvaluator
 from hago.tuning.joint import JointEvaluator

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hago.errors import ModelError, StrategyError
 from hago.methods.bias_correction import correct_bias
 from hago.methods.mse_clipping import mse_threshold
+from hago.methods.quantized_weight import MIN_SCALE, quantize_weight
 from hago.methods.task import CorrectionTask
-from hago.methods.weights import MIN_SCALE, quantize_weight
 from hago.qdq.bias import BIAS_LIMIT, bias_scale, quantize_bias, required_scale
 from hago.scheme import MAX_MULTIPLIER, PER_CHANNEL, PER_TENSOR, Granularity, IntegerType
 

@@ -3,7 +3,7 @@
 Values alone; the pass that compiles and runs the float model for it is `hago.tuning.calibrating`.
 """
 
-from .affine import scale_zero_point
 from .calibration import Calibration, calibrate, calibration_fingerprint
+from .scale import scale_zero_point
 
 __all__ = ["Calibration", "calibrate", "calibration_fingerprint", "scale_zero_point"]

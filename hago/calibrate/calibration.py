@@ -69,6 +69,7 @@ class Calibration:
 
     @property
     def tensors(self) -> tuple[str, ...]:
+        """The tensors that were observed."""
         return tuple(self._stats)
 
     def stats(self, tensor: str) -> TensorStats:

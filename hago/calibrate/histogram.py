@@ -51,6 +51,7 @@ class TensorStats:
 
     @property
     def width(self) -> float:
+        """Of one bin."""
         return math.ldexp(1.0, self.exponent)
 
     def edges(self) -> npt.NDArray[np.float64]:

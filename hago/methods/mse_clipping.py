@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .nearest import nearest
+from .quantized_weight import MIN_SCALE, QuantizedWeight
 from .task import Rounding, WeightTask
-from .weights import MIN_SCALE, QuantizedWeight
 
 
 def clip_and_round(task: WeightTask) -> QuantizedWeight:

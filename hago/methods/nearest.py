@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .quantized_weight import QuantizedWeight, Threshold, quantize_weight
 from .task import Rounding, WeightTask
-from .weights import QuantizedWeight, Threshold, quantize_weight
 
 
 def nearest(task: WeightTask, threshold: Threshold | None = None) -> QuantizedWeight:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ..calibrate.affine import scale_zero_point
 from ..calibrate.calibration import Range, RangeMethod
 from ..calibrate.histogram import TensorStats
+from ..calibrate.scale import scale_zero_point
 from ..scheme import IntegerType
 
 _Floats = npt.NDArray[np.float64]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..calibrate.statistics import Need
 from ..scheme import Granularity, IntegerType
-from .weights import QuantizedWeight
+from .quantized_weight import QuantizedWeight
 
 if TYPE_CHECKING:
     from ..model import Model

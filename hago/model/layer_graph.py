@@ -52,9 +52,11 @@ class GraphView:
         return tensor
 
     def is_constant(self, tensor: str) -> bool:
+        """Whether it is an initializer, dequantized or not."""
         return self.origin(tensor) in self.initializers
 
     def only_reader(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that alone reads it; None where several do, or where it is an output."""
         readers = self.readers.get(tensor, [])
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
@@ -73,6 +75,7 @@ class GraphView:
         return stored - zero[0] if zero else stored
 
     def size(self, tensor: str | None) -> int:
+        """The elements of a constant; 0 for None."""
         return 0 if tensor is None else int(np.prod(self.initializers[tensor].dims, dtype=np.int64))
 
 

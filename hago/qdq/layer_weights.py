@@ -18,7 +18,7 @@ from ..choice import Choice
 from ..errors import ModelError
 from ..methods import CORRECTION, ROUNDING, CorrectionTask, WeightTask
 from ..methods.bias_correction import tap_coverage
-from ..methods.weights import QuantizedWeight
+from ..methods.quantized_weight import QuantizedWeight
 from ..scheme import PER_CHANNEL, Granularity, IntegerType
 from . import bias as biases
 from .index import GraphIndex

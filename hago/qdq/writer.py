@@ -41,6 +41,7 @@ class CandidateWriter:
         self._pairs: dict[tuple[str, IntegerType | str], str] = {}
 
     def write(self) -> None:
+        """Writes every node of the model, in its order."""
         for node in self.q.model.proto.graph.node:
             layer = self.index.layer_of_node.get(node.name)
             inputs = list(node.input)

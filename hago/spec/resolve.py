@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import arguments
 from ..errors import SpecError
-from .joint import SEPARATOR, join
+from .join import SEPARATOR, join
 from .load import load_spec
 from .types import HardwareSpec
 
@@ -26,7 +26,7 @@ def detect() -> HardwareSpec:
 def resolve_hw(hw: str | os.PathLike[str] | HardwareSpec) -> HardwareSpec:
     """``"auto"`` (this machine), the name of a shipped spec, a YAML file, or a spec already loaded.
 
-    Names with "+" between them are what all of these have in common (joint.py).
+    Names with "+" between them are what all of these have in common (join.py).
     """
     if isinstance(hw, HardwareSpec):
         return hw

@@ -55,12 +55,16 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 
 
 class TypeSection(_Section):
+    """One entry of ``types``."""
+
     storage: Storage
     bits: int | None = None
     symmetric: bool | None = None
 
 
 class InstructionSection(_Section):
+    """One entry of ``instructions``."""
+
     dot: Count = 1
     operands: tuple[Literal["signed", "unsigned"], Literal["signed", "unsigned"]] | None = None
     intermediate: Literal["int16"] | None = None
@@ -68,6 +72,8 @@ class InstructionSection(_Section):
 
 
 class WaySection(_Section):
+    """One entry of ``ways``, its ``like`` followed."""
+
     precision: Text
     activation: Text
     weight: Text | None = None
@@ -81,6 +87,8 @@ class WaySection(_Section):
 
 
 class HostSection(_Section):
+    """``target.host``: the processor that serves an accelerator."""
+
     kind: Literal["llvm"]
     mtriple: Text
     mcpu: Text | None = None
@@ -88,6 +96,8 @@ class HostSection(_Section):
 
 
 class TargetSection(_Section):
+    """``target``: what the compiler is told."""
+
     kind: Literal["llvm", "cuda", "c"]
     mtriple: Text | None = None
     mcpu: Text | None = None
@@ -102,6 +112,8 @@ class TargetSection(_Section):
 
 
 class MachineSection(_Section):
+    """``machine``: sizes of a typical device."""
+
     device: Text
     vector_bits: Count
     registers: Count
@@ -112,6 +124,8 @@ class MachineSection(_Section):
 
 
 class SpecFile(_Section):
+    """A whole spec, merged with what it extends."""
+
     name: Name
     description: Text
     family: Literal["x86", "arm", "nvidia", "integer"]

@@ -310,6 +310,7 @@ class TvmEvaluator:
 
     @cached_property
     def environment(self) -> Environment:
+        """Where this runs: versions, processor, load."""
         return read_environment(self.threads)
 
     @cached_property
@@ -350,6 +351,7 @@ class TvmEvaluator:
 
     @cached_property
     def quantizer(self) -> Quantizer:
+        """Quantizes every candidate; weights and ranges are worked out once."""
         return Quantizer(self.model, self.calibration, self.spec)
 
     def qdq(self, strategy: Strategy) -> onnx.ModelProto:
@@ -376,6 +378,7 @@ class TvmEvaluator:
         return replace(self._candidates[key], name=name)
 
     def lowered(self, proto: onnx.ModelProto) -> LoweredGraph:
+        """As integer operators for this machine."""
         return lower(proto, self.host)
 
     def build(self, proto: onnx.ModelProto) -> Artifact:
