@@ -73,26 +73,26 @@ def main() -> None:
     parser.add_argument(
         "--loads", type=int, nargs="*", default=[0, 2, 6, 12], help="busy processes (default: 0 2 6 12)"
     )
-    parser.add_argument("--sessions", type=int, default=5, help="of each kind, each of two windows (default: 5)")
+    parser.add_argument("--sessions", type=int, default=8, help="of each kind, each of two windows (default: 8)")
     parser.add_argument("--cache", type=Path, help="kernel cache (default: the user's)")
     options = parser.parse_args()
     cache = KernelCache(options.cache)
     networks = [Network.load(name, options.models, cache) for name in options.only]
     rows, truths = [], {}
     for load in options.loads:
-        for network in networks:
-            with busy_processes(load):
-                sessions = [collect(network, 2 * WINDOW, seed) for seed in range(options.sessions)]
+        found: dict[str, list[tuple[Turns, Turns]]] = {network.name: [] for network in networks}
+        with busy_processes(load):
+            for seed in range(options.sessions):  # of all by turns: what lasts for seconds is in some sessions of each
+                for network in networks:
+                    found[network.name].append(collect(network, 2 * WINDOW, seed))
+        for name, sessions in found.items():
             if load == options.loads[0]:
-                truths[network.name] = float(np.median([in_use(*session) for session in sessions]))
-            rows.append(row(network.name, load, windows(sessions), truths[network.name]))
+                truths[name] = float(np.median([in_use(*session) for session in sessions]))
+            rows.append(row(name, load, windows(sessions), truths[name]))
             print(*rows[-1], flush=True)
+    rows.sort(key=lambda cells: options.only.index(cells[0]))
     head = ["model", "busy", *STATISTICS, "excluded"]
-    text = "# Statistics of turns\n\n" + __doc__.split("\n\n", 2)[2].replace("\n", " ") + "\n\n"
-    text += (
-        "Logarithm of the ratio told over the truth, mean ± standard deviation, in percent; *excluded*: intervals of\n"
-    )
-    text += "the statistic in use that do not hold the truth.\n\n" + markdown(head, rows) + "\n"
+    text = "# Statistics of turns\n\n" + INTRODUCTION.lstrip() + markdown(head, rows) + "\n"
     write_table(options.out, text + provenance(1) + "\n", {"truths": truths, "rows": rows})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,10 @@ _unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow
 settings.register_profile("hago", _unhurried, derandomize=True, database=None)
 settings.register_profile("explore", _unhurried, print_blob=True)
 settings.load_profile("hago")
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and so would all that is started from here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _HERE = Path(__file__).resolve().parent
 

@@ -169,7 +169,7 @@ def test_a_finished_search_goes_on_with_more_trials(tiny: Path, cache: Path) -> 
 def test_the_answer_runs_by_itself(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert hago(f"run {tuned / 'model.so'} --data {DATA} --out {tmp_path / 'scores.npz'}") == 0
     text = capsys.readouterr().out
-    assert "1100 samples, 1 per call, 1 thread" in text
+    assert "1,100 samples, 1 per call, 1 thread" in text
     accuracy = float(re.search(r"top-1 +([\d.]+)%", text).group(1)) / 100  # type: ignore[union-attr]
     with np.load(tmp_path / "scores.npz") as file, np.load(DATA) as data:
         assert file["scores"].shape == (1100, 10)
@@ -186,7 +186,7 @@ def test_quantize_compile_and_run_are_the_stages_of_tune(
     assert hago(f"run {shared} --data {DATA}") == 0
     text = capsys.readouterr().out
     assert re.search(r"q\.onnx: \d+ of \d+ layers quantized", text)
-    assert "1100 samples, 1 per call" in text
+    assert "1,100 samples, 1 per call" in text
 
 
 def test_a_batch_takes_several_samples_per_call_and_fills_up_the_last(
@@ -195,7 +195,7 @@ def test_a_batch_takes_several_samples_per_call_and_fills_up_the_last(
     shared = tmp_path / "m.so"
     assert hago(f"compile {MODEL} --threads 1 --batch 8 --out {shared} --cache {cache}") == 0
     assert hago(f"run {shared} --data {DATA} --out {tmp_path / 'scores.npz'}") == 0
-    assert "1100 samples, 8 per call" in capsys.readouterr().out
+    assert "1,100 samples, 8 per call" in capsys.readouterr().out
     with np.load(tmp_path / "scores.npz") as file:
         assert file["scores"].shape == (1100, 10)
 

@@ -265,6 +265,32 @@ def test_one_strategy_for_two_devices(tmp_path: Path, cache: KernelCache) -> Non
     assert "by the worst of their ratios" in result.summary()
 
 
+def test_one_strategy_for_two_devices_keeps_a_value_of_the_whole_set(tmp_path: Path, cache: KernelCache) -> None:
+    """A metric of all samples at once, and a bound on its value instead of its change."""
+    file = devices_file(tmp_path, new={"spec": "auto", "local": True}, old={"spec": HOST.name, "local": True})
+
+    def balanced(outputs, labels):  # type: ignore[no-untyped-def]
+        right = outputs.argmax(axis=1) == labels
+        return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+
+    def tuned(value: float) -> hago.Result:
+        return hago.tune(
+            tiny.network(), data=tiny.samples(), devices=["new", "old"], devices_file=file, trials=2, cache=cache,
+            metric=balanced, min_value=value,
+        )  # fmt: skip
+
+    low = tuned(0.0)
+    floats = low.search.float
+    assert low.search.goal.limit == 0.0 and floats.accuracy is not None
+    for record in low.search.records:
+        assert set(record.ratios) == {"new", "old"} and record.accuracy is not None
+        assert record.accuracy_change == pytest.approx(record.accuracy - floats.accuracy)
+        assert low.search.goal.within(record)
+    assert low.outcome in ("met", "not faster", "not told")
+    with pytest.raises(SearchError, match=r"float32 itself has .* on the search samples, the bound is at least 1.5"):
+        tuned(1.5)
+
+
 def test_the_mean_rule_takes_the_geometric_mean(model: Model, cache: KernelCache) -> None:
     parts = split_samples(make_samples(tiny.samples(), model.inputs))
     own = [TvmEvaluator(model, HOST, parts, get_metric("top1"), cache=cache) for _ in range(2)]

@@ -144,6 +144,20 @@ def test_a_search_without_a_linker_writes_all_else(
     assert "hago compile model.qdq.onnx --out model.so" in report and 'hago.load("model.so")' not in report
 
 
+def test_a_report_on_devices_without_a_linker_ends_as_a_search_does(
+    tmp_path: Path, no_linker: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, samples = tiny.write(tmp_path)
+    devices = tmp_path / "devices.yaml"
+    devices.write_text("devices: {here: {spec: auto, local: true}}\n")
+    words = ["report", str(model), "--data", str(samples), "--devices", "here", "--devices-file", str(devices)]
+    words += ["--trials", "1", "--threads", "1", "--progress", "plain", "--out", str(tmp_path / "out")]
+    assert main([*words, "--cache", str(tmp_path / "cache")]) == 3
+    found = capsys.readouterr()
+    assert "a linker is needed" in found.err and "model.so" in found.err[found.err.index("error: ") :]
+    assert (tmp_path / "out" / "devices.md").is_file()
+
+
 def test_a_search_from_python_warns(tmp_path: Path, no_linker: None) -> None:
     with pytest.warns(HagoWarning, match="a linker is needed"):
         result = hago.tune(

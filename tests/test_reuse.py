@@ -16,7 +16,8 @@ import hago
 from hago.calibrate import Calibration
 from hago.cli import main
 from hago.data.shapes import sample_shapes
-from hago.errors import DataError, HagoWarning, ModelError, StrategyError
+from hago.errors import DataError, HagoWarning, ModelError, StorageError, StrategyError
+from hago.folder_lock import filled_folder
 from hago.model import Model, load_model
 from hago.qdq import observed_tensors
 from hago.qdq.batch import free_batch
@@ -386,6 +387,20 @@ def test_a_finished_search_answers_every_bound(bound: float, trial: int | None, 
     assert found.folder == out / f"max-drop-{bound:g}"
     assert (found.folder / "answer.md").read_text() == found.summary() + "\n"
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+@needs_kernels
+def test_a_search_that_goes_on_is_answered_from_and_one_folder_is_filled_by_one_answer(tmp_path: Path) -> None:
+    out = _searched(tmp_path)
+    with filled_folder(out):  # as `hago tune` holds it
+        assert hago.answer(out, max_drop=0.02).best.id == 1
+        with (out / "records.jsonl").open("a") as file:
+            file.write('{"id": 4, "label": "half a li')  # and is just writing
+        assert hago.answer(out, max_drop=0.06).best.id == 0
+    target = tmp_path / "there"
+    with filled_folder(target), pytest.raises(StorageError, match=r"another run of hago .* is filling this folder"):
+        hago.answer(out, max_drop=0.02, out=target)
+    assert not target.exists()
 
 
 def _trial(out: Path, number: int) -> str:

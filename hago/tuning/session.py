@@ -99,6 +99,16 @@ class Result:
         """Whether a strategy within ``max_drop`` and faster than float32 was found."""
         return self.search.met
 
+    @property
+    def outcome(self) -> str:
+        """``"met"``, ``"not faster"``, ``"not met"`` or ``"not told"``: what `best` is."""
+        return self.search.outcome
+
+    @property
+    def too_busy(self) -> bool:
+        """Whether float32 was not as fast as itself (the A/A test): the machine was too busy to tell latencies."""
+        return self.search.too_busy
+
     def summary(self) -> str:
         """The answer in a few sentences, as the report has it."""
         return self.answer
