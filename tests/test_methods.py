@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
@@ -13,13 +14,13 @@ from hago.calibrate import Calibration, calibrate
 from hago.calibrate.statistics import statistics_of
 from hago.data import make_samples
 from hago.errors import DataError
-from hago.methods import CORRECTION, RANGES, ROUNDING, needs_of
+from hago.methods import CORRECTION, RANGES, ROUNDING, Transformation, needs_of
 from hago.model import Model, expose, load_model
 from hago.qdq import Quantizer, observed_tensors
 from hago.scheme import PER_CHANNEL, PER_TENSOR
 from hago.spec import load_spec
 from hago.strategy import Strategy, uniform
-from hago.testing.methods import CorrectionSuite, RangeSuite, RoundingSuite
+from hago.testing.methods import CorrectionSuite, RangeSuite, RoundingSuite, TransformationSuite
 
 HARDWARE = load_spec("x86-avx2")
 
@@ -40,6 +41,26 @@ class TestCorrection(CorrectionSuite):
     @pytest.fixture(params=CORRECTION.values(), ids=CORRECTION)
     def method(self, request):
         return request.param
+
+
+def halved(model: Model) -> Model:
+    """The first convolution gives half of what it gave, the second takes twice as much: exact in float32."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    factors = {"w1": 0.5, "b1": 0.5, "w2": 2}
+    for tensor in proto.graph.initializer:
+        value = numpy_helper.to_array(tensor) * np.float32(factors.get(tensor.name, 1))
+        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    return load_model(proto)
+
+
+class TestTransformation(TransformationSuite):
+    @pytest.fixture
+    def method(self):
+        return Transformation(halved)
+
+    def test_weights_move(self, method, model):
+        assert not np.array_equal(constants_of(method.apply(model))["w1"], constants_of(model)["w1"])
 
 
 def net(bias: bool = True) -> Model:

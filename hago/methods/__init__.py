@@ -21,7 +21,6 @@ __all__ = [
     "NEAREST",
     "RANGES",
     "ROUNDING",
-    "TRANSFORMATIONS",
     "Correction",
     "CorrectionTask",
     "Need",
@@ -36,7 +35,6 @@ CORRECTION: Mapping[str, Correction] = {
     "none": Correction(lambda task: np.zeros(task.quantized.outputs, np.float32)),
     "bias": BIAS,
 }
-TRANSFORMATIONS: Mapping[str, Transformation] = {}
 
 _ASKING: Mapping[str, Mapping[str, Rounding | Correction]] = {"rounding": ROUNDING, "correction": CORRECTION}
 

@@ -66,6 +66,6 @@ class Correction:
 
 @dataclass(frozen=True)
 class Transformation:
-    """A rewrite of the float model that keeps its function, made before it is calibrated."""
+    """A rewrite of the float model that keeps its function; `hago.tune` takes what it returns, calibration follows."""
 
     apply: Callable[[Model], Model]

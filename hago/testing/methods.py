@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from ..calibrate.calibration import RangeMethod
 from ..calibrate.histogram import Histogram, TensorStats
-from ..methods import NEAREST, Correction, CorrectionTask, Need, Rounding, WeightTask
+from ..methods import NEAREST, Correction, CorrectionTask, Need, Rounding, Transformation, WeightTask
+from ..model import Model, load_model
 from ..scheme import PER_CHANNEL, PER_TENSOR, Granularity, IntegerType
 
 INT8 = IntegerType(8, signed=True, symmetric=True)
@@ -144,3 +147,51 @@ class CorrectionSuite:
     def _task(self, method: Correction, weight: npt.NDArray[np.float32]) -> CorrectionTask:
         quantized = NEAREST.round(WeightTask(weight, INT8, PER_CHANNEL))
         return CorrectionTask(weight, quantized, None, make_statistics(method.needs))
+
+
+class TransformationSuite:
+    """Override ``method`` with a `Transformation`, and ``model`` with a network that it changes."""
+
+    @pytest.fixture
+    def method(self) -> Transformation:
+        """What is tested."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def model(self) -> Model:
+        """Two convolutions [N, 2, 6, 6] -> [N, 3, 2, 2] with a Relu between them."""
+        rng = np.random.default_rng(4)
+        weights = {"w1": (4, 2, 3, 3), "b1": (4,), "w2": (3, 4, 3, 3), "b2": (3,)}
+        nodes = [
+            helper.make_node("Conv", ["x", "w1", "b1"], ["first"], "first_conv"),
+            helper.make_node("Relu", ["first"], ["relu"], "relu"),
+            helper.make_node("Conv", ["relu", "w2", "b2"], ["y"], "second_conv"),
+        ]
+        ends = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in (("x", [1, 2, 6, 6]), ("y", [1, 3, 2, 2]))
+        ]
+        constants = [
+            numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+            for name, shape in weights.items()
+        ]
+        graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], constants)
+        return load_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]))
+
+    def test_the_function_stays(self, method: Transformation, model: Model) -> None:
+        """Up to the rounding of float32, by ONNX's reference; inputs, outputs and layers keep their names."""
+        changed = method.apply(model)
+        assert (changed.inputs, changed.outputs) == (model.inputs, model.outputs)
+        assert [layer.name for layer in changed.layers] == [layer.name for layer in model.layers]
+        rng = np.random.default_rng(5)
+        feeds = {info.name: rng.standard_normal(info.shape).astype(np.float32) for info in model.inputs}
+        expected, found = (ReferenceEvaluator(m.proto).run(None, feeds) for m in (model, changed))
+        for one, other in zip(expected, found, strict=True):
+            scale = np.abs(one).max()
+            np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5 * scale)
+
+    def test_the_model_that_was_given_stays(self, method: Transformation, model: Model) -> None:
+        """A transformation returns another model."""
+        before = model.proto.SerializeToString(deterministic=True)
+        method.apply(model)
+        assert model.proto.SerializeToString(deterministic=True) == before
