@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from hago.spec.joint import join
+from hago.spec.join import join
 
 import hago
 from hago.bench.remote import RpcBench

@@ -53,7 +53,7 @@ from ..search.ledger import has_search
 from ..search.progress import Telling, make_progress
 from ..search.start import read_start
 from ..spec import HardwareSpec, resolve_hw
-from ..spec.joint import join
+from ..spec.join import join
 from ..strategy import Strategy
 from .afford import Affordable
 from .evaluator import LIBRARY, TvmEvaluator, require_labels
@@ -270,7 +270,7 @@ def open_session(
         specs = [bench.spec for bench in benches.values()]
         shared = specs[0] if len(specs) == 1 else join(specs)
         own: dict[str, Any] = {"threads": threads, "cache": cache, "folder": folder, "seed": seed}
-        own |= {"say": telling.say, "deadline": deadline}
+        own |= {"say": telling.say, "deadline": deadline, "knobs": options.search.knobs}
         evaluators = {
             name: TvmEvaluator(loaded, shared, parts, job.metric, bench=bench, **own) for name, bench in benches.items()
         }
