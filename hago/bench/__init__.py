@@ -70,13 +70,19 @@ class Bench(Protocol):
     """
 
     @property
-    def spec(self) -> HardwareSpec: ...
+    def spec(self) -> HardwareSpec:
+        """The hardware whose latency counts."""
+        ...
 
     @property
-    def host(self) -> HardwareSpec: ...
+    def host(self) -> HardwareSpec:
+        """The hardware that networks are compiled for that run here, for calibration and accuracy."""
+        ...
 
     @property
-    def estimated(self) -> bool: ...
+    def estimated(self) -> bool:
+        """Whether costs are instructions, there being no board."""
+        ...
 
     @property
     def where(self) -> str:

@@ -37,6 +37,7 @@ class LocalBench:
 
     @property
     def host(self) -> HardwareSpec:
+        """This machine's hardware, too."""
         return self.spec
 
     def identity(self) -> Mapping[str, str]:

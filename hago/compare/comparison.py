@@ -59,6 +59,7 @@ class Comparison:
 
     @property
     def baseline(self) -> str:
+        """The label of the first row, which ratios and changes are to."""
         return self.rows[0].label
 
     def row(self, label: str) -> ComparisonRow:
@@ -74,6 +75,7 @@ class Comparison:
         return markdown_table(self._header(), self._cells()) + f"\n\n{self.provenance()}\n"
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
         measured = self.rows[0].latency is not None
         told = self.aa if self.aa is not None and self.aa.told else None
         return {
@@ -91,6 +93,7 @@ class Comparison:
         }
 
     def to_json(self) -> str:
+        """The comparison as JSON text."""
         return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
 
     def provenance(self) -> str:

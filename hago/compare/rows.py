@@ -41,6 +41,7 @@ class ComparisonRow:
     unfaithful: str | None = None
 
     def to_dict(self, baseline_measured: bool) -> dict[str, Any]:
+        """Plain data for JSON; ratios only where the baseline was measured."""
         data: dict[str, Any] = {"label": self.label, "size_bytes": self.size_bytes, "note": self.note}
         data["unfaithful"] = self.unfaithful
         if self.latency is not None:

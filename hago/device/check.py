@@ -31,6 +31,7 @@ class Finding:
 
     @property
     def good(self) -> bool:
+        """Whether nothing is wrong."""
         return not self.problems
 
 

@@ -32,6 +32,7 @@ def counted(function: Any, arguments: list[Any]) -> None:
 
 
 def count_network(library: Any) -> int:
+    """One interval: a call of the whole network, inputs all zero."""
     machine = VirtualMachine(library, tvm.cpu())
     meta = json.loads(machine["hago_meta"]().numpy().tobytes())
     inputs = [tvm.runtime.tensor(np.zeros(i["shape"], i["dtype"])) for i in meta["inputs"]]
@@ -53,6 +54,7 @@ def count_kernels(library: Any, kernels: list[Any]) -> int:
 
 
 def answer_of(line: bytes) -> dict[str, Any]:
+    """The answer to one request: the number of intervals counted, or an error."""
     try:
         request = json.loads(line)
         library = tvm_ffi.load_module(request["library"])
@@ -76,6 +78,7 @@ def serve_one(answers: int) -> int:
 
 def main() -> None:
     # What else writes to standard output must not stand between the answers.
+    """Answers requests until there are no more."""
     answers = os.dup(1)
     os.dup2(2, 1)
     gc.disable()

@@ -37,6 +37,7 @@ class InstructionCount:
 
     @property
     def total(self) -> int:
+        """Instructions of all classes."""
         return sum(self.by_class.values())
 
     def less(self, other: InstructionCount) -> InstructionCount:

@@ -40,10 +40,12 @@ class Target:
 
     @property
     def address(self) -> str:
+        """Where its devices are reached, for people."""
         return ", ".join(device.address for device in self.devices)
 
     @property
     def is_here(self) -> bool:
+        """Whether it is this machine."""
         return self.devices[0].is_local
 
     def bench(self, threads: int, cache: KernelCache, seed: int = 0) -> Bench:

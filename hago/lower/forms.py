@@ -41,6 +41,7 @@ class Form:
 
     @property
     def last_shape(self) -> tuple[int, ...]:
+        """The shape in channels-last order."""
         n, c, h, w = self.image
         return (n, h * w * c) if self.rank == 2 else (n, h, w, c)
 

@@ -57,6 +57,7 @@ class LayoutPass:
     # --- getting a tensor in a form -------------------------------------------------------------
 
     def is_constant(self, name: str) -> bool:
+        """Whether the tensor is a constant."""
         return name in self.draft.constants
 
     def onnx(self, name: str) -> str:
@@ -85,11 +86,13 @@ class LayoutPass:
         return self._constants[key]
 
     def reshape(self, tensor: str, shape: tuple[int, ...], hint: str, name: str, layer: str | None = None) -> str:
+        """Emits a Reshape; returns its output."""
         target = self.build.shared_constant(np.array(shape, np.int64), "shape")
         type_ = self.build.types[tensor].with_shape(shape)
         return self.build.emit("Reshape", [tensor, target], type_, hint=hint, name=name, layer=layer, domain="")
 
     def transpose(self, tensor: str, perm: tuple[int, ...], hint: str, name: str, layer: str | None = None) -> str:
+        """Emits a Transpose; returns its output."""
         type_ = self.build.types[tensor]
         type_ = type_.with_shape(type_.shape[axis] for axis in perm)
         attrs = {"perm": perm}

@@ -26,16 +26,22 @@ class _HagoOp(OpRun):
 
 
 class QConv(_HagoOp):
+    """Convolution of uint8 NHWC by int8 OHWI, sums int32."""
+
     def _run(self, x, w, bias, scale, mult=None, table=None, r=None, **attrs):  # type: ignore[no-untyped-def]
         return (ar.finish(ar.integer_conv(x, w, bias, mult, attrs), scale, table, r, attrs),)
 
 
 class QGemm(_HagoOp):
+    """Fully connected layer in integers."""
+
     def _run(self, x, w, bias, scale, mult=None, table=None, r=None, **attrs):  # type: ignore[no-untyped-def]
         return (ar.finish(ar.integer_gemm(x, w, bias, mult, attrs), scale, table, r, attrs),)
 
 
 class QMatMul(_HagoOp):
+    """Product of two quantized activations."""
+
     def _run(self, a, b, scale, **attrs):  # type: ignore[no-untyped-def]
         dtype = ar.exact_dtype(a.shape[-1], 255 * 255)
         left = a.astype(dtype) - dtype(attrs["a_zero_point"])
@@ -44,12 +50,16 @@ class QMatMul(_HagoOp):
 
 
 class QAdd(_HagoOp):
+    """Sum of two quantized tensors."""
+
     def _run(self, a, b, **attrs):  # type: ignore[no-untyped-def]
         numbers = attrs["a_scale"], attrs["b_scale"], attrs["offset"], attrs["lo"], attrs["hi"]
         return (ar.weighted_sum(a, b, *numbers),)
 
 
 class QMul(_HagoOp):
+    """Product of two quantized tensors, element by element."""
+
     def _run(self, a, b, **attrs):  # type: ignore[no-untyped-def]
         left = a.astype(np.int32) - attrs["a_zero_point"]
         right = b.astype(np.int32) - attrs["b_zero_point"]
@@ -57,17 +67,23 @@ class QMul(_HagoOp):
 
 
 class QScaleShift(_HagoOp):
+    """A factor and a summand for each channel."""
+
     def _run(self, x, mul, add, **attrs):  # type: ignore[no-untyped-def]
         real = np.clip(ar.fma(x.astype(np.float32), mul, add), attrs["lo"], attrs["hi"])
         return (np.rint(real).astype(np.uint8),)
 
 
 class QLookup(_HagoOp):
+    """A table of 256 entries applied to every code."""
+
     def _run(self, x, table, **attrs):  # type: ignore[no-untyped-def]
         return (table[x],)
 
 
 class QConcat(_HagoOp):
+    """Concatenation of codes, each input through a table of its own where it has one."""
+
     def _run(self, *inputs, axis, tables, **attrs):  # type: ignore[no-untyped-def]
         count = len(inputs) - len(tables)
         parts = list(inputs[:count])
@@ -82,16 +98,22 @@ def _max_pool(x: Array, lowest: Any, attrs: Mapping[str, Any]) -> Array:
 
 
 class QMaxPool(_HagoOp):
+    """Maximum over windows of codes."""
+
     def _run(self, x, **attrs):  # type: ignore[no-untyped-def]
         return (_max_pool(x, 0, attrs),)
 
 
 class MaxPool(_HagoOp):
+    """Maximum over windows of floats."""
+
     def _run(self, x, **attrs):  # type: ignore[no-untyped-def]
         return (_max_pool(x, -np.inf, attrs),)
 
 
 class QAvgPool(_HagoOp):
+    """Average over windows of codes."""
+
     def _run(self, x, **attrs):  # type: ignore[no-untyped-def]
         padded = ar.pad_image(x.astype(np.int32) - attrs["x_zero_point"], attrs["pads"], 0)
         view = ar.windows(padded, attrs["kernel_shape"], attrs["strides"], attrs["dilations"])
@@ -101,6 +123,8 @@ class QAvgPool(_HagoOp):
 
 
 class AvgPool(_HagoOp):
+    """Average over windows of floats."""
+
     def _run(self, x, **attrs):  # type: ignore[no-untyped-def]
         padded = ar.pad_image(x, attrs["pads"], 0)
         view = ar.windows(padded, attrs["kernel_shape"], attrs["strides"], attrs["dilations"])
@@ -109,17 +133,23 @@ class AvgPool(_HagoOp):
 
 
 class QGlobalAvgPool(_HagoOp):
+    """Average over a whole image of codes."""
+
     def _run(self, x, **attrs):  # type: ignore[no-untyped-def]
         acc = (x.astype(np.int32) - attrs["x_zero_point"]).sum(axis=(1, 2), keepdims=True)
         return (ar.epilogue(acc, np.float32(attrs["scale"]), attrs),)
 
 
 class GlobalAvgPool(_HagoOp):
+    """Average over a whole image of floats."""
+
     def _run(self, x, **attrs):  # type: ignore[no-untyped-def]
         return (x.mean(axis=(1, 2), keepdims=True),)
 
 
 class Quantize(_HagoOp):
+    """Codes of real values."""
+
     def _run(self, x, **attrs):  # type: ignore[no-untyped-def]
         zero, perm = attrs["zero_point"], attrs.get("perm")
         rounded = np.rint(x / np.float32(attrs["scale"]))
@@ -128,6 +158,8 @@ class Quantize(_HagoOp):
 
 
 class Dequantize(_HagoOp):
+    """Real values of codes."""
+
     def _run(self, x, **attrs):  # type: ignore[no-untyped-def]
         perm = attrs.get("perm")
         y = (x.astype(np.int32) - attrs["zero_point"]).astype(np.float32) * np.float32(attrs["scale"])
@@ -139,6 +171,8 @@ def _clamp(y: Array, attrs: Mapping[str, Any]) -> Array:
 
 
 class Conv(_HagoOp):
+    """Convolution of floats, NHWC."""
+
     def _run(self, x, w, bias, r=None, **attrs):  # type: ignore[no-untyped-def]
         padded = ar.pad_image(x.astype(np.float32), attrs["pads"], 0)
         y = ar.conv_sums(padded, w.astype(np.float32), attrs, np.float32) + bias
@@ -146,6 +180,8 @@ class Conv(_HagoOp):
 
 
 class Gemm(_HagoOp):
+    """Fully connected layer in floats."""
+
     def _run(self, x, w, bias, r=None, **attrs):  # type: ignore[no-untyped-def]
         y = x.astype(np.float32) @ w.T.astype(np.float32) + bias
         y = _clamp(y if r is None else y + r, attrs)

@@ -71,6 +71,7 @@ class Resizing:
 
     @property
     def mode(self) -> str:
+        """The interpolation."""
         return str(self.attrs.get("mode", "nearest"))
 
     @property

@@ -32,6 +32,7 @@ class SourceNode:
     layer: str | None
 
     def input(self, index: int) -> str:
+        """The name of an input, ``""`` where it is absent."""
         return self.inputs[index] if index < len(self.inputs) else ""
 
 
@@ -81,6 +82,7 @@ class Constant:
 
     @property
     def array(self) -> np.ndarray:
+        """The value; float32 where it is stored quantized or short."""
         if self._array is None:
             if self.codes is not None:
                 self._array = self.codes.dequantize()
@@ -125,6 +127,7 @@ class SourceGraph:
         return node.op in ("QuantizeLinear", "DequantizeLinear")
 
     def is_output(self, name: str) -> bool:
+        """Whether the graph gives this tensor out."""
         return name in self._output_set
 
     def sole_consumer(self, name: str) -> SourceNode | None:
@@ -149,6 +152,7 @@ class SourceGraph:
         return known
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """The static shape of a tensor."""
         return self.type(name).shape
 
     def _find_type(self, name: str) -> TensorType:

@@ -70,6 +70,7 @@ class Translator:
         return self._values.get(name) or Value()
 
     def set(self, name: str, value: Value) -> None:
+        """Remembers the forms of a tensor."""
         self._values[name] = value
 
     def tensor(self, name: str) -> str:
@@ -178,6 +179,7 @@ class Translator:
         return self.once((quant.tensor, table.tobytes()), emit)
 
     def once(self, key: tuple[object, ...], emit: Callable[[], str]) -> str:
+        """What ``emit`` made the first time that ``key`` was asked for."""
         if key not in self._emitted:
             self._emitted[key] = emit()
         return self._emitted[key]

@@ -75,6 +75,7 @@ class Latency:
 
     @property
     def samples(self) -> int:
+        """Rounds that count."""
         return len(self.times_s)
 
 

@@ -34,6 +34,7 @@ class Estimate:
 
     @property
     def interval(self) -> Interval:
+        """Its lower and upper end."""
         return (self.low, self.high)
 
 

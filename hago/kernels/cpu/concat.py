@@ -26,6 +26,7 @@ class Concat:
 
     @property
     def y(self) -> tuple[int, ...]:
+        """The type of the result."""
         size = sum(shape[self.axis] for shape in self.shapes)
         return (*self.shapes[0][: self.axis], size, *self.shapes[0][self.axis + 1 :])
 
@@ -66,6 +67,7 @@ def _copy_run(x: Flat, y: Flat, start: Expr, to: Expr, run: int, lanes: int, tab
 @emits("hago", "QConcat")
 @emits("", "Concat")
 def emit_concat(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Concat of floats or integers, and QConcat, whose inputs may each pass through a table."""
     with_table = tuple(int(i) for i in node.attrs.get("tables", ())) if node.domain else ()
     sources = node.inputs[: len(node.inputs) - len(with_table)]
     shapes = tuple(node.type(name).shape for name in sources)

@@ -92,6 +92,7 @@ class Dense:
         return choose_tile(self.p, self.isa)
 
     def build(self) -> Any:
+        """The PrimFunc."""
         p, dot = self.p, self.dot
         vectors = p.groups * self.plan.vectors
         with IRBuilder() as builder, T.prim_func(s_tir=True):

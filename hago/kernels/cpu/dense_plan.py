@@ -54,6 +54,7 @@ class DenseParams(Window):
 
     @property
     def macs(self) -> int:
+        """Multiply-adds of one call."""
         return self.n * self.oh * self.ow * self.o * self.kernel[0] * self.kernel[1] * self.c // self.groups
 
 
@@ -78,6 +79,7 @@ class Plan:
 
 @lru_cache(maxsize=4096)
 def plan(p: DenseParams, isa: Isa) -> Plan:
+    """The loop structure for these parameters on this instruction set."""
     dot, isa = DOTS[p.dot], isa.fit(p.o // p.groups)
     per_group, kh, kw = p.c // p.groups, *p.kernel
     if dot.narrow and not _pairs_align(p):

@@ -62,6 +62,7 @@ class DepthwiseParams(Window):
 
     @property
     def macs(self) -> int:
+        """Multiply-adds of one call."""
         return self.n * self.oh * self.ow * self.c * self.kernel[0] * self.kernel[1]
 
 
@@ -176,6 +177,7 @@ class Depthwise:
         return [(0, self.tiles, self.P)]
 
     def weights_shape(self) -> tuple[int, ...]:
+        """The shape of the packed weights."""
         taps = self.R * self.groups * self.p.kernel[1]
         return self.stretches * self.S, taps, self.lanes * self.dot.pack
 
@@ -189,6 +191,7 @@ class Depthwise:
         return float(((x >= 0) & (x + self.span <= p.w)).mean() * ((y >= 0) & (y + reach < p.h)).mean())
 
     def build(self) -> Any:
+        """The PrimFunc."""
         p, dot = self.p, self.dot
         vectors = self.stretches * self.S
         with IRBuilder() as builder, T.prim_func(s_tir=True):

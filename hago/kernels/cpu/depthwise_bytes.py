@@ -71,6 +71,7 @@ class DepthwiseBytes(Depthwise):
         return sorted({q * sw + j * dw for q in range(pixels) for j in range(kw)})
 
     def weights_shape(self) -> tuple[int, ...]:
+        """[CS, KH*KW, B]."""
         return self.stretches, self.p.kernel[0] * self.p.kernel[1], self.S * self.lanes
 
     def tile(self, x: Any, source: Any, row: int, target: Any, first: Any) -> None:

@@ -77,6 +77,7 @@ class Dot:
 
     @property
     def widens(self) -> bool:
+        """Whether the input is copied to a wider type first."""
         return self.x_type != self.read_type
 
     @property
@@ -85,6 +86,7 @@ class Dot:
         return self.terms > 0
 
     def weight_type(self, lanes: int) -> str:
+        """TVM's type of one vector of packed weights, for ``lanes`` output channels."""
         return f"{self.weight_numpy.name}x{lanes * self.pack}"
 
     def load(self, x: Any, at: Any, lanes: int) -> Any:

@@ -119,4 +119,5 @@ def rounded(vec: Vec) -> Vec:
 
 
 def all_lanes(number: Expr, lanes: int) -> Expr:
+    """A scalar in every lane."""
     return number if lanes == 1 else T.broadcast(number, lanes)

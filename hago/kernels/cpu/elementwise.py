@@ -89,6 +89,7 @@ def fused(params: Body, isa: Isa, threads: int) -> Any:
 
 @emits("hago", "Fused")
 def emit_fused(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """A group of elementwise operators, in one loop."""
     graph: onnx.GraphProto = node.attrs["body"]
     numbers: dict[str, int] = {"": -1}
     inputs: list[TensorType] = []

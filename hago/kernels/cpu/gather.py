@@ -29,6 +29,7 @@ class Gather:
 
     @property
     def y(self) -> tuple[int, ...]:
+        """The type of the result."""
         return (*self.x[: self.axis], *self.indices, *self.x[self.axis + 1 :])
 
 
@@ -54,6 +55,7 @@ def gather(params: Gather, isa: Isa, threads: int) -> Any:
 
 @emits("", "Gather")
 def emit_gather(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Gather along one axis."""
     x, indices = (node.type(name) for name in node.inputs)
     axis = int(node.attrs.get("axis", 0)) % len(x.shape)
     params = Gather(x.dtype, x.shape, indices.dtype, indices.shape, axis)

@@ -113,6 +113,7 @@ def _sum(count: int, dtype: str, lanes: int, term: Callable[[Expr], Expr]) -> Ex
 
 @emits("hago", "QGlobalAvgPool", "GlobalAvgPool")
 def emit_global(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Global pooling, of floats or integers."""
     attrs = node.attrs
     out = "float32" if node.op == "GlobalAvgPool" else attrs.get("out", "uint8")
     params = Global(node.type(node.inputs[0]).shape, node.type(node.outputs[0]).shape, out)

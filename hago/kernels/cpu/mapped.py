@@ -87,5 +87,6 @@ def emit_mapped(node: NodeView, indices: Mapping[int, np.ndarray]) -> list[Kerne
 
 @emits("", "Tile")
 def emit_tile(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Tile: the input repeated along its axes."""
     x, y = node.type(node.inputs[0]), node.type(node.outputs[0])
     return emit_mapped(node, {a: np.arange(y.shape[a]) % size for a, size in enumerate(x.shape)})

@@ -129,12 +129,14 @@ def _emit_permute(node: NodeView, shape: Sequence[int], perm: Sequence[int]) -> 
 
 @emits("", "Transpose")
 def emit_transpose(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Transpose."""
     shape = node.type(node.inputs[0]).shape
     return _emit_permute(node, shape, node.attrs.get("perm") or range(len(shape))[::-1])
 
 
 @emits("", "DepthToSpace")
 def emit_depth_to_space(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """DepthToSpace as a transposition."""
     n, c, h, w = node.type(node.inputs[0]).shape
     b = int(node.attrs["blocksize"])
     if node.attrs.get("mode", "DCR") == "DCR":
@@ -144,6 +146,7 @@ def emit_depth_to_space(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 @emits("", "SpaceToDepth")
 def emit_space_to_depth(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """SpaceToDepth as a transposition."""
     n, c, h, w = node.type(node.inputs[0]).shape
     b = int(node.attrs["blocksize"])
     return _emit_permute(node, (n, c, h // b, b, w // b, b), (0, 3, 5, 1, 2, 4))
@@ -164,6 +167,7 @@ def emit_copy(node: NodeView) -> list[KernelCall]:
 
 @emits("", "Expand")
 def emit_expand(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Expand: broadcasting to a shape."""
     x, y = node.type(node.inputs[0]), node.type(node.outputs[0])
     shape = (1,) * (len(y.shape) - len(x.shape)) + x.shape
     strides = [s if size > 1 else 0 for s, size in zip(contiguous_strides(shape), shape, strict=True)]
@@ -172,6 +176,7 @@ def emit_expand(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 @emits("", "Slice")
 def emit_slice(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Slice with constant bounds."""
     x, y = node.type(node.inputs[0]), node.type(node.outputs[0])
     starts, ends = known(node, 1, "the starts"), known(node, 2, "the ends")
     if starts is None or ends is None:
@@ -194,6 +199,7 @@ def _end(end: int, step: int) -> int | None:
 
 @emits("", "Split")
 def emit_split(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Split as one slice for each output."""
     x = node.type(node.inputs[0])
     axis = int(node.attrs.get("axis", 0)) % len(x.shape)
     strides, begin, calls = contiguous_strides(x.shape), 0, []

@@ -86,6 +86,7 @@ def layer_norm(params: LayerNorm, isa: Isa, threads: int) -> Any:
 
 @emits("", "LayerNormalization")
 def emit_layer_norm(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """LayerNormalization over the last axes."""
     x = node.type(node.inputs[0])
     axis = int(node.attrs.get("axis", -1)) % len(x.shape)
     n = prod(x.shape[axis:])

@@ -31,6 +31,7 @@ class Pad:
 
     @property
     def y(self) -> tuple[int, ...]:
+        """The type of the result."""
         return tuple(b + size + a for b, size, a in zip(self.before, self.x, self.after, strict=True))
 
 
@@ -88,6 +89,7 @@ def pad(params: Pad, isa: Isa, threads: int) -> Any:
 
 @emits("", "Pad")
 def emit_pad(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Pad with constant widths."""
     x = node.type(node.inputs[0])
     given = known(node, 1, "the pads")
     pads = np.asarray(node.attrs.get("pads", ()) if given is None else given, np.int64)

@@ -104,6 +104,7 @@ def epilogue_constants(node: NodeView) -> tuple[str, np.ndarray]:
 
 @emits("hago", "QAdd", "QMul")
 def emit_binary(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """QAdd and QMul."""
     a, b = node.inputs
     attrs = node.attrs
     out, constants = epilogue_constants(node)
@@ -157,6 +158,7 @@ def _repeats(count: int, channels: int, at_least: int) -> int:
 
 @emits("hago", "QScaleShift")
 def emit_scale_shift(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """QScaleShift: a factor and a summand per channel."""
     x, mul, add = node.inputs
     _, constants = epilogue_constants(node)
     shape = node.type(x).shape
@@ -174,6 +176,7 @@ def emit_scale_shift(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 @emits("hago", "QLookup")
 def emit_lookup(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """QLookup: a table applied to every element."""
     x, table = node.inputs
     params = Lookup(node.type(x).shape, node.type(node.outputs[0]).dtype)
     return [KernelCall("lookup", params, lookup, (x, table), node.outputs, node.layer)]
@@ -219,6 +222,7 @@ def convert(params: Convert, isa: Isa, threads: int) -> Any:
 
 @emits("hago", "Quantize", "Dequantize")
 def emit_convert(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Quantize and Dequantize."""
     attrs = node.attrs
     shape = node.type(node.inputs[0]).shape
     perm = tuple(attrs.get("perm") or range(len(shape)))

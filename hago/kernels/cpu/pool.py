@@ -232,6 +232,7 @@ def _taps(start: Expr, far: int, taps: int, size: int) -> tuple[Expr, Expr]:
 
 @emits("hago", "QMaxPool", "MaxPool", "QAvgPool", "AvgPool")
 def emit_window(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Pooling over windows, of floats or integers."""
     attrs, x, y = node.attrs, node.type(node.inputs[0]), node.type(node.outputs[0])
     kernel = tuple(attrs["kernel_shape"])
     quantized_sum = node.op == "QAvgPool"

@@ -119,6 +119,7 @@ def _start(kind: _Kind, dtype: str) -> Expr:
 
 @emits("", *_KINDS)
 def emit_reduction(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Reductions over some axes."""
     x, y = node.type(node.inputs[0]), node.type(node.outputs[0])
     given = known(node, 1, "the axes")
     chosen = node.attrs.get("axes") if given is None else given.tolist()
@@ -224,6 +225,7 @@ def arg_extreme(params: ArgExtreme, isa: Isa, threads: int) -> Any:
 
 @emits("", "ArgMax", "ArgMin")
 def emit_arg_extreme(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """ArgMax and ArgMin."""
     x, y = node.type(node.inputs[0]), node.type(node.outputs[0])
     if x.dtype not in ("float32", "uint8", "int8", "int32"):
         return emit_fallback(node, isa)

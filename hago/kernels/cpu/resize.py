@@ -156,6 +156,7 @@ def extrapolate(params: Extrapolate, isa: Isa, threads: int) -> Any:
 
 @emits("", "Resize")
 def emit_resize(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Resize with constant sizes."""
     x, y = node.type(node.inputs[0]), node.type(node.outputs[0])
     optional = [known(node, i, what) for i, what in ((1, "the region"), (2, "the scales"), (3, "the sizes"))]
     resizing = Resizing(node.attrs, x.shape, y.shape, *optional)

@@ -70,6 +70,7 @@ class Register:
         return self._buffer[self._whole]
 
     def set(self, value: Expr) -> None:
+        """Stores a new value."""
         T.buffer_store(self._buffer, value, [self._whole])
 
     def get(self) -> Expr:

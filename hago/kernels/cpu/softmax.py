@@ -128,6 +128,7 @@ def _column(params: Softmax, x: Flat, y: Flat, begin: Expr, lanes: int) -> None:
 
 @emits("", "Softmax", "LogSoftmax")
 def emit_softmax(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
+    """Softmax and LogSoftmax along one axis."""
     x = node.type(node.inputs[0])
     if x.dtype != "float32":
         return emit_fallback(node, isa)

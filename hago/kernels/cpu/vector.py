@@ -59,6 +59,7 @@ class Flat:
         return T.bind(self._view[T.ramp(index, step, lanes)])
 
     def store(self, index: Expr, value: Expr, lanes: int = 1) -> None:
+        """Stores ``lanes`` neighbours from ``index`` on."""
         T.buffer_store(self._view, value, [index if lanes == 1 else T.ramp(index, 1, lanes)])
 
 
@@ -105,6 +106,7 @@ def typed(dtype: str, lanes: int) -> str:
 
 
 def cast(value: Expr, dtype: str, lanes: int) -> Expr:
+    """The values as another type."""
     return T.cast(value, typed(dtype, lanes))
 
 

@@ -25,21 +25,25 @@ def dims(value: ir.Value | None) -> tuple[int, ...] | None:
 
 
 def attr_int(node: ir.Node, name: str, default: int) -> int:
+    """An integer attribute of a node, or the default."""
     attribute = node.attributes.get(name)
     return default if attribute is None else attribute.as_int()
 
 
 def attr_float(node: ir.Node, name: str, default: float) -> float:
+    """A float attribute of a node, or the default."""
     attribute = node.attributes.get(name)
     return default if attribute is None else attribute.as_float()
 
 
 def attr_string(node: ir.Node, name: str, default: str) -> str:
+    """A text attribute of a node, or the default."""
     attribute = node.attributes.get(name)
     return default if attribute is None else attribute.as_string()
 
 
 def attr_ints(node: ir.Node, name: str) -> tuple[int, ...] | None:
+    """A list of integers of a node, or None."""
     attribute = node.attributes.get(name)
     return None if attribute is None else tuple(attribute.as_ints())
 
@@ -58,10 +62,12 @@ def scalar(value: ir.Value | None) -> float | None:
 
 
 def dtype_of(value: ir.Value) -> ir.DataType | None:
+    """The element type of a value, where it is known."""
     return value.dtype if value.dtype is not None else value.const_value.dtype if value.const_value else None
 
 
 def is_float(value: ir.Value | None) -> bool:
+    """Whether a value is of float32."""
     return value is not None and dtype_of(value) == ir.DataType.FLOAT
 
 
@@ -81,6 +87,7 @@ class Editor:
         return [n for n in self.graph if not op_types or (n.op_type in op_types and n.domain == "")]
 
     def fresh(self, hint: str, taken: set) -> str:
+        """``hint``, or the first of ``hint_1``, ``hint_2`` ... that is not in ``taken``, to which it is added."""
         name, i = hint, 0
         while name in taken:
             i += 1
@@ -203,6 +210,7 @@ class Editor:
                 self.changed += 1
 
     def drop_unused_initializers(self) -> None:
+        """Removes initializers that nothing reads."""
         outputs = {id(v) for v in self.graph.outputs}
         for name, value in list(self.graph.initializers.items()):
             if not value.uses() and id(value) not in outputs:

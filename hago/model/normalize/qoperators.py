@@ -89,6 +89,7 @@ class Expansion:
         return {k: a.value for k, a in self.node.attributes.items() if k not in dropped}
 
     def refuse(self, why: str, hint: str = "export the model in QDQ format") -> UnsupportedOpError:
+        """The error of a node that cannot be expanded."""
         return UnsupportedOpError(
             f"operator {self.node.op_type} of domain {self.node.domain or 'ai.onnx'} cannot be compiled: {why}",
             where=f"{self.where}, node {self.node.name!r}",
