@@ -1,6 +1,6 @@
 """Elementwise operators: any number of them, fused into one loop over the output.
 
-`Fused` is the node that `hago.kernels.cpu.fusion` makes; its body is a graph of standard ONNX operators. A single
+`Fused` is the node that `hago.kernels.common.fusion` makes; its body is a graph of standard ONNX operators. A single
 elementwise operator is a body of one. Numbers in the body are part of the code; constants that are inputs of
 the node (quantization scales) are not.
 """
