@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from hago.spec.join import join
 
 import hago
 from hago.bench.remote import RpcBench
@@ -33,6 +32,7 @@ from hago.record import Record
 from hago.record_file import read_records
 from hago.scheme import PER_TENSOR
 from hago.spec import load_spec, resolve_hw
+from hago.spec.join import join
 from hago.strategy import Choice, Strategy, uniform
 from hago.tuning.evaluator import TvmEvaluator
 from hago.tuning.joint import JointEvaluator
