@@ -47,13 +47,13 @@ class AdditiveModel:
         return {"latency": self.ratio(params), "size": self._sizes.ratio(self._space, self._space.options(params))}
 
     def losses(self, params: Params) -> list[float]:
-        """The loss of each group, with its own calibrator where that was probed.
+        """The loss of each group, with its own setting where that was probed.
 
         Infinite for a group that could not even be run so.
         """
         found = []
         for group, option in zip(self._space.groups, self._space.options(params), strict=True):
-            probe = (group.name, option, self._space.calibrator(params, group))
+            probe = (group.name, option, self._space.setting(params, group))
             if probe not in self._losses:
                 exact = self._known.losses.get(probe)
                 loss = self._known.loss(self._space, group, option)[0] if exact is None else exact

@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from ..deadline import Deadline
 from ..errors import HagoError, NoDeviceError, StorageError
 from ..goal import QUANTITIES, Goal
-from ..interrupts import Interrupts
 from ..outcomes import MET, NOT_FASTER, NOT_MET, UNTOLD
 from ..record import Record
 from ..strategy import Strategy
 from .blockers import Blocker, accuracy_blockers, latency_blockers
+from .context import Context
 from .objective import Evaluator
 from .planner import Planner
 from .playoff import finalists, noise_of, play_off, remeasured
 from .result import SearchResult, choose, find_closest, pareto_front
 from .sensitivity import base_option, measure_probe, sample_count
-from .space import SearchSpace
 
 _MOST_TESTED = 3  # candidates that may turn out slower than the search took them for
 
 
 def conclude(
-    space: SearchSpace,
-    evaluator: Evaluator,
-    goal: Goal,
-    float_record: Record,
-    records: Sequence[Record],
-    planner: Planner,
-    interrupts: Interrupts,
-    tell: Callable[[str], None],
-    stopped: str,
-    error: HagoError | None,
-    deadline: Deadline,
+    context: Context, planner: Planner, records: Sequence[Record], stopped: str, error: HagoError | None
 ) -> SearchResult:
     """The result from what is there, within what is left of the time.
 
     After a signal nothing but the test samples is measured. What comes to nothing is told by a record without them.
     """
+    space, evaluator, goal, float_record = context.space, context.evaluator, context.goal, context.floats
+    interrupts, deadline, tell = context.interrupts, context.deadline, context.tell
     best, outcome = choose(float_record, records, goal)
     if not records and not space.parameters:
         outcome = NOT_FASTER
@@ -62,7 +52,7 @@ def conclude(
                 best, outcome = choose(float_record, records, goal, noise)
             if outcome in (NOT_FASTER, NOT_MET) and records and can_measure and not deadline.over:
                 tell("what stands in the way")
-                blockers = find_blockers(space, evaluator, planner, goal, outcome, deadline)
+                blockers = find_blockers(context, planner, outcome)
             if not isinstance(error, NoDeviceError):
                 tell("test samples")
                 float_test = _test_float(evaluator, float_record, Strategy(space.model_hash, space.hw))
@@ -122,21 +112,20 @@ def _holds(goal: Goal, test: Record) -> bool:
     return goal.primary.name != "latency" or test.is_faster
 
 
-def find_blockers(
-    space: SearchSpace, evaluator: Evaluator, planner: Planner, goal: Goal, outcome: str, deadline: Deadline
-) -> tuple[Blocker, ...]:
+def find_blockers(context: Context, planner: Planner, outcome: str) -> tuple[Blocker, ...]:
     """The layers that cost too much accuracy; and, where only speed was missing, those that gain none."""
+    space = context.space
 
     def probe(group_name: str) -> float:
-        if deadline.over:
+        if context.deadline.over:
             return 0.0
         group = next(g for g in space.groups if g.name == group_name)
         known = planner.sensitivities
-        calibrator = known.calibrators(space, base_option(group))[0]
-        asked = (group_name, base_option(group), calibrator)
-        return measure_probe(space, evaluator, asked, sample_count(space))
+        setting = known.settings(space, base_option(group))[0]
+        asked = (group_name, base_option(group), setting)
+        return measure_probe(space, context.evaluator, asked, sample_count(space))
 
-    is_slow = outcome == NOT_FASTER and goal.primary.name == "latency"
+    is_slow = outcome == NOT_FASTER and context.goal.primary.name == "latency"
     slow = latency_blockers(space, planner.times) if is_slow else ()
     return slow + accuracy_blockers(space, planner.times, planner.sensitivities, probe)
 

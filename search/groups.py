@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ..errors import SpecError, StrategyError
+from ..errors import StrategyError
 from ..files import hash_bytes
+from ..knobs import find_knob
+from ..precision import Precision, find_fitting
 from ..scheme import PER_CHANNEL, Granularity
-from ..strategy import WEIGHTED_KINDS, Choice, granularities, op_kind
+from ..strategy import WEIGHTED_KINDS, Choice, granularities, op_kind, ways_of
 from .grouping import ANCHORS
 from .option import FLOAT32, granularity_of, option_of, precision_of
 
 if TYPE_CHECKING:
     from ..model import Layer
-    from ..spec import HardwareSpec, Way
+    from ..spec import HardwareSpec
 
 _LONGEST_NAME = 400  # Optuna's tables keep 512 characters of a parameter's name
 
@@ -28,6 +31,12 @@ class Member:
     layer: str
     ways: Mapping[str, Choice]
     integer: frozenset[str]
+    weighted: bool = False
+
+    def has(self, option: str, knob: str) -> bool:
+        """Whether this knob changes anything of the layer under this option."""
+        choice = self.ways[option]
+        return choice.is_quantized and _matters(knob, self.weighted, choice.precision, choice.granularity)
 
 
 @dataclass(frozen=True)
@@ -48,24 +57,16 @@ class Group:
         return tuple(member.layer for member in self.members)
 
     def find(self, wanted: str) -> str:
-        """The option of this group nearest to ``wanted``: itself, the same precision, or the last.
+        """The option of this group nearest to ``wanted``: itself, the same precision, one that it fits in, or the last.
 
         Where 7 bits are not offered, 8 are the nearest: a layer in float between integers would cost conversions.
         """
-        for precision in (precision_of(wanted), *_roomier(precision_of(wanted))):
-            same = [option for option in self.options if precision_of(option) == precision]
-            exact = option_of(precision, granularity_of(wanted))
-            if same:
-                return exact if exact in same else same[0]
-        return self.options[-1]
-
-
-def ways_of(layer: Layer, spec: HardwareSpec) -> tuple[Way, ...]:
-    """How the hardware can run this layer; empty where it cannot."""
-    try:
-        return tuple(spec.choices(op_kind(layer)))
-    except SpecError:
-        return ()
+        precision = find_fitting(precision_of(wanted), map(precision_of, self.options))
+        if precision is None:
+            return self.options[-1]
+        same = [option for option in self.options if precision_of(option) == precision]
+        exact = option_of(precision, granularity_of(wanted))
+        return exact if exact in same else same[0]
 
 
 def make_group(layers: Sequence[Layer], spec: HardwareSpec) -> Group:
@@ -111,7 +112,7 @@ def _make_member(layer: Layer, options: Iterable[str], spec: HardwareSpec) -> Me
     for option in options:
         wanted, granularity = precision_of(option), granularity_of(option)
         # The fewer bits are those of weights: layers without keep all.
-        precision = next((name for name in (wanted, *_roomier(wanted)) if name in ways), FLOAT32)
+        precision = find_fitting(wanted, ways) or FLOAT32
         way = ways.get(precision)
         if way is None:
             raise StrategyError(
@@ -122,9 +123,9 @@ def _make_member(layer: Layer, options: Iterable[str], spec: HardwareSpec) -> Me
         chosen[option] = Choice(precision, granularity if has_weights and granularity else PER_CHANNEL)
         if precision != FLOAT32 and way.activation is not None:
             integer.add(option)
-    return Member(layer.name, MappingProxyType(chosen), frozenset(integer))
+    return Member(layer.name, MappingProxyType(chosen), frozenset(integer), layer.kind in WEIGHTED_KINDS)
 
 
-def _roomier(precision: str) -> tuple[str, ...]:
-    """The precisions that compute this one unchanged."""
-    return ("int8",) if precision == "int7" else ()
+@cache
+def _matters(knob: str, weighted: bool, precision: str, granularity: Granularity) -> bool:
+    return find_knob(knob).matters(weighted, Precision.named(precision), granularity)

@@ -14,7 +14,7 @@ from ..documents import did_you_mean
 from ..errors import SearchError, StrategyError
 from ..strategy import op_kind
 from .groups import Group
-from .option import FLOAT32, precision_of
+from .option import FLOAT32, granularity_of, precision_of
 
 if TYPE_CHECKING:
     from ..model import Layer
@@ -81,6 +81,18 @@ def check_keep(keep: Collection[Keep], layers: Sequence[Layer], searched: Collec
                     where=str(each),
                     hint="name the layers apart: `hago inspect MODEL` lists them",
                 )
+
+
+def allowed_options(group: Group, knobs: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """The options of a group whose precision and granularity are among those asked for; its last where none is."""
+    precisions, granularities = knobs.get("precision"), knobs.get("granularity")
+
+    def is_allowed(option: str) -> bool:
+        granularity = granularity_of(option)
+        is_wanted = granularities is None or granularity is None or str(granularity) in granularities
+        return is_wanted and (precisions is None or precision_of(option) in precisions)
+
+    return tuple(filter(is_allowed, group.options)) or group.options[-1:]
 
 
 def kept_options(group: Group, layers: Mapping[str, Layer], keep: Collection[Keep]) -> tuple[str, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..precision import FLOAT32
 from ..scheme import Granularity
 
-FLOAT32 = "float32"
+__all__ = ["FLOAT32", "granularity_of", "kind_of", "option_of", "precision_of"]
 
 
 def option_of(precision: str, granularity: Granularity | None = None) -> str:

@@ -10,38 +10,36 @@ as if it had never stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..goal import Goal
-from ..interrupts import Interrupts
-from ..record import Record
 from ..strategy import Strategy
 from .additive import AdditiveModel, make_promise
-from .ledger import Finished, Ledger
+from .context import Context
+from .ledger import Finished
 from .measures import Measures
-from .objective import Evaluator
 from .refine import TRIALS, refine
-from .sampling import SamplerFactory, propose
+from .sampling import propose
 from .sensitivity import (
     Probe,
     Sensitivities,
     main_option,
     measure_probe,
     next_probe,
+    next_uniform_probe,
     sample_count,
-    uniform_probes,
 )
 from .sizes import SizeTable, programme_costs
-from .space import Params, SearchSpace
+from .space import Params
 from .timing import TimeTable, options_to_time, time_option
 from .warmstart import Candidate, Programme, bisect, fastest, first_candidates, uniform_candidates
 
 START, UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE = "start", "uniform", "kernel times", "programme", "refined programme"
 WARM_START = (START, UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE)
 _SAVE_EVERY_S = 2.0
+_PROBE_SHARE = 0.25  # of the time budget, for sensitivities
 _SOLVING_SHARE = 0.1  # of the time left, for one integer programme
 
 
@@ -57,41 +55,27 @@ class Proposal:
 class Planner:
     """Proposes strategies; measures and keeps the tables that this takes.
 
-    ``reproducible``: samplers see latencies of the time model instead of measured ones, whose noise would
-    make each search propose something else. ``probe_s`` bounds the seconds that sensitivities may take,
-    ``tell`` is told what is being done, ``left_s`` says how much time is left. Ctrl-C is let in while something
-    is measured or computed, and never while it is written down.
+    With ``reproducible`` options samplers see latencies of the time model instead of measured ones, whose noise would
+    make each search propose something else. Ctrl-C is let in while something is measured or computed, and never while
+    it is written down.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        evaluator: Evaluator,
-        goal: Goal,
-        ledger: Ledger,
-        interrupts: Interrupts,
-        *,
-        seed: int,
-        sampler: str | SamplerFactory,
-        reproducible: bool,
-        probe_s: float | None,
-        float_record: Record,
-        tell: Callable[[str], None],
-        left_s: Callable[[], float | None],
-        start: Strategy | None = None,
-    ) -> None:
-        self._given = None if start is None else space.nearest(start)
-        self._space, self._evaluator, self._goal, self._ledger = space, evaluator, goal, ledger
-        self._interrupts = interrupts
+    def __init__(self, context: Context) -> None:
+        space, options = context.space, context.options
+        self._space, self._evaluator, self._goal, self._ledger = space, context.evaluator, context.goal, context.store
+        self._interrupts, self._tell, self._left_s = context.interrupts, context.tell, context.left_s
         self._float_key = Strategy(space.model_hash, space.hw).key()
-        self._seed, self._sampler, self._reproducible = seed, sampler, reproducible
-        self._probe_s, self._tell, self._left_s = probe_s, tell, left_s
-        self.measures = Measures(goal, float_record, self.ratio, reproducible)
-        kept = ledger.recall("sensitivities") or {}
+        self._seed, self._sampler, self._reproducible = options.seed, options.sampler, options.reproducible
+        whole_s = context.deadline.seconds
+        self._probe_s = None if whole_s is None else _PROBE_SHARE * whole_s
+        self._given = None if options.start is None else space.nearest(options.start)
+        floats = context.first_floats
+        self.measures = Measures(self._goal, floats, self.ratio, self._reproducible)
+        kept = self._ledger.recall("sensitivities") or {}
         self.sensitivities = Sensitivities.from_json(kept.get("losses", []))
         self._cut = bool(kept.get("cut", False))
-        self.times = TimeTable(ledger.recall("kernel_times") or {})
-        self._sizes = SizeTable(float_record.size_bytes)
+        self.times = TimeTable(self._ledger.recall("kernel_times") or {})
+        self._sizes = SizeTable(floats.size_bytes)
         self._front: tuple[tuple[int, int], Programme] | None = None
         self._additive: tuple[tuple[int, int], AdditiveModel] | None = None
 
@@ -125,11 +109,11 @@ class Planner:
         for candidate in first_candidates(self._space):
             if not self._is_measured(candidate, by_key):
                 return Proposal(candidate.params, UNIFORM, candidate.label)
-        self._probe(iter(uniform_probes(self._space)))
+        self._probe(lambda: next_uniform_probe(self._space, self.sensitivities))
         within = any(self.measures.keeps(past) for past in by_key.values())
         main = f"{main_option(self._space)} everywhere"
         for candidate in uniform_candidates(self._space, self.sensitivities):
-            # More precision is for having something early; another calibrator, for the favourite option itself.
+            # More precision is for having something early; another setting, for the favourite option itself.
             needed = not within or (candidate.label.startswith(main) and self._at_stake(by_key))
             if needed and not self._is_measured(candidate, by_key):
                 return Proposal(candidate.params, UNIFORM, candidate.label)
@@ -146,12 +130,7 @@ class Planner:
 
     def _programme(self, by_key: dict[str, Finished]) -> Proposal | None:
         thorough = self._at_stake(by_key)
-
-        def probes() -> Iterator[Probe]:
-            while (probe := next_probe(self._space, self.sensitivities, thorough)) is not None:
-                yield probe
-
-        self._probe(probes())
+        self._probe(lambda: next_probe(self._space, self.sensitivities, thorough))
         tables = (len(self.sensitivities.losses), len(self.times.times))
         if self._front is None or self._front[0] != tables:
             cost, limits = programme_costs(
@@ -240,9 +219,9 @@ class Planner:
         return measured
 
     def _at_stake(self, by_key: dict[str, Finished]) -> bool:
-        """Whether the hardware's favourite option everywhere breaks the bound, whatever the calibrator."""
+        """Whether the hardware's favourite option everywhere breaks the bound, whatever the setting."""
         main = main_option(self._space)
-        plain = [self._space.uniform(main, calibrator) for calibrator in self._space.calibrators]
+        plain = [self._space.uniform(main, setting) for setting in self._space.settings]
         found = [by_key.get(self._space.strategy(params).key()) for params in plain]
         return not any(past is not None and self.measures.keeps(past) for past in found)
 
@@ -268,15 +247,11 @@ class Planner:
             self.times = TimeTable({**self.times.times, option: times})
             self._ledger.remember("kernel_times", {name: dict(row) for name, row in self.times.times.items()})
 
-    def _probe(self, probes: Iterator[Probe]) -> None:
+    def _probe(self, following: Callable[[], Probe | None]) -> None:
         begin = saved_at = time.monotonic()
         samples, before = sample_count(self._space), (self.sensitivities, self._cut)
         try:
-            for probe in probes:
-                if self._cut or self._left_s() == 0:
-                    break
-                if probe in self.sensitivities.losses:
-                    continue
+            while not self._cut and self._left_s() != 0 and (probe := following()) is not None:
                 if self._probe_s is not None and time.monotonic() - begin > self._probe_s:
                     self._cut = True  # for good: the front must not change under the bisection
                     break

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-_TIMES = {"int8": 0.4, "int7": 0.4, "bfloat16": 0.7, "float16": 0.7}
-_NOISES = {"int7": 4.0, "bfloat16": 0.02, "float16": 0.001}
+from ..precision import Precision
+
+_SHORT_FLOAT_NOISE = {"bfloat16": 0.02, "float16": 0.001}
 _KINDS = {"per_tensor": 2.0, "per_group": 0.7}
-_STORED_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
 
 
 def typical_time(precision: str) -> float:
     """Time over float32's."""
-    return _TIMES.get(precision, 1.0)
+    numbers = Precision.named(precision)
+    return 0.4 if numbers.is_integer else 0.7 if numbers.is_short_float else 1.0
 
 
 def typical_noise(precision: str, kind: str = "") -> float:
     """Loss over that of int8 per channel; ``kind`` is the granularity's. Half a bit of range is a factor 2."""
-    return _NOISES.get(precision, 1.0) * _KINDS.get(kind, 1.0)
+    weights = Precision.named(precision).weights
+    noise = 4.0 ** (8 - weights.bits) if weights.is_integer else _SHORT_FLOAT_NOISE.get(weights.kind, 1.0)
+    return noise * _KINDS.get(kind, 1.0)
 
 
 def stored_bits(precision: str) -> int:
-    """Bits that one weight takes where it is stored: seven are stored in eight."""
-    return _STORED_BITS.get(precision, 8)
+    """Bits that one weight takes where it is stored: five to seven are stored in eight."""
+    weights = Precision.named(precision).weights
+    return 8 if weights.is_integer and weights.bits > 4 else weights.bits

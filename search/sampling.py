@@ -157,7 +157,7 @@ def _overlay(
             base = feasible[int(rng.integers(min(len(feasible), _BASES)))].params
             count = int(rng.integers(1, min(len(space.groups), _MOST_CHANGED) + 1))
             chosen = rng.choice(len(space.groups), size=count, replace=False)
-            names = [f"{space.groups[g].name}.{kind}" for g in chosen for kind in ("scheme", "calibrator")]
+            names = [name for g in chosen for name in space.names_of(space.groups[g])]
             near.append({**base, **{name: draw[name] for name in names if name in draw}})
     return near
 
@@ -224,7 +224,7 @@ def grid(space: SearchSpace, sensitivities: Sensitivities) -> Iterator[dict[str,
     """Every set of parameters where there are few; else a coarse grid over the whole model.
 
     The coarse grid: how many of the most sensitive groups stay in float32 (none, 1, 2, 3, 5, 8 ...), by
-    option of all others, by calibrator.
+    option of all others, by setting.
     """
     if space.size <= _SMALL:
         yield from _all(space)
@@ -233,12 +233,12 @@ def grid(space: SearchSpace, sensitivities: Sensitivities) -> Iterator[dict[str,
         space.groups, key=lambda g: -sensitivities.loss(space, g, base_option(g))[0]
     )  # stable: the model's order where nothing is known
     options = dict.fromkeys(s for g in space.groups for s in g.options if s != FLOAT32)
-    calibrators = sensitivities.calibrators(space, main_option(space))
+    settings = sensitivities.settings(space, main_option(space))
     for kept in _fibonacci(len(order)):
         in_float = {group.name for group in islice(order, kept)}
-        for option, calibrator in product(options, calibrators):
+        for option, setting in product(options, settings):
             chosen = [g.find(FLOAT32 if g.name in in_float else option) for g in space.groups]
-            yield space.make_params(chosen, calibrator)
+            yield space.make_params(chosen, setting)
 
 
 def _fibonacci(limit: int) -> Iterator[int]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import HagoError, StorageError
+from ..knobs import setting_text
 from .groups import Group
 from .objective import Evaluator
 from .option import FLOAT32, kind_of, precision_of
@@ -21,7 +22,7 @@ from .priors import typical_noise
 from .space import SearchSpace
 
 Probe = tuple[str, str, str]
-"""Group, option, calibrator. The group "" stands for all groups at once."""
+"""Group, option, setting. The group "" stands for all groups at once."""
 
 EVERYWHERE = ""
 MOST_PROBES = 160  # of single groups: bounds the pass on nets of hundreds of layers
@@ -31,7 +32,7 @@ _FEWEST_SAMPLES, _MOST_SAMPLES = 8, 64
 
 @dataclass(frozen=True)
 class Sensitivities:
-    """What was probed: (group, option, calibrator) -> loss; infinite where a probe failed."""
+    """What was probed: (group, option, setting) -> loss; infinite where a probe failed."""
 
     losses: Mapping[Probe, float] = field(default_factory=dict)
 
@@ -39,30 +40,28 @@ class Sensitivities:
         return Sensitivities({**self.losses, probe: loss})
 
     def best(self, group: str, option: str) -> tuple[float, str] | None:
-        """The least loss probed for the group at this option, and the calibrator that gave it."""
+        """The least loss probed for the group at this option, and the setting that gave it."""
         found = [
-            (loss, calibrator)
-            for (name, text, calibrator), loss in self.losses.items()
-            if name == group and text == option
+            (loss, setting) for (name, text, setting), loss in self.losses.items() if name == group and text == option
         ]
         return min(found) if found else None
 
-    def calibrators(self, space: SearchSpace, option: str) -> list[str]:
-        """All calibrators, the best for the whole model first; those not probed come last."""
-        return sorted(space.calibrators, key=lambda c: self.losses.get((EVERYWHERE, option, c), math.inf))
+    def settings(self, space: SearchSpace, option: str) -> list[str]:
+        """All settings, the best for the whole model first; those not probed come last."""
+        return sorted(space.settings, key=lambda c: self.losses.get((EVERYWHERE, option, c), math.inf))
 
     def loss(self, space: SearchSpace, group: Group, option: str) -> tuple[float, str]:
-        """Loss and best calibrator of a group at an option; estimated from its kin where not probed."""
+        """Loss and best setting of a group at an option; estimated from its kin where not probed."""
         base = base_option(group)
-        favourite = self.calibrators(space, base)[0]
+        favourite = self.settings(space, base)[0]
         if option == FLOAT32:
             return 0.0, favourite
         exact = self.best(group.name, option)
         if exact is not None:
             return exact
         known = self.best(group.name, base)
-        loss, calibrator = known if known is not None else (self._typical(), favourite)
-        return loss * self._factor(option) / self._factor(base), calibrator
+        loss, setting = known if known is not None else (self._typical(), favourite)
+        return loss * self._factor(option) / self._factor(base), setting
 
     def _typical(self) -> float:
         """The mean loss of the groups probed, for those that were not."""
@@ -93,10 +92,22 @@ def sample_count(space: SearchSpace) -> int:
     return int(min(_MOST_SAMPLES, max(_FEWEST_SAMPLES, _MAC_BUDGET // macs)))
 
 
-def uniform_probes(space: SearchSpace) -> list[Probe]:
-    """Everything at the base option, with each calibrator."""
+def next_uniform_probe(space: SearchSpace, known: Sensitivities) -> Probe | None:
+    """What to probe next of everything at the base option, given what is known; None when that is enough.
+
+    Every calibrator, then knob by knob each other value at the best setting so far: their product would take too long.
+    """
     option = main_option(space)
-    return [(EVERYWHERE, option, calibrator) for calibrator in space.calibrators]
+    settings = [{knob: values[0] for knob, values in space.free.items()}]
+    for knob, values in space.free.items():
+        base = min(settings, key=lambda values: known.losses.get((EVERYWHERE, option, setting_text(values)), math.inf))
+        tried = [{**base, knob: value} for value in values]
+        for values_tried in tried:
+            probe = (EVERYWHERE, option, setting_text(values_tried))
+            if probe not in known.losses:
+                return probe
+        settings += tried
+    return None
 
 
 def main_option(space: SearchSpace) -> str:
@@ -108,7 +119,7 @@ def main_option(space: SearchSpace) -> str:
 def next_probe(space: SearchSpace, known: Sensitivities, thorough: bool) -> Probe | None:
     """What to probe next, given what is known; None when that is enough.
 
-    Every group at its base option; ``thorough`` (the bound is at stake) also the other good calibrators
+    Every group at its base option; ``thorough`` (the bound is at stake) also the other good settings
     and the other options of the groups that cost most. A function of ``known`` alone, so that an
     interrupted pass goes on where it was.
     """
@@ -116,7 +127,7 @@ def next_probe(space: SearchSpace, known: Sensitivities, thorough: bool) -> Prob
     if done >= MOST_PROBES:
         return None
     main = main_option(space)
-    by_rank = known.calibrators(space, main)
+    by_rank = known.settings(space, main)
     groups = [g for g in space.groups if g.integer and FLOAT32 in g.options]
     # The largest first: if the pass is cut short, they matter most.
     for group in sorted(groups, key=lambda g: -sum(space.macs[name] for name in g.layers)):
@@ -129,14 +140,14 @@ def next_probe(space: SearchSpace, known: Sensitivities, thorough: bool) -> Prob
         groups, key=lambda g: -known.losses[(g.name, base_option(g), by_rank[0])]
     )  # stable: the model's order among equals
     for group in costly[:16]:
-        for calibrator in by_rank[1:3]:
-            probe = (group.name, base_option(group), calibrator)
+        for setting in by_rank[1:3]:
+            probe = (group.name, base_option(group), setting)
             if probe not in known.losses:
                 return probe
     for group in costly[:8]:
-        _, calibrator = known.loss(space, group, base_option(group))
+        _, setting = known.loss(space, group, base_option(group))
         for option in group.options:
-            probe = (group.name, option, calibrator)
+            probe = (group.name, option, setting)
             if option != FLOAT32 and known.best(group.name, option) is None:
                 return probe
     return None
@@ -144,7 +155,7 @@ def next_probe(space: SearchSpace, known: Sensitivities, thorough: bool) -> Prob
 
 def measure_probe(space: SearchSpace, evaluator: Evaluator, probe: Probe, samples: int) -> float:
     """The loss of one probe; infinite where it cannot be built or run. Raises StorageError alone."""
-    name, text, calibrator = probe
+    name, text, setting = probe
     options = []
     for group in space.groups:
         if name == EVERYWHERE:
@@ -153,7 +164,7 @@ def measure_probe(space: SearchSpace, evaluator: Evaluator, probe: Probe, sample
             options.append(text)
         else:
             options.append(group.find(FLOAT32))
-    strategy = space.strategy(space.make_params(options, calibrator))
+    strategy = space.strategy(space.make_params(options, setting))
     try:
         loss = float(evaluator.sensitivity(strategy, samples))
     except StorageError:

@@ -1,9 +1,9 @@
 """The search space: groups of layers, what each may do, and the way between parameters and strategies.
 
-Each group has two categorical parameters, named after its first layer: ``NAME.scheme`` (precision and
-granularity of the weights, such as ``int8/per_channel``) and ``NAME.calibrator``. Both are always there,
-so that every sampler sees one fixed space; a calibrator says nothing where its group stays in float, and
-two sets of parameters that mean the same give the same :class:`Strategy`.
+Each group has categorical parameters, named after its first layer: ``NAME.scheme`` (precision and granularity of the
+weights, such as ``int8/per_channel``), and one for each free knob that has several values (`hago.knobs.FREE`), such as
+``NAME.calibrator``. They are always there, so that every sampler sees one fixed space; a calibrator says nothing where
+its group stays in float, and two sets of parameters that mean the same give the same :class:`Strategy`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import product
 from math import prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import StrategyError
 from ..files import hash_bytes
-from ..strategy import CALIBRATORS, Choice, Strategy
+from ..knobs import FREE, read_knobs, read_setting, setting_text
+from ..strategy import Choice, Strategy, ways_of
 from .grouping import Flow, find_flows, group_layers, tied_layers
-from .groups import Group, Member, make_group, ways_of
-from .keep import Keep, check_keep, kept_options
+from .groups import Group, Member, make_group
+from .keep import Keep, allowed_options, check_keep, kept_options
 from .option import FLOAT32
 
 if TYPE_CHECKING:
@@ -42,14 +44,15 @@ class SuggestsCategorical(Protocol):
 class SearchSpace:
     """All strategies that a search may propose for one model on one hardware.
 
-    ``ties`` are layers that read one tensor and so have one calibrator: that of the first of them that
-    computes in integers. ``macs`` are the multiply-adds of all layers, ``weights`` the elements of their weights.
+    ``free`` are the values of each free knob. ``ties`` are layers that read one tensor and so have one calibrator: that
+    of the first of them that computes in integers. ``macs`` are the multiply-adds of all layers, ``weights`` the
+    elements of their weights.
     """
 
     model_hash: str
     hw: str
     groups: tuple[Group, ...]
-    calibrators: tuple[str, ...]
+    free: Mapping[str, tuple[str, ...]]
     ties: tuple[tuple[str, ...], ...]
     flows: tuple[Flow, ...]
     macs: Mapping[str, int]
@@ -60,18 +63,15 @@ class SearchSpace:
         cls,
         model: Model,
         spec: HardwareSpec,
-        calibrators: Sequence[str] = CALIBRATORS,
+        knobs: Mapping[str, str | Sequence[str]] | None = None,
         keep: Collection[Keep] = (),
     ) -> SearchSpace:
-        """Groups the layers of ``model`` and gathers what ``spec`` allows each group, and ``keep`` leaves of it.
+        """Groups the layers of ``model`` and gathers what ``spec``, ``knobs`` and ``keep`` allow each group.
 
-        Raises StrategyError when an unknown calibrator, or none, is named, and for what cannot be kept.
+        ``knobs`` are those asked for, as `hago.knobs.read_knobs` takes them. Raises StrategyError for what is no value
+        of a knob, and for what cannot be kept.
         """
-        if not calibrators or (unknown := [name for name in calibrators if name not in CALIBRATORS]):
-            raise StrategyError(
-                f"unknown calibrators {unknown}" if calibrators else "a search needs a calibrator",
-                hint=f"calibrators: {', '.join(CALIBRATORS)}",
-            )
+        values = read_knobs(knobs)
         layers = {layer.name: layer for layer in model.layers}
 
         def searched(layer: Layer) -> bool:
@@ -80,13 +80,14 @@ class SearchSpace:
 
         made = [make_group([layers[name] for name in names], spec) for names in group_layers(model, searched)]
         check_keep(keep, model.layers, {name for group in made for name in group.layers})
+        made = [group.limited_to(allowed_options(group, values)) for group in made]
         groups = tuple(group.limited_to(kept_options(group, layers, keep)) for group in made)
         group_of = {name: i for i, group in enumerate(groups) for name in group.layers}
         return cls(
             model_hash=model.hash,
             hw=spec.name,
             groups=groups,
-            calibrators=tuple(dict.fromkeys(calibrators)),
+            free=MappingProxyType({knob.name: values[knob.name] for knob in FREE}),
             ties=tied_layers(model, searched),
             flows=find_flows(model, group_of),
             macs=MappingProxyType({layer.name: int(layer.macs) for layer in model.layers}),
@@ -100,8 +101,9 @@ class SearchSpace:
         for group in self.groups:
             if len(group.options) > 1:
                 found[f"{group.name}.scheme"] = group.options
-            if group.integer and len(self.calibrators) > 1:
-                found[f"{group.name}.calibrator"] = self.calibrators
+            for knob, values in self.free.items():
+                if len(values) > 1 and any(m.has(option, knob) for m in group.members for option in group.options):
+                    found[f"{group.name}.{knob}"] = values
         return MappingProxyType(found)
 
     @property
@@ -130,62 +132,70 @@ class SearchSpace:
             chosen.append(option)
         return tuple(chosen)
 
-    def calibrator(self, params: Params, group: Group) -> str:
-        return params.get(f"{group.name}.calibrator", self.calibrators[0])
+    def names_of(self, group: Group) -> tuple[str, ...]:
+        """The names of a group's parameters, those included that have one value alone."""
+        return tuple(f"{group.name}.{name}" for name in ("scheme", *self.free))
+
+    @cached_property
+    def settings(self) -> tuple[str, ...]:
+        """Every setting, which is a value of each free knob, as text; they differ in the calibrator first."""
+        names = list(self.free)
+        found = product(*(self.free[name] for name in reversed(names)))
+        return tuple(setting_text(dict(zip(names, reversed(values), strict=True))) for values in found)
+
+    def setting(self, params: Params, group: Group) -> str:
+        """The setting of a group."""
+        return setting_text(self._values(params, group))
+
+    def _values(self, params: Params, group: Group) -> dict[str, str]:
+        return {knob: params.get(f"{group.name}.{knob}", values[0]) for knob, values in self.free.items()}
 
     def make_params(
-        self, options: Mapping[str, str] | Sequence[str], calibrators: Mapping[str, str] | str
+        self, options: Mapping[str, str] | Sequence[str], settings: Mapping[str, str] | str
     ) -> dict[str, str]:
-        """Parameters from the option of every group, and one calibrator for all or one for each group."""
+        """Parameters from the option of every group, and one setting for all or one for each group."""
         params: dict[str, str] = {}
         for i, group in enumerate(self.groups):
-            option = options[group.name] if isinstance(options, Mapping) else options[i]
-            wanted = calibrators if isinstance(calibrators, str) else calibrators.get(group.name, "")
-            params[f"{group.name}.scheme"] = option
-            params[f"{group.name}.calibrator"] = wanted if wanted in self.calibrators else self.calibrators[0]
+            params[f"{group.name}.scheme"] = options[group.name] if isinstance(options, Mapping) else options[i]
+            text = settings if isinstance(settings, str) else settings.get(group.name, "")
+            wanted = read_setting(text) if text else {}
+            for knob, values in self.free.items():
+                value = wanted.get(knob)
+                params[f"{group.name}.{knob}"] = value if value in values else values[0]
         return {name: params[name] for name in self.parameters}
 
-    def uniform(self, option: str, calibrator: str) -> dict[str, str]:
+    def uniform(self, option: str, setting: str) -> dict[str, str]:
         """Every group at this option, or at the nearest that it has."""
-        return self.make_params([group.find(option) for group in self.groups], calibrator)
+        return self.make_params([group.find(option) for group in self.groups], setting)
 
     def strategy(self, params: Params) -> Strategy:
         """The strategy that these parameters mean; raises StrategyError on a choice that is not there."""
         choices: dict[str, Choice] = {}
-        integer: set[str] = set()
+        having: dict[str, set[str]] = {knob: set() for knob in self.free}  # the layers that each knob is about
         for group, option in zip(self.groups, self.options(params), strict=True):
-            calibrator = self.calibrator(params, group)
+            values = self._values(params, group)
             for member in group.members:
                 choice = member.ways[option]
-                if option in member.integer:
-                    choice = replace(choice, calibrator=calibrator)
-                    integer.add(member.layer)
-                if choice.precision != "float32":
-                    choices[member.layer] = choice
-        for tie in self.ties:
-            tied = [name for name in tie if name in integer]
-            for name in tied[1:]:
-                choices[name] = replace(choices[name], calibrator=choices[tied[0]].calibrator)
+                if choice.is_quantized:
+                    own = {knob: value for knob, value in values.items() if member.has(option, knob)}
+                    choices[member.layer] = _with(choice, tuple(own.items()))
+                    for knob in own:
+                        having[knob].add(member.layer)
+        for tie, knob in product(self.ties, self._tied):
+            first, *others = [name for name in tie if name in having[knob]] or [""]
+            for name in others:
+                choices[name] = _with(choices[name], ((knob, choices[first].value(knob)),))
         return Strategy(self.model_hash, self.hw, choices)
+
+    @cached_property
+    def _tied(self) -> tuple[str, ...]:
+        return tuple(knob.name for knob in FREE if knob.tied)
 
     def params(self, strategy: Strategy) -> dict[str, str]:
         """Parameters that mean this strategy; raises StrategyError where the space has none."""
         options: dict[str, str] = {}
-        calibrators: dict[str, str] = {}
-        follower = {name: tie for tie in self.ties for name in tie}
-        integer = {
-            name
-            for name, choice in strategy.choices.items()
-            if any(
-                choice.precision == member.ways[option].precision
-                for group in self.groups
-                for member in group.members
-                if member.layer == name
-                for option in member.integer
-            )
-        }
         for group in self.groups:
-            fitting = [s for s in group.options if _fits(group, s, strategy)]
+            fitting = [option for option in group.options if _fits(group, option, strategy)]
             if not fitting:
                 raise StrategyError(
                     "its layers "
@@ -194,11 +204,7 @@ class SearchSpace:
                     where=group.name,
                 )
             options[group.name] = fitting[0]
-            heads = [name for name in group.layers if name in integer and _leads(name, follower, integer)]
-            named = heads or [name for name in group.layers if name in integer]
-            if named:
-                calibrators[group.name] = strategy.choice(named[0]).calibrator
-        params = self.make_params(options, calibrators)
+        params = self.make_params(options, self._settings_of(strategy, options))
         if self.strategy(params).key() != strategy.key():
             raise StrategyError(
                 "the strategy is none of this search: calibrators differ within a group or a shared tensor",
@@ -206,10 +212,23 @@ class SearchSpace:
             )
         return params
 
+    def _settings_of(self, strategy: Strategy, options: Mapping[str, str]) -> dict[str, str]:
+        """The setting of each group under these options: that of the first layer that does not follow another's."""
+        tie_of = {name: tie for tie in self.ties for name in tie}
+        found: dict[str, dict[str, str]] = {group.name: {} for group in self.groups}
+        for knob in self.free:
+            having = {m.layer for group in self.groups for m in group.members if m.has(options[group.name], knob)}
+            for group in self.groups:
+                named = [name for name in group.layers if name in having]
+                heads = [name for name in named if knob not in self._tied or _leads(name, tie_of, having)] or named
+                if heads:
+                    found[group.name][knob] = strategy.choice(heads[0]).value(knob)
+        return {name: setting_text(values) for name, values in found.items() if values}
+
     def nearest(self, strategy: Strategy) -> dict[str, str]:
         """Parameters of the strategy nearest to this one, which need not be one of this space, nor of this hardware.
 
-        A group takes the option that agrees with most of its multiply-adds, and the calibrator of the first layer.
+        A group takes the option that agrees with most of its multiply-adds.
         """
         own = replace(strategy, model_hash=self.model_hash, hw=self.hw)
         try:
@@ -217,21 +236,25 @@ class SearchSpace:
         except StrategyError:
             pass
         options: dict[str, str] = {}
-        calibrators: dict[str, str] = {}
         for group in self.groups:
 
             def agreement(option: str, group: Group = group) -> int:
                 return sum(1 + self.macs[m.layer] for m in group.members if _agrees(m, option, own))
 
             options[group.name] = max(group.options, key=agreement)  # the hardware's favourite among equals
-            calibrators[group.name] = own.choice(group.layers[0]).calibrator
-        return self.make_params(options, calibrators)
+        return self.make_params(options, self._settings_of(own, options))
 
     def suggest(self, trial: SuggestsCategorical) -> Strategy:
         """The strategy that an Optuna trial proposes."""
         return self.strategy(
             {name: trial.suggest_categorical(name, choices) for name, choices in self.parameters.items()}
         )
+
+
+@cache
+def _with(choice: Choice, values: tuple[tuple[str, str], ...]) -> Choice:
+    """Kept, since a sampler makes thousands of strategies of the same few choices."""
+    return choice.with_(**dict(values))
 
 
 def _leads(name: str, tie_of: Mapping[str, tuple[str, ...]], integer: set[str]) -> bool:

@@ -5,34 +5,34 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from statistics import median
+from typing import Any
 
 import optuna
 
 from .. import arguments
-from ..deadline import Deadline, parse_budget
+from ..deadline import Deadline
+from ..documents import did_you_mean
 from ..errors import HagoError, NoDeviceError, SearchError, StorageError
-from ..goal import DEFAULT_OBJECTIVES, MAX_DROP, Goal
+from ..goal import DEFAULT_OBJECTIVES, Goal
 from ..interrupts import Interrupts, name_of
-from ..options import check_sampler
+from ..options import SearchOptions
 from ..record import Record
 from ..strategy import Strategy
 from .answer import conclude
+from .context import Context
 from .ledger import Finished, Ledger, open_ledger, stored_values
 from .objective import Evaluator, common_reason, evaluate_safely
 from .planner import WARM_START, Planner, Proposal
 from .progress import Progress, Status, make_progress
 from .result import SearchResult
-from .sampling import SamplerFactory
 from .space import SearchSpace
 from .stopping import trials_without_gain
-from .storage import StorageLike
 
-PATIENCE = 15
-_PROBE_SHARE = 0.25  # of the time budget, for sensitivities
+_OF_GOAL = tuple(item.name for item in fields(Goal) if item.name not in ("higher_is_better", "unit"))
 _LAST_SHARE = 0.15  # of the time budget, for the play-off and the test samples
 _WORTH_BEGINNING = 0.5  # of what the shortest trial took: with less time left, none is begun
 _LAST_S = 10.0  # for the test samples, once a signal has asked for the end
@@ -42,38 +42,28 @@ _MOST_FAILURES = 5
 def run_search(
     space: SearchSpace,
     evaluator: Evaluator,
+    options: SearchOptions | None = None,
     *,
-    folder: str | os.PathLike[str] | None = None,
-    storage: StorageLike = None,
-    study_name: str = "hago",
-    resume: bool = False,
-    seed: int = 0,
-    sampler: str | SamplerFactory = "tpe",
-    trials: int | None = 40,
-    budget_s: float | str | None = None,
-    patience: int | None = PATIENCE,
     goal: Goal | None = None,
-    max_drop: float = MAX_DROP,
-    limit: float | None = None,
-    margin: float = 0.0,
-    objectives: str | Sequence[str] = DEFAULT_OBJECTIVES,
-    reproducible: bool = True,
-    start: Strategy | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    study_name: str = "hago",
     progress: str | Progress | None = None,
     deadline: Deadline | None = None,
     interrupts: Interrupts | None = None,
+    **more: Any,
 ) -> SearchResult:
     """Searches ``space`` for the strategy that the ``goal`` asks for, measured by ``evaluator``.
 
-    Without a goal, that is the fastest within ``max_drop`` of float32 or, where there is a ``limit``, with a value of
-    the metric that is as good as that; ``margin`` and ``objectives`` are those of :class:`Goal`.
-    ``start`` is measured first, or what of the space is nearest to it.
+    ``more`` are options of the search, and, where there is no goal, fields of :class:`Goal`: ``max_drop=0.02,
+    trials=20``. Of the options, those that make the space (``knobs``, ``keep``) count no more, and ``start`` is a
+    Strategy: it is measured first, or what of the space is nearest to it.
+
     ``folder`` gets ``study.db`` and ``records.jsonl``; ``storage`` names another place for the study
     (:func:`hago.search.storage.open_storage`). It ends after ``trials`` trials (with those of earlier runs),
-    after ``budget_s`` seconds of this run (or "10m"), when ``patience`` sampled trials in a row add nothing
+    after ``budget`` seconds of this run (or "10m"), when ``patience`` sampled trials in a row add nothing
     to the front, or on Ctrl-C, SIGTERM or SIGHUP. ``reproducible``: the same seed, model, samples and kernel times give
     the same proposals, since samplers are shown latencies of the time model; False shows them the measured ones.
-    ``deadline`` in place of ``budget_s`` is a clock that runs already, and ``interrupts`` takes signals already.
+    ``deadline`` in place of the budget is a clock that runs already, and ``interrupts`` takes signals already.
 
     A signal, a full disk, devices that are all gone and five failures in a row end the search with what is there;
     ``result.error`` holds the reason of all but the first, and ``result.signum`` the signal. Raises SearchError for
@@ -81,25 +71,35 @@ def run_search(
     raises, and KeyboardInterrupt for a second signal.
     """
     if goal is None:
-        wanted = arguments.names("objectives", objectives)
-        goal = Goal(max_drop, margin, wanted, evaluator.higher_is_better, limit, getattr(evaluator, "unit", ""))
-    check_sampler(sampler)
+        asked = {name: more.pop(name) for name in _OF_GOAL if name in more}
+        asked["objectives"] = arguments.names("objectives", asked.get("objectives", DEFAULT_OBJECTIVES))
+        goal = Goal(**asked, higher_is_better=evaluator.higher_is_better, unit=getattr(evaluator, "unit", ""))
+    chosen = _with(options or SearchOptions(), more)
     display = make_progress(progress)
-    deadline = deadline or Deadline(parse_budget(budget_s))
-    seed = arguments.whole("seed", seed, 0)
-    trials = arguments.optional_whole("trials", trials, 1)
-    patience = arguments.optional_whole("patience", patience, 1)
+    deadline = deadline or Deadline(chosen.budget)
     with ExitStack() as held:
         held.enter_context(_quiet_optuna())
         interrupts = interrupts or held.enter_context(Interrupts().installed())
         held.enter_context(interrupts.careful())
-        identity = {**evaluator.identity(), "seed": str(seed)}
-        ledger = open_ledger(
-            space, goal, identity, storage=storage, folder=folder, study_name=study_name, resume=resume
-        )
-        ledger.recover(goal)
-        search = _Search(space, evaluator, goal, ledger, display, interrupts, trials, deadline, patience)
-        return search.run(seed, sampler, reproducible, start)
+        identity = {**evaluator.identity(), "seed": str(chosen.seed)}
+        where = {"storage": chosen.storage, "folder": folder, "study_name": study_name, "resume": chosen.resume}
+        store = open_ledger(space, goal, identity, **where)
+        store.recover(goal)
+        return _Search(space, evaluator, goal, store, display, interrupts, deadline, chosen).run()
+
+
+def _with(options: SearchOptions, more: Mapping[str, Any]) -> SearchOptions:
+    """The options with ``more`` of them. Raises SearchError for an unknown one."""
+    known = [*(item.name for item in fields(SearchOptions)), *_OF_GOAL]
+    for name in more:
+        if name not in known:
+            raise SearchError(f"run_search takes no {name!r}", hint=did_you_mean(name, known))
+        if name in _OF_GOAL:
+            raise SearchError(f"{name} is given beside goal=", hint="give it in Goal(...)")
+    found = replace(options, **more)
+    if not isinstance(found.start, Strategy | None):
+        raise SearchError(f"start must be a Strategy here, got {found.start!r}", hint="hago.search.start.read_start")
+    return found
 
 
 class _Search:
@@ -110,16 +110,14 @@ class _Search:
         space: SearchSpace,
         evaluator: Evaluator,
         goal: Goal,
-        ledger: Ledger,
+        store: Ledger,
         display: Progress,
         interrupts: Interrupts,
-        trials: int | None,
         deadline: Deadline,
-        patience: int | None,
+        options: SearchOptions,
     ) -> None:
-        self._space, self._evaluator, self._goal, self._ledger = space, evaluator, goal, ledger
-        self._display, self._interrupts = display, interrupts
-        self._trials, self._deadline, self._patience = trials, deadline, patience
+        self._space, self._evaluator, self._goal, self._ledger = space, evaluator, goal, store
+        self._display, self._interrupts, self._deadline, self._options = display, interrupts, deadline, options
         self._history: list[Finished] = []
         self._measured: list[Record] = []  # in this run
         self._spans_s: list[float] = []  # what each trial of this run took
@@ -127,47 +125,14 @@ class _Search:
         self._stage = "float32"
         self._first_within_s: float | None = None
 
-    def run(self, seed: int, sampler: str | SamplerFactory, reproducible: bool, start: Strategy | None) -> SearchResult:
+    def run(self) -> SearchResult:
+        """float32, the trials, the answer."""
         self._display.start(self._status())
-        planner: Planner | None = None
         try:
-            with self._interrupts.allowed():
-                self._float = _baseline(self._evaluator.float_record())
-                self._goal = self._goal.settled(self._float)
-            if self._ledger.recall("float") is None:
-                self._ledger.note(self._float)
-                self._ledger.remember("float", self._float.to_dict())
-            # A resumed search proposes by what float32 was when it was begun.
-            first_float = Record.from_dict(self._ledger.recall("float"), self._ledger.where)
-            planner = Planner(
-                self._space,
-                self._evaluator,
-                self._goal,
-                self._ledger,
-                self._interrupts,
-                seed=seed,
-                sampler=sampler,
-                reproducible=reproducible,
-                probe_s=None if self._deadline.seconds is None else _PROBE_SHARE * self._deadline.seconds,
-                float_record=first_float,
-                tell=self._tell,
-                left_s=self._left_s,
-                start=start,
-            )
+            context = self._begin()
+            planner = Planner(context)
             stopped, error = self._run_trials(planner)
-            result = conclude(
-                self._space,
-                self._evaluator,
-                self._goal,
-                self._float,
-                self._all_records(),
-                planner,
-                self._interrupts,
-                self._tell,
-                stopped,
-                error,
-                self._deadline,
-            )
+            result = conclude(context, planner, self._all_records(), stopped, error)
             self._stage = f"stopped: {result.stopped}"
         finally:
             self._display.finish(self._status())
@@ -177,6 +142,28 @@ class _Search:
             except StorageError as caught:
                 result = replace(result, error=result.error or caught)
         return replace(result, seconds=self._deadline.elapsed_s(), first_within_s=self._first_within_s)
+
+    def _begin(self) -> Context:
+        """Measures float32, by which the goal is settled."""
+        with self._interrupts.allowed():
+            self._float = _baseline(self._evaluator.float_record())
+            self._goal = self._goal.settled(self._float)
+        if self._ledger.recall("float") is None:
+            self._ledger.note(self._float)
+            self._ledger.remember("float", self._float.to_dict())
+        return Context(
+            space=self._space,
+            evaluator=self._evaluator,
+            goal=self._goal,
+            floats=self._float,
+            first_floats=Record.from_dict(self._ledger.recall("float"), self._ledger.where),
+            store=self._ledger,
+            interrupts=self._interrupts,
+            deadline=self._deadline,
+            options=self._options,
+            tell=self._tell,
+            left_s=self._left_s,
+        )
 
     def _run_trials(self, planner: Planner) -> tuple[str, HagoError | None]:
         """Why the trials ended, and the error that ended them, if one did."""
@@ -227,7 +214,7 @@ class _Search:
 
     def _reason_to_stop(self, planner: Planner) -> str | None:
         done = len(self._history)
-        if self._trials is not None and done >= self._trials:
+        if self._options.trials is not None and done >= self._options.trials:
             return f"{done} trials"
         left = self._left_s()
         if left is not None and left <= (_WORTH_BEGINNING * min(self._spans_s) if self._spans_s else 0):
@@ -235,13 +222,13 @@ class _Search:
         last = self._last_measured()
         if len(last) == _MOST_FAILURES and all(record.state == "failed" for record in last):
             return ""
-        if self._patience is not None and not planner.in_warm_start(self._history):
+        if self._options.patience is not None and not planner.in_warm_start(self._history):
             points = [planner.measures.point(past) for past in self._history if past.record.state == "ok"]
             still = trials_without_gain(points, planner.measures.reference)
             newest = self._history[len(self._history) - len(self._measured) :]
             sampled = sum(past.origin not in WARM_START for past in newest)
-            if min(still, sampled) >= self._patience:
-                return f"the front stood still for {self._patience} trials"
+            if min(still, sampled) >= self._options.patience:
+                return f"the front stood still for {self._options.patience} trials"
         return None
 
     def _measure(self, proposal: Proposal, planner: Planner) -> None:
@@ -291,14 +278,14 @@ class _Search:
         records = [past.record for past in self._history]
         within = [record for record in records if self._goal.within(record)]
         left = self._left_s()
-        if self._trials is not None and self._spans_s:
+        if self._options.trials is not None and self._spans_s:
             # The median: some trials wait for the tables of the models, or for new kernels.
-            by_trials = median(self._spans_s) * max(0, self._trials - len(records))
+            by_trials = median(self._spans_s) * max(0, self._options.trials - len(records))
             left = by_trials if left is None else min(left, by_trials)
         return Status(
             stage=self._stage,
             trial=len(records),
-            trials=self._trials,
+            trials=self._options.trials,
             elapsed_s=self._deadline.elapsed_s(),
             left_s=left,
             max_drop=self._goal.max_drop,

@@ -142,7 +142,7 @@ def time_option(space: SearchSpace, evaluator: Evaluator, option: str) -> dict[s
 
     Empty where it cannot be built or run. Raises StorageError and NoDeviceError alone.
     """
-    params = space.uniform(option, space.calibrators[0])
+    params = space.uniform(option, space.settings[0])
     try:
         times = dict(evaluator.kernel_times(space.strategy(params)))
     except (StorageError, NoDeviceError):

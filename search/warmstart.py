@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
+from ..knobs import read_setting
+from ..precision import find_fitting
 from .grouping import Flow
 from .groups import Group
 from .option import FLOAT32, granularity_of, option_of, precision_of
@@ -42,28 +44,30 @@ class Candidate:
 
 
 def first_candidates(space: SearchSpace) -> list[Candidate]:
-    """Everything at the hardware's favourite option, and in eight bits where that has seven; nothing is known yet."""
+    """Everything at the hardware's favourite option, and at what that fits in (7 bits in 8); nothing is known yet."""
     main = main_option(space)
     if main == FLOAT32:
         return []
-    options = [main, *([option_of("int8", granularity_of(main))] if precision_of(main) == "int7" else [])]
-    calibrator = _FIRST_CALIBRATOR if _FIRST_CALIBRATOR in space.calibrators else space.calibrators[0]
-    return [Candidate(space.uniform(s, calibrator), f"{s} everywhere, {calibrator}") for s in options]
+    precision, every = precision_of(main), (precision_of(option) for group in space.groups for option in group.options)
+    roomier = find_fitting(precision, (other for other in every if other != precision))
+    options = [main, *([option_of(roomier, granularity_of(main))] if roomier else [])]
+    setting = next((s for s in space.settings if read_setting(s)["calibrator"] == _FIRST_CALIBRATOR), space.settings[0])
+    return [Candidate(space.uniform(s, setting), f"{s} everywhere, {setting}") for s in options]
 
 
 def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candidate]:
-    """Everything at the hardware's favourite option and best calibrator; more precise; at the next calibrator.
+    """Everything at the hardware's favourite option and best setting; more precise; at the next setting.
 
-    The second best calibrator only where its loss is within twice the best's.
+    The second best setting only where its loss is within twice the best's.
     """
     main = main_option(space)
     if main == FLOAT32:
         return []
-    by_rank = known.calibrators(space, main)
+    by_rank = known.settings(space, main)
     losses = [known.losses.get(("", main, c), math.inf) for c in by_rank]
     good = [
-        calibrator
-        for calibrator, loss in zip(by_rank[:2], losses, strict=False)
+        setting
+        for setting, loss in zip(by_rank[:2], losses, strict=False)
         if loss <= 2 * losses[0] or math.isinf(losses[0])
     ]
     found = [Candidate(space.uniform(main, c), f"{main} everywhere, {c}") for c in good]
@@ -100,11 +104,11 @@ def fastest(
     space: SearchSpace, times: TimeTable, known: Sensitivities, limit_s: float | None = None
 ) -> Candidate | None:
     """The fastest strategy by the time model, whatever it loses; None where the programme has no solution."""
-    calibrator = known.calibrators(space, main_option(space))[0]
+    setting = known.settings(space, main_option(space))[0]
     options = solve(space, times, [[0.0] * len(group.options) for group in space.groups], math.inf, limit_s)
     if options is None:
         return None
-    return Candidate(space.make_params(options, calibrator), "fastest by kernel times", times.predict_s(space, options))
+    return Candidate(space.make_params(options, setting), "fastest by kernel times", times.predict_s(space, options))
 
 
 class Programme:
@@ -185,11 +189,11 @@ def make_candidate(
     options: Sequence[str],
     label: str,
 ) -> Candidate:
-    """A candidate of these options. ``table``: loss and best calibrator of each group and option."""
+    """A candidate of these options. ``table``: loss and best setting of each group and option."""
     chosen = [row[group.options.index(option)] for group, row, option in zip(space.groups, table, options, strict=True)]
-    calibrators = {group.name: name for group, (_, name) in zip(space.groups, chosen, strict=True)}
+    settings = {group.name: name for group, (_, name) in zip(space.groups, chosen, strict=True)}
     return Candidate(
-        space.make_params(options, calibrators),
+        space.make_params(options, settings),
         label,
         times.predict_s(space, options),
         sum(loss for loss, _ in chosen),

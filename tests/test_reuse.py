@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -349,14 +350,17 @@ def _searched(folder: Path, *, metric: str = "top1") -> Path:
     calibrate_model(model, make_samples(tiny.samples(40)[0], model.inputs), HOST, store=out / "calibration.npz")
     whole = uniform(model, HOST)
     layers = list(whole.choices)
-    floats = Record(-1, "float32", metric=metric, accuracy=0.9, accuracy_change=0.0, latency_ratio=1.0)
+    floats = Record(-1, "float32", metric=metric, accuracy=0.9, accuracy_change=0.0, latency_ratio=1.0, latency_s=1e-4,
+                    size_bytes=1000)  # fmt: skip
     trials = [
         Record(
             index, f"trial of {index}", Strategy(model.hash, HOST.name, {n: whole.choices[n] for n in layers[index:]}),
             metric=metric, accuracy=0.9 - drop, accuracy_change=-drop, latency_ratio=ratio,
-            latency_ratio_interval=(ratio - 0.01, ratio + 0.01), latency_s=1e-4,
+            latency_ratio_interval=(ratio - 0.01, ratio + 0.01), latency_s=ratio * 1e-4, size_bytes=size,
         )
-        for index, (ratio, drop) in enumerate(((0.4, 0.05), (0.5, 0.02), (0.7, 0.004), (0.3, 0.3)))
+        for index, (ratio, drop, size) in enumerate(
+            ((0.4, 0.05, 300), (0.5, 0.02, 500), (0.7, 0.004, 200), (0.3, 0.3, 100))
+        )
     ]  # fmt: skip
     tested = Record(1, "chosen", trials[1].strategy, metric=metric, accuracy=0.88, accuracy_change=-0.015, part="test",
                     latency_ratio=0.51)  # fmt: skip
@@ -401,6 +405,30 @@ def test_a_search_that_goes_on_is_answered_from_and_one_folder_is_filled_by_one_
     with filled_folder(target), pytest.raises(StorageError, match=r"another run of hago .* is filling this folder"):
         hago.answer(out, max_drop=0.02, out=target)
     assert not target.exists()
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("asked", "trial", "folder"),
+    [
+        ({"max_latency": "60us"}, 1, "max-latency-60us"),
+        ({"max_latency": 45e-6, "max_drop": 0.06}, 0, "max-drop-0.06-max-latency-45us"),
+        ({"max_size": "250B"}, 2, "max-drop-0.01-max-size-250B"),
+        ({"objectives": "size,accuracy", "max_drop": 0.06}, 2, "smallest-max-drop-0.06"),
+        ({"objectives": "accuracy", "max_size": 450}, 2, "max-size-450B"),
+        ({"max_latency": "1ms"}, None, "max-latency-1ms"),
+    ],
+)
+def test_a_finished_search_answers_other_goals(
+    asked: dict[str, Any], trial: int | None, folder: str, tmp_path: Path
+) -> None:
+    out = _searched(tmp_path)
+    found = hago.answer(out, **asked)
+    assert found.folder == out / folder
+    if trial is None:
+        assert found.best is found.result.float  # which keeps the bound
+    else:
+        assert found.best.id == trial and found.result.met
 
 
 def _trial(out: Path, number: int) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from search_harness import FakeEvaluator, residual_space
+from search_harness import FakeEvaluator, residual_net, residual_space
 
 from hago.errors import BuildError, StorageError
 from hago.search.additive import AdditiveModel
@@ -23,9 +23,10 @@ from hago.search.sensitivity import (
     main_option,
     measure_probe,
     next_probe,
+    next_uniform_probe,
     sample_count,
-    uniform_probes,
 )
+from hago.search.space import SearchSpace
 from hago.search.timing import TimeTable, convert_s, options_to_time, time_option
 from hago.search.warmstart import (
     Candidate,
@@ -35,6 +36,7 @@ from hago.search.warmstart import (
     solve,
     uniform_candidates,
 )
+from hago.spec import load_spec
 
 INT8 = "int8/per_channel"
 LOSSES = {"stem": 6.0, "b0.conv1": 1.0, "b1.conv1": 12.0, "b1.conv2": 2.0, "b2.conv1": 0.5, "fc": 5.0}
@@ -48,7 +50,7 @@ def measured_times(evaluator: FakeEvaluator, thorough: bool = True) -> TimeTable
 
 def all_probes(evaluator: FakeEvaluator, thorough: bool = True) -> Sensitivities:
     space, known = evaluator.space, Sensitivities()
-    for probe in uniform_probes(space):
+    while (probe := next_uniform_probe(space, known)) is not None:
         known = known.with_(probe, measure_probe(space, evaluator, probe, 8))
     while (probe := next_probe(space, known, thorough)) is not None:
         known = known.with_(probe, measure_probe(space, evaluator, probe, 8))
@@ -120,7 +122,7 @@ def test_probes_cover_every_group_then_the_costly_ones():
     assert single == {group.name for group in space.groups}
     thorough = all_probes(evaluator, thorough=True)
     assert plain.losses.items() <= thorough.losses.items()
-    assert len(thorough.losses) <= MOST_PROBES + len(space.calibrators)
+    assert len(thorough.losses) <= MOST_PROBES + len(space.settings)
     worst = max(space.groups, key=lambda g: thorough.loss(space, g, base_option(g))[0])
     assert {s for g, s, _ in thorough.losses if g == worst.name} == {s for s in worst.options if s != FLOAT32}
     # "mse" is this evaluator's best calibrator, and probes are exact here.
@@ -130,6 +132,15 @@ def test_probes_cover_every_group_then_the_costly_ones():
     assert loss == pytest.approx(evaluator.loss(alone) * 1e-4)
 
 
+def test_further_knobs_are_probed_at_the_best_of_those_before():
+    space = SearchSpace.from_model(residual_net(), load_spec("x86-avx2"), {"correction": "none,bias"})
+    known, asked = Sensitivities(), []
+    while (probe := next_uniform_probe(space, known)) is not None:
+        asked.append(probe[2])
+        known = known.with_(probe, 1.0 if probe[2].startswith("entropy") else 2.0)
+    assert asked == [*(space.free["calibrator"]), "entropy,correction=bias"]
+
+
 def test_failed_probes_count_as_infinite_and_survive_json():
     space = residual_space()
 
@@ -137,7 +148,8 @@ def test_failed_probes_count_as_infinite_and_survive_json():
         def sensitivity(self, strategy, samples):
             raise BuildError("no kernel")
 
-    probe = uniform_probes(space)[0]
+    probe = next_uniform_probe(space, Sensitivities())
+    assert probe is not None
     assert measure_probe(space, Failing(space), probe, 8) == math.inf
     known = Sensitivities({probe: math.inf, ("fc", "int8/per_channel", "mse"): 0.25})
     assert Sensitivities.from_json(known.to_json()) == known

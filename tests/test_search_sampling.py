@@ -85,7 +85,7 @@ def test_another_seed_gives_other_proposals(sampler):
 def test_a_small_space_is_exhausted_and_then_there_is_nothing(sampler):
     net = NetBuilder(3, 8)
     model = net.model(net.conv("b", net.relu(net.conv("a", "x", 8)), 8))
-    space = SearchSpace.from_model(model, load_spec("x86-avx512-vnni"), calibrators=("minmax",))
+    space = SearchSpace.from_model(model, load_spec("x86-avx512-vnni"), knobs={"calibrator": "minmax"})
     assert space.size == 9  # two groups of two granularities and float32
     history = run(space, sampler, seed=0, trials=20)
     assert len(history) == 9

@@ -165,19 +165,43 @@ def test_unknown_choices_and_calibrators_are_told():
     space = residual_space()
     with pytest.raises(StrategyError, match=r"stem: 'int5' is not among the choices"):
         space.strategy({"stem.scheme": "int5"})
-    with pytest.raises(StrategyError, match="unknown calibrators"):
-        SearchSpace.from_model(residual_net(), load_spec(HW), calibrators=("best",))
-    with pytest.raises(StrategyError, match="a search needs a calibrator"):
-        SearchSpace.from_model(residual_net(), load_spec(HW), calibrators=())
+    with pytest.raises(StrategyError, match="unknown calibrator 'best'"):
+        SearchSpace.from_model(residual_net(), load_spec(HW), {"calibrator": "best"})
+    with pytest.raises(StrategyError, match="knob calibrator needs a value"):
+        SearchSpace.from_model(residual_net(), load_spec(HW), {"calibrator": ()})
 
 
 def test_the_signature_tells_spaces_apart():
     space = residual_space()
     assert space.signature == SearchSpace.from_model(residual_net(), load_spec(HW)).signature
     assert space.signature != residual_space("x86-avx2").signature
-    fewer = SearchSpace.from_model(residual_net(), load_spec(HW), calibrators=("minmax",))
+    fewer = SearchSpace.from_model(residual_net(), load_spec(HW), knobs={"calibrator": "minmax"})
     assert space.signature != fewer.signature
     assert not any(name.endswith(".calibrator") for name in fewer.parameters)
+
+
+def test_a_knob_that_is_searched_is_a_parameter_where_it_matters():
+    space = SearchSpace.from_model(residual_net(), load_spec(HW), {"correction": ("none", "bias"), "calibrator": "mse"})
+    assert not any(name.endswith(".calibrator") for name in space.parameters)
+    assert space.parameters["fc.correction"] == ("none", "bias") and "fc.rounding" not in space.parameters
+    assert space.settings == ("mse", "mse,correction=bias")
+    params = space.uniform("int8/per_channel", "mse,correction=bias")
+    strategy = space.strategy(params)
+    assert strategy.choice("fc").to_dict() == {
+        "precision": "int8", "granularity": "per_channel", "calibrator": "mse", "correction": "bias",
+    }  # fmt: skip
+    assert strategy.choice("b0.add") == Choice("int8", calibrator="mse")  # it has no bias to correct
+    assert space.params(strategy) == params
+    fixed = SearchSpace.from_model(residual_net(), load_spec(HW), {"correction": "bias"})
+    assert fixed.strategy(fixed.uniform("int8/per_channel", "mse")).choice("fc").value("correction") == "bias"
+    assert fixed.parameters == residual_space().parameters
+
+
+def test_precisions_and_granularities_can_be_narrowed():
+    space = SearchSpace.from_model(
+        residual_net(), load_spec(HW), {"precision": "int8,float32", "granularity": "per_channel"}
+    )
+    assert {group.options for group in space.groups} == {("int8/per_channel", "float32")}
 
 
 def test_nearest_options():

@@ -249,7 +249,7 @@ def test_the_time_budget_is_kept(monkeypatch):
             return super().sensitivity(strategy, samples)
 
     evaluator = Slow(residual_space(), LOSSES)
-    result = run_search(evaluator.space, evaluator, trials=None, budget_s="2m", patience=None)
+    result = run_search(evaluator.space, evaluator, trials=None, budget="2m", patience=None)
     assert result.stopped == "the time budget of 120 s"
     # The first may take all that is left; a part is kept for the end after that.
     assert given[0] == 120 and given[1] == 110 - 0.15 * 120 - 5 and all(b < a for a, b in pairwise(given))
@@ -268,7 +268,7 @@ def test_a_front_that_stands_still_ends_the_search():
 def test_every_strategy_measured_ends_the_search():
     net = NetBuilder(3, 8)
     model = net.model(net.conv("b", net.relu(net.conv("a", "x", 8)), 8))
-    space = SearchSpace.from_model(model, load_spec("x86-avx512-vnni"), calibrators=("minmax",))
+    space = SearchSpace.from_model(model, load_spec("x86-avx512-vnni"), knobs={"calibrator": "minmax"})
     result = run_search(space, FakeEvaluator(space), trials=None, patience=None)
     assert result.stopped == "every strategy that the sampler can propose has been measured"
     assert len(result.records) == 8  # nine sets of parameters, one of them float32

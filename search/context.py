@@ -1,0 +1,37 @@
+"""What all parts of one search share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..deadline import Deadline
+from ..goal import Goal
+from ..interrupts import Interrupts
+from ..options import SearchOptions
+from ..record import Record
+from .ledger import Ledger
+from .objective import Evaluator
+from .space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Context:
+    """One search: what is searched, who measures, what for, where it is kept, and when it must end.
+
+    The ``goal`` is settled. ``floats`` is float32 as this run measured it, ``first_floats`` as the first run of the
+    search did: proposals follow from that. ``tell`` hears what is being done, ``left_s`` says how many seconds are left
+    for trials (None: no end).
+    """
+
+    space: SearchSpace
+    evaluator: Evaluator
+    goal: Goal
+    floats: Record
+    first_floats: Record
+    store: Ledger
+    interrupts: Interrupts
+    deadline: Deadline
+    options: SearchOptions
+    tell: Callable[[str], None]
+    left_s: Callable[[], float | None]
