@@ -349,7 +349,7 @@ def test_nothing_is_printed_and_no_warning_given(capfd):
         ({"patience": 0}, SearchError, "patience must be a whole number of at least 1"),
         ({"seed": -1}, SearchError, "seed must be a whole number of at least 0"),
         ({"seed": 1.5}, SearchError, "seed must be a whole number of at least 0"),
-        ({"budget_s": "soon"}, SearchError, "a time budget is written like"),
+        ({"budget": "soon"}, SearchError, "a time budget is written like"),
         ({"sampler": "best"}, SearchError, "there is no sampler 'best'"),
         ({"progress": "loud"}, SearchError, "there is no progress display"),
         ({"max_drop": -1.0}, SearchError, "max_drop must be"),

@@ -32,12 +32,11 @@ from ..data import DataParts, Samples, make_samples, split_samples
 from ..data.shapes import sample_shapes
 from ..deadline import Deadline
 from ..device.places import find_place
-from ..errors import BuildError, DeviceError, HagoError, HagoWarning, SearchError
+from ..errors import BuildError, DeviceError, HagoError, HagoWarning
 from ..files import write_atomic
 from ..folder_lock import filled_folder
 from ..goal import Goal
 from ..interrupts import Interrupts
-from ..knobs import FREE
 from ..measure.metrics import unit_of
 from ..model import Model, load_model
 from ..options import Options
@@ -279,20 +278,9 @@ def open_session(
             each.parts = taken
         alone = next(iter(evaluators.values()))
         evaluator = alone if len(evaluators) == 1 else JointEvaluator(evaluators, job.joint)
-        space = SearchSpace.from_model(loaded, shared, _calibrators(options.search.knobs), keep=keep)
+        space = SearchSpace.from_model(loaded, shared, options.search.knobs, keep=keep)
         start = read_start(options.search.start, loaded, shared)
         return Session(evaluator, space, options, goal, start, telling, folder, deadline, interrupts, held.pop_all())
-
-
-def _calibrators(knobs: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    """The calibrators that a search may use. Raises SearchError for knobs that it cannot turn."""
-    for knob in FREE:
-        if knob.name != "calibrator" and tuple(knobs.get(knob.name, ())) != (knob.default,):
-            raise SearchError(
-                f"a search leaves {knob.name} at {knob.default!r}",
-                hint="write it into strategy.yaml, and quantize by that: hago quantize MODEL --strategy strategy.yaml",
-            )
-    return knobs["calibrator"]
 
 
 def _divided(data: Any, options: Options, model: Model, affordable: Affordable, telling: Telling) -> DataParts:
