@@ -31,7 +31,6 @@ from .documents import did_you_mean, is_json, mapping, read_document
 from .errors import HagoWarning, StrategyError
 from .files import hash_bytes, write_atomic
 from .knobs import KNOBS, find_knob
-from .methods import RANGES
 from .precision import Precision
 from .scheme import PER_CHANNEL, Granularity
 from .ways import WEIGHTED_KINDS, check_choice, granularities, op_kind, ways_of
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from .spec import HardwareSpec
 
 __all__ = [
-    "CALIBRATORS",
     "OTHER_WEIGHTS",
     "WEIGHTED_KINDS",
     "Choice",
@@ -52,8 +50,6 @@ __all__ = [
     "uniform",
     "ways_of",
 ]
-
-CALIBRATORS = tuple(RANGES)
 
 OTHER_WEIGHTS = (
     "the strategy was made for another set of weights of this network: ranges are calibrated anew, "

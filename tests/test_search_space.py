@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from search_harness import NetBuilder, residual_net, residual_space
 
 from hago.errors import StrategyError
+from hago.methods import RANGES
 from hago.model import Model, load_model
 from hago.scheme import PER_CHANNEL
 from hago.search.option import FLOAT32
 from hago.search.space import SearchSpace
 from hago.spec import load_spec
-from hago.strategy import CALIBRATORS, Choice, Strategy
+from hago.strategy import Choice, Strategy
 
 HW = "x86-avx512-bf16"
 
@@ -116,7 +117,7 @@ def test_a_tie_goes_through_data_movement_and_maxima():
 
 def test_calibrators_say_nothing_in_float():
     space = residual_space()
-    floats = [space.strategy(space.uniform(FLOAT32, c)) for c in CALIBRATORS]
+    floats = [space.strategy(space.uniform(FLOAT32, c)) for c in RANGES]
     assert {s.key() for s in floats} == {Strategy(space.model_hash, space.hw).key()}
 
 
