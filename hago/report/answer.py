@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..outcomes import NOT_FASTER, NOT_MET, UNTOLD
 from ..record import Record
-from .data import NOT_FASTER, NOT_MET, UNTOLD, ReportData
-from .phrases import Phrases, is_faster, layers_phrase, metric_text
+from .data import ReportData
+from .phrases import Phrases, layers_phrase, metric_text
 from .text import (
     factor,
     listing,
@@ -86,7 +87,7 @@ class _Words(Phrases):
         notes = [*self.doubts(record, within), *self.search_notes()]
         if not within:
             return Answer(sentence, "Out of bound on the test samples", BAD, tuple(notes))
-        if not is_faster(record):
+        if not record.is_faster:
             return Answer(sentence, "No clear gain", MIXED, tuple(notes))
         badge = "Within the bound" if record.part == "test" else "Within the bound, not tested"
         return Answer(sentence, badge, GOOD if record.part == "test" else MIXED, tuple(notes))
@@ -224,9 +225,9 @@ class _Words(Phrases):
 
     def faster_ones(self) -> list[str]:
         """Where the closest strategy is no faster, the closest that is."""
-        if is_faster(self.report.chosen_search):
+        if self.report.chosen_search.is_faster:
             return []
-        faster = [r for r in self.report.records if r.state == "ok" and is_faster(r)]
+        faster = [r for r in self.report.records if r.state == "ok" and r.is_faster]
         faster = [r for r in faster if r.accuracy_change is not None]
         if not faster:
             return ["No strategy that was tried is faster than float32."]

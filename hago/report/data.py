@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 from ..data import SplitRecord
 from ..measure.environment import Environment
+from ..outcomes import OUTCOMES
 from ..record import Record
 from ..tensor import TensorInfo
 from .cost_text import CostText
-
-MET, NOT_FASTER, UNTOLD, NOT_MET = "met", "not faster", "not told", "not met"
-OUTCOMES = (MET, NOT_FASTER, UNTOLD, NOT_MET)
 
 # What `hago tune` leaves in its folder, in the order of use.
 KEPT = ("records.jsonl", "study.db", "search.json", "environment.json", "calibration.npz", "report.html", "report.md")

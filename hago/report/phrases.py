@@ -6,8 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ..measure.clocks import BUSY_SHARE
+from ..outcomes import NOT_MET
 from ..record import Record
-from .data import NOT_MET, LayerRow, ReportData
+from .data import LayerRow, ReportData
 from .metric_text import MetricText
 from .text import cpu_name, factor, listing, percent, plural, ratio_interval
 
@@ -29,13 +30,6 @@ def layers_phrase(layers: tuple[LayerRow, ...]) -> str:
         return f"{'its only layer' if number == 1 else f'all {number} layers'} in {first}"
     others = [f"{n} in {name}" for name, n in precisions[1:]]
     return listing([f"{number} of {len(counted)} layers in {first}", *others])
-
-
-def is_faster(record: Record) -> bool:
-    """Whether it beats float32 by more than the noise."""
-    interval = record.latency_ratio_interval
-    high = interval[1] if interval else record.latency_ratio
-    return high is not None and high < 1
 
 
 @dataclass(frozen=True)
