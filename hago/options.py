@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -204,6 +205,19 @@ class SearchOptions(_Options):
     )
     storage: Any = option(None, "where the study is kept (default: sqlite, study.db in --out)", metavar="URL")
     resume: bool = option(False, "go on with the search in --out", action="store_true")
+
+    def words(self) -> tuple[str, ...]:
+        """What narrows or begins the search, for people: ``head.* in float32``, ``correction none or bias``."""
+        pairs = self.keep.items() if isinstance(self.keep, Mapping) else self.keep or ()
+        kept = [f"{p if isinstance(p, str) else ', '.join(p)} kept in {precision}" for precision, p in pairs]
+        begun = (
+            []
+            if self.start is None
+            else [f"begun with {self.start}" if isinstance(self.start, (str, os.PathLike)) else "begun with a strategy"]
+        )
+        usual = SearchOptions().knobs
+        turned = [f"{name} {' or '.join(values)}" for name, values in self.knobs.items() if values != usual.get(name)]
+        return (*kept, *begun, *turned)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hago.data import SplitRecord
+from hago.goal import Goal
 from hago.measure.environment import Environment
 from hago.record import Record
 from hago.report import BlockerRow, LayerRow, MetricInfo, ReportData, SearchFacts
@@ -176,7 +177,7 @@ def report(**more: Any) -> ReportData:
     values: dict[str, Any] = {
         "model_name": "resnet20", "model_source": "resnet20.onnx", "model_hash": "f" * 64,
         "hw_name": "x86-avx512-vnni", "hw_description": "x86-64 servers with AVX-512 and VNNI",
-        "metric": TOP1, "max_drop": 0.01, "outcome": "met", "float_search": float_record(),
+        "metric": TOP1, "goal": Goal(0.01), "outcome": "met", "float_search": float_record(),
         "chosen_search": chosen, "records": records, "front": pareto(records), "layers": layers, "split": SPLIT,
         "environment": ENVIRONMENT,
         "search": SearchFacts("tpe", 0, 58.3, "the front stood still for 15 trials", first_within_s=3.2),

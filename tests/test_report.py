@@ -82,7 +82,7 @@ def with_metric(report: ReportData, metric: MetricInfo, max_drop: float, floats:
     return replace(
         report,
         metric=metric,
-        max_drop=max_drop,
+        goal=replace(report.goal, max_drop=max_drop, higher_is_better=metric.higher_is_better, unit=metric.unit),
         float_search=base,
         float_test=replace(base, part="test"),
         chosen_search=best,
@@ -288,7 +288,8 @@ def test_answers_in_other_metrics(metric: MetricInfo, max_drop: float, floats: f
     ],
 )  # fmt: skip
 def test_answers_where_a_value_is_asked_for(limit: float, told: str) -> None:
-    report = replace(with_metric(samples.report(), MetricInfo("reward"), 5.0 - limit, 5.0, 4.5), limit=limit)
+    report = with_metric(samples.report(), MetricInfo("reward"), 5.0 - limit, 5.0, 4.5)
+    report = replace(report, goal=replace(report.goal, limit=limit))
     answer = tell(report)
     assert answer.sentence == f"{HEAD}{FASTER}{told}"
     doubt = "On 452 test samples the measured value keeps the bound, the true one may not: its 95 % interval reaches"

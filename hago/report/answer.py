@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..goal import QUANTITIES
 from ..outcomes import NOT_FASTER, NOT_MET, UNTOLD
 from ..record import Record
 from .data import ReportData
@@ -79,6 +80,8 @@ class _Words(Phrases):
         head = f"On {self.where()}, running {layers_phrase(report.layers)} {self.speed(record)}"
         if within or record.accuracy_change is None:
             sentence = f"{head} and {self.cost(record)}{self.bound(record)}."
+        elif not report.goal.bounds_accuracy or report.goal.kept(QUANTITIES["accuracy"], record, likely=False):
+            sentence = f"{head} and {self.cost(record)}, but does not keep {self.other_bounds()}{self.on_part(record)}."
         elif report.asks_for_value:
             sentence = f"{head}, but {self.cost(record)}{self.on_part(record)}, {self.missed()}."
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..data import SplitRecord
+from ..goal import Goal
 from ..measure.environment import Environment
 from ..outcomes import OUTCOMES
 from ..record import Record
@@ -158,8 +159,8 @@ class SearchFacts:
 class ReportData:
     """One search, told.
 
-    ``model_source`` is a base name, without folders. ``max_drop`` is in the metric's unit; where there is a ``limit``,
-    it is the value asked for, and ``max_drop`` follows from it on the search samples. ``float_search``
+    ``model_source`` is a base name, without folders. ``goal`` is what was asked for; ``asked`` is what else the search
+    was told, in words: layers kept at a precision, a strategy to begin with, knobs. ``float_search``
     and ``chosen_search`` were measured on the search part, ``float_test`` and ``chosen_test`` (None where
     the search was cut short) on the test part; where float32 is the answer, they are float32's.
     ``outcome`` is one of `OUTCOMES`, as in ``SearchResult``. ``records`` are all trials, ``front`` those
@@ -177,7 +178,7 @@ class ReportData:
     hw_name: str
     hw_description: str
     metric: MetricInfo
-    max_drop: float
+    goal: Goal
     outcome: str
     float_search: Record
     chosen_search: Record
@@ -200,8 +201,8 @@ class ReportData:
     where: str = ""
     estimated: bool = False
     joint: bool = False
-    limit: float | None = None
     remarks: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
@@ -241,14 +242,23 @@ class ReportData:
         """Whether a value of the metric is asked for, rather than a change against float32's own."""
         return self.metric.against_float or self.limit is not None
 
+    @property
+    def limit(self) -> float | None:
+        """The value of the metric that was asked for, if one was."""
+        return self.goal.limit
+
+    @property
+    def max_drop(self) -> float:
+        """The allowed drop, in the metric's unit; where a value was asked for, what that allows on the search samples.
+
+        Infinite where the accuracy is not bounded.
+        """
+        value = self.float_search.accuracy
+        return self.goal.max_drop if self.limit is None or value is None else abs(value - self.limit)
+
     def within(self, record: Record) -> bool:
-        """Whether the record keeps the bound."""
-        drop = self.drop(record)
-        if self.limit is not None and record.accuracy is not None:
-            above = record.accuracy - self.limit
-            return (above if self.metric.higher_is_better else -above) >= -1e-9
-        # 10 samples of 1,000 are a drop of 0.01, whatever binary fractions say.
-        return drop is not None and drop <= self.max_drop + 1e-9
+        """Whether the record keeps every bound, as measured."""
+        return self.goal.keeps(record)
 
     @property
     def baseline(self) -> Record:

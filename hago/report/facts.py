@@ -30,6 +30,7 @@ _PURPOSE = {
 def facts(report: ReportData, metric: MetricText) -> tuple[tuple[str, str], ...]:
     """Term and text of everything that one needs to judge the numbers, or to repeat them."""
     found = [
+        ("Goal", _goal(report)),
         ("Model", _model(report)),
         ("Hardware spec", f"{report.hw_name}: {report.hw_description}"),
         ("Machine", report.environment.sentence() + "."),
@@ -43,6 +44,12 @@ def facts(report: ReportData, metric: MetricText) -> tuple[tuple[str, str], ...]
         ("Search", _search(report)),
     ]
     return tuple((term, text) for term, text in found if text)
+
+
+def _goal(report: ReportData) -> str:
+    """What was asked for, whole."""
+    sentence = report.goal.sentence
+    return "; ".join([sentence[:1].upper() + sentence[1:], *report.asked]) + "."
 
 
 def files(report: ReportData) -> tuple[tuple[str, str], ...]:

@@ -30,8 +30,8 @@ class Measured:
     """What a search was made of, and where it was measured: all that its result does not say itself.
 
     ``name`` is what the report calls the model, which else is named after its file. ``peers`` are other engines,
-    measured on the same samples; ``rounds`` are those of the final latency. ``where``, ``estimated``, ``joint`` and
-    ``remarks`` are as in `ReportData`.
+    measured on the same samples; ``rounds`` are those of the final latency. ``where``, ``estimated``, ``joint``,
+    ``remarks`` and ``asked`` are as in `ReportData`.
     """
 
     model: Model
@@ -46,6 +46,7 @@ class Measured:
     estimated: bool = False
     joint: bool = False
     remarks: Sequence[str] = ()
+    asked: Sequence[str] = ()
     files: Sequence[str] = FILES
     name: str | None = None
     rounds: int | None = None
@@ -76,8 +77,8 @@ def from_search(
         hw_name=spec.name,
         hw_description=spec.description,
         metric=describe_metric(measured.metric),
-        max_drop=_allowed(result),
-        limit=result.goal.limit,
+        goal=result.goal,
+        asked=tuple(measured.asked),
         remarks=tuple(measured.remarks),
         outcome=result.outcome,
         float_search=result.float,
@@ -110,12 +111,6 @@ def from_search(
         estimated=measured.estimated,
         joint=measured.joint,
     )
-
-
-def _allowed(result: SearchResult) -> float:
-    """The allowed drop on the search samples, in the metric's unit."""
-    limit, value = result.goal.limit, result.float.accuracy
-    return result.goal.max_drop if limit is None or value is None else abs(value - limit)
 
 
 def model_name(source: str) -> str:

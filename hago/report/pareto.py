@@ -140,8 +140,10 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
         marks=marks,
         labels=tuple(_labels(by_kind, (left, top, right, bottom))),
         front_line=" ".join(f"{x},{y}" for x, y in line) if len(line) > 1 else "",
-        bound_y=y_axis(-report.max_drop),
-        bound_text=f"required: {_absolute(metric, base, -sign * report.max_drop)}"
+        bound_y=y_axis(-report.max_drop) if report.goal.bounds_accuracy else bottom,
+        bound_text="no bound of accuracy"
+        if not report.goal.bounds_accuracy
+        else f"required: {_absolute(metric, base, -sign * report.max_drop)}"
         if report.asks_for_value
         else f"allowed: {metric.change(-sign * report.max_drop)}",
         float_x=x_axis(1.0),
@@ -191,7 +193,7 @@ def _room(texts: Iterable[str]) -> float:
 
 def _ranges(points: list[_Point], report: ReportData) -> tuple[tuple[float, float], tuple[float, float]]:
     """What the axes show: all that matters, and of the other trials those that are near."""
-    bound = report.max_drop
+    bound = _lowest(points, report)
     answer = [p for p in points if p.kind in ("chosen", "test")]
     if not answer:
         # float32 is the answer: then the trials that were to beat it are what matters.
@@ -205,6 +207,13 @@ def _ranges(points: list[_Point], report: ReportData) -> tuple[tuple[float, floa
     x_low, x_high = padded(min(x_low, *(p.x for p in near)), max(x_high, *(p.x for p in near)), 0.06, 0.1)
     y_low, y_high = padded(min(y_low, *(p.y for p in near)), max(y_high, *(p.y for p in near)), 0.07, max(bound, 1e-12))
     return (max(x_low, 0.0), x_high), (y_low, y_high)
+
+
+def _lowest(points: list[_Point], report: ReportData) -> float:
+    """The drop that the picture has to show: the bound, or where there is none the largest that was measured."""
+    if report.goal.bounds_accuracy:
+        return report.max_drop
+    return max((-p.y for p in points), default=0.0)
 
 
 def _mark(point: _Point, report: ReportData, metric: MetricText, x_axis: Scale, y_axis: Scale) -> Mark:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..goal import DEFAULT_OBJECTIVES
 from ..measure.clocks import BUSY_SHARE
 from ..outcomes import NOT_MET
 from ..record import Record
@@ -15,7 +17,7 @@ from .text import cpu_name, factor, listing, percent, plural, ratio_interval
 
 def metric_text(report: ReportData) -> MetricText:
     """How this report tells values of its metric."""
-    bound = report.max_drop if report.limit is None else report.limit
+    bound = report.limit if report.limit is not None else report.max_drop if report.goal.bounds_accuracy else 0.0
     return MetricText.of(report.metric, bound, report.chosen.n_samples, report.chosen.accuracy)
 
 
@@ -124,6 +126,8 @@ class Phrases:
 
     def bound(self, record: Record) -> str:
         """``, within the allowed 1.0``."""
+        if not self.report.goal.bounds_accuracy:
+            return f", {self.report.goal.phrase}"
         if self.report.asks_for_value:
             side = "above" if self.report.metric.higher_is_better else "below"
             return f", {side} the required {self.limit()}"
@@ -150,11 +154,18 @@ class Phrases:
 
     def bound_words(self, named: bool = True) -> str:
         """``within 1.0 points of float32's top-1``."""
-        info = self.report.metric
+        info, others = self.report.metric, self.other_bounds()
+        if not self.report.goal.bounds_accuracy:
+            return f"{'' if named else 'at '}{others}"
+        more = f" and {others}" if others else ""
         if self.report.asks_for_value:
             side = "at least" if info.higher_is_better else "at most"
-            return f"{'' if named else 'at '}{_article(info.name)} {info.name} of {side} {self.limit()}"
-        return f"within {self.metric.amount(self.report.max_drop)} of float32's {info.name}"
+            return f"{'' if named else 'at '}{_article(info.name)} {info.name} of {side} {self.limit()}{more}"
+        return f"within {self.metric.amount(self.report.max_drop)} of float32's {info.name}{more}"
+
+    def other_bounds(self) -> str:
+        """``at most 0.2 ms and at most 200 kB``: what is bounded besides the accuracy."""
+        return replace(self.report.goal, max_drop=math.inf, limit=None, objectives=DEFAULT_OBJECTIVES).words
 
     def drop(self, record: Record) -> float:
         return self.report.drop(record) or 0.0

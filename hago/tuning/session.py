@@ -214,6 +214,7 @@ class Session:
             estimated=evaluator.estimated,
             joint=isinstance(evaluator, JointEvaluator),
             remarks=evaluator.remarks(),
+            asked=search.words(),
             files=(*evaluator.delivered, *KEPT),
         )
         floats = self._times(Strategy(strategy.model_hash, strategy.hw))

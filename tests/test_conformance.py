@@ -1,0 +1,202 @@
+"""Every implementation of a protocol goes through the suite of that protocol, as shipped in hago.testing.
+
+What is registered is tested by being registered: metrics and displays are found, not listed.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from measure_fakes import BATCH, FakeArtifact, Top1, expected, tiny_model
+from rich.console import Console
+from rpc_servers import rpc_server
+from search_harness import FakeEvaluator, residual_net, residual_space
+
+from hago.bench.local import Bench, LocalBench
+from hago.bench.remote import CountingBench, RpcBench
+from hago.compiler.cache import KernelCache
+from hago.data import make_samples, split_samples
+from hago.deadline import Deadline
+from hago.device.config import Device
+from hago.device.emulated import sysroot
+from hago.measure.metrics import _METRICS, Metric, get_metric
+from hago.model import load_model
+from hago.runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
+from hago.search import Evaluator, LiveProgress, PlainProgress, Progress, SilentProgress
+from hago.search.progress import Telling
+from hago.spec import load_spec, resolve_hw
+from hago.strategy import Strategy, uniform
+from hago.testing import BenchSuite, EvaluatorSuite, MetricSuite, ProgressSuite, RunnerSuite
+from hago.tuning.evaluator import TvmEvaluator
+from hago.tuning.joint import JointEvaluator
+
+HOST = resolve_hw("auto")
+needs_kernels = pytest.mark.skipif(not HOST.kernels_available, reason="there are no kernels for this machine")
+
+
+# --- runners -------------------------------------------------------------------------------------
+
+
+class NumpyRunner:
+    """The protocol satisfied by hand, as a user would."""
+
+    name, threads = "numpy", 1
+    inputs = FakeArtifact.input_info
+
+    def run(self, feeds: Any) -> list[np.ndarray]:
+        return expected({name: feeds[name] for name in "ab"})
+
+    def close(self) -> None:
+        pass
+
+
+def _onnxruntime() -> Runner:
+    pytest.importorskip("onnxruntime")
+    return OnnxRuntimeRunner(tiny_model(), 1, batch=BATCH)
+
+
+def _openvino() -> Runner:
+    pytest.importorskip("openvino")
+    return OpenVinoRunner(tiny_model(), 1, batch=BATCH)
+
+
+RUNNERS = {
+    "numpy": NumpyRunner,
+    "tvm": lambda: TvmRunner(FakeArtifact()),
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
+
+
+class TestRunners(RunnerSuite):
+    @pytest.fixture(params=RUNNERS)
+    def runner(self, request: pytest.FixtureRequest) -> Iterator[Runner]:
+        opened = RUNNERS[request.param]()
+        yield opened
+        opened.close()
+
+
+# --- metrics -------------------------------------------------------------------------------------
+
+
+def macro_f1(scores: np.ndarray, labels: np.ndarray) -> float:
+    """A metric of the whole set, as a user would write it."""
+    answers, classes = scores.argmax(axis=1), range(scores.shape[1])
+    right = np.array([np.sum((answers == c) & (labels == c)) for c in classes])
+    told = np.array([np.sum(answers == c) + np.sum(labels == c) for c in classes])
+    return float(np.mean(2 * right / np.maximum(told, 1)))
+
+
+def share_right(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """A metric of samples, as a user would write it."""
+    return (scores.argmax(axis=1) == labels).astype(float)
+
+
+share_right.whole_set = False  # type: ignore[attr-defined]
+macro_f1.whole_set = True  # type: ignore[attr-defined]
+METRICS = {**{name: name for name in _METRICS}, "function": share_right, "whole set": macro_f1, "object": Top1()}
+
+
+class TestMetrics(MetricSuite):
+    @pytest.fixture(params=METRICS)
+    def metric(self, request: pytest.FixtureRequest) -> Metric:
+        return get_metric(METRICS[request.param])
+
+
+# --- displays ------------------------------------------------------------------------------------
+
+DISPLAYS = {
+    "silent": SilentProgress,
+    "plain": lambda: PlainProgress(io.StringIO()),
+    "live": lambda: LiveProgress(Console(file=io.StringIO(), force_terminal=True)),
+    "telling": lambda: Telling(SilentProgress(), Deadline()),
+}
+
+
+class TestDisplays(ProgressSuite):
+    @pytest.fixture(params=DISPLAYS)
+    def progress(self, request: pytest.FixtureRequest) -> Progress:
+        return DISPLAYS[request.param]()
+
+
+# --- benches -------------------------------------------------------------------------------------
+
+
+@needs_kernels
+class TestLocalBench(BenchSuite):
+    @pytest.fixture
+    def bench(self) -> Bench:
+        return LocalBench(HOST)
+
+
+@needs_kernels
+class TestRpcBench(BenchSuite):
+    @pytest.fixture(scope="class")
+    def bench(self, cache: KernelCache) -> Iterator[Bench]:
+        with rpc_server() as (_, address):
+            opened = RpcBench([Device("there", HOST.name, rpc=address)], threads=1, cache=cache)
+            yield opened
+            opened.close()
+
+
+@needs_kernels
+@pytest.mark.aarch64
+class TestCountingBench(BenchSuite):
+    @pytest.fixture(scope="class")
+    def bench(self, cache: KernelCache) -> Iterator[Bench]:
+        if sysroot() is None or not shutil.which("qemu-aarch64") or not (shutil.which("cc") or shutil.which("gcc")):
+            pytest.skip("counting needs scripts/aarch64_sysroot.py, qemu-aarch64 and a C compiler")
+        device = Device("emulated", "arm-cortex-a76", emulated=True)
+        opened = CountingBench([device], threads=1, cache=cache)
+        yield opened
+        opened.close()
+
+
+# --- evaluators ----------------------------------------------------------------------------------
+
+
+class TestFakeEvaluator(EvaluatorSuite):
+    """The one that stands in for a compiler in the tests of the search."""
+
+    @pytest.fixture
+    def evaluator(self) -> Evaluator:
+        return FakeEvaluator(residual_space("x86-avx2"), {"stem": 3.0})
+
+    @pytest.fixture
+    def strategy(self) -> Strategy:
+        return uniform(residual_net(), load_spec("x86-avx2"))
+
+
+def _tvm(cache: KernelCache, folder: Path) -> TvmEvaluator:
+    model = load_model(tiny.network())
+    parts = split_samples(make_samples(tiny.samples(), model.inputs))
+    return TvmEvaluator(model, HOST, parts, get_metric("top1"), threads=1, cache=cache, folder=folder)
+
+
+@needs_kernels
+class TestTvmEvaluator(EvaluatorSuite):
+    @pytest.fixture(scope="class")
+    def evaluator(self, cache: KernelCache, tmp_path_factory: pytest.TempPathFactory) -> Evaluator:
+        return _tvm(cache, tmp_path_factory.mktemp("out"))
+
+    @pytest.fixture
+    def strategy(self) -> Strategy:
+        return uniform(load_model(tiny.network()), HOST)
+
+
+@needs_kernels
+class TestJointEvaluator(EvaluatorSuite):
+    @pytest.fixture(scope="class")
+    def evaluator(self, cache: KernelCache, tmp_path_factory: pytest.TempPathFactory) -> Evaluator:
+        return JointEvaluator({name: _tvm(cache, tmp_path_factory.mktemp(name)) for name in ("one", "two")}, "mean")
+
+    @pytest.fixture
+    def strategy(self) -> Strategy:
+        return uniform(load_model(tiny.network()), HOST)
