@@ -210,11 +210,8 @@ class SearchOptions(_Options):
         """What narrows or begins the search, for people: ``head.* in float32``, ``correction none or bias``."""
         pairs = self.keep.items() if isinstance(self.keep, Mapping) else self.keep or ()
         kept = [f"{p if isinstance(p, str) else ', '.join(p)} kept in {precision}" for precision, p in pairs]
-        begun = (
-            []
-            if self.start is None
-            else [f"begun with {self.start}" if isinstance(self.start, (str, os.PathLike)) else "begun with a strategy"]
-        )
+        named = self.start if isinstance(self.start, (str, os.PathLike)) else "a strategy"
+        begun = [] if self.start is None else [f"begun with {named}"]
         usual = SearchOptions().knobs
         turned = [f"{name} {' or '.join(values)}" for name, values in self.knobs.items() if values != usual.get(name)]
         return (*kept, *begun, *turned)

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 from ..visible import cell, visible
 from .arguments import add_cache
 from .exit_codes import code_of
+from .flags import add_flags
 from .screen import screen
 
 if TYPE_CHECKING:
     from ..record import Record
+
+_MORE = ("max_latency", "max_size")
 
 _DESCRIPTION = """
 Tells which strategy a search that `hago tune` made would give for another bound, and writes its files: strategy.yaml,
@@ -32,7 +35,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     bound.add_argument("--max-drop", metavar="D", help="allowed drop of the metric, in its unit, or 1%%")
     bound.add_argument("--min", metavar="V", dest="min_value", help="the metric must have at least this")
     bound.add_argument("--max", metavar="V", dest="max_value", help="the metric must have at most this (mse)")
-    add("--margin", type=float, default=0.0, metavar="D", help="part of --max-drop kept free when choosing")
+    add_flags(parser, *_MORE, "margin")
     add("--model", metavar="MODEL", help="the model's file, where it has been moved since")
     add("--out", metavar="DIR", help="folder for the files (default: max-drop-D in FOLDER)")
     add_cache(parser)
@@ -42,7 +45,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from ..tuning.answering import answer
 
-    names = ("max_drop", "min_value", "max_value")
+    names = ("max_drop", "min_value", "max_value", *_MORE)
     bound = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if not bound:
         return _list(arguments.folder)

@@ -156,7 +156,7 @@ class Phrases:
         """``within 1.0 points of float32's top-1``."""
         info, others = self.report.metric, self.other_bounds()
         if not self.report.goal.bounds_accuracy:
-            return f"{'' if named else 'at '}{others}"
+            return others if named else f"with {others}"
         more = f" and {others}" if others else ""
         if self.report.asks_for_value:
             side = "at least" if info.higher_is_better else "at most"
