@@ -1,86 +1,38 @@
 """Every implementation of a protocol goes through the suite of that protocol, as shipped in hago.testing.
 
-What is registered is tested by being registered: metrics and displays are found, not listed.
+Metrics are tested by being registered. Runners, benches and backends are in test_conformance_targets.py, methods in
+their own files.
 """
 
 from __future__ import annotations
 
 import io
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
-from measure_fakes import BATCH, FakeArtifact, Top1, expected, tiny_model
+from measure_fakes import Top1
 from rich.console import Console
-from rpc_servers import rpc_server
 from search_harness import FakeEvaluator, residual_net, residual_space
 
-from hago.bench.local import Bench, LocalBench
-from hago.bench.remote import CountingBench, RpcBench
 from hago.compiler.cache import KernelCache
 from hago.data import make_samples, split_samples
 from hago.deadline import Deadline
-from hago.device.config import Device
-from hago.device.emulated import sysroot
+from hago.errors import DataError
 from hago.measure.metrics import _METRICS, Metric, get_metric
 from hago.model import load_model
-from hago.runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
 from hago.search import Evaluator, LiveProgress, PlainProgress, Progress, SilentProgress
 from hago.search.progress import Telling
 from hago.spec import load_spec, resolve_hw
 from hago.strategy import Strategy, uniform
-from hago.testing import BenchSuite, EvaluatorSuite, MetricSuite, ProgressSuite, RunnerSuite
+from hago.testing import EvaluatorSuite, MetricSuite, ProgressSuite
 from hago.tuning.evaluator import TvmEvaluator
 from hago.tuning.joint import JointEvaluator
 
 HOST = resolve_hw("auto")
 needs_kernels = pytest.mark.skipif(not HOST.kernels_available, reason="there are no kernels for this machine")
-
-
-# --- runners -------------------------------------------------------------------------------------
-
-
-class NumpyRunner:
-    """The protocol satisfied by hand, as a user would."""
-
-    name, threads = "numpy", 1
-    inputs = FakeArtifact.input_info
-
-    def run(self, feeds: Any) -> list[np.ndarray]:
-        return expected({name: feeds[name] for name in "ab"})
-
-    def close(self) -> None:
-        pass
-
-
-def _onnxruntime() -> Runner:
-    pytest.importorskip("onnxruntime")
-    return OnnxRuntimeRunner(tiny_model(), 1, batch=BATCH)
-
-
-def _openvino() -> Runner:
-    pytest.importorskip("openvino")
-    return OpenVinoRunner(tiny_model(), 1, batch=BATCH)
-
-
-RUNNERS = {
-    "numpy": NumpyRunner,
-    "tvm": lambda: TvmRunner(FakeArtifact()),
-    "onnxruntime": _onnxruntime,
-    "openvino": _openvino,
-}
-
-
-class TestRunners(RunnerSuite):
-    @pytest.fixture(params=RUNNERS)
-    def runner(self, request: pytest.FixtureRequest) -> Iterator[Runner]:
-        opened = RUNNERS[request.param]()
-        yield opened
-        opened.close()
 
 
 # --- metrics -------------------------------------------------------------------------------------
@@ -99,9 +51,18 @@ def share_right(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (scores.argmax(axis=1) == labels).astype(float)
 
 
+class ByHand(Top1):
+    """The protocol satisfied by hand, as a user would."""
+
+    def per_sample(self, outputs: Any, labels: Any, float_outputs: Any = None) -> np.ndarray:
+        if labels is None:
+            raise DataError("top-1 needs labels")
+        return super().per_sample(outputs, labels, float_outputs)
+
+
 share_right.whole_set = False  # type: ignore[attr-defined]
 macro_f1.whole_set = True  # type: ignore[attr-defined]
-METRICS = {**{name: name for name in _METRICS}, "function": share_right, "whole set": macro_f1, "object": Top1()}
+METRICS = {**{name: name for name in _METRICS}, "function": share_right, "whole set": macro_f1, "object": ByHand()}
 
 
 class TestMetrics(MetricSuite):
@@ -124,39 +85,6 @@ class TestDisplays(ProgressSuite):
     @pytest.fixture(params=DISPLAYS)
     def progress(self, request: pytest.FixtureRequest) -> Progress:
         return DISPLAYS[request.param]()
-
-
-# --- benches -------------------------------------------------------------------------------------
-
-
-@needs_kernels
-class TestLocalBench(BenchSuite):
-    @pytest.fixture
-    def bench(self) -> Bench:
-        return LocalBench(HOST)
-
-
-@needs_kernels
-class TestRpcBench(BenchSuite):
-    @pytest.fixture(scope="class")
-    def bench(self, cache: KernelCache) -> Iterator[Bench]:
-        with rpc_server() as (_, address):
-            opened = RpcBench([Device("there", HOST.name, rpc=address)], threads=1, cache=cache)
-            yield opened
-            opened.close()
-
-
-@needs_kernels
-@pytest.mark.aarch64
-class TestCountingBench(BenchSuite):
-    @pytest.fixture(scope="class")
-    def bench(self, cache: KernelCache) -> Iterator[Bench]:
-        if sysroot() is None or not shutil.which("qemu-aarch64") or not (shutil.which("cc") or shutil.which("gcc")):
-            pytest.skip("counting needs scripts/aarch64_sysroot.py, qemu-aarch64 and a C compiler")
-        device = Device("emulated", "arm-cortex-a76", emulated=True)
-        opened = CountingBench([device], threads=1, cache=cache)
-        yield opened
-        opened.close()
 
 
 # --- evaluators ----------------------------------------------------------------------------------

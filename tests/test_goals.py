@@ -54,6 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, kernels_folder: Path) -> Pat
         ("again", "small/strategy.yaml"),
         ("theirs", "small/model.qdq.onnx"),
         ("ranges", "calibrator mse or entropy"),
+        ("corrected", "correction none or bias"),
     ],
 )
 def test_the_report_says_what_was_asked_for(place: Path, name: str, goal: str) -> None:
@@ -62,4 +63,4 @@ def test_the_report_says_what_was_asked_for(place: Path, name: str, goal: str) -
 
 
 def test_every_example_is_looked_at() -> None:
-    assert list(examples()) == ["quick", "fits", "small", "kept", "again", "theirs", "ranges"]
+    assert list(examples()) == ["quick", "fits", "small", "kept", "again", "theirs", "ranges", "corrected"]
