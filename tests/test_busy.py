@@ -154,13 +154,28 @@ def test_a_call_soon_after_an_interruption_is_told_from_a_settled_one():
         return take_turn(work, 1, 5, clock, settle_s=0.0 if settling else None)
 
     assert least(None, 3).least_cpu == (pytest.approx(390e-6), False)
-    assert least(2, 2).least_cpu[1]  # in it
+    assert least(2, 2).least_cpu == (pytest.approx(400e-6), False)  # in it: another call is taken
     assert least(2, 4).least_cpu[1]  # 0.4 ms later
     assert not least(2, 1).least_cpu[1]  # before it
     assert not least(1, 5).least_cpu[1]  # 1.2 ms later
     assert least(0, 1).least_cpu[1]  # what comes while it settles counts, too
     wall, interrupted = least(2, 2).least_wall
     assert (wall, interrupted) == (pytest.approx(400e-6), False)
+
+
+def test_time_that_a_hypervisor_stole_is_not_taken_off_a_call():
+    """Linux takes it off the CPU time of what runs next: that call seems too short, or to take no time."""
+
+    def turn(*cpu_ms, wall_ms=0.4):
+        return Turn((), tuple(Sample(1, wall_ms * 1e-3, ms * 1e-3, 0, 0) for ms in cpu_ms))
+
+    assert turn(0.4, 0.1, 0.39, 0.0).least_cpu == (pytest.approx(0.39e-3), False)
+    assert turn(0.1, 0.2, wall_ms=1.0).least_cpu[0] == pytest.approx(0.1e-3)  # none that is whole: a waiting call
+    turns = [turn(0.4)] * 8 + [turn(0.0)] * 2
+    series = Series.of_turns(turns, 1)
+    assert series.counts.sum() == 8
+    found = latency_of("a", 1, series, series, 1)
+    assert found.median_s == pytest.approx(0.4e-3) and found.samples == 8
 
 
 def test_where_every_call_found_cold_caches_the_interval_is_much_wider():

@@ -182,11 +182,12 @@ def latency_of(
     seed: int = 0,
 ) -> Latency:
     """What the times of a runner say, beside those of the baseline in the same rounds."""
-    if series.times_s.min() <= 0 or baseline.times_s.min() <= 0:
-        raise MeasureError("the clock did not move during a round of calls", where=name)
-    both = series.counts & baseline.counts
+    moved = (series.times_s > 0) & (baseline.times_s > 0)
+    if not moved.any():
+        raise MeasureError("the clock did not move during any round of calls", where=name)
+    both = series.counts & baseline.counts & moved
     told = int(both.sum()) >= min(_LEAST, len(both))
-    used = _quieter(series, baseline, both if told else np.ones_like(both))
+    used = _quieter(series, baseline, both if told else moved)
     median = stats.median_interval(series.times_s[used], confidence)
     ratio = stats.paired_median_ratio(series.times_s[used], baseline.times_s[used], confidence, seed)
     if series is not baseline:

@@ -13,6 +13,9 @@ from .clocks import CPU, WALL, Clocks, Sample, take_sample
 
 # A thread that gets a CPU back finds its data gone from the caches; so much of its own time later, most is there again.
 _WARM_AFTER_S = 1e-3
+# The share of its wall time that a call which nothing interrupted must have as CPU time. On a virtual machine, Linux
+# takes what the hypervisor stole off the CPU time of whatever runs next: too little, and even none, may be left.
+_OWN_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,13 @@ class Turn:
     @cached_property
     def least_cpu(self) -> tuple[float, bool]:
         """The least CPU time of a call, and whether even that call came soon after an interruption, or in one."""
-        found, since_s = [], np.inf
+        found, whole, since_s = [], [], np.inf
         for sample in self.settling + self.samples:
             found.append((sample.cpu_s, bool(sample.preempted) or since_s < _WARM_AFTER_S))
+            whole.append(not sample.preempted and sample.cpu_s >= _OWN_SHARE * sample.wall_s)
             since_s = 0.0 if sample.preempted else since_s + sample.cpu_s * sample.calls
-        return min(found[len(self.settling) :])
+        counted = range(len(self.settling), len(found))
+        return min([found[i] for i in counted if whole[i]] or [found[i] for i in counted])
 
     @cached_property
     def least_wall(self) -> tuple[float, bool]:
@@ -80,7 +85,7 @@ class Series:
         share = float(np.mean([sample.preempted > 0 for sample in samples]))
         if by_cpu and float(np.mean([sample.waits_in_calls for sample in samples])) < 0.5:
             times, unsettled = zip(*(turn.least_cpu for turn in turns), strict=True)
-            return cls(np.array(times), np.ones(len(turns), bool), np.array(unsettled), CPU, share, shared)
+            return cls(np.array(times), np.array(times) > 0, np.array(unsettled), CPU, share, shared)
         times, interrupted = zip(*(turn.least_wall for turn in turns), strict=True)
         return cls(np.array(times), ~np.array(interrupted), np.zeros(len(turns), bool), WALL, share, shared)
 
