@@ -23,7 +23,7 @@ settings.register_profile("hago", _unhurried, derandomize=True, database=None)
 settings.register_profile("explore", _unhurried, print_blob=True)
 settings.load_profile("hago")
 
-# A shell starts what it puts in the background with Ctrl-C ignored, and nohup with hangups ignored; so would be all that
+# A shell starts what it puts in the background with Ctrl-C ignored, nohup with hangups ignored; so would be all that
 # is started from here.
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
     if signal.getsignal(_number) is signal.SIG_IGN:
