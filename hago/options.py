@@ -82,7 +82,8 @@ def _sampler(name: str, value: Any) -> Any:
     return value
 
 
-def _joint(name: str, value: Any) -> str:
+def check_rule(name: str, value: Any) -> str:
+    """By what a joint search judges. Raises SearchError for what is no rule."""
     if value not in JOINT_RULES:
         raise SearchError(f"a joint search judges by {' or '.join(JOINT_RULES)}, not {value!r}")
     return str(value)
@@ -252,7 +253,7 @@ class JobOptions(_Options):
         (), "where candidates run, by names of the devices file: one, or several for one strategy", _devices, flag=None
     )
     devices_file: Any = option(None, "the devices file (default: devices.yaml in this folder)", metavar="FILE")
-    joint: str = option("worst", "of the ratios on --devices (default: %(default)s)", _joint, choices=JOINT_RULES)
+    joint: str = option("worst", "of the ratios on --devices (default: %(default)s)", check_rule, choices=JOINT_RULES)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..measure.environment import Environment
 from ..measure.metrics import Metric
+from ..options import check_rule
 from ..record import Record
 from ..strategy import Strategy
 from .evaluator import TvmEvaluator
@@ -25,7 +26,7 @@ class JointEvaluator:
     """
 
     def __init__(self, evaluators: Mapping[str, TvmEvaluator], rule: str = "worst") -> None:
-        self.evaluators, self.rule = dict(evaluators), rule
+        self.evaluators, self.rule = dict(evaluators), check_rule("joint", rule)
         self._first = next(iter(self.evaluators.values()))
         self.spec, self.model = self._first.spec, self._first.model
         self.parts, self.seed = self._first.parts, self._first.seed
