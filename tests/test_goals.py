@@ -49,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, kernels_folder: Path) -> Pat
     [
         ("quick", "0.2 ms"),
         ("fits", "200 kB"),
-        ("small", "size"),
+        ("small", "The smallest within"),
         ("kept", "node_linear"),
         ("again", "small/strategy.yaml"),
         ("theirs", "small/model.qdq.onnx"),
@@ -59,7 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, kernels_folder: Path) -> Pat
 )
 def test_the_report_says_what_was_asked_for(place: Path, name: str, goal: str) -> None:
     (row,) = re.findall(r"^\W*Goal\W.*$", (place / name / "report.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert goal in row
+    assert goal in row.replace("\\", "")  # Markdown escapes underscores
 
 
 def test_every_example_is_looked_at() -> None:
