@@ -25,6 +25,7 @@ from hago.lower.elementwise import affine_of_codes
 from hago.lower.ops import check_node
 from hago.lower.values import Params
 from hago.lower.weights import two_level
+from hago.precision import Precision
 from hago.spec.host import read_host
 
 VNNI = bool(read_host().features & {"avx512vnni", "avxvnni"})
@@ -501,7 +502,8 @@ def test_layers_in_short_floats_read_them(precision: str) -> None:
 
 def test_what_the_hardware_does_not_offer_stays_in_float() -> None:
     def choices(kind: str) -> list[SimpleNamespace]:
-        return [SimpleNamespace(precision="float32")] + [SimpleNamespace(precision="int8")] * (kind != "conv")
+        offered = ["float32"] + ["int8"] * (kind != "conv")
+        return [SimpleNamespace(precision=name, numbers=Precision.named(name)) for name in offered]
 
     feeds = feed(1, 3, 8, 8)
     qdq = quantized(vgg(), feeds, Style())
