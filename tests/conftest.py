@@ -25,7 +25,7 @@ settings.load_profile("hago")
 
 # A shell starts what it puts in the background with Ctrl-C ignored, nohup with hangups ignored; so would be all that
 # is started from here.
-for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 
