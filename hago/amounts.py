@@ -99,7 +99,7 @@ def time_text(seconds: float) -> str:
     return f"{seconds / scale:.4g} {unit}"
 
 
-def size_text(size_bytes: int) -> str:
+def size_text(size_bytes: float) -> str:
     """``200 kB``, in powers of 1000."""
     unit, scale = next(((u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if size_bytes >= s), ("B", 1.0))
     return f"{size_bytes / scale:.4g} {unit}"

@@ -10,11 +10,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from . import arguments
 from .amounts import size_text, time_text
 from .errors import SearchError
-from .record import Record
+
+if TYPE_CHECKING:
+    from .record import Record
 
 MAX_DROP = 0.01
 DEFAULT_OBJECTIVES = ("latency", "accuracy")
@@ -29,7 +32,7 @@ class Quantity:
     ``cost`` is what is minimised: infinite where it was not measured; costs within the factor ``same`` are alike.
     ``gains`` says whether a record is clearly better than float32. ``bound`` is the goal's (None: not bounded), and
     ``excess`` what of a record is beyond it, in the bound's unit: as measured, or (True) as it must be feared to be.
-    ``study_name`` and ``stored`` are its name and value in the stored study.
+    ``text`` tells an amount of it. ``study_name`` and ``stored`` are its name and value in the stored study.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Quantity:
     bound: Callable[[Goal], float | None]
     excess: Callable[[Goal, Record, bool], float]
     stored: Callable[[Goal, Record], float]
+    text: Callable[[float], str]
     same: float = 1.0
     maximised: bool = False
 
@@ -205,6 +209,12 @@ class Goal:
         return 4 * self.max_drop if self._in_noise else max(4 * self.max_drop, 0.02)
 
     @property
+    def amounts(self) -> dict[str, str]:
+        """The bounds but that of the accuracy, each as text: ``{"max_latency": "5 ms"}``."""
+        bounds = {q: q.bound(self) for q in self.bounds if q.name != "accuracy"}
+        return {q.bound_name: q.text(bound) for q, bound in bounds.items() if bound is not None}
+
+    @property
     def words(self) -> str:
         """What is bounded: ``a drop of at most 0.01 and at most 5 ms``, ``at least 30 dB``."""
         said = []
@@ -213,11 +223,7 @@ class Goal:
             said.append(f"at {'least' if self.higher_is_better else 'most'} {self.limit:g}{unit}")
         elif self.bounds_accuracy:
             said.append(f"a drop of at most {self.max_drop:g}")
-        if self.max_latency_s is not None:
-            said.append(f"at most {time_text(self.max_latency_s)}")
-        if self.max_size is not None:
-            said.append(f"at most {size_text(self.max_size)}")
-        return " and ".join(said)
+        return " and ".join([*said, *(f"at most {text}" for text in self.amounts.values())])
 
     @property
     def phrase(self) -> str:
@@ -278,6 +284,7 @@ _LIST = (
         bound=lambda goal: goal.max_latency_s,
         excess=Goal._latency_excess,
         stored=lambda goal, record: 1.0 if record.latency_ratio is None else record.latency_ratio,
+        text=time_text,
         same=1.03,
     ),
     Quantity(
@@ -287,6 +294,7 @@ _LIST = (
         bound=lambda goal: goal.max_drop if goal.bounds_accuracy else None,
         excess=Goal._accuracy_excess,
         stored=lambda goal, record: (record.accuracy_change or 0.0) * (1.0 if goal.higher_is_better else -1.0),
+        text="{:g}".format,
         maximised=True,
     ),
     Quantity(
@@ -296,6 +304,7 @@ _LIST = (
         bound=lambda goal: goal.max_size,
         excess=lambda goal, record, likely: _known(record.size_bytes) - (goal.max_size or 0),
         stored=lambda goal, record: float(record.size_bytes or 0),
+        text=size_text,
         same=1.01,
     ),
 )  # fmt: skip

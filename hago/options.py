@@ -12,7 +12,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from . import arguments
 from .deadline import parse_budget
@@ -27,7 +27,6 @@ SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
 JOINT_RULES = ("worst", "mean")
 
 Read = Callable[[str, Any], Any]
-AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 
 class Default(float):

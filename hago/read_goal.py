@@ -61,20 +61,20 @@ def read_goal(
         "margin": arguments.number("margin", margin), "objectives": wanted, "unit": unit,
         "higher_is_better": metric.higher_is_better, "max_latency_s": latency_s, "max_size": size,
     }  # fmt: skip
-    if min_value is None and max_value is None and max_drop is _ABSENT and is_free:
+    drop = MAX_DROP if max_drop is _ABSENT else max_drop
+    if min_value is not None or max_value is not None:
+        return Goal(limit=_read_limit(metric, unit, drop, min_value, max_value), **common)
+    if max_drop is _ABSENT and is_free:
         if margin:
             raise SearchError("margin is a part of the bound of accuracy, and there is none", hint="give max_drop too")
         return Goal(math.inf, **common)
-    drop = MAX_DROP if max_drop is _ABSENT else max_drop
-    if min_value is None and max_value is None:
-        if unit == "dB":
-            given = "" if drop == MAX_DROP else f", in place of max_drop={drop}"
-            raise SearchError(
-                f"{metric.name} of float32 against itself has no value to drop from",
-                hint=f"say how many dB the answer must have: --min 30 (min_value=30){given}",
-            )
-        return Goal(read_drop(metric.name, drop, unit), **common)
-    return Goal(limit=_read_limit(metric, unit, drop, min_value, max_value), **common)
+    if unit == "dB":
+        given = "" if drop == MAX_DROP else f", in place of max_drop={drop}"
+        raise SearchError(
+            f"{metric.name} of float32 against itself has no value to drop from",
+            hint=f"say how many dB the answer must have: --min 30 (min_value=30){given}",
+        )
+    return Goal(read_drop(metric.name, drop, unit), **common)
 
 
 def _read_limit(metric: Judge, unit: str, drop: Any, min_value: Any, max_value: Any) -> float:

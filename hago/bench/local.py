@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..measure.clocks import SYSTEM_CLOCKS, take_sample
 from ..measure.latency import Latency, measure_latency
+from ..measure.runner import by_cpu_time
 from . import Candidate, Effort, Feeds, Timing
 
 if TYPE_CHECKING:
@@ -90,9 +91,7 @@ class LocalBench:
         """Time for one measurement: fixed for small models, a number of calls for large ones; more where it is busy."""
         if not self._call_s:
             sample = take_sample(lambda: floats.artifact.run(feeds), 3, SYSTEM_CLOCKS)
-            self._call_s = (
-                sample.cpu_s if floats.artifact.threads == 1 and floats.artifact.timed_by_cpu else sample.wall_s
-            )
+            self._call_s = sample.cpu_s if by_cpu_time(floats.artifact) else sample.wall_s
         return max(_BUDGET_S, _CALLS_WORTH * self._call_s) * max(1.0, min(_MOST_PATIENCE, load_per_cpu() or 0.0))
 
 

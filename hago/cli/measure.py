@@ -39,6 +39,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
     from ..api import quantize_static
+    from ..arguments import names
     from ..compiler.cache import KernelCache
     from ..data import make_samples
     from ..device.measure import measure_on
@@ -47,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..spec import resolve_hw
     from ..strategy import Strategy
 
-    places = [find_place(name.strip(), arguments.devices_file) for name in arguments.devices.split(",")]
+    places = [find_place(name, arguments.devices_file) for name in names("devices", arguments.devices)]
     model, cache = open_model(arguments, arguments.data), KernelCache(arguments.cache)
     strategy = Strategy.load(arguments.strategy)
     samples = make_samples(arguments.data, model.inputs)

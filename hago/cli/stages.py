@@ -99,6 +99,7 @@ def _register_run(subparsers: argparse._SubParsersAction[Any]) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from ..data import make_samples
     from ..measure.clocks import SYSTEM_CLOCKS
+    from ..measure.runner import by_cpu_time
     from ..measure.turns import Series, Turn, take_turn
     from ..report.text import plural
     from ..runtime.artifact import load
@@ -118,7 +119,7 @@ def _run(arguments: argparse.Namespace) -> int:
         collected.append([output[:count] for output in outputs])
     outputs = [np.concatenate(parts) for parts in zip(*collected, strict=True)]
     print(f"{plural(len(samples), 'sample')}, {net.batch} per call, {plural(net.threads, 'thread')}")
-    print(f"latency  {_latency(Series.of_turns(turns, net.threads == 1 and net.timed_by_cpu))}")
+    print(f"latency  {_latency(Series.of_turns(turns, by_cpu_time(net)))}")
     told = _top1(net, samples, outputs)
     if told:
         print(told)

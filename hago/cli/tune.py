@@ -6,9 +6,11 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import names
 from ..options import GoalOptions, JobOptions, SearchOptions
 from ..visible import visible
 from .arguments import DATA, add_model, input_shapes
@@ -36,7 +38,10 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     where.add_argument("--device", metavar="NAME",
         help="measure there: a name in the devices file; A+B: devices of one kind share the work")  # fmt: skip
     where.add_argument(
-        "--devices", metavar="A,B", type=_comma, help="one strategy that is good on all of these devices"
+        "--devices",
+        metavar="A,B",
+        type=partial(names, "devices"),
+        help="one strategy that is good on all of these devices",
     )
     parser.set_defaults(run=_run)
 
@@ -68,11 +73,6 @@ def _run(arguments: argparse.Namespace) -> int:
     result = tune(arguments.model, **options)
     print(_summary(result))
     return tell_shortfall(result.search, result.folder)
-
-
-def _comma(text: str) -> list[str]:
-    """Names with commas between them."""
-    return [name.strip() for name in text.split(",")]
 
 
 def _summary(result: Result) -> str:

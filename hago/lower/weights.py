@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..scheme import MAX_MULTIPLIER
 from .source import Codes
-
-MOST_MULT = 15
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,12 @@ def two_level(scale: np.ndarray, base: np.ndarray | None = None) -> tuple[np.nda
     channel = np.zeros(len(exact))
     least = exact.min(axis=1)
     candidates = [] if base is None else [base.astype(np.float64)]
-    candidates += [least / divisor for divisor in range(1, MOST_MULT + 1)]
+    candidates += [least / divisor for divisor in range(1, MAX_MULTIPLIER + 1)]
     for candidate in candidates:
         ratio = exact / candidate[:, None]
         mult = np.rint(ratio)
         # float32 products are within 2**-24 of the exact ones, the divided minimum within as much.
-        fits = ((np.abs(ratio - mult) <= 4e-6 * mult) & (mult >= 1) & (mult <= MOST_MULT)).all(axis=1)
+        fits = ((np.abs(ratio - mult) <= 4e-6 * mult) & (mult >= 1) & (mult <= MAX_MULTIPLIER)).all(axis=1)
         channel = np.where((channel == 0) & fits, candidate, channel)
         if (channel > 0).all():
             break

@@ -49,6 +49,15 @@ class Runner(Protocol):
         ...
 
 
-def by_cpu_time(runner: Runner) -> bool:
+class Threaded(Protocol):
+    """What computes on some number of threads: a runner, or a compiled network."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that one call uses."""
+        ...
+
+
+def by_cpu_time(runner: Threaded) -> bool:
     """Whether the CPU time of the calling thread says how long a call takes: one thread, and no other device."""
     return runner.threads == 1 and bool(getattr(runner, "timed_by_cpu", True))

@@ -28,13 +28,14 @@ class Turn:
     @cached_property
     def least_cpu(self) -> tuple[float, bool]:
         """The least CPU time of a call, and whether even that call came soon after an interruption, or in one."""
-        found, whole, since_s = [], [], np.inf
+        found, since_s = [], np.inf
         for sample in self.settling + self.samples:
-            found.append((sample.cpu_s, bool(sample.preempted) or since_s < _WARM_AFTER_S))
-            whole.append(not sample.preempted and sample.cpu_s >= _OWN_SHARE * sample.wall_s)
-            since_s = 0.0 if sample.preempted else since_s + sample.cpu_s * sample.calls
-        counted = range(len(self.settling), len(found))
-        return min([found[i] for i in counted if whole[i]] or [found[i] for i in counted])
+            interrupted = bool(sample.preempted)
+            in_part = interrupted or sample.cpu_s < _OWN_SHARE * sample.wall_s
+            found.append((in_part, sample.cpu_s, interrupted or since_s < _WARM_AFTER_S))
+            since_s = 0.0 if interrupted else since_s + sample.cpu_s * sample.calls
+        _, cpu_s, soon = min(found[len(self.settling) :])  # those that are whole before those that are not
+        return cpu_s, soon
 
     @cached_property
     def least_wall(self) -> tuple[float, bool]:

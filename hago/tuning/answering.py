@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from ..amounts import size_text, time_text
 from ..api import CacheLike, compile, quantize_static
 from ..compiler.cache import KernelCache
 from ..errors import DataError, SearchError
@@ -157,10 +156,7 @@ def _folder(goal: Goal) -> str:
         parts.append(f"{'min' if goal.higher_is_better else 'max'}-{goal.limit:g}")
     elif goal.bounds_accuracy:
         parts.append(f"max-drop-{goal.max_drop:g}")
-    if goal.max_latency_s is not None:
-        parts.append(f"max-latency-{time_text(goal.max_latency_s)}")
-    if goal.max_size is not None:
-        parts.append(f"max-size-{size_text(goal.max_size)}")
+    parts += [f"{name.replace('_', '-')}-{text}" for name, text in goal.amounts.items()]
     return "-".join(parts).replace(" ", "")
 
 

@@ -139,20 +139,12 @@ class Session:
 
     def find(self) -> Found:
         """Runs the search."""
-        search = self.options.search
         found = run_search(
             self.space,
             self.evaluator,
-            folder=self.folder,
-            storage=search.storage,
-            resume=search.resume,
-            seed=search.seed,
-            sampler=search.sampler,
-            trials=search.trials,
-            patience=search.patience,
+            replace(self.options.search, start=self.start),
             goal=self.goal,
-            start=self.start,
-            reproducible=search.reproducible,
+            folder=self.folder,
             progress=self.progress,
             deadline=self.deadline,
             interrupts=self.interrupts,
