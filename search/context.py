@@ -10,9 +10,9 @@ from ..goal import Goal
 from ..interrupts import Interrupts
 from ..options import SearchOptions
 from ..record import Record
-from .ledger import Ledger
 from .objective import Evaluator
 from .space import SearchSpace
+from .trial_store import TrialStore
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Context:
     goal: Goal
     floats: Record
     first_floats: Record
-    store: Ledger
+    store: TrialStore
     interrupts: Interrupts
     deadline: Deadline
     options: SearchOptions

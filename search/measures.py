@@ -9,9 +9,9 @@ from dataclasses import replace
 from ..goal import QUANTITIES, Goal, Quantity
 from ..record import Record
 from .additive import Outcome
-from .ledger import Finished
 from .sampling import Observation
 from .space import Params
+from .trial_store import Finished
 
 
 class Measures:

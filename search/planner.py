@@ -18,7 +18,6 @@ import numpy as np
 from ..strategy import Strategy
 from .additive import AdditiveModel, make_promise
 from .context import Context
-from .ledger import Finished
 from .measures import Measures
 from .refine import TRIALS, refine
 from .sampling import propose
@@ -34,6 +33,7 @@ from .sensitivity import (
 from .sizes import SizeTable, programme_costs
 from .space import Params
 from .timing import TimeTable, options_to_time, time_option
+from .trial_store import Finished
 from .warmstart import Candidate, Programme, bisect, fastest, first_candidates, uniform_candidates
 
 START, UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE = "start", "uniform", "kernel times", "programme", "refined programme"
@@ -62,7 +62,7 @@ class Planner:
 
     def __init__(self, context: Context) -> None:
         space, options = context.space, context.options
-        self._space, self._evaluator, self._goal, self._ledger = space, context.evaluator, context.goal, context.store
+        self._space, self._evaluator, self._goal, self._store = space, context.evaluator, context.goal, context.store
         self._interrupts, self._tell, self._left_s = context.interrupts, context.tell, context.left_s
         self._float_key = Strategy(space.model_hash, space.hw).key()
         self._seed, self._sampler, self._reproducible = options.seed, options.sampler, options.reproducible
@@ -71,10 +71,10 @@ class Planner:
         self._given = None if options.start is None else space.nearest(options.start)
         floats = context.first_floats
         self.measures = Measures(self._goal, floats, self.ratio, self._reproducible)
-        kept = self._ledger.recall("sensitivities") or {}
+        kept = self._store.recall("sensitivities") or {}
         self.sensitivities = Sensitivities.from_json(kept.get("losses", []))
         self._cut = bool(kept.get("cut", False))
-        self.times = TimeTable(self._ledger.recall("kernel_times") or {})
+        self.times = TimeTable(self._store.recall("kernel_times") or {})
         self._sizes = SizeTable(floats.size_bytes)
         self._front: tuple[tuple[int, int], Programme] | None = None
         self._additive: tuple[tuple[int, int], AdditiveModel] | None = None
@@ -84,8 +84,8 @@ class Planner:
 
         Never float32: it has been measured, whoever would propose it.
         """
-        elsewhere = self._ledger.elsewhere()
-        for left in self._ledger.pending():
+        elsewhere = self._store.elsewhere()
+        for left in self._store.pending():
             if self._space.strategy(left.params).key() not in {*elsewhere, self._float_key}:
                 return Proposal(left.params, left.origin, left.label)
         by_key = {past.key: past for past in history}
@@ -245,7 +245,7 @@ class Planner:
             with self._interrupts.allowed():
                 times = time_option(self._space, self._evaluator, option)
             self.times = TimeTable({**self.times.times, option: times})
-            self._ledger.remember("kernel_times", {name: dict(row) for name, row in self.times.times.items()})
+            self._store.remember("kernel_times", {name: dict(row) for name, row in self.times.times.items()})
 
     def _probe(self, following: Callable[[], Probe | None]) -> None:
         begin = saved_at = time.monotonic()
@@ -268,4 +268,4 @@ class Planner:
 
     def _save_sensitivities(self) -> None:
         kept = {"losses": self.sensitivities.to_json(), "cut": self._cut}
-        self._ledger.remember("sensitivities", kept)
+        self._store.remember("sensitivities", kept)

@@ -24,13 +24,13 @@ from ..record import Record
 from ..strategy import Strategy
 from .answer import conclude
 from .context import Context
-from .ledger import Finished, Ledger, open_ledger, stored_values
 from .objective import Evaluator, common_reason, evaluate_safely
 from .planner import WARM_START, Planner, Proposal
 from .progress import Progress, Status, make_progress
 from .result import SearchResult
 from .space import SearchSpace
 from .stopping import trials_without_gain
+from .trial_store import Finished, TrialStore, open_store, stored_values
 
 _OF_GOAL = tuple(item.name for item in fields(Goal) if item.name not in ("higher_is_better", "unit"))
 _LAST_SHARE = 0.15  # of the time budget, for the play-off and the test samples
@@ -83,7 +83,7 @@ def run_search(
         held.enter_context(interrupts.careful())
         identity = {**evaluator.identity(), "seed": str(chosen.seed)}
         where = {"storage": chosen.storage, "folder": folder, "study_name": study_name, "resume": chosen.resume}
-        store = open_ledger(space, goal, identity, **where)
+        store = open_store(space, goal, identity, **where)
         store.recover(goal)
         return _Search(space, evaluator, goal, store, display, interrupts, deadline, chosen).run()
 
@@ -110,13 +110,13 @@ class _Search:
         space: SearchSpace,
         evaluator: Evaluator,
         goal: Goal,
-        store: Ledger,
+        store: TrialStore,
         display: Progress,
         interrupts: Interrupts,
         deadline: Deadline,
         options: SearchOptions,
     ) -> None:
-        self._space, self._evaluator, self._goal, self._ledger = space, evaluator, goal, store
+        self._space, self._evaluator, self._goal, self._store = space, evaluator, goal, store
         self._display, self._interrupts, self._deadline, self._options = display, interrupts, deadline, options
         self._history: list[Finished] = []
         self._measured: list[Record] = []  # in this run
@@ -138,7 +138,7 @@ class _Search:
             self._display.finish(self._status())
         if result.test is not None:
             try:
-                self._ledger.note(result.test)
+                self._store.note(result.test)
             except StorageError as caught:
                 result = replace(result, error=result.error or caught)
         return replace(result, seconds=self._deadline.elapsed_s(), first_within_s=self._first_within_s)
@@ -148,16 +148,16 @@ class _Search:
         with self._interrupts.allowed():
             self._float = _baseline(self._evaluator.float_record())
             self._goal = self._goal.settled(self._float)
-        if self._ledger.recall("float") is None:
-            self._ledger.note(self._float)
-            self._ledger.remember("float", self._float.to_dict())
+        if self._store.recall("float") is None:
+            self._store.note(self._float)
+            self._store.remember("float", self._float.to_dict())
         return Context(
             space=self._space,
             evaluator=self._evaluator,
             goal=self._goal,
             floats=self._float,
-            first_floats=Record.from_dict(self._ledger.recall("float"), self._ledger.where),
-            store=self._ledger,
+            first_floats=Record.from_dict(self._store.recall("float"), self._store.where),
+            store=self._store,
             interrupts=self._interrupts,
             deadline=self._deadline,
             options=self._options,
@@ -200,7 +200,7 @@ class _Search:
     def _loop(self, planner: Planner) -> str:
         """Trials until there is a reason to stop, which is returned; empty for too many failures."""
         while True:
-            self._history = self._ledger.finished()
+            self._history = self._store.finished()
             reason = self._reason_to_stop(planner)
             if reason is not None:
                 return reason
@@ -232,9 +232,9 @@ class _Search:
         return None
 
     def _measure(self, proposal: Proposal, planner: Planner) -> None:
-        """One trial: begun, measured and finished in the ledger."""
+        """One trial: begun, measured and finished in the trial store."""
         strategy = self._space.strategy(proposal.params)
-        number, trial_id = self._ledger.begin(proposal.params, proposal.origin, proposal.label)
+        number, trial_id = self._store.begin(proposal.params, proposal.origin, proposal.label)
         self._tell(f"trial {number + 1}: {proposal.label}")
         found = any(planner.measures.keeps(past) for past in self._history)
         # Until something keeps the bound, the closest is of interest: only the clearly broken is cut short.
@@ -245,7 +245,7 @@ class _Search:
             with self._interrupts.allowed():
                 record = evaluate_safely(self._evaluator, strategy, stop_below=stop_below, time_left_s=self._left_s())
         except BaseException as error:
-            self._ledger.leave(trial_id, type(error).__name__)
+            self._store.leave(trial_id, type(error).__name__)
             raise
         spent = time.monotonic() - begin
         record = replace(
@@ -259,7 +259,7 @@ class _Search:
         self._spans_s.append(spent)
         if self._first_within_s is None and self._goal.within(record):
             self._first_within_s = self._deadline.elapsed_s()
-        self._ledger.finish(trial_id, record, stored_values(self._goal, record))
+        self._store.finish(trial_id, record, stored_values(self._goal, record))
         self._history.append(Finished(number, dict(proposal.params), strategy.key(), record, proposal.origin))
         self._display.trial(self._status())
 

@@ -13,7 +13,7 @@ import tiny
 
 from hago.cli import main
 from hago.compiler.linker import linker
-from hago.search.ledger import has_search
+from hago.search.trial_store import has_search
 from hago.spec import resolve_hw
 
 if linker() is None or not resolve_hw("auto").kernels_available:

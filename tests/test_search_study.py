@@ -14,12 +14,12 @@ from hago.errors import BuildError, HagoError, MeasureError, SearchError, Storag
 from hago.goal import Goal
 from hago.record import Record
 from hago.record_file import read_records
-from hago.search.ledger import RECORDS_FILE, open_ledger
 from hago.search.progress import Status
 from hago.search.result import MET, NOT_FASTER, NOT_MET
 from hago.search.space import SearchSpace
 from hago.search.storage import STUDY_FILE
 from hago.search.study import run_search
+from hago.search.trial_store import RECORDS_FILE, open_store
 from hago.spec import load_spec
 
 LOSSES = {"stem": 6.0, "b0.conv1": 1.0, "b1.conv1": 12.0, "b1.conv2": 2.0, "b2.conv1": 0.5, "fc": 5.0}
@@ -156,11 +156,11 @@ def test_an_older_search_that_began_float32_is_resumed_without_it(tmp_path):
     space = residual_space(blocks=1)
     params = {name: "float32" if "float32" in choices else choices[0] for name, choices in space.parameters.items()}
     goal, identity = Goal(), {**FakeEvaluator(space).identity(), "seed": "0"}
-    ledger = open_ledger(space, goal, identity, folder=tmp_path)
-    _, left = ledger.begin(params, "kernel times", "fastest by kernel times")
-    ledger.leave(left, "KeyboardInterrupt")
-    number, failed = ledger.begin(params, "programme", "integer programme 1")
-    ledger.finish(failed, Record(number, "it", space.strategy(params), state="failed", reason="names"), None)
+    store = open_store(space, goal, identity, folder=tmp_path)
+    _, left = store.begin(params, "kernel times", "fastest by kernel times")
+    store.leave(left, "KeyboardInterrupt")
+    number, failed = store.begin(params, "programme", "integer programme 1")
+    store.finish(failed, Record(number, "it", space.strategy(params), state="failed", reason="names"), None)
     evaluator = FakeEvaluator(space, LOSSES)
     result = run_search(space, evaluator, folder=tmp_path, resume=True, trials=12)
     assert evaluator.evaluated and not any(strategy.is_float for strategy in evaluator.evaluated)

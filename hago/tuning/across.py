@@ -21,7 +21,7 @@ from ..precision import find_fitting
 from ..record import Record
 from ..report.across import write_across
 from ..report.devices import CANNOT, ESTIMATED, FAILED, MEASURED, Across, Cell, Difference, TunedDevice
-from ..search.ledger import has_search
+from ..search.trial_store import has_search
 from ..signature import takes_options
 from ..spec import HardwareSpec
 from ..strategy import Strategy

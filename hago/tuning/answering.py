@@ -29,7 +29,7 @@ from ..record_file import read_records
 from ..report.text import plain
 from ..runtime.artifact import missing_features
 from ..search import SearchResult, choose, pareto_front
-from ..search.ledger import RECORDS_FILE
+from ..search.trial_store import RECORDS_FILE
 from ..spec import HardwareSpec, resolve_hw
 from .job import Job
 

@@ -48,9 +48,9 @@ from ..report.data import KEPT
 from ..runtime.threads import check_threads
 from ..search import SearchSpace, run_search
 from ..search.keep import read_keep
-from ..search.ledger import has_search
 from ..search.progress import Telling, make_progress
 from ..search.start import read_start
+from ..search.trial_store import has_search
 from ..spec import HardwareSpec, resolve_hw
 from ..spec.join import join
 from ..strategy import Strategy

@@ -58,8 +58,8 @@ class Pending:
     label: str
 
 
-class Ledger:
-    """Reads and writes one stored study. Make it with :func:`open_ledger`."""
+class TrialStore:
+    """Reads and writes one stored study. Make it with :func:`open_store`."""
 
     def __init__(
         self, study: optuna.Study, storage: BaseStorage, where: str, space: SearchSpace, records: Path | None
@@ -225,7 +225,7 @@ def has_search(folder: Path) -> bool:
     return (folder / RECORDS_FILE).is_file() or (study.is_file() and has_trials(study))
 
 
-def open_ledger(
+def open_store(
     space: SearchSpace,
     goal: Goal,
     identity: Mapping[str, str],
@@ -234,7 +234,7 @@ def open_ledger(
     folder: str | os.PathLike[str] | None = None,
     study_name: str = "hago",
     resume: bool = False,
-) -> Ledger:
+) -> TrialStore:
     """Opens or makes the study.
 
     Raises SearchError when there is one already and ``resume`` is False, or when the one to resume was
@@ -290,7 +290,7 @@ def open_ledger(
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(names)
             study.set_user_attr(_IDENTITY, known)
-    return Ledger(study, opened, where, space, records)
+    return TrialStore(study, opened, where, space, records)
 
 
 def _is_empty(study: optuna.Study) -> bool:
