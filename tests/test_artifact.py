@@ -292,7 +292,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_shared_object_that_is_no_network_is_refused(tmp_path: Path) -> None:
-    from hago.runtime.seal import seal
+    from hago.runtime.checksum import append_checksum
 
     path = tmp_path / "libother.so"
     source = next(Path(np.__file__).parent.rglob("_multiarray_umath*.so"), None)
@@ -301,7 +301,7 @@ def test_a_shared_object_that_is_no_network_is_refused(tmp_path: Path) -> None:
     shutil.copy(source, path)
     with pytest.raises(BuildError, match="no compiled network"):
         load(path)
-    seal(path)
+    append_checksum(path)
     with pytest.raises(BuildError, match="no compiled network, or none for this processor"):
         load(path)
 
@@ -347,14 +347,14 @@ def test_a_damaged_description_is_refused(net: Artifact, tmp_path: Path, saved: 
 
 @pytest.mark.parametrize("machine", [183, 40, 243])
 def test_a_file_for_another_machine_is_refused(saved: Path, tmp_path: Path, machine: int) -> None:
-    from hago.runtime.seal import seal
+    from hago.runtime.checksum import append_checksum
 
     path, data = tmp_path / "model.so", bytearray(saved.read_bytes())
     data[18:20] = machine.to_bytes(2, "little")
     path.write_bytes(data)
     with pytest.raises(BuildError, match="cut short or changed"):
         load(path)
-    seal(path)
+    append_checksum(path)
     with pytest.raises(
         BuildError, match=r"model\.so: the network was compiled for (aarch64|arm|riscv64), this processor"
     ):
@@ -365,7 +365,7 @@ def test_a_file_that_cannot_be_read_is_refused(saved: Path, monkeypatch: pytest.
     def refused(_path: object) -> bool:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("hago.runtime.artifact.is_sealed", refused)
+    monkeypatch.setattr("hago.runtime.artifact.has_valid_checksum", refused)
     with pytest.raises(BuildError, match=r"model\.so: cannot be read: Permission denied"):
         load(saved)
 

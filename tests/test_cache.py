@@ -35,7 +35,7 @@ from hago.kernels import TARGETS
 from hago.lower import lower
 from hago.measure.kernels import KernelTime
 from hago.runtime.artifact import Artifact
-from hago.runtime.seal import is_sealed
+from hago.runtime.checksum import has_valid_checksum
 from hago.spec import resolve_hw
 
 HOST = resolve_hw("auto")
@@ -91,7 +91,7 @@ def test_what_is_compiled_once_is_found_by_the_next(tmp_path: Path) -> None:
     total = len(entries(folder, ".so"))
     assert count == total == 2
     assert [len(entries(folder, s)) for s in (".so", ".o", ".json")] == [total] * 3
-    assert all(map(is_sealed, entries(folder, ".so")))
+    assert all(map(has_valid_checksum, entries(folder, ".so")))
     assert sorted(p.name for p in folder.iterdir()) == [template_version()]
     assert folder.joinpath(template_version()).stat().st_mode & 0o077 == 0
     for again in (cache, KernelCache(folder)):
@@ -262,7 +262,7 @@ def test_a_killed_writer_leaves_nothing_broken(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
     left = entries(folder, ".so")
-    assert left and all(map(is_sealed, left))
+    assert left and all(map(has_valid_checksum, left))
     cache = KernelCache(folder)
     net, missing = compiled(cache, 6)
     assert missing == len(entries(folder, ".so")) - len(left)
@@ -512,7 +512,7 @@ def test_a_disk_that_fills_up_meanwhile(disk: Disk, kib: int) -> None:
         file.truncate(file.seek(0, os.SEEK_END) - 1024 * kib)
     with pytest.raises(StorageError, match=r"No space left on device"):
         compiled(KernelCache(disk.folder / "cache"), 12)
-    assert all(map(is_sealed, [*entries(disk.folder / "cache", ".so"), *entries(disk.folder / "cache", ".o")]))
+    assert all(map(has_valid_checksum, [*entries(disk.folder / "cache", ".so"), *entries(disk.folder / "cache", ".o")]))
     (disk.folder / "filler").unlink()
     net, _ = compiled(KernelCache(disk.folder / "cache"))
     assert net(X)[0].shape == (5, 20)

@@ -16,8 +16,8 @@ from ..files import TemporaryFolder, require_space, write_atomic, write_failure
 from ..kernels.common.calls import KernelCall
 from ..measure.environment import read_environment
 from ..measure.kernels import KernelTime, time_kernel
+from ..runtime.checksum import append_checksum
 from ..runtime.executor import Executor
-from ..runtime.seal import seal
 from ..tensor import TensorType
 from .cache import KernelCache
 from .compile import compile_missing, symbol
@@ -83,7 +83,7 @@ class Built:
                 require_space(path.parent, size + (1 << 18), where=str(path))
                 library = Path(place) / path.name
                 linked.export_library(str(library), fcompile=_Linker(triple), workspace_dir=place)
-                seal(library)
+                append_checksum(library)
                 write_atomic(path, library.read_bytes(), mode=0o755)
         except OSError as error:
             raise write_failure(error, path, size) from error

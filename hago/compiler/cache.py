@@ -29,7 +29,7 @@ from ..errors import StorageError
 from ..files import TemporaryFolder, hash_bytes, require_space, write_atomic, write_failure
 from ..kernels import TARGETS
 from ..measure.kernels import KernelTime
-from ..runtime.seal import is_sealed, seal
+from ..runtime.checksum import append_checksum, has_valid_checksum
 from .cache_folder import check_private, default_folder, usable_default
 from .linker import link, linker, object_code
 
@@ -144,7 +144,7 @@ class KernelCache:
                     made[".so"] = Path(place) / "kernel.so"
                     link([made[".o"]], made[".so"])
                 for path in made.values():
-                    seal(path)
+                    append_checksum(path)
                 write_atomic(self.folder / f"{key}.json", json.dumps(about, sort_keys=True))
                 for suffix, path in made.items():
                     os.replace(path, self.folder / f"{key}{suffix}")
@@ -259,7 +259,7 @@ def _read_times(path: Path) -> dict[str, KernelTime]:
 def _whole(path: Path) -> bool:
     """Whether it is as Hago wrote it, for this user."""
     try:
-        return path.stat().st_uid in (os.geteuid(), 0) and is_sealed(path)
+        return path.stat().st_uid in (os.geteuid(), 0) and has_valid_checksum(path)
     except OSError:  # cleared by another process meanwhile
         return False
 

@@ -21,8 +21,8 @@ from .. import arguments
 from ..errors import BuildError, DataError, MeasureError
 from ..kernels import executor_named
 from ..tensor import TensorInfo
+from .checksum import has_valid_checksum
 from .processor import machine_name, machine_of, missing_features
-from .seal import is_sealed
 from .threads import make_lock, use_threads
 
 FORMAT = 1
@@ -226,10 +226,10 @@ def load(path: str | os.PathLike[str]) -> Artifact:
     if not Path(path).is_file():
         raise BuildError("no such file", where=where, hint=_WRITTEN_BY)
     try:
-        sealed, machine = is_sealed(path), machine_of(path)
+        intact, machine = has_valid_checksum(path), machine_of(path)
     except OSError as error:
         raise BuildError(f"cannot be read: {error.strerror}", where=where) from error
-    if not sealed:
+    if not intact:
         raise BuildError(
             "this is no compiled network of Hago's, or it was cut short or changed",
             where=where,
