@@ -49,7 +49,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Effort:
+class MeasurementBudget:
     """How long to measure: ``rounds`` and ``time``, both as multiples of what a trial gets; ``limit_s`` at most.
 
     ``spread`` is a relative error of ratios that is known from elsewhere (from float32 against itself).
@@ -93,7 +93,7 @@ class Bench(Protocol):
         """What must be the same for a search to be resumed, besides the spec."""
         ...
 
-    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
+    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], budget: MeasurementBudget) -> Timing:
         """Times the candidates in turns, on the first of ``samples``; ratios are to the first candidate.
 
         Another machine's outputs on ``samples`` are held against this machine's. Raises MeasureError where they are

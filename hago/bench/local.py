@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..measure.clocks import SYSTEM_CLOCKS, take_sample
 from ..measure.latency import Latency, measure_latency
 from ..measure.runner import by_cpu_time
-from . import Candidate, Effort, Feeds, Timing
+from . import Candidate, Feeds, MeasurementBudget, Timing
 
 if TYPE_CHECKING:
     from ..measure.runner import Runner
@@ -44,25 +44,25 @@ class LocalBench:
     def identity(self) -> Mapping[str, str]:
         return {}
 
-    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
-        runners, rounds = [self._open(candidate) for candidate in candidates], round(_ROUNDS * effort.rounds)
-        budget = effort.time * self._trial_budget_s(candidates[0], samples[0])
-        if effort.limit_s is not None:
-            budget = max(0.05, min(budget, effort.limit_s))
+    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], budget: MeasurementBudget) -> Timing:
+        runners, rounds = [self._open(candidate) for candidate in candidates], round(_ROUNDS * budget.rounds)
+        budget_s = budget.time * self._trial_budget_s(candidates[0], samples[0])
+        if budget.limit_s is not None:
+            budget_s = max(0.05, min(budget_s, budget.limit_s))
 
         def measure(more: int) -> dict[str, Latency]:
             return measure_latency(
                 runners,
                 samples[0],
                 rounds=rounds * (1 + more),
-                budget_s=budget * (1 + more),
-                spread=effort.spread,
+                budget_s=budget_s * (1 + more),
+                spread=budget.spread,
                 seed=self.seed + more,
             )
 
         found = measure(0)
         hopeless = any(latency.disturbed == 1.0 and not latency.told for latency in found.values())
-        if effort.settled and not hopeless and not all(map(is_steady, found.values())):
+        if budget.settled and not hopeless and not all(map(is_steady, found.values())):
             found = measure(1)  # with twice the rounds; not the better of two, which would only look sure
         return Timing(found)
 

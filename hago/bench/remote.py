@@ -37,7 +37,7 @@ from ..measure.turns import Series
 from ..runtime.artifact import by_layer
 from ..spec import HardwareSpec, resolve_hw
 from ..tensor import TensorInfo
-from . import Candidate, Effort, Feeds, Timing
+from . import Candidate, Feeds, MeasurementBudget, Timing
 from .local import quietest
 
 if TYPE_CHECKING:
@@ -146,18 +146,18 @@ class _Remote:
 class RpcBench(_Remote):
     """Boards of one kind; a candidate and float32 are timed in turns on the same board, by the board itself."""
 
-    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
+    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], budget: MeasurementBudget) -> Timing:
         forms = self._forms_of(candidates)
 
         def work(member: Member) -> tuple[dict[str, Latency], int]:
             checked = [self._check(member, c, f, samples) for c, f in zip(candidates, forms, strict=True)]
             member.keep({form.key for form in forms})
             nets = {c.name: self._net(member, f) for c, f in zip(candidates, forms, strict=True)}
-            rounds = round(_ROUNDS * effort.rounds)
-            if effort.limit_s is not None:
-                rounds = max(3, min(rounds, int(effort.limit_s / (len(nets) * _ROUND_S))))
-            measure = partial(self._in_turns, nets, samples[0], rounds, effort.spread)
-            return (quietest(measure) if effort.settled else measure(0)), checked[-1]
+            rounds = round(_ROUNDS * budget.rounds)
+            if budget.limit_s is not None:
+                rounds = max(3, min(rounds, int(budget.limit_s / (len(nets) * _ROUND_S))))
+            measure = partial(self._in_turns, nets, samples[0], rounds, budget.spread)
+            return (quietest(measure) if budget.settled else measure(0)), checked[-1]
 
         done = self.pool.do(work)
         latency, checked = done.result
@@ -212,7 +212,7 @@ class CountingBench(_Remote):
         self._counter = Counter(self.spec.name)
         self._counts: dict[str, int] = {}
 
-    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
+    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], budget: MeasurementBudget) -> Timing:
         forms = self._forms_of(candidates)
         new = [(c, f) for c, f in zip(candidates, forms, strict=True) if f.key not in self._counts]
         if new:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..bench import Bench, Candidate, Effort
+from ..bench import Bench, Candidate, MeasurementBudget
 from ..compiler.build import build
 from ..compiler.cache import KernelCache
 from ..data import Samples
@@ -81,7 +81,7 @@ def _measure(
 
     plain, quantized = candidate("float32", model.proto), candidate("quantized", qdq)
     feeds = samples.whole_batches(model.batch, -(-min(_CHECKED, len(samples)) // model.batch))
-    timing = bench.measure([plain, quantized], feeds, Effort())
+    timing = bench.measure([plain, quantized], feeds, MeasurementBudget())
     accuracy = None
     labels = samples.own_labels
     if isinstance(labels, np.ndarray) and labels.dtype.kind in "biu":

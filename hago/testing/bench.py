@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ..bench import Bench, Candidate, Effort
+from ..bench import Bench, Candidate, MeasurementBudget
 from ..measure.latency import Latency
 from ..spec import HardwareSpec
 from .networks import random_feeds
 
-_LITTLE = Effort(rounds=0.3, time=0.2, settled=False)
+_BUDGET = MeasurementBudget(rounds=0.3, time=0.2, settled=False)
 
 
 class BenchSuite:
@@ -36,7 +36,7 @@ class BenchSuite:
 
     def test_ratios_are_to_the_first_candidate(self, bench: Bench, candidates: Sequence[Candidate]) -> None:
         samples = [random_feeds(candidates[0].artifact.input_info)]
-        timing = bench.measure(candidates, samples, _LITTLE)
+        timing = bench.measure(candidates, samples, _BUDGET)
         assert set(timing.latency) == {candidate.name for candidate in candidates}
         assert timing.latency[candidates[0].name].ratio == 1
         for found in timing.latency.values():

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..bench import Bench, Candidate, Effort
+from ..bench import Bench, Candidate, MeasurementBudget
 from ..bench.local import LocalBench
 from ..calibrate import Calibration
 from ..compiler.build import build
@@ -171,8 +171,8 @@ class TvmEvaluator:
                 record = replace(record, expected_change=self.floats.expectation.change(answers.classes))
             if record.state == "pruned":  # hopeless: its latency is of no interest
                 return self._finished(record, artifact, started)
-            effort = self._effort(limit_s=time_left_s)
-            timing = self.bench.measure([self._float_candidate, candidate], self._samples, effort)
+            budget = self._budget(limit_s=time_left_s)
+            timing = self.bench.measure([self._float_candidate, candidate], self._samples, budget)
             return self._finished(record.measured_by(timing, candidate.name), artifact, started)
         except (StorageError, NoDeviceError):  # no fault of the candidate's: the search ends, to be resumed
             raise
@@ -187,8 +187,8 @@ class TvmEvaluator:
         for index, record in enumerate(records):
             assert record.strategy is not None
             candidates.append(self.candidate(record.strategy, str(index)))
-        effort = self._effort(rounds=2, time=1 + len(records), limit_s=self.deadline.share_s(0.5))
-        timing = self.bench.measure(candidates, self._samples, effort)
+        budget = self._budget(rounds=2, time=1 + len(records), limit_s=self.deadline.share_s(0.5))
+        timing = self.bench.measure(candidates, self._samples, budget)
         return [record.measured_by(timing, str(index)) for index, record in enumerate(records)]
 
     def test(self, strategy: Strategy) -> Record:
@@ -202,8 +202,8 @@ class TvmEvaluator:
         record, candidate = self._record(-2, "chosen", strategy), self.candidate(strategy)
         with self.bench.runner(candidate) as runner:
             record = record.with_accuracy(self.floats.of_candidate(runner, "test"), part="test")
-        effort = self._effort(rounds=4, time=8, limit_s=self.deadline.share_s(0.5))
-        timing = self.bench.measure([self._float_candidate, candidate], self._samples, effort)
+        budget = self._budget(rounds=4, time=8, limit_s=self.deadline.share_s(0.5))
+        timing = self.bench.measure([self._float_candidate, candidate], self._samples, budget)
         return self._finished(record.measured_by(timing, candidate.name), candidate.artifact, started)
 
     def _against_itself(self, record: Record) -> Record:
@@ -212,14 +212,14 @@ class TvmEvaluator:
         How far they are apart is what no interval of this session may claim to know better.
         """
         twin = replace(self._float_candidate, name=TWIN, artifact=self.build(self.model.proto))
-        effort = Effort(rounds=2, time=2, limit_s=_AA_TEST_S, settled=False)
-        timing = self.bench.measure([self._float_candidate, twin], self._samples, effort)
+        budget = MeasurementBudget(rounds=2, time=2, limit_s=_AA_TEST_S, settled=False)
+        timing = self.bench.measure([self._float_candidate, twin], self._samples, budget)
         record = record.measured_by(timing, FLOAT).with_aa_test(timing.latency[TWIN])
         self._spread = abs(math.log(record.aa_ratio)) if record.aa_ratio else 0.0
         return record
 
-    def _effort(self, **more: Any) -> Effort:
-        return Effort(spread=self._spread, **more)
+    def _budget(self, **more: Any) -> MeasurementBudget:
+        return MeasurementBudget(spread=self._spread, **more)
 
     def _limit_test(self) -> None:
         """Takes as many test samples as the time left allows, before the first of them is run."""
@@ -251,7 +251,7 @@ class TvmEvaluator:
                     self.floats.of_candidate(runner, "test"), "test"
                 )
             candidates.append(candidate)
-        timing = self.bench.measure(candidates, self._samples, self._effort(rounds=4, time=4 * len(candidates)))
+        timing = self.bench.measure(candidates, self._samples, self._budget(rounds=4, time=4 * len(candidates)))
         return {name: record.measured_by(timing, str(i)) for i, (name, record) in enumerate(records.items())}
 
     def sensitivity(self, strategy: Strategy, samples: int) -> float:
