@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor import TensorType
-from .lookahead import Tail, along_axis
+from .lookahead import Epilogue, along_axis
 from .source import Constant, SourceNode
 from .translate import Translator
 from .values import Quant, Value
@@ -44,37 +44,37 @@ def window(
 
 
 def accumulator(
-    tr: Translator, op: str, node: SourceNode, tail: Tail, inputs: list[str], attrs: dict[str, Any],
+    tr: Translator, op: str, node: SourceNode, epilogue: Epilogue, inputs: list[str], attrs: dict[str, Any],
     factor: np.ndarray | float,
 ) -> None:  # fmt: skip
-    """Emits an integer op with the common epilogue; real result = acc * factor * tail.factor.
+    """Emits an integer op with the common epilogue; real result = acc * factor * epilogue.factor.
 
     ``inputs`` has "" where the scale goes, or no such place: then ``scale`` is an attribute. Products and
     quotients of scales are taken in float32, step by step, as ONNX Runtime takes them: the same codes.
     """
     scale = np.asarray(factor, np.float32)
-    if tail.factor != 1.0:
-        scale = (scale * np.float64(tail.factor)).astype(np.float32)
-    type_ = tr.source.type(tail.out)
-    params = tr.ahead.target(tail.out)
+    if epilogue.factor != 1.0:
+        scale = (scale * np.float64(epilogue.factor)).astype(np.float32)
+    type_ = tr.source.type(epilogue.out)
+    params = tr.ahead.target(epilogue.out)
     if params is not None:
         scale = scale / params.scale
-        low, high = params.clamp_code(tail.low), params.clamp_code(tail.high)
+        low, high = params.clamp_code(epilogue.low), params.clamp_code(epilogue.high)
         attrs |= {"out": "uint8", "y_zero_point": params.zero_point, "lo": low, "hi": high}
         type_ = TensorType("uint8", type_.shape)
     else:
-        attrs |= {"out": "float32", "act_lo": tail.low, "act_hi": tail.high}
+        attrs |= {"out": "float32", "act_lo": epilogue.low, "act_hi": epilogue.high}
     if scale.ndim:
         inputs[3 if op in ("QConv", "QGemm") else 2] = tr.build.constant(scale, f"{node.name}_scale")
     else:
         attrs["scale"] = float(scale)
-    hint = f"{tail.out}_u8" if params is not None else tail.out
+    hint = f"{epilogue.out}_u8" if params is not None else epilogue.out
     output = tr.hago(op, node, inputs, type_, hint, attrs)
-    tr.finish(tail, Value(quant=Quant(output, params)) if params is not None else Value(tensor=output))
+    tr.finish(epilogue, Value(quant=Quant(output, params)) if params is not None else Value(tensor=output))
 
 
 def _integer_anchor(
-    tr: Translator, op: str, node: SourceNode, x: Quant, weight: IntegerWeight, tail: Tail,
+    tr: Translator, op: str, node: SourceNode, x: Quant, weight: IntegerWeight, epilogue: Epilogue,
     bias: np.ndarray | None, attrs: dict[str, Any], alpha: float = 1.0,
 ) -> bool:  # fmt: skip
     """Emits QConv or QGemm; ``bias`` [O] is real. False where an int32 cannot hold the sums."""
@@ -83,8 +83,8 @@ def _integer_anchor(
         factor = factor * np.float64(alpha)
     outputs = weight.codes.shape[0]
     real = np.zeros(outputs) if bias is None else bias.astype(np.float64)
-    if tail.bias is not None:
-        real = real + tail.bias
+    if epilogue.bias is not None:
+        real = real + epilogue.bias
     fitted = with_integer_bias(weight.codes, factor, real)
     if fitted is None:
         return False
@@ -102,7 +102,7 @@ def _integer_anchor(
     if weight.mult is not None:
         inputs.append(tr.build.constant(weight.mult, f"{node.name}_mult"))
         attrs["group_size"] = weight.group_size
-    accumulator(tr, op, node, tail, inputs, attrs, factor)
+    accumulator(tr, op, node, epilogue, inputs, attrs, factor)
     return True
 
 
@@ -114,21 +114,21 @@ def _bias_scale(bias: Constant | None, x: Quant) -> np.ndarray | None:
 
 
 def _float_anchor(
-    tr: Translator, op: str, node: SourceNode, x: str, weight: np.ndarray, precision: str, tail: Tail,
+    tr: Translator, op: str, node: SourceNode, x: str, weight: np.ndarray, precision: str, epilogue: Epilogue,
     bias: np.ndarray | None, attrs: dict[str, Any],
 ) -> bool:  # fmt: skip
     """Emits Conv or Gemm; ``weight`` and ``x`` are of that precision."""
     total = np.zeros(weight.shape[0], np.float32) if bias is None else bias.astype(np.float32)
-    if tail.bias is not None:
-        total = total + tail.bias.astype(np.float32)
+    if epilogue.bias is not None:
+        total = total + epilogue.bias.astype(np.float32)
     inputs = [
         x,
         tr.build.constant(weight, f"{node.name}_weight"),
         tr.build.constant(np.ascontiguousarray(total), f"{node.name}_bias"),
     ]
-    attrs |= {"act_lo": tail.low, "act_hi": tail.high, "precision": precision}
-    output = tr.hago(op, node, inputs, tr.source.type(tail.out), tail.out, attrs)
-    tr.finish(tail, Value(tensor=output))
+    attrs |= {"act_lo": epilogue.low, "act_hi": epilogue.high, "precision": precision}
+    output = tr.hago(op, node, inputs, tr.source.type(epilogue.out), epilogue.out, attrs)
+    tr.finish(epilogue, Value(tensor=output))
     return True
 
 
@@ -153,7 +153,7 @@ def conv(tr: Translator, node: SourceNode) -> bool:
     w_shape = tr.source.shape(node.inputs[1])
     group = node.attrs.get("group", 1)
     attrs = window(node, shape, w_shape[2:], tr.source.shape(node.outputs[0])) | {"group": group}
-    tail = tr.ahead.tail(node, bias_axis=1)
+    epilogue = tr.ahead.epilogue(node, bias_axis=1)
     values = None if bias is None else bias.exact
     x = tr.quant(node.inputs[0])
     kind = "depthwise_conv" if group > 1 and group == shape[1] else "conv"
@@ -161,10 +161,10 @@ def conv(tr: Translator, node: SourceNode) -> bool:
         whole = integer_weight(weight.codes, 0, 1, _bias_scale(bias, x))
         if whole is not None:
             whole = IntegerWeight(_channels_last(whole.codes), whole.scale, whole.mult, whole.group_size)
-            if _integer_anchor(tr, "QConv", node, x, whole, tail, values, dict(attrs)):
+            if _integer_anchor(tr, "QConv", node, x, whole, epilogue, values, dict(attrs)):
                 return True
     source, real, precision = _float_operands(tr, kind, node.inputs[0], weight)
-    return _float_anchor(tr, "Conv", node, source, _channels_last(real), precision, tail, values, attrs)
+    return _float_anchor(tr, "Conv", node, source, _channels_last(real), precision, epilogue, values, attrs)
 
 
 def _channels_last(weight: np.ndarray) -> np.ndarray:
@@ -193,24 +193,24 @@ def _fully_connected(tr: Translator, node: SourceNode, transposed: bool) -> bool
             return False
         values = array * beta if beta != 1.0 else array
     out_axis = 0 if transposed else 1
-    tail = tr.ahead.tail(node, bias_axis=-1)
-    if bias is None and tail.bias is not None:
-        bias = _tail_bias(tr, tail)
+    epilogue = tr.ahead.epilogue(node, bias_axis=-1)
+    if bias is None and epilogue.bias is not None:
+        bias = _epilogue_bias(tr, epilogue)
     x = tr.quant(node.inputs[0])
     if x is not None and weight.codes is not None and alpha > 0 and tr.integers("fully_connected"):
         whole = integer_weight(weight.codes, out_axis, 1 - out_axis, _bias_scale(bias, x))
-        if whole is not None and _integer_anchor(tr, "QGemm", node, x, whole, tail, values, {}, alpha):
+        if whole is not None and _integer_anchor(tr, "QGemm", node, x, whole, epilogue, values, {}, alpha):
             return True
     source, real, precision = _float_operands(tr, "fully_connected", node.inputs[0], weight, alpha == 1.0)
     if alpha != 1.0:
         real = real * np.float32(alpha)
     real = real if transposed else real.T
-    return _float_anchor(tr, "Gemm", node, source, real, precision, tail, values, {})
+    return _float_anchor(tr, "Gemm", node, source, real, precision, epilogue, values, {})
 
 
-def _tail_bias(tr: Translator, tail: Tail) -> Constant | None:
+def _epilogue_bias(tr: Translator, epilogue: Epilogue) -> Constant | None:
     """The constant of the Add that follows a MatMul: its scale tells how the bias was quantized."""
-    first = tail.nodes[0]
+    first = epilogue.nodes[0]
     return next((c for name in first.inputs if (c := tr.source.constant(name)) is not None), None)
 
 
@@ -224,8 +224,8 @@ def matmul(tr: Translator, node: SourceNode) -> bool:
     a, b = tr.quant(node.inputs[0]), tr.quant(node.inputs[1])
     if a is None or b is None or shapes[0][-1] * 255 * 255 >= 2**31:
         return False
-    tail = tr.ahead.tail(node, factor=True)
+    epilogue = tr.ahead.epilogue(node, factor=True)
     attrs = {"a_zero_point": a.params.zero_point, "b_zero_point": b.params.zero_point}
     factor = np.array([a.params.scale * b.params.scale])
-    accumulator(tr, "QMatMul", node, tail, [a.tensor, b.tensor, ""], attrs, factor)
+    accumulator(tr, "QMatMul", node, epilogue, [a.tensor, b.tensor, ""], attrs, factor)
     return True

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..tensor import TensorType
 from .arithmetic import fma
-from .lookahead import Tail, along_axis
+from .lookahead import Epilogue, along_axis
 from .source import SourceNode
 from .translate import Translator
 from .values import Params, Quant, Value
@@ -16,14 +16,14 @@ from .values import Params, Quant, Value
 
 def add(tr: Translator, node: SourceNode) -> bool:
     """Add or Sub of two quantized tensors into a quantized one."""
-    tail = tr.ahead.tail(node)
-    params = tr.ahead.target(tail.out)
+    epilogue = tr.ahead.epilogue(node)
+    params = tr.ahead.target(epilogue.out)
     a, b = tr.quant(node.inputs[0]), tr.quant(node.inputs[1])
     if params is None or a is None or b is None or not tr.integers("add"):
         return False
     sign = -1 if node.op == "Sub" else 1
     attrs = sum_of_codes(a.params, b.params, params, sign)
-    _quantized(tr, "QAdd", node, tail, params, [a.tensor, b.tensor], attrs)
+    _quantized(tr, "QAdd", node, epilogue, params, [a.tensor, b.tensor], attrs)
     return True
 
 
@@ -40,8 +40,8 @@ def sum_of_codes(a: Params, b: Params, y: Params, sign: int = 1) -> dict[str, fl
 
 def mul(tr: Translator, node: SourceNode) -> bool:
     """Mul of two quantized tensors into a quantized one."""
-    tail = tr.ahead.tail(node)
-    params = tr.ahead.target(tail.out)
+    epilogue = tr.ahead.epilogue(node)
+    params = tr.ahead.target(epilogue.out)
     a, b = tr.quant(node.inputs[0]), tr.quant(node.inputs[1])
     if params is None or a is None or b is None or not tr.integers("mul"):
         return False
@@ -50,18 +50,24 @@ def mul(tr: Translator, node: SourceNode) -> bool:
         "a_zero_point": a.params.zero_point, "b_zero_point": b.params.zero_point,
         "scale": float(np.float32(scale)), "out": "uint8", "y_zero_point": params.zero_point,
     }  # fmt: skip
-    _quantized(tr, "QMul", node, tail, params, [a.tensor, b.tensor], attrs)
+    _quantized(tr, "QMul", node, epilogue, params, [a.tensor, b.tensor], attrs)
     return True
 
 
 def _quantized(
-    tr: Translator, op: str, node: SourceNode, tail: Tail, params: Params, inputs: list[str], attrs: dict[str, Any]
+    tr: Translator,
+    op: str,
+    node: SourceNode,
+    epilogue: Epilogue,
+    params: Params,
+    inputs: list[str],
+    attrs: dict[str, Any],
 ) -> None:
-    """Emits an op whose result is uint8, clamped as the tail asks."""
-    attrs |= {"lo": params.clamp_code(tail.low), "hi": params.clamp_code(tail.high)}
-    type_ = TensorType("uint8", tr.source.shape(tail.out))
-    output = tr.hago(op, node, inputs, type_, f"{tail.out}_u8", attrs)
-    tr.finish(tail, Value(quant=Quant(output, params)))
+    """Emits an op whose result is uint8, clamped as the epilogue says."""
+    attrs |= {"lo": params.clamp_code(epilogue.low), "hi": params.clamp_code(epilogue.high)}
+    type_ = TensorType("uint8", tr.source.shape(epilogue.out))
+    output = tr.hago(op, node, inputs, type_, f"{epilogue.out}_u8", attrs)
+    tr.finish(epilogue, Value(quant=Quant(output, params)))
 
 
 def affine(tr: Translator, node: SourceNode) -> bool:
@@ -73,14 +79,14 @@ def affine(tr: Translator, node: SourceNode) -> bool:
     if found is None:
         return False
     name, factor, offset = found
-    tail = tr.ahead.tail(node)
-    params, x = tr.ahead.target(tail.out), tr.quant(name)
+    epilogue = tr.ahead.epilogue(node)
+    params, x = tr.ahead.target(epilogue.out), tr.quant(name)
     if params is not None and x is not None and tr.integers("scale_shift"):
         numbers = affine_of_codes(x.params, factor, offset, params)
         inputs = [x.tensor] + [
             tr.build.constant(part, f"{node.name}_{label}") for part, label in zip(numbers, ("mul", "add"), strict=True)
         ]
-        _quantized(tr, "QScaleShift", node, tail, params, inputs, {})
+        _quantized(tr, "QScaleShift", node, epilogue, params, inputs, {})
         return True
     if node.op != "BatchNormalization":
         return False

@@ -17,7 +17,7 @@ MOVES = frozenset({"Transpose", "Slice", "Gather", "Expand", "Tile", "DepthToSpa
 
 
 @dataclass
-class Tail:
+class Epilogue:
     """What follows an accumulator: y = min(max((acc + bias) * factor, low), high), as source tensor ``out``.
 
     ``bias`` is in the units of the result before ``factor``; None where there is none.
@@ -95,13 +95,13 @@ class Lookahead:
             return None
         return Params(np.float32(scale.reshape(())), SIGNED_SHIFT if dtype == "int8" else 0)
 
-    def tail(self, node: SourceNode, *, bias_axis: int | None = None, factor: bool = False) -> Tail:
+    def epilogue(self, node: SourceNode, *, bias_axis: int | None = None, factor: bool = False) -> Epilogue:
         """Follows the only readers of a node's output that an epilogue can do.
 
         These are: adding a constant along ``bias_axis`` (where given), multiplying by a positive
         constant (where ``factor``), Relu and Clip.
         """
-        found = Tail(node.outputs[0], [])
+        found = Epilogue(node.outputs[0], [])
         while (reader := self._source.sole_consumer(found.out)) is not None and reader.domain == "":
             if not self._extend(found, reader, bias_axis, factor):
                 break
@@ -109,34 +109,34 @@ class Lookahead:
             found.out = reader.outputs[0]
         return found
 
-    def _extend(self, tail: Tail, reader: SourceNode, bias_axis: int | None, factor: bool) -> bool:
-        clamped = tail.low != -math.inf or tail.high != math.inf
+    def _extend(self, epilogue: Epilogue, reader: SourceNode, bias_axis: int | None, factor: bool) -> bool:
+        clamped = epilogue.low != -math.inf or epilogue.high != math.inf
         bounds = self.clip_bounds(reader)
         if bounds is not None:
             low, high = bounds
-            tail.low, tail.high = (min(max(edge, low), high) for edge in (tail.low, tail.high))
+            epilogue.low, epilogue.high = (min(max(edge, low), high) for edge in (epilogue.low, epilogue.high))
             return True
         if clamped or reader.op not in ("Add", "Mul", "Div"):
             return False
-        other = reader.inputs[1] if reader.inputs[0] == tail.out else reader.inputs[0]
+        other = reader.inputs[1] if reader.inputs[0] == epilogue.out else reader.inputs[0]
         constant = self._source.constant(other)
-        if constant is None or self._source.shape(reader.outputs[0]) != self._source.shape(tail.out):
+        if constant is None or self._source.shape(reader.outputs[0]) != self._source.shape(epilogue.out):
             return False
         array = constant.exact
-        if reader.op == "Add" and bias_axis is not None and tail.factor == 1.0:
-            vector = along_axis(array, self._source.shape(tail.out), bias_axis)
+        if reader.op == "Add" and bias_axis is not None and epilogue.factor == 1.0:
+            vector = along_axis(array, self._source.shape(epilogue.out), bias_axis)
             if vector is None:
                 return False
-            tail.bias = vector if tail.bias is None else tail.bias + vector
+            epilogue.bias = vector if epilogue.bias is None else epilogue.bias + vector
             return True
-        if reader.op == "Div" and reader.inputs[0] != tail.out:
+        if reader.op == "Div" and reader.inputs[0] != epilogue.out:
             return False
         if reader.op == "Add" or not factor or array.size != 1:
             return False
         scalar = float(array.reshape(()))
         if not (0.0 < scalar < math.inf):
             return False
-        tail.factor = tail.factor * scalar if reader.op == "Mul" else tail.factor / scalar
+        epilogue.factor = epilogue.factor * scalar if reader.op == "Mul" else epilogue.factor / scalar
         return True
 
     def clip_bounds(self, node: SourceNode) -> tuple[float, float] | None:

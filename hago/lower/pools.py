@@ -7,7 +7,7 @@ from typing import Any
 
 from ..tensor import TensorType
 from .anchors import accumulator, window
-from .lookahead import Tail
+from .lookahead import Epilogue
 from .source import SourceNode
 from .translate import Translator
 from .values import Quant, Value
@@ -69,18 +69,18 @@ def _average(tr: Translator, node: SourceNode, op: str, attrs: dict[str, Any], f
     name = node.inputs[0]
     if tr.source.type(name).dtype != "float32":
         return False
-    tail = tr.ahead.tail(node)
-    pooled = tr.source.type(tail.out)
+    epilogue = tr.ahead.epilogue(node)
+    pooled = tr.source.type(epilogue.out)
     flat = pooled.rank == 2
     kind = "avg_pool" if op == "AvgPool" else "global_avg_pool"
     quant = tr.quant(name)
     if quant is not None and tr.integers(kind):
         attrs["x_zero_point"] = quant.params.zero_point
-        accumulator(tr, f"Q{op}", node, tail, [quant.tensor], attrs, float(quant.params.scale) * factor)
+        accumulator(tr, f"Q{op}", node, epilogue, [quant.tensor], attrs, float(quant.params.scale) * factor)
     else:
         output = tr.hago(op, node, [tr.tensor(name)], pooled, node.outputs[0], attrs)
         tr.set(node.outputs[0], Value(tensor=output))
-        tail = Tail(node.outputs[0], [])
+        epilogue = Epilogue(node.outputs[0], [])
     if flat:
-        tr.flatten_result(tail.out, (*pooled.shape, 1, 1))
+        tr.flatten_result(epilogue.out, (*pooled.shape, 1, 1))
     return True

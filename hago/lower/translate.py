@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 from ..tensor import TensorType
 from .builder import GraphBuilder
 from .graph import LoweredGraph
-from .lookahead import Lookahead, Tail
+from .lookahead import Epilogue, Lookahead
 from .source import Constant, SourceGraph, SourceNode
 from .values import SIGNED_SHIFT, Params, Quant, Value
 
@@ -199,10 +199,10 @@ class Translator:
 
     # --- making nodes ---------------------------------------------------------------------------
 
-    def finish(self, tail: Tail, value: Value) -> None:
-        """Notes the value of a tail's end and that its nodes need no lowering of their own."""
-        self._done.update(tail.nodes)
-        self.set(tail.out, value)
+    def finish(self, epilogue: Epilogue, value: Value) -> None:
+        """Notes the value at the end of an epilogue and that its nodes need no lowering of their own."""
+        self._done.update(epilogue.nodes)
+        self.set(epilogue.out, value)
 
     def hago(
         self,
