@@ -70,10 +70,10 @@ class Outcome:
     values: Mapping[str, float]
 
 
-def make_promise(
+def make_acquisition(
     model: AdditiveModel, outcomes: Sequence[Outcome], goal: Goal, limits: Mapping[str, float]
 ) -> Callable[[Params], float]:
-    """What a strategy would add to the front, if the models are right about it. For :func:`sampling.propose`.
+    """The acquisition function of :func:`sampling.propose`: what a strategy would add to the front by the models.
 
     ``limits`` are the bounds, in the unit of the outcomes' values. A drop is read off the loss, by the drops of
     strategies of less and of more loss (isotonic regression); beyond a bound nothing is added. Of strategies that add
@@ -95,7 +95,7 @@ def make_promise(
     reference = tuple(most if name == "accuracy" else 1.0 for name in axes)
     area = hypervolume(front, reference)
 
-    def promise(params: Params) -> float:
+    def acquisition(params: Params) -> float:
         loss = sum(model.losses(params))
         if not np.isfinite(loss):
             return -np.inf  # a part of it could not be run by itself
@@ -108,4 +108,4 @@ def make_promise(
             return -beyond
         return hypervolume([*front, point(values)], reference) - area - 1e-9 * values["latency"]
 
-    return promise
+    return acquisition

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..strategy import Strategy
-from .additive import AdditiveModel, make_promise
+from .additive import AdditiveModel, make_acquisition
 from .context import Context
 from .measures import Measures
 from .refine import TRIALS, refine
@@ -200,7 +200,7 @@ class Planner:
                 observations,
                 known,
                 self.sensitivities,
-                make_promise(self._model(), outcomes, self._goal, self.measures.limits),
+                make_acquisition(self._model(), outcomes, self._goal, self.measures.limits),
             )
         return None if params is None else Proposal(params, name, f"{name}, trial {len(history) + 1}")
 

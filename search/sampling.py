@@ -76,13 +76,13 @@ def propose(
     history: Sequence[Observation],
     known: Mapping[str, Observation],
     sensitivities: Sensitivities,
-    promise: Callable[[Params], float] | None = None,
+    acquisition: Callable[[Params], float] | None = None,
 ) -> dict[str, str] | None:
     """Parameters of a strategy that is not among ``known``; None when there is none left.
 
     ``known`` maps a strategy's key to what came of it. A sampler that repeats itself is told the known
     result and asked again; after some rounds a neighbour of a good strategy, or a random one, is taken.
-    With ``promise``, of a few draws of a random sampler (all but "gp") the most promising is taken.
+    With ``acquisition``, of a few draws of a random sampler (all but "gp") the most promising is taken.
     """
     if sampler == "grid":
         points = grid(space, sensitivities)
@@ -90,7 +90,7 @@ def propose(
     digest = hashlib.sha256(f"{seed}:{len(history)}".encode()).digest()
     trial_seed = int.from_bytes(digest[:4], "little")
     if space.parameters and history:
-        params = _ask(space, sampler, trial_seed, history, known, promise)
+        params = _ask(space, sampler, trial_seed, history, known, acquisition)
         if params is not None:
             return params
     return _neighbour(space, np.random.default_rng(trial_seed), history, known)
@@ -102,7 +102,7 @@ def _ask(
     seed: int,
     history: Sequence[Observation],
     known: Mapping[str, Observation],
-    promise: Callable[[Params], float] | None,
+    acquisition: Callable[[Params], float] | None,
 ) -> dict[str, str] | None:
     distributions: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(choices) for name, choices in space.parameters.items()
@@ -120,7 +120,7 @@ def _ask(
             )
             study.add_trial(finished)
         draws: list[dict[str, str]] = []
-        wanted = _DRAWS if promise is not None and sampler in ("tpe", "nsga2", "random") else 1
+        wanted = _DRAWS if acquisition is not None and sampler in ("tpe", "nsga2", "random") else 1
         for _ in range(_GP_ASKS if sampler == "gp" else _ASKS):
             trial = study.ask(distributions)
             params = {name: str(value) for name, value in trial.params.items()}
@@ -131,10 +131,10 @@ def _ask(
             draws.append(params)
             if len(draws) == wanted:
                 break
-    if wanted == 1 or promise is None:
+    if wanted == 1 or acquisition is None:
         return next(iter(draws), None)
     near = _overlay(space, draws, history, np.random.default_rng(seed))
-    ranked = sorted([*draws, *near], key=promise, reverse=True)  # stable: whole draws first among equals
+    ranked = sorted([*draws, *near], key=acquisition, reverse=True)  # stable: whole draws first among equals
     return next((params for params in ranked if space.strategy(params).key() not in known), None)
 
 

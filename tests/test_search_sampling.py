@@ -122,13 +122,13 @@ def test_of_several_draws_the_most_promising_is_taken():
     history = run(space, "random", seed=0, trials=6)
     known = {space.strategy(past.params).key(): past for past in history}
 
-    def promise(params):
+    def acquisition(params):
         return float(sum(text == "float32" for text in params.values()))
 
     plain = propose(space, "random", 0, history, known, Sensitivities())
-    chosen = propose(space, "random", 0, history, known, Sensitivities(), promise)
+    chosen = propose(space, "random", 0, history, known, Sensitivities(), acquisition)
     assert plain is not None and chosen is not None
-    assert promise(chosen) > promise(plain)
+    assert acquisition(chosen) > acquisition(plain)
     assert space.strategy(chosen).key() not in known
 
 
