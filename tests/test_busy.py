@@ -11,7 +11,7 @@ from measure_fakes import FEEDS, FakeClock, FakeRunner, FakeSamples, Top1, one_h
 
 from hago.bench import Timing
 from hago.cli.stages import _latency as latency_line
-from hago.compare import Contender, compare
+from hago.compare import Engine, compare
 from hago.compiler.cache import KernelCache
 from hago.measure.clocks import CPU, REMOTE, WALL, Sample
 from hago.measure.kernels import KernelTime, least_of, time_kernel
@@ -210,7 +210,7 @@ def compared(*times_of_the_first):
         (runner,) = runners(clock, f=next(times))
         return runner
 
-    rows = [Contender("float32", first), Contender("int8", lambda: runners(clock, q=MS)[0])]
+    rows = [Engine("float32", first), Engine("int8", lambda: runners(clock, q=MS)[0])]
     return compare(rows, FakeSamples(one_hot([0, 1, 2]), [0, 1, 2]), Top1(), rounds=10, clocks=clock)
 
 
@@ -231,7 +231,7 @@ def test_a_comparison_whose_baseline_is_slower_than_itself_says_so():
 
 def test_a_comparison_tells_no_latency_where_no_round_counts():
     clock = BusyClock(slice_ns=1)
-    rows = [Contender(name, lambda name=name: runners(clock, threads=2, **{name: MS})[0]) for name in ("a", "b")]
+    rows = [Engine(name, lambda name=name: runners(clock, threads=2, **{name: MS})[0]) for name in ("a", "b")]
     found = compare(rows, FakeSamples(one_hot([0, 1, 2]), [0, 1, 2]), Top1(), rounds=10, clocks=clock)
     assert found.too_busy and [row.latency for row in found.rows] == [None, None]
     assert all("latency cannot be told" in row.note and row.accuracy is not None for row in found.rows)

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from qdq_graphs import run_onnx
 
 import hago
-from hago.compare import Contender, compare
-from hago.compare.contenders import usual_contenders
+from hago.compare import Engine, compare
+from hago.compare.engines import usual_engines
 from hago.compare.faithful import unfaithful, warning
 from hago.data import make_samples
 from hago.measure.environment import read_environment
@@ -47,18 +47,18 @@ ENGINES = {
 }
 
 
-def contenders(*without: str) -> tuple[list[Contender], dict[str, FakeRunner]]:
+def engines(*without: str) -> tuple[list[Engine], dict[str, FakeRunner]]:
     """All of them, and their runners by label but for those that could not be opened."""
     runners = {
         label: FakeRunner(label, function=function, clock=CLOCK, ns=lambda call: 1_000_000)
         for (label, _), function in ENGINES.items()
     }
-    made = [Contender(label, lambda r=runners[label]: r, 1, file) for label, file in ENGINES]
+    made = [Engine(label, lambda r=runners[label]: r, 1, file) for label, file in ENGINES]
     return made, {label: runner for label, runner in runners.items() if label not in without}
 
 
 def test_who_rounds_otherwise_is_not_blamed() -> None:
-    made, runners = contenders()
+    made, runners = engines()
     found = unfaithful(made, runners, SAMPLES)
     assert set(found) == {"bfloat16 without a word", "saturates", "infinite"}
     assert found["bfloat16 without a word"] == "not the file's answers: they differ by 0.4 % of their size"
@@ -72,15 +72,15 @@ def test_who_rounds_otherwise_is_not_blamed() -> None:
 
 
 def test_without_one_that_is_exact_nothing_is_told() -> None:
-    made, runners = contenders("quantized")
+    made, runners = engines("quantized")
     assert set(unfaithful(made, runners, SAMPLES)) == {"bfloat16 without a word"}
-    made, runners = contenders("float32")
+    made, runners = engines("float32")
     assert unfaithful(made, runners, SAMPLES) == {}
 
 
 def test_the_table_and_the_json_tell_it() -> None:
-    made, _ = contenders()
-    made = [contender for contender in made if contender.label != "infinite"]
+    made, _ = engines()
+    made = [engine for engine in made if engine.label != "infinite"]
     found = compare(made, SAMPLES, Top1(), rounds=3, clocks=CLOCK)
     assert found.row("saturates").note is None and found.row("quantized").unfaithful is None
     text = found.to_markdown()
@@ -142,9 +142,9 @@ def test_onnx_runtime_is_named_if_and_only_if_it_saturates_here() -> None:
     saturates = bool(np.abs(said - theirs).max() > 0.05 * np.abs(said).max())
     model = load_model(floats)
     samples = make_samples({"x": x}, model.inputs)
-    found = compare(usual_contenders(floats, qdq, compile=hago.compile)[:4], samples, get_metric("cosine"), rounds=2)
+    found = compare(usual_engines(floats, qdq, compile=hago.compile)[:4], samples, get_metric("cosine"), rounds=2)
     assert [row.note for row in found.rows] == [None] * 4
     assert [row.label for row in found.rows if row.unfaithful] == (["ONNX Runtime int8"] if saturates else [])
-    net = usual_contenders(floats, qdq, compile=hago.compile)[1].open()
+    net = usual_engines(floats, qdq, compile=hago.compile)[1].open()
     np.testing.assert_allclose(collect_outputs(net, samples)[0], said, rtol=1e-5)
     net.close()

@@ -80,7 +80,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from .. import api
     from ..compare import compare
-    from ..compare.contenders import usual_contenders
+    from ..compare.engines import usual_engines
     from ..data import make_samples
     from ..measure.metrics import get_metric
     from ..measure.outputs import ModelOutputs
@@ -97,7 +97,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with kept_affinity():  # calibration runs TVM
         qdq, samples = _quantized(arguments, model, samples)
     # Other engines read the file themselves; dimensions that it leaves open are fixed for them.
-    contenders = usual_contenders(
+    engines = usual_engines(
         arguments.model if model.input_shapes is None else static_source(model),
         qdq,
         compile=partial(api.compile, cache=arguments.cache),
@@ -106,7 +106,7 @@ def _run(arguments: argparse.Namespace) -> int:
         threads=threads,
     )
     found = compare(
-        contenders,
+        engines,
         samples,
         metric,
         model="/".join(Path(arguments.model).parts[-2:]),  # many files are named model.onnx

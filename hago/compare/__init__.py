@@ -1,6 +1,6 @@
 """One model in several engines, side by side: latency in turns, accuracy on the same samples, size."""
 
 from .comparison import Comparison, compare
-from .rows import ComparisonRow, Contender
+from .rows import ComparisonRow, Engine
 
-__all__ = ["Comparison", "ComparisonRow", "Contender", "compare"]
+__all__ = ["Comparison", "ComparisonRow", "Engine", "compare"]

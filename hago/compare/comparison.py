@@ -1,6 +1,6 @@
 """One model in several engines, side by side: latency in turns, accuracy on the same samples, size.
 
-The first contender is what ratios and changes are told against. A contender that cannot be opened or run
+The first engine is what ratios and changes are told against. An engine that cannot be opened or run
 keeps its row, with the reason in place of the numbers.
 """
 
@@ -24,7 +24,7 @@ from ..measure.outputs import ModelOutputs
 from ..measure.running import Renamed, batch_of, collect_outputs
 from ..tensor import TensorInfo
 from .faithful import unfaithful, warning
-from .rows import ComparisonRow, Contender
+from .rows import ComparisonRow, Engine
 from .text import markdown_table, ratio_text, rich_table, row_cells
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Comparison:
 
 
 def compare(
-    contenders: Sequence[Contender],
+    engines: Sequence[Engine],
     samples: Samples,
     metric: Metric,
     *,
@@ -157,33 +157,33 @@ def compare(
     outputs: ModelOutputs | None = None,
     clocks: Clocks = SYSTEM_CLOCKS,
 ) -> Comparison:
-    """Opens, scores and times all contenders; see :class:`Comparison`.
+    """Opens, scores and times all engines; see :class:`Comparison`.
 
     ``budget_s`` bounds the timing besides ``rounds``. ``progress`` hears what is being done. ``outputs`` are those of
     the model, for metrics that read one by its name or join several (measure/outputs.py). Raises
-    MeasureError when there is nothing to compare; what goes wrong with one contender is its row's note.
+    MeasureError when there is nothing to compare; what goes wrong with one engine is its row's note.
     """
-    if not contenders or len({contender.label for contender in contenders}) != len(contenders):
-        raise MeasureError("a comparison needs contenders with labels of their own")
+    if not engines or len({engine.label for engine in engines}) != len(engines):
+        raise MeasureError("a comparison needs engines with different labels")
     say = progress if progress is not None else lambda text: None
     environment = read_environment(threads)  # now: the load must not be that of the comparison itself
     notes: dict[str, str] = {}
-    sizes: dict[str, int | None] = {c.label: c.size_bytes for c in contenders if c.size_bytes is not None}
+    sizes: dict[str, int | None] = {c.label: c.size_bytes for c in engines if c.size_bytes is not None}
     runners: dict[str, Runner] = {}
     try:
-        for contender in contenders:
-            say(f"preparing {contender.label}")
+        for engine in engines:
+            say(f"preparing {engine.label}")
             try:
-                runner = runners[contender.label] = contender.open()
-                sizes.setdefault(contender.label, getattr(runner, "size_bytes", None))
+                runner = runners[engine.label] = engine.open()
+                sizes.setdefault(engine.label, getattr(runner, "size_bytes", None))
             except Exception as error:  # also a bug of one engine leaves the other rows
-                notes[contender.label] = _note(error)
-        accuracies = _accuracies(contenders[0].label, runners, samples, metric, outputs, notes, seed, say)
+                notes[engine.label] = _note(error)
+        accuracies = _accuracies(engines[0].label, runners, samples, metric, outputs, notes, seed, say)
         say("comparing answers")
-        strange = unfaithful(contenders, runners, samples, classes=metric.name.startswith("top"))
+        strange = unfaithful(engines, runners, samples, classes=metric.name.startswith("top"))
         say("timing in turns")
         batch = max((batch_of(runner) for runner in runners.values()), default=1)
-        aa = _aa_test(contenders[0], runners, samples, rounds, budget_s, seed, clocks)
+        aa = _aa_test(engines[0], runners, samples, rounds, budget_s, seed, clocks)
         latencies = _latencies(runners, samples, notes, rounds, budget_s, seed, clocks, aa)
         notes.update({label: _TOO_BUSY for label, latency in latencies.items() if not latency.told})
         latencies = {label: latency for label, latency in latencies.items() if latency.told}
@@ -194,7 +194,7 @@ def compare(
         ComparisonRow(
             label, latencies.get(label), accuracies.get(label), sizes.get(label), notes.get(label), strange.get(label)
         )
-        for label in (contender.label for contender in contenders)
+        for label in (engine.label for engine in engines)
     )
     return Comparison(rows, model, metric.name, len(samples), batch, environment, aa)
 
@@ -245,7 +245,7 @@ def _with_values(outputs: ModelOutputs | None, floats: list[np.ndarray]) -> Mode
 
 
 def _aa_test(
-    baseline: Contender,
+    baseline: Engine,
     runners: Mapping[str, Runner],
     samples: Samples,
     rounds: int,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..data import Samples
     from ..measure.environment import Environment
     from ..measure.runner import Runner
-    from .rows import Contender
+    from .rows import Engine
 
 Array = NDArray[Any]
 
@@ -31,25 +31,25 @@ WORSE = 1.5  # times the power of the file's own error
 
 
 def unfaithful(
-    contenders: Sequence[Contender], runners: Mapping[str, Runner], samples: Samples, *, classes: bool = False
+    engines: Sequence[Engine], runners: Mapping[str, Runner], samples: Samples, *, classes: bool = False
 ) -> dict[str, str]:
-    """Label -> in what it differs, of contenders that do not compute what their file says.
+    """Label -> in what it differs, of engines that do not compute what their file says.
 
-    The first contender of each ``file`` tells what that is, the first of all what float32 is; without them nothing is
+    The first engine of each ``file`` tells what that is, the first of all what float32 is; without them nothing is
     told, nor of one that fails. ``classes``: outputs [n, C] are scores of classes. Looks at up to `SAMPLES` samples.
     """
     few = samples.subset(np.arange(min(SAMPLES, len(samples))))
     outputs: dict[str, list[Array]] = {}
-    for contender in contenders:
-        if contender.file is not None and contender.label in runners:
+    for engine in engines:
+        if engine.file is not None and engine.label in runners:
             with suppress(MeasureError):  # it will fail in timing again, and is noted there
-                outputs[contender.label] = collect_outputs(runners[contender.label], few)
-    floats, exact = contenders[0].label, {c.file: c.label for c in reversed(contenders)}
+                outputs[engine.label] = collect_outputs(runners[engine.label], few)
+    floats, exact = engines[0].label, {c.file: c.label for c in reversed(engines)}
     found = {}
-    for contender in contenders:
-        label = contender.label
-        if label in outputs and floats in outputs and exact[contender.file] in outputs:
-            said = outputs[exact[contender.file]]
+    for engine in engines:
+        label = engine.label
+        if label in outputs and floats in outputs and exact[engine.file] in outputs:
+            said = outputs[exact[engine.file]]
             if any(_is_worse(*parts) for parts in zip(outputs[label], said, outputs[floats], strict=True)):
                 found[label] = _difference(outputs[label], said, classes)
     return found

@@ -13,10 +13,10 @@ from ..measure.runner import Runner
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A row to be: its label and how to open its runner, which may raise HagoError.
+class Engine:
+    """An engine with one model: the label of its row, and how to open its runner, which may raise HagoError.
 
-    ``size_bytes`` is what its weights take as deployed; None asks the runner, where it knows. Contenders of the same
+    ``size_bytes`` is what its weights take as deployed; None asks the runner, where it knows. Engines of the same
     ``file`` run the same model, and the first of them computes exactly what it says; None: not to be compared.
     """
 
@@ -28,7 +28,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """What was measured of one contender; ``note`` says why something is None.
+    """What was measured of one engine; ``note`` says why something is None.
 
     ``unfaithful`` says in what its outputs differ from those of its file (faithful.py); None where they do not.
     """

@@ -10,13 +10,13 @@ import onnx
 
 from ..runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
 from ..runners.onnx_io import ModelLike
-from .rows import Contender
+from .rows import Engine
 
-# What hago.compile is, as far as a contender needs it.
+# The part of hago.compile that engines need.
 Compile = Callable[..., Any]
 
 
-def usual_contenders(
+def usual_engines(
     model: ModelLike,
     qdq: onnx.ModelProto,
     *,
@@ -24,22 +24,22 @@ def usual_contenders(
     hw: Any = "auto",
     batch: int = 1,
     threads: int = 1,
-) -> list[Contender]:
+) -> list[Engine]:
     """TVM float32 and quantized, then ONNX Runtime and OpenVINO float32 and int8.
 
     The three engines are given the same float model, as the user's file has it, and the same QDQ model.
     ``compile`` is ``hago.compile``.
     """
 
-    def tvm(label: str, graph: ModelLike) -> Contender:
+    def tvm(label: str, graph: ModelLike) -> Engine:
         def opened() -> Runner:
             return TvmRunner(compile(graph, hw=hw, batch=batch, threads=threads), name=label)
 
-        return Contender(label, opened, file="float" if graph is model else "qdq")
+        return Engine(label, opened, file="float" if graph is model else "qdq")
 
-    def peer(label: str, engine: Callable[..., Runner], graph: ModelLike) -> Contender:
-        opened = partial(engine, graph, threads, batch=batch, name=label)
-        return Contender(label, opened, file="float" if graph is model else "qdq")
+    def peer(label: str, runner: Callable[..., Runner], graph: ModelLike) -> Engine:
+        opened = partial(runner, graph, threads, batch=batch, name=label)
+        return Engine(label, opened, file="float" if graph is model else "qdq")
 
     return [
         tvm("TVM float32", model),
