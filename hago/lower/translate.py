@@ -1,6 +1,6 @@
-"""From the source graph to hago ops, still in ONNX's tensor order (`hago.lower.layout` changes that).
+"""From the source graph to hago ops, still in ONNX's tensor order (`hago.lower.layout_pass` changes that).
 
-One walk over the nodes in topological order. For each source tensor the walk keeps the forms in which
+One walk over the nodes in topological order. For each source tensor the walk keeps the representations in which
 it is available (`Value`); a DequantizeLinear only notes that its output *is* quantized, and float
 values are made when somebody needs them. So every operator that has no integer form stays a standard
 operator on dequantized values, which is always correct.

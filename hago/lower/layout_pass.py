@@ -1,8 +1,8 @@
 """Brings the translated graph from ONNX's tensor order to channels-last, with few transposes.
 
-One forward pass. For every tensor it keeps the forms in which it is available (`hago.lower.forms`);
-operators that want channels-last get it, operators that do not care take what is there, and the rest
-gets ONNX's order; a conversion is emitted at its first use only.
+One forward pass. For every tensor it keeps the layouts in which it is available (`hago.lower.layouts`);
+operators that need channels-last get it, operators that work in any order take what is there, and the
+rest get ONNX's order; a conversion is emitted at its first use only.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numpy as np
 
 from ..tensor import TensorType
 from .builder import GraphBuilder
-from .forms import TO_LAST, TO_ONNX, Form
 from .graph import DOMAIN, LoweredGraph, Node
+from .layouts import TO_LAST, TO_ONNX, Layout
 
 
 @dataclass
 class Position:
-    """Where a tensor of the draft is: its two forms in the new graph, None where not (yet) made."""
+    """A tensor of the draft in the new graph, in either layout; None where it does not exist (yet)."""
 
     type: TensorType
-    form: Form | None
+    layout: Layout | None
     onnx: str | None = None
     last: str | None = None
 
@@ -38,13 +38,13 @@ class LayoutPass:
     def __init__(self, draft: LoweredGraph, output_names: Sequence[str]) -> None:
         self.draft = draft
         self.build = GraphBuilder((*draft.inputs, *output_names))
-        self.places: dict[str, Position] = {}
+        self.positions: dict[str, Position] = {}
         self._constants: dict[tuple[str, object], str] = {}
 
     def run(self, rules: dict[tuple[str, str], Rule]) -> LoweredGraph:
         for name in self.draft.inputs:
             type_ = self.build.types[name] = self.draft.types[name]
-            self.places[name] = Position(type_, Form.of(type_.shape), onnx=name)
+            self.positions[name] = Position(type_, Layout.of(type_.shape), onnx=name)
         for node in self.draft.nodes:
             self.build.layer = node.layer
             rule = rules.get((node.domain, node.op))
@@ -54,7 +54,7 @@ class LayoutPass:
         outputs = [self.onnx(name) for name in self.draft.outputs]
         return self.build.finish(self.draft.inputs, outputs, self.draft.name, self.draft.opset)
 
-    # --- getting a tensor in a form -------------------------------------------------------------
+    # --- a tensor in one of its layouts -------------------------------------------------------------
 
     def is_constant(self, name: str) -> bool:
         """Whether the tensor is a constant."""
@@ -64,19 +64,19 @@ class LayoutPass:
         """The tensor in ONNX's order."""
         if self.is_constant(name):
             return self.constant(name, self.draft.constants[name], "onnx")
-        place = self.places[name]
-        if place.onnx is None:
-            assert place.last is not None and place.form is not None
-            place.onnx = self._to_onnx(name, place.last, place.form, place.type)
-        return place.onnx
+        position = self.positions[name]
+        if position.onnx is None:
+            assert position.last is not None and position.layout is not None
+            position.onnx = self._to_onnx(name, position.last, position.layout, position.type)
+        return position.onnx
 
     def last(self, name: str) -> str:
         """The tensor (image or line, no constant) with channels last."""
-        place = self.places[name]
-        if place.last is None:
-            assert place.onnx is not None and place.form is not None
-            place.last = self._to_last(name, place.onnx, place.form, place.type)
-        return place.last
+        position = self.positions[name]
+        if position.last is None:
+            assert position.onnx is not None and position.layout is not None
+            position.last = self._to_last(name, position.onnx, position.layout, position.type)
+        return position.last
 
     def constant(self, name: str, array: np.ndarray, variant: object) -> str:
         """A constant of the draft in the new graph; ``variant`` tells apart the orders it comes in."""
@@ -98,22 +98,22 @@ class LayoutPass:
         attrs = {"perm": perm}
         return self.build.emit("Transpose", [tensor], type_, hint=hint, name=name, attrs=attrs, layer=layer, domain="")
 
-    def _to_last(self, name: str, tensor: str, form: Form, type_: TensorType) -> str:
+    def _to_last(self, name: str, tensor: str, layout: Layout, type_: TensorType) -> str:
         hint, node = f"{name}_nhwc", f"{name}_to_nhwc"
-        if form.is_reshape:
-            return self.reshape(tensor, form.last_shape, hint, node)
-        if form.rank == 4:
+        if layout.is_reshape:
+            return self.reshape(tensor, layout.last_shape, hint, node)
+        if layout.rank == 4:
             return self.transpose(tensor, TO_LAST, hint, node)
-        return self.reshape(self.transpose(tensor, (0, 2, 1), f"{name}_nlc", node), form.last_shape, hint, node)
+        return self.reshape(self.transpose(tensor, (0, 2, 1), f"{name}_nlc", node), layout.last_shape, hint, node)
 
-    def _to_onnx(self, name: str, tensor: str, form: Form, type_: TensorType) -> str:
+    def _to_onnx(self, name: str, tensor: str, layout: Layout, type_: TensorType) -> str:
         hint, node = f"{name}_nchw", f"{name}_to_nchw"
-        if form.is_reshape:
+        if layout.is_reshape:
             return self.reshape(tensor, type_.shape, hint, node)
-        if form.rank == 4:
+        if layout.rank == 4:
             return self.transpose(tensor, TO_ONNX, hint, node)
-        n, c, h, w = form.image
-        if form.rank == 3:
+        n, c, h, w = layout.image
+        if layout.rank == 3:
             return self.transpose(self.reshape(tensor, (n, w, c), f"{name}_nlc", node), (0, 2, 1), hint, node)
         image = self.reshape(tensor, (n, h, w, c), f"{name}_image", node)
         return self.reshape(self.transpose(image, TO_ONNX, f"{name}_image_nchw", node), type_.shape, hint, node)
@@ -121,12 +121,12 @@ class LayoutPass:
     # --- emitting -------------------------------------------------------------------------------
 
     def emit(
-        self, node: Node, inputs: Sequence[str], *, last: bool, forms: Sequence[Form | None] = (),
+        self, node: Node, inputs: Sequence[str], *, last: bool, layouts: Sequence[Layout | None] = (),
         attrs: dict[str, object] | None = None,
     ) -> None:  # fmt: skip
-        """Emits ``node`` on these inputs; its outputs are in the last or in the ONNX form.
+        """Emits ``node`` on these inputs; its outputs are channels-last or in the ONNX layout.
 
-        ``forms`` of the outputs need telling only where they are flat.
+        ``layouts`` of the outputs are needed only where they are flat.
         """
         outputs: list[tuple[str, TensorType]] = []
         for index, name in enumerate(node.outputs):
@@ -134,52 +134,52 @@ class LayoutPass:
                 outputs.append(("", TensorType("float32", ())))
                 continue
             type_ = self.draft.types[name]
-            form = forms[index] if forms else Form.of(type_.shape)
-            place = self.places[name] = Position(type_, form)
+            layout = layouts[index] if layouts else Layout.of(type_.shape)
+            position = self.positions[name] = Position(type_, layout)
             tensor = self.build.fresh(name)
             if last:
-                assert form is not None
-                place.last, type_ = tensor, type_.with_shape(form.last_shape)
+                assert layout is not None
+                position.last, type_ = tensor, type_.with_shape(layout.last_shape)
             else:
-                place.onnx = tensor
+                position.onnx = tensor
             outputs.append((tensor, type_))
         self.build.add(
             node.op, inputs, outputs, name=node.name, attrs=node.attrs if attrs is None else attrs,
             layer=node.layer, domain=node.domain,
         )  # fmt: skip
 
-    def common_form(self, node: Node, operands: Sequence[str]) -> Form | None:
-        """The form in which an operator that does not care of the order should take its operands.
+    def common_layout(self, node: Node, operands: Sequence[str]) -> Layout | None:
+        """The layout in which an operator that works in any order should take its operands.
 
-        None stands for ONNX's order: all have it, or some cannot have channels last.
+        None means ONNX's order: all have it, or some cannot be channels-last.
         """
         rank = self.draft.types[node.outputs[0]].rank
-        places = [self.places[name] for name in operands if name and not self.is_constant(name)]
+        positions = [self.positions[name] for name in operands if name and not self.is_constant(name)]
         # A scalar broadcasts the same in any order.
-        places = [p for p in places if np.prod(p.type.shape, dtype=np.int64) != 1 or p.type.rank == rank]
-        if not places or any(p.form is None or p.type.rank != rank for p in places):
+        positions = [p for p in positions if np.prod(p.type.shape, dtype=np.int64) != 1 or p.type.rank == rank]
+        if not positions or any(p.layout is None or p.type.rank != rank for p in positions):
             return None
-        forms = [p.form for p in places if p.form is not None]
-        if any(form.kind != forms[0].kind for form in forms):
+        layouts = [p.layout for p in positions if p.layout is not None]
+        if any(layout.kind != layouts[0].kind for layout in layouts):
             return None
-        if all(p.last is None for p in places) or (rank == 2 and any(p.last is None for p in places)):
+        if all(p.last is None for p in positions) or (rank == 2 and any(p.last is None for p in positions)):
             return None
-        if all(p.onnx is not None for p in places) and any(p.last is None for p in places):
+        if all(p.onnx is not None for p in positions) and any(p.last is None for p in positions):
             return None
-        return forms[0]
+        return layouts[0]
 
-    def operands_last(self, operands: Sequence[str], form: Form) -> list[str] | None:
-        """The operands of an operator in the last form; None where a constant cannot follow."""
+    def operands_last(self, operands: Sequence[str], layout: Layout) -> list[str] | None:
+        """The operands of an operator, channels-last; None where a constant cannot follow."""
         found: list[str] = []
         for name in operands:
             if not name:
                 found.append("")
             elif self.is_constant(name):
-                array = form.constant_to_last(self.draft.constants[name])
+                array = layout.constant_to_last(self.draft.constants[name])
                 if array is None:
                     return None
-                found.append(self.constant(name, array, (form.rank, form.image[1:] if form.rank == 2 else ())))
-            elif self.places[name].type.rank != form.rank:
+                found.append(self.constant(name, array, (layout.rank, layout.image[1:] if layout.rank == 2 else ())))
+            elif self.positions[name].type.rank != layout.rank:
                 found.append(self.onnx(name))
             else:
                 found.append(self.last(name))

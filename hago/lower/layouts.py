@@ -1,7 +1,7 @@
 """The two memory orders in which a tensor may be available, and how they convert.
 
-Notation: N batch, C channels, H and W height and width, L length. The *ONNX* form is the order that
-the source graph uses; the *last* form has the channels last:
+Notation: N batch, C channels, H and W height and width, L length. The *ONNX* layout is the order that
+the source graph uses; the *channels-last* layout, ``last`` for short, puts the channels last:
 
     image   [N, C, H, W]     <->  [N, H, W, C]
     line    [N, C, L]        <->  [N, 1, L, C]     (one-dimensional convolutions run with H = 1)
@@ -19,15 +19,18 @@ TO_ONNX = (0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
-class Form:
-    """``image``: the ONNX shape [N, C, H, W] of the tensor seen as an image; ``rank`` is the tensor's own."""
+class Layout:
+    """How the two layouts of one tensor correspond.
+
+    ``image`` is the ONNX shape [N, C, H, W] of the tensor seen as an image, ``rank`` that of the tensor itself.
+    """
 
     rank: int
     image: tuple[int, int, int, int]
 
     @classmethod
-    def of(cls, shape: tuple[int, ...]) -> Form | None:
-        """The form of an ONNX shape of rank 3 or 4; other ranks have none by themselves."""
+    def of(cls, shape: tuple[int, ...]) -> Layout | None:
+        """The layout of an ONNX shape of rank 3 or 4; a shape alone does not give other ranks one."""
         if len(shape) == 4:
             return cls(4, (shape[0], shape[1], shape[2], shape[3]))
         if len(shape) == 3:
@@ -36,7 +39,7 @@ class Form:
 
     @property
     def kind(self) -> object:
-        """What elementwise operands must share: the rank, and for flat tensors how they were images."""
+        """What elementwise operands must share: the rank, and for flat tensors the image they came from."""
         return self.rank if self.rank > 2 else self.image[1:]
 
     @property
@@ -47,19 +50,19 @@ class Form:
 
     @property
     def is_reshape(self) -> bool:
-        """Whether both forms have the same order in memory."""
+        """Whether both layouts order the elements alike in memory."""
         _, c, h, w = self.image
         return c == 1 or h * w == 1
 
     def axis_to_last(self, axis: int) -> int:
-        """Where an axis of the ONNX form (image or line) lies in the last form."""
+        """Index in the channels-last layout of an axis of the ONNX layout (image or line)."""
         axis %= self.rank
         if self.rank == 3:
             return (0, 3, 2)[axis]
         return TO_LAST.index(axis)
 
     def constant_to_last(self, array: np.ndarray) -> np.ndarray | None:
-        """A constant operand that broadcasts against the ONNX form, for the last form; None: impossible."""
+        """A constant operand that broadcasts against the ONNX layout, for the channels-last one; None if impossible."""
         if array.size == 1:
             return array
         if array.ndim > self.rank:
