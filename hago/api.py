@@ -53,9 +53,9 @@ def tune(model: ModelLike, *, data: Any, **options: Any) -> Result:
     "cosine", "sqnr", "mse" (of one output: "top1:logits") or a callable (outputs, labels) -> one score for each
     sample, or one number for the whole set. ``max_drop`` is in its unit (top-1: a fraction, or "1%"); ``min_value``
     asks for a value of the metric itself instead, as "sqnr" needs (30: at least 30 dB), and ``max_value`` does for
-    errors. The search ends after ``trials``, after ``budget`` ("10m", seconds, a timedelta), or when the Pareto
-    front has stood still for ``patience`` trials. ``threads=None`` measures float32 on one thread and on all
-    physical cores, and takes what is faster. ``sampler`` is "tpe", "nsga2", "gp", "random" or "grid".
+    errors. The search ends after ``trials``, after ``budget`` ("10m", seconds, a timedelta), or at a
+    plateau (``patience`` trials without improvement of the Pareto front). ``threads=None`` measures float32 on one
+    thread and on all physical cores, and takes what is faster. ``sampler`` is "tpe", "nsga2", "gp", "random" or "grid".
 
     ``max_latency`` ("0.2ms") and ``max_size`` ("200kB") are bounds too, and ``objectives`` says what the answer is the
     best in: the first that has no bound. ``keep`` holds layers at a precision ({"float32": "head.*"}), ``knobs`` fixes

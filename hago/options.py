@@ -174,7 +174,7 @@ class SearchOptions(_Options):
     budget: Any = option(None, "time at most, such as 10m, 90s or 1h30m", _budget, metavar="TIME")
     patience: int | None = option(
         15,
-        "stop when the front stood still for N trials; 0: never (default: %(default)s)",
+        "stop at a plateau: N trials without improvement of the front; 0: never (default: %(default)s)",
         _limit,
         type=_trials,
         metavar="N",

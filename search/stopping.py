@@ -1,4 +1,4 @@
-"""When a search ends for want of progress: a front that stands still."""
+"""When a search ends for want of progress: a plateau of the front."""
 
 from __future__ import annotations
 

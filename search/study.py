@@ -228,7 +228,7 @@ class _Search:
             newest = self._history[len(self._history) - len(self._measured) :]
             sampled = sum(past.origin not in WARM_START for past in newest)
             if min(still, sampled) >= self._options.patience:
-                return f"the front stood still for {self._options.patience} trials"
+                return f"the front reached a plateau: no improvement in {self._options.patience} trials"
         return None
 
     def _measure(self, proposal: Proposal, planner: Planner) -> None:

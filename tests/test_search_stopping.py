@@ -1,4 +1,4 @@
-"""Budgets, the front that stands still, Ctrl-C; the choice of the answer; the displays."""
+"""Budgets, plateaus, Ctrl-C; the choice of the answer; the displays."""
 
 from __future__ import annotations
 

@@ -261,7 +261,7 @@ def test_the_time_budget_is_kept(monkeypatch):
 def test_a_front_that_stands_still_ends_the_search():
     evaluator = FakeEvaluator(residual_space(), {})
     result = run_search(evaluator.space, evaluator, trials=100, patience=6)
-    assert result.stopped == "the front stood still for 6 trials"
+    assert result.stopped == "the front reached a plateau: no improvement in 6 trials"
     assert len(result.records) < 20
 
 

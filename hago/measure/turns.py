@@ -60,7 +60,7 @@ def take_turn(
     return Turn(tuple(settling), tuple(take_sample(work, calls, clocks) for _ in range(samples)))
 
 
-_MOST_SETTLING = 10_000  # should the clock stand still
+_MOST_SETTLING = 10_000  # should the clock not advance
 
 
 @dataclass(frozen=True)
