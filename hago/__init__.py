@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .runtime.artifact import Artifact, load
     from .spec import HardwareSpec, load_spec
     from .strategy import Choice, Strategy
-    from .tuning.across import compare_devices
     from .tuning.answering import answer
+    from .tuning.cross_device import compare_devices
     from .tuning.session import Result
 
 _HOMES = {
@@ -39,7 +39,7 @@ _HOMES = {
     "SearchOptions": "options",
     "Strategy": "strategy",
     "answer": "tuning.answering",
-    "compare_devices": "tuning.across",
+    "compare_devices": "tuning.cross_device",
     "compile": "api",
     "from_torch": "model.torch_import",
     "load": "runtime.artifact",

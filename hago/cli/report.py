@@ -31,23 +31,23 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     announce(arguments)
-    from ..tuning.across import compare_devices
+    from ..tuning.cross_device import compare_devices
 
-    across = compare_devices(
+    comparison = compare_devices(
         arguments.model,
         say=lambda text: print(visible(text), file=sys.stderr, flush=True),
         **search_options(arguments),
     )
-    for device in across.devices:
-        cell = across.cell(device.name, device.name)
+    for device in comparison.devices:
+        cell = comparison.cell(device.name, device.name)
         ratio = cell.how if cell.ratio is None else f"{cell.ratio:.3f} of float32 ({cell.how})"
         print(visible(f"{device.name}: {ratio}"))
-    for name, reason in across.gone.items():
+    for name, reason in comparison.gone.items():
         print(visible(f"error: {name}: {reason}"), file=sys.stderr)
     out = Path(arguments.out)
-    codes = [tell_shortfall(device.result, out / device.name, visible(device.name)) for device in across.devices]
-    if across.error is None:
+    codes = [tell_shortfall(device.result, out / device.name, visible(device.name)) for device in comparison.devices]
+    if comparison.error is None:
         print(visible(f"Report: {out / 'devices.html'}"))
     else:
-        print(f"error: {across.error}", file=sys.stderr)
-    return max(EXIT_CUT_SHORT if across.gone or across.error else 0, *codes)
+        print(f"error: {comparison.error}", file=sys.stderr)
+    return max(EXIT_CUT_SHORT if comparison.gone or comparison.error else 0, *codes)

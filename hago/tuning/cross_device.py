@@ -19,8 +19,17 @@ from ..model import Layer, Model
 from ..options import OF_ONE_SEARCH, Options, read_options
 from ..precision import find_fitting
 from ..record import Record
-from ..report.across import write_across
-from ..report.devices import CANNOT, ESTIMATED, FAILED, MEASURED, Across, Cell, Difference, TunedDevice
+from ..report.device_comparison import (
+    CANNOT,
+    ESTIMATED,
+    FAILED,
+    MEASURED,
+    Cell,
+    DeviceComparison,
+    Difference,
+    TunedDevice,
+)
+from ..report.devices_page import write_devices
 from ..search.trial_store import has_search
 from ..signature import takes_options
 from ..spec import HardwareSpec
@@ -41,7 +50,7 @@ def compare_devices(
     out: str | os.PathLike[str],
     say: Callable[[str], None] = lambda text: None,
     **options: Any,
-) -> Across:
+) -> DeviceComparison:
     """Tunes the model for every device, runs every answer on every device, and writes the report across them.
 
     ``devices`` are names of ``devices_file`` (docs/devices.md); ``budget`` is that of each search, ``options`` are
@@ -87,12 +96,12 @@ def compare_devices(
             say(f"{device.name}: every answer")
             cells += _column(device, found, protos, evaluators[device.name], interrupts.signum is not None)
         loaded = evaluators[found[0].name].model
-        across = Across(loaded, tuple(found), tuple(cells), differences(loaded, found), gone)
+        comparison = DeviceComparison(loaded, tuple(found), tuple(cells), differences(loaded, found), gone)
         try:
-            write_across(across, root)
+            write_devices(comparison, root)
         except StorageError as error:
-            return replace(across, error=error)
-        return across
+            return replace(comparison, error=error)
+        return comparison
     finally:
         sessions.close()
 

@@ -60,7 +60,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Across:
+class DeviceComparison:
     """Devices side by side; those that are ``gone``, with the reason, are in nothing else.
 
     ``error`` is what kept files of the report from being written, such as a full disk.

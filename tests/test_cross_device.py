@@ -18,7 +18,7 @@ from hago.errors import DeviceError
 from hago.model import load_model
 from hago.spec import load_spec, resolve_hw
 from hago.strategy import Choice, Strategy, uniform
-from hago.tuning.across import CANNOT, MEASURED, Across, _why_not, compare_devices, differences
+from hago.tuning.cross_device import CANNOT, MEASURED, DeviceComparison, _why_not, compare_devices, differences
 
 HOST = resolve_hw("auto")
 if not HOST.kernels_available or HOST.family != "x86":
@@ -28,7 +28,7 @@ if not HOST.kernels_available or HOST.family != "x86":
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with devices.yaml: this machine under two names, and a device that is not there."""
-    folder = tmp_path_factory.mktemp("across")
+    folder = tmp_path_factory.mktemp("devices")
     devices = {
         "new": {"spec": "x86-avx2", "local": True},
         "old": {"spec": "x86-avx2", "local": True},
@@ -39,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def across(place: Path, cache: KernelCache) -> Across:
+def comparison(place: Path, cache: KernelCache) -> DeviceComparison:
     patience, pool_module._PATIENCE_S = pool_module._PATIENCE_S, 0.0
     try:
         return compare(place, cache, ["new", "old", "gone"])
@@ -47,7 +47,7 @@ def across(place: Path, cache: KernelCache) -> Across:
         pool_module._PATIENCE_S = patience
 
 
-def compare(place: Path, cache: KernelCache, devices: list[str], **more: Any) -> Across:
+def compare(place: Path, cache: KernelCache, devices: list[str], **more: Any) -> DeviceComparison:
     options: dict[str, Any] = {"trials": 2, "patience": None, "max_drop": 0.2, "cache": cache, **more}
     return compare_devices(
         tiny.network(),
@@ -59,20 +59,20 @@ def compare(place: Path, cache: KernelCache, devices: list[str], **more: Any) ->
     )
 
 
-def test_every_answer_runs_on_every_device(across: Across) -> None:
-    assert [device.name for device in across.devices] == ["new", "old"]
-    assert [(cell.tuned_for, cell.run_on) for cell in across.cells] == [
+def test_every_answer_runs_on_every_device(comparison: DeviceComparison) -> None:
+    assert [device.name for device in comparison.devices] == ["new", "old"]
+    assert [(cell.tuned_for, cell.run_on) for cell in comparison.cells] == [
         (tuned, ran) for ran in ("new", "old") for tuned in ("new", "old")
     ]
-    for cell in across.cells:
+    for cell in comparison.cells:
         assert cell.how == MEASURED and cell.accuracy is not None and cell.ratio and cell.ratio > 0
     # Integers are the same on both: one network has one accuracy.
     for name in ("new", "old"):
-        assert across.cell(name, "new").accuracy == across.cell(name, "old").accuracy
+        assert comparison.cell(name, "new").accuracy == comparison.cell(name, "old").accuracy
 
 
-def test_a_device_that_is_not_there_is_told(across: Across, place: Path) -> None:
-    assert set(across.gone) == {"gone"} and "no device answers" in across.gone["gone"]
+def test_a_device_that_is_not_there_is_told(comparison: DeviceComparison, place: Path) -> None:
+    assert set(comparison.gone) == {"gone"} and "no device answers" in comparison.gone["gone"]
     assert "gone could not be measured" in (place / "out" / "devices.html").read_text()
 
 
@@ -93,36 +93,36 @@ class _Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_files_hold_the_numbers(across: Across, place: Path) -> None:
+def test_the_files_hold_the_numbers(comparison: DeviceComparison, place: Path) -> None:
     out = place / "out"
     page = (out / "devices.html").read_text()
     tags = _Tags()
     tags.feed(page)
     assert not tags.open
     text = (out / "devices.md").read_text()
-    for cell in across.cells:
+    for cell in comparison.cells:
         assert f"{cell.ratio:.3f}" in page and f"{cell.ratio:.3f}" in text
     with open(out / "devices.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["tuned_for"], row["run_on"]) for row in rows] == [(c.tuned_for, c.run_on) for c in across.cells]
-    assert [float(row["ratio"]) for row in rows] == [cell.ratio for cell in across.cells]
+    assert [(row["tuned_for"], row["run_on"]) for row in rows] == [(c.tuned_for, c.run_on) for c in comparison.cells]
+    assert [float(row["ratio"]) for row in rows] == [cell.ratio for cell in comparison.cells]
     data = json.loads((out / "devices.json").read_text())
     assert [device["name"] for device in data["devices"]] == ["new", "old"] and not data["devices"][0]["estimated"]
     with open(out / "fronts.csv", newline="") as file:
-        assert len(list(csv.DictReader(file))) == sum(len(device.result.front) for device in across.devices)
+        assert len(list(csv.DictReader(file))) == sum(len(device.result.front) for device in comparison.devices)
     for name in ("new", "old"):
         assert f'href="{name}/report.html"' in page and (out / name / "report.html").is_file()
 
 
-def test_searches_that_are_there_go_on(across: Across, place: Path, cache: KernelCache) -> None:
+def test_searches_that_are_there_go_on(comparison: DeviceComparison, place: Path, cache: KernelCache) -> None:
     again = compare(place, cache, ["old"], trials=3)
-    old = next(device for device in across.devices if device.name == "old")
+    old = next(device for device in comparison.devices if device.name == "old")
     assert again.devices[0].result.trials == 3
     assert [r.id for r in again.devices[0].result.records[:2]] == [r.id for r in old.result.records]
 
 
-def test_differences_come_with_the_rules_of_the_specs(across: Across) -> None:
-    model, first = across.model, across.devices[0]
+def test_differences_come_with_the_rules_of_the_specs(comparison: DeviceComparison) -> None:
+    model, first = comparison.model, comparison.devices[0]
     neon, dot = load_spec("arm-cortex-a72"), load_spec("arm-cortex-a76")
 
     def device(name: str, spec: Any, precision: str) -> Any:

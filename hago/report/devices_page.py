@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..files import write_atomic
 from ..record import Record
-from .devices import Across, Cell, TunedDevice
+from .device_comparison import Cell, DeviceComparison, TunedDevice
 from .metric_text import MetricText
 from .pareto import Plot, plot
 from .phrases import layers_phrase, metric_text
@@ -65,37 +65,40 @@ class DevicesPage:
     made: str
 
 
-def write_across(across: Across, folder: Path) -> None:
+def write_devices(comparison: DeviceComparison, folder: Path) -> None:
     """Writes all files, each whole or not at all. Raises StorageError."""
-    page = {"page": make_page(across)}
+    page = {"page": make_page(comparison)}
     write_atomic(folder / "devices.html", templates().get_template("devices.html.j2").render(page))
     write_atomic(folder / "devices.md", templates().get_template("devices.md.j2").render(page))
-    write_atomic(folder / "devices.json", json.dumps(across.to_dict(), indent=1, ensure_ascii=False) + "\n")
-    write_atomic(folder / "devices.csv", _csv(_MATRIX, [_matrix_row(cell) for cell in across.cells]))
-    fronts = [_front_row(device, record) for device in across.devices for record in device.result.front]
+    write_atomic(folder / "devices.json", json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    write_atomic(folder / "devices.csv", _csv(_MATRIX, [_matrix_row(cell) for cell in comparison.cells]))
+    fronts = [_front_row(device, record) for device in comparison.devices for record in device.result.front]
     write_atomic(folder / "fronts.csv", _csv(_FRONT, fronts))
 
 
-def make_page(across: Across) -> DevicesPage:
+def make_page(comparison: DeviceComparison) -> DevicesPage:
     """What is shown of these devices."""
-    first = across.devices[0].report
+    first = comparison.devices[0].report
     metric = metric_text(first)
-    names = tuple(device.name for device in across.devices)
-    rows = tuple((name, tuple(_shown(across, across.cell(name, other), metric) for other in names)) for name in names)
-    panels = [(device, plot(device.report, metric, 420, 360, f"device{i}")) for i, device in enumerate(across.devices)]
+    names = tuple(device.name for device in comparison.devices)
+    rows = tuple(
+        (name, tuple(_shown(comparison, comparison.cell(name, other), metric) for other in names)) for name in names
+    )
+    plots = [plot(device.report, metric, 420, 360, f"device{i}") for i, device in enumerate(comparison.devices)]
+    panels = list(zip(comparison.devices, plots, strict=True))
     return DevicesPage(
         model_name=first.model_name,
         metric=first.metric.name,
-        title=_title(across),
-        notes=_notes(across),
-        devices=_devices(across, metric),
+        title=_title(comparison),
+        notes=_notes(comparison),
+        devices=_devices(comparison, metric),
         links=tuple((name, f"{name}/report.html") for name in names),
         panels=tuple(Panel(f"{d.name} ({d.spec.name}), {_how(d)}", drawn) for d, drawn in panels if drawn is not None),
         names=names,
         matrix=rows,
         matrix_table=_matrix_table(rows, names),
-        differences=_differences(across, names),
-        facts=_facts(across),
+        differences=_differences(comparison, names),
+        facts=_facts(comparison),
         made=(first.chosen.created or "")[:10],
     )
 
@@ -104,34 +107,34 @@ def _how(device: TunedDevice) -> str:
     return "estimated" if device.estimated else "measured"
 
 
-def _title(across: Across) -> str:
+def _title(comparison: DeviceComparison) -> str:
     """What each device gains, in one sentence."""
     parts = []
-    for device in across.devices:
+    for device in comparison.devices:
         ratio = device.report.chosen.latency_ratio
         if device.report.is_float or not ratio:
             parts.append(f"float32 stays on {device.name}")
         else:
             gain = device.report.cost.compared(ratio, factor(max(ratio, 1 / ratio)))
             parts.append(f"{gain} than float32 on {device.name}")
-    return f"{across.devices[0].report.model_name}: {listing(parts)}"
+    return f"{comparison.devices[0].report.model_name}: {listing(parts)}"
 
 
-def _notes(across: Across) -> tuple[str, ...]:
+def _notes(comparison: DeviceComparison) -> tuple[str, ...]:
     notes = []
-    guessed = [device.name for device in across.devices if device.estimated]
+    guessed = [device.name for device in comparison.devices if device.estimated]
     if guessed:
         notes.append(
             f"Estimated, on {listing(guessed)}: no board was attached. What is compared there are instructions, "
             "counted in an emulator, which are no times."
         )
-    notes += [f"{name} could not be measured: {reason}" for name, reason in across.gone.items()]
-    kept = [other.name for other in across.devices if _fits_all(across, other)]
+    notes += [f"{name} could not be measured: {reason}" for name, reason in comparison.gone.items()]
+    kept = [other.name for other in comparison.devices if _fits_all(comparison, other)]
     if kept:
         notes.append(f"The answer of {listing(kept)} runs on all of them and keeps the bound on each.")
-    for device in across.devices:
-        best = across.cell(device.name, device.name)
-        rivals = [c for c in across.cells if c.run_on == device.name and c.ratio and c.within and c is not best]
+    for device in comparison.devices:
+        best = comparison.cell(device.name, device.name)
+        rivals = [c for c in comparison.cells if c.run_on == device.name and c.ratio and c.within and c is not best]
         faster = min(rivals, key=lambda c: c.ratio or 0.0, default=None)
         if faster is not None and best.ratio and faster.ratio and faster.ratio < 0.97 * best.ratio:
             notes.append(
@@ -141,17 +144,17 @@ def _notes(across: Across) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _fits_all(across: Across, device: TunedDevice) -> bool:
-    return all(cell.within for cell in across.cells if cell.tuned_for == device.name)
+def _fits_all(comparison: DeviceComparison, device: TunedDevice) -> bool:
+    return all(cell.within for cell in comparison.cells if cell.tuned_for == device.name)
 
 
-def _devices(across: Across, metric: MetricText) -> Table:
+def _devices(comparison: DeviceComparison, metric: MetricText) -> Table:
     unit = f", {metric.change_unit}" if metric.change_unit else ""
     header = (
         "device", "spec", "where", "how", "best strategy", "part of float32", "cost", metric.info.name,
         f"change{unit}", "bound",
     )  # fmt: skip
-    return Table.of(header, [_device_row(device, metric) for device in across.devices], (5, 6, 7, 8))
+    return Table.of(header, [_device_row(device, metric) for device in comparison.devices], (5, 6, 7, 8))
 
 
 def _device_row(device: TunedDevice, metric: MetricText) -> tuple[str, ...]:
@@ -171,12 +174,12 @@ def _device_row(device: TunedDevice, metric: MetricText) -> tuple[str, ...]:
     )
 
 
-def _shown(across: Across, cell: Cell, metric: MetricText) -> MatrixCell:
+def _shown(comparison: DeviceComparison, cell: Cell, metric: MetricText) -> MatrixCell:
     own = cell.tuned_for == cell.run_on
     if cell.ratio is None:
         kind = "cannot" if cell.how == "cannot run" else "failed"
         return MatrixCell(cell.how, (cell.reason or "",), kind, own, False)
-    best = across.cell(cell.run_on, cell.run_on).ratio
+    best = comparison.cell(cell.run_on, cell.run_on).ratio
     lines = [f"{metric.value(cell.accuracy)} ({metric.change(cell.change)})"]
     if not own and best:
         over = cell.ratio / best - 1
@@ -192,18 +195,18 @@ def _matrix_table(rows: Sequence[tuple[str, tuple[MatrixCell, ...]]], names: Seq
     return Table.of(header, [(name, *("; ".join([c.main, *c.lines]) for c in cells)) for name, cells in rows])
 
 
-def _differences(across: Across, names: Sequence[str]) -> Table:
+def _differences(comparison: DeviceComparison, names: Sequence[str]) -> Table:
     header = ("layers", "kind", *names, "the specs' rules")
     alike: dict[tuple[str, ...], list[str]] = {}
-    for d in across.differences:
+    for d in comparison.differences:
         key = (d.kind.replace("_", " "), *(d.precisions[name] for name in names), "; ".join(d.why))
         alike.setdefault(key, []).append(d.layer)
     rows = [(listing(layers, _NAMED), *key) for key, layers in alike.items()]
     return Table.of(header, rows)
 
 
-def _facts(across: Across) -> tuple[tuple[str, str], ...]:
-    report = across.devices[0].report
+def _facts(comparison: DeviceComparison) -> tuple[tuple[str, str], ...]:
+    report = comparison.devices[0].report
     return (
         ("Model", f"{report.model_source}, SHA-256 {report.model_hash[:16]}…, {plural(len(report.layers), 'layer')}."),
         (
