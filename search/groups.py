@@ -25,7 +25,7 @@ _LONGEST_NAME = 400  # Optuna's tables keep 512 characters of a parameter's name
 
 
 @dataclass(frozen=True)
-class Member:
+class GroupMember:
     """A layer of a group: what it does under each option, and under which its inputs are integers."""
 
     layer: str
@@ -44,7 +44,7 @@ class Group:
     """Layers that change together. ``options`` stand in the hardware's order of preference."""
 
     name: str
-    members: tuple[Member, ...]
+    members: tuple[GroupMember, ...]
     options: tuple[str, ...]
     integer: frozenset[str]
 
@@ -105,7 +105,7 @@ def _granularities(core: Iterable[Layer], precision: str, spec: HardwareSpec) ->
     return sorted(shared, key=lambda g: g != PER_CHANNEL)  # stable: the hardware's order otherwise
 
 
-def _make_member(layer: Layer, options: Iterable[str], spec: HardwareSpec) -> Member:
+def _make_member(layer: Layer, options: Iterable[str], spec: HardwareSpec) -> GroupMember:
     ways = {way.precision: way for way in reversed(ways_of(layer, spec))}
     chosen: dict[str, Choice] = {}
     integer = set()
@@ -123,7 +123,7 @@ def _make_member(layer: Layer, options: Iterable[str], spec: HardwareSpec) -> Me
         chosen[option] = Choice(precision, granularity if has_weights and granularity else PER_CHANNEL)
         if precision != FLOAT32 and way.activation is not None:
             integer.add(option)
-    return Member(layer.name, MappingProxyType(chosen), frozenset(integer), layer.kind in WEIGHTED_KINDS)
+    return GroupMember(layer.name, MappingProxyType(chosen), frozenset(integer), layer.kind in WEIGHTED_KINDS)
 
 
 @cache

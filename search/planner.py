@@ -34,7 +34,7 @@ from .sizes import SizeTable, programme_costs
 from .space import Params
 from .timing import TimeTable, options_to_time, time_option
 from .trial_store import Finished
-from .warmstart import Candidate, Programme, bisect, fastest, first_candidates, uniform_candidates
+from .warmstart import Programme, WarmStartCandidate, bisect, fastest, first_candidates, uniform_candidates
 
 START, UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE = "start", "uniform", "kernel times", "programme", "refined programme"
 WARM_START = (START, UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE)
@@ -142,7 +142,7 @@ class Planner:
             )
         self._tell("integer programme")
 
-        def verdict(candidate: Candidate) -> bool | None:
+        def verdict(candidate: WarmStartCandidate) -> bool | None:
             if self._key(candidate) == self._float_key:
                 return self.measures.float_keeps
             past = by_key.get(self._key(candidate))
@@ -230,11 +230,11 @@ class Planner:
         left = self._left_s()
         return None if left is None else _SOLVING_SHARE * left
 
-    def _is_measured(self, candidate: Candidate, by_key: dict[str, Finished]) -> bool:
+    def _is_measured(self, candidate: WarmStartCandidate, by_key: dict[str, Finished]) -> bool:
         key = self._key(candidate)
         return key in by_key or key == self._float_key
 
-    def _key(self, candidate: Candidate) -> str:
+    def _key(self, candidate: WarmStartCandidate) -> str:
         return self._space.strategy(candidate.params).key()
 
     def _time(self, thorough: bool) -> None:

@@ -19,7 +19,7 @@ from .option import FLOAT32
 from .sensitivity import Sensitivities
 from .space import Params, SearchSpace
 from .timing import TimeTable
-from .warmstart import Candidate, make_candidate, solve
+from .warmstart import WarmStartCandidate, make_candidate, solve
 
 TRIALS = 8
 _SPREAD = 0.5  # how far, as a standard deviation, a probed loss may be from what it does to the metric
@@ -37,7 +37,7 @@ def refine(
     seen: Container[str],
     rng: np.random.Generator,
     limit_s: float | None = None,
-) -> Candidate | None:
+) -> WarmStartCandidate | None:
     """The fastest strategy that keeps the bound, if one draw of the factors is right; None where that is known.
 
     ``outcomes``: parameters and measured drops of strategies so far; ``seen`` holds their keys; ``limit_s`` is the time

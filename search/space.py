@@ -22,7 +22,7 @@ from ..files import hash_bytes
 from ..knobs import FREE, read_knobs, read_setting, setting_text
 from ..strategy import Choice, Strategy, ways_of
 from .grouping import Flow, find_flows, group_layers, tied_layers
-from .groups import Group, Member, make_group
+from .groups import Group, GroupMember, make_group
 from .keep import Keep, allowed_options, check_keep, kept_options
 from .option import FLOAT32
 
@@ -265,7 +265,7 @@ def _fits(group: Group, option: str, strategy: Strategy) -> bool:
     return all(_agrees(member, option, strategy) for member in group.members)
 
 
-def _agrees(member: Member, option: str, strategy: Strategy) -> bool:
+def _agrees(member: GroupMember, option: str, strategy: Strategy) -> bool:
     """Whether the strategy has this layer do what the option means for it."""
     choice, way = strategy.choice(member.layer), member.ways[option]
     if choice.precision == way.precision == FLOAT32:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..errors import HagoError, NoDeviceError, StorageError
 from .grouping import Flow
-from .groups import Group, Member
+from .groups import Group, GroupMember
 from .objective import Evaluator
 from .option import FLOAT32, kind_of, precision_of
 from .priors import typical_time
@@ -56,7 +56,7 @@ class TimeTable:
         typical = 1.0 if self.times else typical_time(precision_of(option))
         return self.layer_s(layer, FLOAT32, macs) * factor * typical
 
-    def member_s(self, member: Member, option: str, macs: int) -> float:
+    def member_s(self, member: GroupMember, option: str, macs: int) -> float:
         """Seconds of one layer of a group, which may stay in float where its group does not."""
         stays = member.ways[option].precision == "float32"
         return self.layer_s(member.layer, FLOAT32 if stays else option, macs)

@@ -34,7 +34,7 @@ _GAP = 1e-3
 
 
 @dataclass(frozen=True)
-class Candidate:
+class WarmStartCandidate:
     """A strategy to measure, with what the model predicts of it."""
 
     params: Mapping[str, str]
@@ -43,7 +43,7 @@ class Candidate:
     loss: float = math.nan
 
 
-def first_candidates(space: SearchSpace) -> list[Candidate]:
+def first_candidates(space: SearchSpace) -> list[WarmStartCandidate]:
     """Everything at the hardware's favourite option, and at what that fits in (7 bits in 8); nothing is known yet."""
     main = main_option(space)
     if main == FLOAT32:
@@ -52,10 +52,10 @@ def first_candidates(space: SearchSpace) -> list[Candidate]:
     roomier = find_fitting(precision, (other for other in every if other != precision))
     options = [main, *([option_of(roomier, granularity_of(main))] if roomier else [])]
     setting = next((s for s in space.settings if read_setting(s)["calibrator"] == _FIRST_CALIBRATOR), space.settings[0])
-    return [Candidate(space.uniform(s, setting), f"{s} everywhere, {setting}") for s in options]
+    return [WarmStartCandidate(space.uniform(s, setting), f"{s} everywhere, {setting}") for s in options]
 
 
-def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candidate]:
+def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[WarmStartCandidate]:
     """Everything at the hardware's favourite option and best setting; more precise; at the next setting.
 
     The second best setting only where its loss is within twice the best's.
@@ -70,13 +70,15 @@ def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candida
         for setting, loss in zip(by_rank[:2], losses, strict=False)
         if loss <= 2 * losses[0] or math.isinf(losses[0])
     ]
-    found = [Candidate(space.uniform(main, c), f"{main} everywhere, {c}") for c in good]
+    found = [WarmStartCandidate(space.uniform(main, c), f"{main} everywhere, {c}") for c in good]
     others: dict[str, str] = {}
     for group in space.groups:
         for option in group.options:
             if precision_of(option) not in (FLOAT32, precision_of(main)):
                 others.setdefault(precision_of(option), option)
-    precise = [Candidate(space.uniform(option, by_rank[0]), f"{option} everywhere") for option in others.values()]
+    precise = [
+        WarmStartCandidate(space.uniform(option, by_rank[0]), f"{option} everywhere") for option in others.values()
+    ]
     return [*found[:1], *precise, *found[1:]]
 
 
@@ -102,13 +104,15 @@ Limit = tuple[Cost, float]
 
 def fastest(
     space: SearchSpace, times: TimeTable, known: Sensitivities, limit_s: float | None = None
-) -> Candidate | None:
+) -> WarmStartCandidate | None:
     """The fastest strategy by the time model, whatever it loses; None where the programme has no solution."""
     setting = known.settings(space, main_option(space))[0]
     options = solve(space, times, [[0.0] * len(group.options) for group in space.groups], math.inf, limit_s)
     if options is None:
         return None
-    return Candidate(space.make_params(options, setting), "fastest by kernel times", times.predict_s(space, options))
+    return WarmStartCandidate(
+        space.make_params(options, setting), "fastest by kernel times", times.predict_s(space, options)
+    )
 
 
 class Programme:
@@ -133,15 +137,15 @@ class Programme:
         self._cost, self._limits = cost or times, limits
         self._table = [[known.loss(space, group, option) for option in group.options] for group in space.groups]
         self._losses = [[loss for loss, _ in row] for row in self._table]
-        self._solved: dict[int, Candidate | None] = {}
+        self._solved: dict[int, WarmStartCandidate | None] = {}
 
-    def candidate(self, i: int) -> Candidate | None:
+    def candidate(self, i: int) -> WarmStartCandidate | None:
         """The strategy of least cost within the i-th budget; None where that is float32, or nothing."""
         if i not in self._solved:
             self._solved[i] = self._solve(i)
         return self._solved[i]
 
-    def _solve(self, i: int) -> Candidate | None:
+    def _solve(self, i: int) -> WarmStartCandidate | None:
         budget = math.inf
         if i > 0:
             fastest_one = self.candidate(0)
@@ -156,11 +160,11 @@ class Programme:
 
 def bisect(
     count: int,
-    candidate: Callable[[int], Candidate | None],
-    verdict: Callable[[Candidate], bool | None],
+    candidate: Callable[[int], WarmStartCandidate | None],
+    verdict: Callable[[WarmStartCandidate], bool | None],
     exact_first: bool = False,
     float_keeps: bool = True,
-) -> Candidate | None:
+) -> WarmStartCandidate | None:
     """The candidate to measure next on the way to where the bound lies; None once that is found.
 
     Candidates go from fast to exact. ``verdict`` says whether one keeps the bound, or None where it is not
@@ -188,11 +192,11 @@ def make_candidate(
     table: Sequence[Sequence[tuple[float, str]]],
     options: Sequence[str],
     label: str,
-) -> Candidate:
+) -> WarmStartCandidate:
     """A candidate of these options. ``table``: loss and best setting of each group and option."""
     chosen = [row[group.options.index(option)] for group, row, option in zip(space.groups, table, options, strict=True)]
     settings = {group.name: name for group, (_, name) in zip(space.groups, chosen, strict=True)}
-    return Candidate(
+    return WarmStartCandidate(
         space.make_params(options, settings),
         label,
         times.predict_s(space, options),

@@ -24,7 +24,7 @@ from ..compiler.conformance import is_exact
 from ..device.config import Device
 from ..device.counting import Counter
 from ..device.package import write_runner
-from ..device.pool import Member, Pool
+from ..device.pool import Pool, PoolMember
 from ..device.remote import RemoteNet
 from ..errors import MeasureError
 from ..files import TemporaryFolder, hash_bytes
@@ -123,13 +123,13 @@ class _Remote:
             self._forms.pop(key).path.unlink(missing_ok=True)
         return forms
 
-    def _net(self, member: Member, form: _Form) -> RemoteNet:
+    def _net(self, member: PoolMember, form: _Form) -> RemoteNet:
         return member.net(form.key, form.path, dict(form.network.meta))
 
     def _run(self, form: _Form, feeds: Feeds) -> list[NDArray[Any]]:
         return self.pool.do(lambda member: self._net(member, form).run(feeds)).result
 
-    def _check(self, member: Member, candidate: Candidate, form: _Form, samples: Sequence[Feeds]) -> int:
+    def _check(self, member: PoolMember, candidate: Candidate, form: _Form, samples: Sequence[Feeds]) -> int:
         """Holds the device's outputs against this machine's; returns how many samples that were."""
         if not form.exact and candidate.quantized:  # a code may flip where floats round differently
             return 0
@@ -149,7 +149,7 @@ class RpcBench(_Remote):
     def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], budget: MeasurementBudget) -> Timing:
         forms = self._forms_of(candidates)
 
-        def work(member: Member) -> tuple[dict[str, Latency], int]:
+        def work(member: PoolMember) -> tuple[dict[str, Latency], int]:
             checked = [self._check(member, c, f, samples) for c, f in zip(candidates, forms, strict=True)]
             member.keep({form.key for form in forms})
             nets = {c.name: self._net(member, f) for c, f in zip(candidates, forms, strict=True)}
@@ -166,7 +166,7 @@ class RpcBench(_Remote):
     def kernel_costs(self, candidate: Candidate) -> Mapping[str, float]:
         form = self._form(candidate)
 
-        def work(member: Member) -> Mapping[str, float]:
+        def work(member: PoolMember) -> Mapping[str, float]:
             def times(uses: Sequence[KernelUse]) -> list[KernelTime]:
                 library = form.path.with_suffix(".kernels.so")
                 form.network.built.export_kernels(library)

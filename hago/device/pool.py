@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 _REST_S, _PAUSE_S, _PATIENCE_S = 60.0, 3.0, 30.0
 
 
-class Member:
+class PoolMember:
     """One device of a pool, with its session and what is loaded in it."""
 
     def __init__(self, device: Device) -> None:
@@ -74,17 +74,17 @@ class Pool:
 
     devices: Sequence[Device]
     patience_s: float = field(default_factory=lambda: _PATIENCE_S)
-    _members: list[Member] = field(default_factory=list)
+    _members: list[PoolMember] = field(default_factory=list)
     _untold: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._members = [Member(device) for device in self.devices]
+        self._members = [PoolMember(device) for device in self.devices]
 
     @property
     def name(self) -> str:
         return "+".join(device.name for device in self.devices)
 
-    def do(self, work: Callable[[Member], Result]) -> Done[Result]:
+    def do(self, work: Callable[[PoolMember], Result]) -> Done[Result]:
         """``work``, done by the device whose turn it is, or by the next that can.
 
         Raises DeviceError where it fails on every device (on the only one: twice) and one can be reached even so,
@@ -99,7 +99,7 @@ class Pool:
                     raise
                 time.sleep(min(_PAUSE_S, self.patience_s))
 
-    def _try(self, work: Callable[[Member], Result]) -> Done[Result]:
+    def _try(self, work: Callable[[PoolMember], Result]) -> Done[Result]:
         """`do`, without waiting for devices to come back."""
         trouble: list[str] = []
         failed = ""
@@ -130,7 +130,7 @@ class Pool:
         for member in self._members:
             member.close()
 
-    def _in_turn(self) -> list[Member]:
+    def _in_turn(self) -> list[PoolMember]:
         """Whom to ask, in this order: the rested in turn, then the resting. A single device is asked twice."""
         first = self._members.pop(0)
         self._members.append(first)
@@ -146,11 +146,11 @@ class Pool:
         found, self._untold = self._untold, []
         return "; ".join(dict.fromkeys(found)) or None
 
-    def _note(self, member: Member, error: DeviceError) -> str:
+    def _note(self, member: PoolMember, error: DeviceError) -> str:
         self._untold.append(f"{member.device.name}: {error.what}")
         return self._untold[-1]
 
-    def _answers(self, member: Member) -> bool:
+    def _answers(self, member: PoolMember) -> bool:
         """Whether it can be reached: then it was the work that failed."""
         try:
             member.session  # noqa: B018 - connects
@@ -158,7 +158,7 @@ class Pool:
             return False
         return True
 
-    def _rest(self, member: Member, seconds: float) -> None:
+    def _rest(self, member: PoolMember, seconds: float) -> None:
         """Its session is no longer to be trusted."""
         member.close()
         member.rests_until = time.monotonic() + seconds

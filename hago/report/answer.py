@@ -58,7 +58,7 @@ def _parts(report: ReportData) -> tuple[str, ...]:
 
 
 def _tell(report: ReportData) -> Answer:
-    words = _Words(report, metric_text(report))
+    words = _AnswerPhrases(report, metric_text(report))
     if report.outcome == NOT_FASTER:
         return words.not_faster()
     if report.outcome == UNTOLD:
@@ -69,7 +69,7 @@ def _tell(report: ReportData) -> Answer:
 
 
 @dataclass(frozen=True)
-class _Words(Phrases):
+class _AnswerPhrases(Phrases):
     """The answers of one report, by outcome."""
 
     # The outcomes.

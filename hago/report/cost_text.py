@@ -12,7 +12,7 @@ from .text import NOTHING, duration, pair_of_durations, percent, significant
 
 
 @dataclass(frozen=True)
-class _Words:
+class _CostWords:
     """The words of one kind of cost."""
 
     noun: str  # what is told
@@ -27,7 +27,7 @@ class _Words:
     tile: str  # heading of the number that stands first
 
 
-_TIME = _Words(
+_TIME = _CostWords(
     "latency",
     "latency",
     "the time",
@@ -39,7 +39,7 @@ _TIME = _Words(
     "are slower than float32",
     "Latency",
 )
-_COUNT = _Words(
+_COUNT = _CostWords(
     "instructions (estimated)",
     "instructions (est.)",
     "their number",
@@ -51,7 +51,7 @@ _COUNT = _Words(
     "take more instructions than float32",
     "Instructions, estimated",
 )
-_PART = _Words(
+_PART = _CostWords(
     "cost on all devices", "cost", "the cost", "Part of float32", "Gain", "cheaper", "dearer",
     "costs more than float32", "cost more than float32", "Cost",
 )  # fmt: skip
@@ -65,7 +65,7 @@ class CostText:
     whole_s: float | None = None
 
     @property
-    def words(self) -> _Words:
+    def words(self) -> _CostWords:
         """The words for this kind of cost."""
         return _PART if self.whole_s is not None else _COUNT if self.estimated else _TIME
 

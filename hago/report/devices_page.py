@@ -85,7 +85,7 @@ def make_page(comparison: DeviceComparison) -> DevicesPage:
         (name, tuple(_shown(comparison, comparison.cell(name, other), metric) for other in names)) for name in names
     )
     plots = [plot(device.report, metric, 420, 360, f"device{i}") for i, device in enumerate(comparison.devices)]
-    panels = list(zip(comparison.devices, plots, strict=True))
+    panels = zip(comparison.devices, plots, strict=True)
     return DevicesPage(
         model_name=first.model_name,
         metric=first.metric.name,

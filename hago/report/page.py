@@ -33,7 +33,7 @@ COLOURED = ("int8", "int7", "bfloat16", "float16", "float32", "quantized", "othe
 
 
 @dataclass(frozen=True)
-class Tile:
+class SummaryTile:
     """One large number: what it is of, the number, and what belongs to it."""
 
     label: str
@@ -69,7 +69,7 @@ class Page:
 
     report: ReportData
     answer: Answer
-    tiles: tuple[Tile, ...]
+    tiles: tuple[SummaryTile, ...]
     plots: tuple[Plot, ...]
     front: Table
     findings: tuple[str, ...]
@@ -130,13 +130,15 @@ def colour_class(precision: str) -> str:
     return precision if precision in COLOURED else "unknown"
 
 
-def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
+def _tiles(report: ReportData, metric: MetricText) -> tuple[SummaryTile, ...]:
     record, floats = report.chosen, report.baseline
     tiles = []
     cost, spent = report.cost, record.cost_s
     if report.joint and record.latency_ratio:
         ratios = [f"{name} {ratio:.3f}" for name, ratio in record.ratios.items()]
-        tiles.append(Tile("Gain", f"{factor(1 / record.latency_ratio)}×", f"parts of float32: {', '.join(ratios)}"))
+        tiles.append(
+            SummaryTile("Gain", f"{factor(1 / record.latency_ratio)}×", f"parts of float32: {', '.join(ratios)}")
+        )
     if spent is not None:
         value = cost.amount(spent)
         detail = "float32, the answer here"
@@ -146,7 +148,7 @@ def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
                 f"{cost.amount(spent / record.latency_ratio)} → {cost.amount(spent)}; takes "
                 f"{ratio_interval(record.latency_ratio, record.latency_ratio_interval)} of float32's {cost.words.noun}"
             )
-        tiles.append(Tile(cost.words.tile if report.is_float or report.estimated else "Speed", value, detail))
+        tiles.append(SummaryTile(cost.words.tile if report.is_float or report.estimated else "Speed", value, detail))
     # float32's distance from itself says nothing.
     if record.accuracy is not None and not (report.is_float and report.metric.against_float):
         detail = f"95 % CI {metric.interval_ends(record.accuracy_interval)}" if record.accuracy_interval else ""
@@ -158,7 +160,7 @@ def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
             detail += f"; {record.n_samples:,} {record.part} samples"
         name = report.metric.name
         tiles.append(
-            Tile(
+            SummaryTile(
                 name if "_" in name else name[0].upper() + name[1:], metric.value(record.accuracy), detail.lstrip("; ")
             )
         )
@@ -166,7 +168,7 @@ def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
         detail = "weights and other constants, as deployed"
         if floats.size_bytes and not report.is_float:
             detail = f"float32 {size(floats.size_bytes)}; {detail}"
-        tiles.append(Tile("Size", size(record.size_bytes), detail))
+        tiles.append(SummaryTile("Size", size(record.size_bytes), detail))
     trials, failed = len(report.records), sum(r.state == "failed" for r in report.records)
     how = (
         f"{failed} of them failed"
@@ -176,7 +178,7 @@ def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
         else "all compiled and counted"
     )
     told = f"{plural(trials, 'trial')}, {how}" if trials else ""
-    tiles.append(Tile("Last run" if report.resumed else "Search", clock(report.search.seconds), told))
+    tiles.append(SummaryTile("Last run" if report.resumed else "Search", clock(report.search.seconds), told))
     return tuple(tiles)
 
 
@@ -283,4 +285,4 @@ def _layer_cells(view: LayerView) -> tuple[str, ...]:
     )
 
 
-__all__ = ["LayerView", "Page", "Tile", "colour_class", "make_page"]
+__all__ = ["LayerView", "Page", "SummaryTile", "colour_class", "make_page"]
