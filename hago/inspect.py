@@ -204,7 +204,7 @@ def _heading(inspection: Inspection) -> list[str]:
 
 
 def _totals(inspection: Inspection) -> str:
-    from .report.text import plural
+    from .text import plural
 
     model, free = inspection.model, inspection.quantizable
     kinds = Counter(row.layer.kind for row in free)

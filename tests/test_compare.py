@@ -28,8 +28,8 @@ from rich.console import Console
 import hago
 from hago.cli import compare as cli_compare
 from hago.compare import Engine, compare
+from hago.compare.cells import accuracy_text, change_text, latency_text, size_text
 from hago.compare.engines import usual_engines
-from hago.compare.text import accuracy_text, change_text, latency_text, size_text
 from hago.errors import BuildError, DataError, MeasureError, MissingExtraError
 from hago.measure.latency import Latency
 from hago.measure.metrics import get_metric

@@ -38,7 +38,10 @@ from hago.report.pareto import plot
 from hago.report.phrases import layers_phrase, metric_text
 from hago.report.scale import Scale, decimals, nice_step
 from hago.report.tables import Name, Table, markdown
-from hago.report.text import (
+from hago.search import Blocker, Goal, SearchResult, SearchSpace, Sensitivities, TimeTable
+from hago.spec import load_spec
+from hago.strategy import Strategy, uniform
+from hago.text import (
     clock,
     count,
     cpu_name,
@@ -51,9 +54,6 @@ from hago.report.text import (
     significant,
     size,
 )
-from hago.search import Blocker, Goal, SearchResult, SearchSpace, Sensitivities, TimeTable
-from hago.spec import load_spec
-from hago.strategy import Strategy, uniform
 from hago.visible import visible
 
 HEAD = "On this AMD EPYC (1 thread), running 28 of 31 layers in int8 "

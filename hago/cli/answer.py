@@ -66,8 +66,8 @@ def _list(folder: str) -> int:
     """The front, as a table."""
     from rich.table import Table
 
-    from ..report.text import plain, size
     from ..search import Goal, pareto_front
+    from ..text import plain, size
     from ..tuning.answering import measured
     from ..tuning.job import Job
 

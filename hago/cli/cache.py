@@ -37,7 +37,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _clear(arguments: argparse.Namespace) -> int:
-    from ..report.text import plural
+    from ..text import plural
 
     before = KernelCache(arguments.cache).clear(stale_only=arguments.stale)
     kernels = before.stale_kernels + (0 if arguments.stale else before.kernels)

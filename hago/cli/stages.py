@@ -70,8 +70,8 @@ def _register_compile(subparsers: argparse._SubParsersAction[Any]) -> None:
 def _compile(arguments: argparse.Namespace) -> int:
     from .. import api
     from ..compiler.linker import require_linker
-    from ..report.text import plural
     from ..spec import resolve_hw
+    from ..text import plural
 
     started = time.perf_counter()
     spec = resolve_hw(arguments.hw)
@@ -101,8 +101,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..measure.clocks import SYSTEM_CLOCKS
     from ..measure.runner import by_cpu_time
     from ..measure.turns import Series, Turn, take_turn
-    from ..report.text import plural
     from ..runtime.artifact import load
+    from ..text import plural
 
     net = load(arguments.model)
     samples = make_samples(arguments.data, net.input_info)

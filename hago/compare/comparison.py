@@ -23,9 +23,9 @@ from ..measure.metrics import fit
 from ..measure.outputs import ModelOutputs
 from ..measure.running import Renamed, batch_of, collect_outputs
 from ..tensor import TensorInfo
+from .cells import markdown_table, ratio_text, rich_table, row_cells
 from .faithful import unfaithful, warning
 from .rows import ComparisonRow, Engine
-from .text import markdown_table, ratio_text, rich_table, row_cells
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from ..goal import QUANTITIES
 from ..outcomes import NOT_FASTER, NOT_MET, UNTOLD
 from ..record import Record
-from .data import ReportData
-from .phrases import Phrases, layers_phrase, metric_text
-from .text import (
+from ..text import (
     factor,
     listing,
     percent,
     ratio_interval,
 )
+from .data import ReportData
+from .phrases import Phrases, layers_phrase, metric_text
 
 GOOD, MIXED, BAD = "good", "mixed", "bad"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..measure.instructions import INSTRUCTION_S
-from .text import NOTHING, duration, pair_of_durations, percent, significant
+from ..text import NOTHING, duration, pair_of_durations, percent, significant
 
 
 @dataclass(frozen=True)

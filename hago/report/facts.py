@@ -7,9 +7,9 @@ from pathlib import PurePath
 from statistics import median
 
 from ..strategy import Strategy
+from ..text import clock, count, listing, percent, plural, ratio_interval, size
 from .data import ReportData
 from .metric_text import MetricText
-from .text import clock, count, listing, percent, plural, ratio_interval, size
 
 _PURPOSE = {
     "model.so": "the chosen model, compiled: one file that needs TVM's runtime alone",

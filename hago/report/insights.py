@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from ..text import listing, percent, plural
 from .data import NOISE, NOISE_S, LayerRow, ReportData
-from .text import listing, percent, plural
 
 _NAMED = 4  # layers that a sentence names before it counts the rest
 _SMALL = 0.01  # shares below this are not worth a sentence

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from ..measure.metrics import Metric, SampleMetric, unit_of
+from ..text import NOTHING, signed, significant
 from .data import MetricInfo
-from .text import NOTHING, signed, significant
 
 _NEAR = 1e-5  # of 1: nearer than that a similarity is as good as any
 _KNOWN = {"top1": "top-1", "top5": "top-5", "cosine": "cosine similarity", "sqnr": "SQNR", "mse": "mean squared error"}

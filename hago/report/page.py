@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .answer import Answer, tell
-from .cost_text import CostText
-from .data import LayerRow, ReportData
-from .facts import facts, files, python_snippet, shell_snippet
-from .insights import findings, readable, why
-from .metric_text import MetricText
-from .pareto import Plot, plot
-from .phrases import metric_text
-from .record_tables import peers_table, records_table
-from .tables import Name, Table
-from .text import (
+from ..text import (
     MINUS,
     NOTHING,
     clock,
@@ -26,6 +16,16 @@ from .text import (
     shape,
     size,
 )
+from .answer import Answer, tell
+from .cost_text import CostText
+from .data import LayerRow, ReportData
+from .facts import facts, files, python_snippet, shell_snippet
+from .insights import findings, readable, why
+from .metric_text import MetricText
+from .pareto import Plot, plot
+from .phrases import metric_text
+from .record_tables import peers_table, records_table
+from .tables import Name, Table
 from .timestrip import Strip, strip
 
 # Precisions that have a colour of their own; every other one shares a colour, and says its name anyway.

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..record import Record
+from ..text import ratio_interval
 from .cost_text import CostText
 from .data import ReportData
 from .metric_text import MetricText
 from .scale import Scale, decimals, padded
-from .text import ratio_interval
 
 # Beyond this many times the bound, what a strategy loses is of no interest: the frame ends there.
 _FRAME_DROPS = 4.0

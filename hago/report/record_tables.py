@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ..record import Record
+from ..text import NOTHING, clock, duration_interval, ratio_interval, size
 from .data import PeerRow, ReportData
 from .facts import precisions
 from .metric_text import MetricText
 from .tables import Table
-from .text import NOTHING, clock, duration_interval, ratio_interval, size
 
 
 def records_table(report: ReportData, metric: MetricText, records: tuple[Record, ...]) -> Table:

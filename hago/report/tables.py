@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..text import NOTHING
 from ..visible import plain_markdown, visible
-from .text import NOTHING
 
 
 class Name(str):

@@ -10,11 +10,11 @@ from typing import Any
 import jinja2
 
 from ..files import write_atomic
+from ..text import no_break
 from ..visible import visible
 from .data import ReportData
 from .page import colour_class, make_page
 from .tables import Name, markdown
-from .text import no_break
 
 HTML, MARKDOWN = "report.html", "report.md"
 _FOLDER = Path(__file__).parent

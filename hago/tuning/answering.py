@@ -26,11 +26,11 @@ from ..qdq.batch import free_batch
 from ..read_goal import read_goal
 from ..record import Record
 from ..record_file import read_records
-from ..report.text import plain
 from ..runtime.artifact import missing_features
 from ..search import SearchResult, choose, pareto_front
 from ..search.trial_store import RECORDS_FILE
 from ..spec import HardwareSpec, resolve_hw
+from ..text import plain
 from .job import Job
 
 _CALIBRATION = "calibration.npz"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from ..report.text import plain
+from ..text import plain
 from ..visible import cell, plain_markdown
 
 if TYPE_CHECKING:
