@@ -22,7 +22,7 @@ from .calibrate.calibration import is_calibration
 from .compiler.cache import KernelCache
 from .compiler.linker import is_foreign
 from .data import make_samples
-from .data.shapes import sample_shapes
+from .data.sample_shapes import sample_shapes
 from .deadline import Deadline
 from .interrupts import Interrupts
 from .model import InputShapes, Model, load_model

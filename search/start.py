@@ -26,7 +26,7 @@ def read_start(start: Strategy | str | os.PathLike[str] | None, model: Model, sp
         path = arguments.path("start", start)
         if Path(path).suffix.lower() == ".onnx":
             from ..model import load_model
-            from ..qdq.read import strategy_of
+            from ..qdq.read_strategy import strategy_of
 
             return strategy_of(load_model(path, model.batch, input_shapes=model.input_shapes), model, spec)
         start = Strategy.load(path)

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 import hago
 from hago.calibrate import Calibration
 from hago.cli import main
-from hago.data.shapes import sample_shapes
+from hago.data.sample_shapes import sample_shapes
 from hago.errors import DataError, HagoWarning, ModelError, StorageError, StrategyError
 from hago.folder_lock import filled_folder
 from hago.model import Model, load_model

@@ -4,6 +4,6 @@ Values alone; the pass that compiles and runs the float model for it is `hago.tu
 """
 
 from .calibration import Calibration, calibrate, calibration_fingerprint
-from .scale import scale_zero_point
+from .zero_point import scale_zero_point
 
 __all__ = ["Calibration", "calibrate", "calibration_fingerprint", "scale_zero_point"]

@@ -86,7 +86,7 @@ def input_shapes(arguments: argparse.Namespace) -> dict[str, tuple[int, ...]] | 
 
 def open_model(arguments: argparse.Namespace, data: Any = None) -> Model:
     """The model that `add_model` names; what it leaves open is as in the samples ``data``."""
-    from ..data.shapes import sample_shapes
+    from ..data.sample_shapes import sample_shapes
     from ..model import load_model
 
     told = None if data is None else (lambda: sample_shapes(data))

@@ -13,7 +13,9 @@ from .values import SIGNED_SHIFT, Params
 
 # Quantizing before or after these gives the same codes (Concat: with the same parameters everywhere).
 RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
-MOVES = frozenset({"Transpose", "Slice", "Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Pad", "Resize"})
+DATA_MOVEMENT = frozenset(
+    {"Transpose", "Slice", "Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Pad", "Resize"}
+)
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Lookahead:
             return mode != "constant" or not node.input(2) or (value is not None and not value.any())
         if node.op == "Resize":
             return node.attrs.get("mode", "nearest") == "nearest"
-        return node.op in RESHAPES or node.op in MOVES or node.op in ("Concat", "MaxPool", "Identity")
+        return node.op in RESHAPES or node.op in DATA_MOVEMENT or node.op in ("Concat", "MaxPool", "Identity")
 
     def quantize_params(self, node: SourceNode) -> Params | None:
         """Parameters of a QuantizeLinear or DequantizeLinear to or from 8 bits per tensor, else None."""

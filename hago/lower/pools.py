@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..tensor import TensorType
-from .anchors import accumulator, window
+from .dot_products import accumulator, window
 from .lookahead import Epilogue
 from .source import SourceNode
 from .translate import Translator

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..calibrate.calibration import Range, RangeMethod
 from ..calibrate.histogram import TensorStats
-from ..calibrate.scale import scale_zero_point
+from ..calibrate.zero_point import scale_zero_point
 from ..scheme import IntegerType
 
 _Floats = npt.NDArray[np.float64]

@@ -15,7 +15,7 @@ from ..errors import StrategyError
 from ..scheme import IntegerType
 from ..strategy import Strategy
 from ..ways import WEIGHTED_KINDS
-from .emit import GraphWriter
+from .graph_writer import GraphWriter
 from .ingredients import Ingredients
 from .layer_weights import StoredWeight
 from .placement import Placement

@@ -29,7 +29,7 @@ from ..bench.local import LocalBench
 from ..compiler.cache import KernelCache
 from ..compiler.linker import require_linker
 from ..data import DataParts, Samples, make_samples, split_samples
-from ..data.shapes import sample_shapes
+from ..data.sample_shapes import sample_shapes
 from ..deadline import Deadline
 from ..device.places import find_place
 from ..errors import BuildError, DeviceError, HagoError, HagoWarning

@@ -17,7 +17,7 @@ from .depthwise import (
 from .depthwise_bytes import pack_bytes_weights, taps_fit_int16
 from .dot import DOTS, Dot, pairs_fit_int16
 from .families import Isa
-from .half import doubled, pack_halves
+from .float16 import doubled, pack_halves
 from .packing import remembered
 from .pairs import best_pairs
 from .pairwise import sums_fit_int16

@@ -24,8 +24,8 @@ from .depthwise_bytes import depthwise_bytes
 from .dot import DOTS
 from .epilogue import bounds, zeros
 from .families import Isa
+from .float16 import halved
 from .group_scales import spread_groups
-from .half import halved
 from .packing import remembered
 from .pairs import paired
 from .registry import EMITTERS, emits

@@ -39,7 +39,6 @@ from .dense_plan import (
     together,
 )
 from .dot import DOTS
-from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, prefetch, vector_index
 from .epilogue import (
     BOUNDS,
     ZEROS,
@@ -51,6 +50,7 @@ from .epilogue import (
 )
 from .epilogue_arm import residual_bytes
 from .families import Isa
+from .ir_builder import Registers, argument, channel_start, flat, maybe_parallel, moved_back, prefetch, vector_index
 from .padding import padded_copy
 from .pairwise import pairs_copy
 

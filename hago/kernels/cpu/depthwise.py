@@ -25,7 +25,6 @@ from tvm.script.ir_builder import tirx as T
 
 from .dense import channel_starts
 from .dot import DOTS
-from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .epilogue import (
     BOUNDS,
     ZEROS,
@@ -35,7 +34,8 @@ from .epilogue import (
     requantized_bytes,
 )
 from .families import Isa
-from .half import MOST_TERMS, doubled, factors
+from .float16 import MOST_TERMS, doubled, factors
+from .ir_builder import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .padding import padded_copy
 from .window import Window
 

@@ -14,9 +14,9 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from .depthwise import Depthwise, DepthwiseParams, channel_order
-from .emit import Registers, vector_index
 from .epilogue import requantized_bytes
 from .families import Isa
+from .ir_builder import Registers, vector_index
 
 _PIXELS = 4
 

@@ -23,9 +23,9 @@ from ...errors import BuildError
 from ..common.calls import KernelCall, NodeView
 from .dense import DenseParams, Tile, choose_tile
 from .dot import DOTS
-from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .epilogue import BOUNDS, ZEROS, bounded, bounds, dequantize, requantize, zeros
 from .families import Isa
+from .ir_builder import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .registry import emits
 
 _MACS_WORTH_A_THREAD = 200_000

@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .emit import maybe_parallel
+from .ir_builder import maybe_parallel
 
 
 def padded_copy(

@@ -21,8 +21,8 @@ from tvm.script.ir_builder import tirx as T
 from .dense import Dense, DenseParams, Tile, choose_tile, estimate, plan
 from .dense_plan import finish_cost
 from .dot import DOTS
-from .emit import Registers
 from .families import Isa
+from .ir_builder import Registers
 
 _FROM_VECTORS = {"usdot": "usmmla", "bfdot": "bfmmla"}
 _STEPS = 2  # packed steps in a vector of one pixel's elements

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from .emit import vector_index
+from .ir_builder import vector_index
 from .padding import each_line
 
 TIMES = 4  # each pair stands in the copy

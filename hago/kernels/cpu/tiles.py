@@ -24,8 +24,8 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from .dense import TILE_STEPS, Dense, DenseParams, Tile, choose_tile, estimate, plan
-from .emit import channel_start, maybe_parallel, moved_back
 from .families import Isa
+from .ir_builder import channel_start, maybe_parallel, moved_back
 
 _ROWS = 16  # of a tile
 _TILES = 8

@@ -23,9 +23,9 @@ import onnx_ir as ir
 from ...errors import ModelError
 from .affine import fold_affine
 from .canonical import canonicalize
-from .check import check_numbers
 from .constants import check_inference_mode, fold_all
 from .edit import QUANTIZE_OPS, Editor, constant, dims
+from .element_types import check_types
 from .half import widen
 from .integers import expand_integers
 from .patterns import recognise
@@ -35,7 +35,7 @@ from .quantizers import expand_quantizers
 from .read import content_hash, damaged, read_proto
 from .shapes import infer, require_static
 from .simplify import simplify
-from .types import check_types
+from .validate import check_numbers
 
 _MAX_ROUNDS = 100
 

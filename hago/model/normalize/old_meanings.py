@@ -14,7 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ...errors import ModelError
-from .check import walk
+from .validate import walk
 
 
 def old_nodes(proto: onnx.ModelProto, version: int) -> dict[str, onnx.NodeProto]:

@@ -8,10 +8,10 @@ import onnx
 from onnx import inliner, version_converter
 
 from ...errors import ModelError
-from .check import default_opset, light, walk
 from .edit import QUANTIZE_OPS, STANDARD_DOMAINS
 from .old_meanings import old_nodes, restore
 from .qoperators import MICROSOFT
+from .validate import default_opset, light, walk
 
 OPSET = 21
 IR_VERSION = 10

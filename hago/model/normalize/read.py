@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from ...errors import ModelError, faults_of_others, reason_of
 from ...files import hash_bytes
-from .check import check, walk
+from .validate import check, walk
 
 _MAGIC = (
     (

@@ -22,8 +22,8 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from .dense import Dense, DenseParams, Tile, pack_weights, plan
-from .emit import Registers
 from .families import Isa
+from .ir_builder import Registers
 
 TERMS = 32  # the error of such sums is then three times that of rounding the operands, and a third of bfloat16's
 MOST_TERMS = 2 * TERMS  # where there is no end of a sum in between: a depthwise kernel of up to 8x8
