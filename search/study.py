@@ -22,7 +22,7 @@ from ..interrupts import Interrupts, name_of
 from ..options import SearchOptions
 from ..record import Record
 from ..strategy import Strategy
-from .answer import conclude
+from .conclusion import conclude
 from .context import Context
 from .objective import Evaluator, common_reason, evaluate_safely
 from .planner import WARM_START, Planner, Proposal

@@ -15,7 +15,7 @@ from hago.compiler.cache import KernelCache
 from hago.compiler.conformance import Conformance
 from hago.compiler.linker import linker
 from hago.data import make_samples
-from hago.device.check import check_device
+from hago.device.spec_check import check_device
 from hago.device.config import Device
 from hago.device.emulated import emulated_server, sysroot
 from hago.device.remote import RemoteNet, connect

@@ -13,7 +13,7 @@ import tiny
 
 from hago.cli import main
 from hago.compiler.cache import KernelCache
-from hago.device import pool as pool_module
+from hago.device import device_pool as pool_module
 from hago.errors import DeviceError
 from hago.model import load_model
 from hago.spec import load_spec, resolve_hw

@@ -16,11 +16,11 @@ import pytest
 import tiny
 
 import hago
-from hago.bench.remote import RpcBench
+from hago.bench.rpc import RpcBench
 from hago.bench.server import kill, rpc_server
 from hago.compiler.cache import KernelCache
 from hago.data import make_samples, split_samples
-from hago.device import pool as pool_module
+from hago.device import device_pool as pool_module
 from hago.device.config import Device
 from hago.device.emulated import sysroot
 from hago.device.places import Target, find_place

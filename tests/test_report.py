@@ -27,7 +27,6 @@ from hago.model import load_model
 from hago.record import Record
 from hago.report import LayerRow, Measured, MetricInfo, PeerRow, ReportData, SearchFacts, describe_metric, from_search
 from hago.report import write_report as write
-from hago.report.answer import tell
 from hago.report.data import NOISE_S
 from hago.report.facts import facts
 from hago.report.from_search import model_name
@@ -37,6 +36,7 @@ from hago.report.page import make_page
 from hago.report.pareto import plot
 from hago.report.phrases import layers_phrase, metric_text
 from hago.report.scale import Scale, decimals, nice_step
+from hago.report.sentence import tell
 from hago.report.tables import Name, Table, markdown
 from hago.search import Blocker, Goal, SearchResult, SearchSpace, Sensitivities, TimeTable
 from hago.spec import load_spec

@@ -13,7 +13,7 @@ from search_harness import FakeEvaluator, residual_space
 from hago.errors import MeasureError
 from hago.goal import Goal
 from hago.record import Record
-from hago.report.answer import tell
+from hago.report.sentence import tell
 from hago.search import run_search
 from hago.search.result import MET, NOT_FASTER, UNTOLD, choose
 

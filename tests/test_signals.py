@@ -30,7 +30,7 @@ COMMANDS = {
     "compare": ("compare model.onnx --data samples.npz --rounds 2 --out compared", "hago.compare", "compare"),
     "measure": (
         "measure model.onnx --strategy strategy.yaml --data samples.npz --devices local --out measured.json",
-        "hago.device.measure",
+        "hago.device.measure_on",
         "measure_on",
     ),
 }

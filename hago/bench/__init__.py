@@ -1,4 +1,4 @@
-"""Where candidates are timed: a bench. This machine is one (local.py); boards and the emulator are others (remote.py).
+"""Where candidates are timed: a bench. This machine is one (local.py); boards and the emulator are others (rpc.py).
 
 A search asks for ratios to float32 and for the costs of kernels, and need not know which machine gives them.
 """

@@ -38,7 +38,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from ..device.check import check_device
+    from ..device.spec_check import check_device
     from ..device.config import find_device
 
     finding = check_device(find_device(arguments.name, arguments.file))

@@ -42,7 +42,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..arguments import names
     from ..compiler.cache import KernelCache
     from ..data import make_samples
-    from ..device.measure import measure_on
+    from ..device.measure_on import measure_on
     from ..device.places import find_place
     from ..files import write_atomic
     from ..spec import resolve_hw

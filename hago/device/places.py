@@ -50,7 +50,7 @@ class Target:
 
     def bench(self, threads: int, cache: KernelCache, seed: int = 0) -> Bench:
         """What measures there. Nothing is connected yet. Raises SpecError for a spec that is not there."""
-        from ..bench.remote import CountingBench, RpcBench
+        from ..bench.rpc import CountingBench, RpcBench
 
         first = self.devices[0]
         if first.is_local:

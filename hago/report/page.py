@@ -16,7 +16,6 @@ from ..text import (
     shape,
     size,
 )
-from .answer import Answer, tell
 from .cost_text import CostText
 from .data import LayerRow, ReportData
 from .facts import facts, files, python_snippet, shell_snippet
@@ -25,6 +24,7 @@ from .metric_text import MetricText
 from .pareto import Plot, plot
 from .phrases import metric_text
 from .record_tables import peers_table, records_table
+from .sentence import Answer, tell
 from .tables import Name, Table
 from .timestrip import Strip, strip
 

@@ -43,8 +43,8 @@ from ..options import Options
 from ..read_goal import read_goal
 from ..record import Record
 from ..report import Measured, ReportData, from_search, write_report
-from ..report.answer import tell
 from ..report.data import KEPT
+from ..report.sentence import tell
 from ..runtime.threads import check_threads
 from ..search import SearchSpace, run_search
 from ..search.keep import read_keep

@@ -24,7 +24,7 @@ from ..compiler.conformance import is_exact
 from ..device.config import Device
 from ..device.counting import Counter
 from ..device.package import write_runner
-from ..device.pool import Pool, PoolMember
+from ..device.device_pool import Pool, PoolMember
 from ..device.remote import RemoteNet
 from ..errors import MeasureError
 from ..files import TemporaryFolder, hash_bytes
