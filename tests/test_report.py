@@ -22,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hago.compare import Comparison, ComparisonRow
 from hago.errors import StorageError
 from hago.measure.latency import Latency
+from hago.measure.metric_text import MetricText
 from hago.measure.metrics import get_metric
 from hago.model import load_model
 from hago.record import Record
@@ -31,7 +32,6 @@ from hago.report.data import NOISE_S
 from hago.report.facts import facts
 from hago.report.from_search import model_name
 from hago.report.insights import findings, why
-from hago.report.metric_text import MetricText
 from hago.report.page import make_page
 from hago.report.pareto import plot
 from hago.report.phrases import layers_phrase, metric_text

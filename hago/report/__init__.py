@@ -6,9 +6,9 @@
 Nothing here measures or decides: `ReportData` is what is told, and the templates (``*.j2``) tell it.
 """
 
+from ..measure.metric_text import describe_metric
 from .data import BlockerRow, LayerRow, MetricInfo, PeerRow, ReportData, SearchFacts
 from .from_search import Measured, from_search
-from .metric_text import describe_metric
 from .write import write_report
 
 __all__ = [

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..data import SplitRecord
 from ..goal import Goal
 from ..measure.environment import Environment
+from ..measure.metric_text import MetricInfo
 from ..outcomes import OUTCOMES
 from ..record import Record
 from ..tensor import TensorInfo
@@ -22,27 +23,6 @@ FILES = ("model.so", "model.qdq.onnx", "strategy.yaml", *KEPT)
 # Kernel times of one layer repeat to about this: a smaller difference is no finding.
 NOISE = 0.03
 NOISE_S = 5e-8
-
-
-@dataclass(frozen=True)
-class MetricInfo:
-    """How a metric is told.
-
-    ``unit`` is "share" (a fraction, told in percent and its changes in points), "dB", or "" (a plain
-    number). ``whole_set`` marks metrics that are no mean over samples, ``against_float`` those that compare with
-    float32's outputs, so that float32's own value says nothing (a cosine of 1).
-    """
-
-    name: str
-    unit: str = ""
-    higher_is_better: bool = True
-    against_float: bool = False
-    whole_set: bool = False
-
-    @property
-    def is_similarity(self) -> bool:
-        """Whether it is 1 for float32 itself, and less for all others."""
-        return self.against_float and self.higher_is_better and not self.unit
 
 
 @dataclass(frozen=True)

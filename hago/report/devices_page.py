@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import write_atomic
+from ..measure.metric_text import MetricText
 from ..record import Record
 from ..text import NOTHING, factor, listing, plural, ratio_interval
 from .device_comparison import Cell, DeviceComparison, TunedDevice
-from .metric_text import MetricText
 from .pareto import Plot, plot
 from .phrases import layers_phrase, metric_text
 from .tables import Name, Table

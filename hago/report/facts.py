@@ -6,10 +6,10 @@ from collections import Counter
 from pathlib import PurePath
 from statistics import median
 
+from ..measure.metric_text import MetricText
 from ..strategy import Strategy
 from ..text import clock, count, listing, percent, plural, ratio_interval, size
 from .data import ReportData
-from .metric_text import MetricText
 
 _PURPOSE = {
     "model.so": "the chosen model, compiled: one file that needs TVM's runtime alone",

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from ..data import SplitRecord
 from ..measure.environment import Environment
+from ..measure.metric_text import describe_metric
 from ..measure.metrics import Metric
 from ..strategy import WEIGHTED_KINDS, Choice, Strategy
 from .data import FILES, BlockerRow, LayerRow, PeerRow, ReportData, SearchFacts
-from .metric_text import describe_metric
 
 if TYPE_CHECKING:
     from ..compare import Comparison

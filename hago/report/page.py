@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..measure.metric_text import MetricText
 from ..text import (
     MINUS,
     NOTHING,
@@ -20,7 +21,6 @@ from .cost_text import CostText
 from .data import LayerRow, ReportData
 from .facts import facts, files, python_snippet, shell_snippet
 from .insights import findings, readable, why
-from .metric_text import MetricText
 from .pareto import Plot, plot
 from .phrases import metric_text
 from .record_tables import peers_table, records_table

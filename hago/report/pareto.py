@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..measure.metric_text import MetricText
 from ..record import Record
 from ..text import ratio_interval
 from .cost_text import CostText
 from .data import ReportData
-from .metric_text import MetricText
 from .scale import Scale, decimals, padded
 
 # Beyond this many times the bound, what a strategy loses is of no interest: the frame ends there.

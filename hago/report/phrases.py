@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from ..goal import DEFAULT_OBJECTIVES
 from ..measure.clocks import BUSY_SHARE
+from ..measure.metric_text import MetricText
 from ..outcomes import NOT_MET
 from ..record import Record
 from ..text import cpu_name, factor, listing, percent, plural, ratio_interval
 from .data import LayerRow, ReportData
-from .metric_text import MetricText
 
 
 def metric_text(report: ReportData) -> MetricText:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ..measure.metric_text import MetricText
 from ..record import Record
 from ..text import NOTHING, clock, duration_interval, ratio_interval, size
 from .data import PeerRow, ReportData
 from .facts import precisions
-from .metric_text import MetricText
 from .tables import Table
 
 

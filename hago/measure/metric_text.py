@@ -5,22 +5,51 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..measure.metrics import Metric, SampleMetric, unit_of
+from ..errors import DataError
 from ..text import NOTHING, signed, significant
-from .data import MetricInfo
+from .metrics import Metric, SampleMetric, get_metric, unit_of
 
 _NEAR = 1e-5  # of 1: nearer than that a similarity is as good as any
 _KNOWN = {"top1": "top-1", "top5": "top-5", "cosine": "cosine similarity", "sqnr": "SQNR", "mse": "mean squared error"}
 
 
+@dataclass(frozen=True)
+class MetricInfo:
+    """What a reader needs to know of a metric.
+
+    ``unit`` is "share" (a fraction, written in percent and its changes in points), "dB", or "" (a plain number).
+    ``whole_set`` marks metrics that are no mean over samples, ``against_float`` those that compare with float32's
+    outputs, so that float32's own value says nothing (a cosine of 1).
+    """
+
+    name: str
+    unit: str = ""
+    higher_is_better: bool = True
+    against_float: bool = False
+    whole_set: bool = False
+
+    @property
+    def is_similarity(self) -> bool:
+        """Whether it is 1 for float32 itself, and less for all others."""
+        return self.against_float and self.higher_is_better and not self.unit
+
+
 def describe_metric(metric: Metric) -> MetricInfo:
-    """How this metric is told; one made of a function is a plain number under its own name."""
+    """How a reader knows this metric; one made of a function is a plain number under its own name."""
     name, _, output = metric.name.partition(":")
     known = _KNOWN.get(name, metric.name)
     if output and name in _KNOWN:
         known += f" of {output}"
     whole_set = getattr(metric, "whole_set", None) or not isinstance(metric, SampleMetric)
     return MetricInfo(known, unit_of(metric), metric.higher_is_better, metric.needs_float, whole_set)
+
+
+def describe_named(name: str) -> MetricInfo:
+    """The same from a metric's name, as records have it; a user's own metric is a plain number."""
+    try:
+        return describe_metric(get_metric(name))
+    except DataError:
+        return MetricInfo(name)
 
 
 @dataclass(frozen=True)
