@@ -28,6 +28,7 @@ from hago.model import load_model
 from hago.record import Record
 from hago.report import LayerRow, Measured, MetricInfo, PeerRow, ReportData, SearchFacts, describe_metric, from_search
 from hago.report import write_report as write
+from hago.report.axis import Scale, decimals, nice_step
 from hago.report.data import NOISE_S
 from hago.report.facts import facts
 from hago.report.from_search import model_name
@@ -35,7 +36,6 @@ from hago.report.insights import findings, why
 from hago.report.page import make_page
 from hago.report.pareto import plot
 from hago.report.phrases import layers_phrase, metric_text
-from hago.report.scale import Scale, decimals, nice_step
 from hago.report.sentence import tell
 from hago.report.tables import Name, Table, markdown
 from hago.search import Blocker, Goal, SearchResult, SearchSpace, Sensitivities, TimeTable

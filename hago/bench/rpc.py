@@ -23,8 +23,8 @@ from ..compiler.cache import KernelCache
 from ..compiler.conformance import is_exact
 from ..device.config import Device
 from ..device.counting import Counter
-from ..device.package import write_runner
 from ..device.device_pool import Pool, PoolMember
+from ..device.package import write_runner
 from ..device.remote import RemoteNet
 from ..errors import MeasureError
 from ..files import TemporaryFolder, hash_bytes

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..visible import cell, visible
-from .arguments import add_cache
+from .common_arguments import add_cache
 from .exit_codes import code_of
 from .flags import add_flags
 from .screen import screen

@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from .arguments import add_cache, add_hw, add_model, add_strategy, quantized
+from .common_arguments import add_cache, add_hw, add_model, add_strategy, quantized
 
 _DESCRIPTION = """
 Compiles a model for any hardware that there are kernels for, also another than this machine's, into a folder to be

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ..compiler.cache import KernelCache
-from .arguments import add_cache, leaf
+from .common_arguments import add_cache, leaf
 
 _DESCRIPTION = "The kernel cache: compiled kernels, which all models share."
 

@@ -15,7 +15,7 @@ from ..errors import DataError
 from ..files import write_atomic
 from ..folder_lock import filled_folder
 from ..visible import cell
-from .arguments import CALIBRATION, DATA, add_cache, add_hw, add_model, open_model, positive
+from .common_arguments import CALIBRATION, DATA, add_cache, add_hw, add_model, open_model, positive
 from .screen import screen
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ..visible import cell, visible
-from .arguments import leaf
+from .common_arguments import leaf
 from .screen import screen
 
 _DESCRIPTION = "The machines that devices.yaml names, and what they really are."
@@ -38,8 +38,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from ..device.spec_check import check_device
     from ..device.config import find_device
+    from ..device.spec_check import check_device
 
     finding = check_device(find_device(arguments.name, arguments.file))
     width = max(len(name) for name, _ in finding.facts)

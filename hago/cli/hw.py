@@ -13,7 +13,7 @@ from ..errors import SpecError
 from ..scheme import IntegerType
 from ..spec import OP_KINDS, HardwareSpec, Way, check_spec, load_spec, read_spec, spec_names
 from ..visible import cell, visible
-from .arguments import leaf
+from .common_arguments import leaf
 from .screen import screen
 
 _DESCRIPTION = "Hardware specs: what each operator may do on a kind of machine."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .arguments import add_hw, add_model, open_model
+from .common_arguments import add_hw, add_model, open_model
 from .screen import screen
 
 _LAYER_PER_LINE = 1000  # columns, where the output is piped

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..visible import cell, visible
-from .arguments import DATA, add_cache, add_model, add_strategy, open_model
+from .common_arguments import DATA, add_cache, add_model, add_strategy, open_model
 from .exit_codes import EXIT_CUT_SHORT
 from .screen import screen
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..files import write_atomic
-from .arguments import add_cache, add_hw, add_model, add_strategy, open_model, quantized
+from .common_arguments import add_cache, add_hw, add_model, add_strategy, open_model, quantized
 
 if TYPE_CHECKING:
     from ..data import Samples

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..arguments import names
 from ..options import GoalOptions, JobOptions, SearchOptions
 from ..visible import visible
-from .arguments import DATA, add_model, input_shapes
+from .common_arguments import DATA, add_model, input_shapes
 from .exit_codes import EXIT_CUT_SHORT, code_of
 from .flags import add_flags, flag_names, from_arguments
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from ..measure.metric_text import MetricText
 from ..record import Record
 from ..text import ratio_interval
+from .axis import Scale, decimals, padded
 from .cost_text import CostText
 from .data import ReportData
-from .scale import Scale, decimals, padded
 
 # Beyond this many times the bound, what a strategy loses is of no interest: the frame ends there.
 _FRAME_DROPS = 4.0
