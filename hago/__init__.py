@@ -1,11 +1,11 @@
-"""Hago: which layers of a network should run at which precision on this hardware.
+"""Hago: finds the layers of a network to quantize on your hardware, and to which precision.
 
     import hago
 
     result = hago.tune("model.onnx", data="samples.npz", max_drop=0.01, out="out")
     net = hago.load("out/model.so")
 
-What is imported is imported when it is first used: `hago.load` needs TVM's runtime and numpy alone.
+Public names are imported on first use, so that `hago.load` needs only TVM's runtime and numpy.
 """
 
 import os
@@ -72,8 +72,8 @@ __all__ = [
     "tune",
 ]
 
-# TVM asks for the home folder when it is imported. A user without one (a container's, with a number but no name) gets
-# the one that login gives: /.
+# TVM looks up the home folder when it is imported. A user without one (in a container, a number without a name) gets
+# what login would give: /.
 if os.path.expanduser("~") == "~":
     os.environ["HOME"] = "/"
 

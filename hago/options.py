@@ -1,8 +1,8 @@
-"""What a user asks for, as three values: the goal, how it is searched for, and the job around it.
+"""The options of a tuning job, as three values: the goal, the search, and the job around it.
 
-Every option is declared once, as a field: its default, its check, its flag on the command line and its help. From the
-fields are made: the signatures of `hago.tune` and `hago.compare_devices`, the flags of the commands (cli/flags.py) and
-the table in docs/api.md.
+Every option is declared once, as a field with its default, check, command-line flag and help text. The signatures of
+`hago.tune` and `hago.compare_devices`, the flags of the commands (cli/flags.py) and the table in docs/api.md are
+generated from these fields.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ Read = Callable[[str, Any], Any]
 
 
 class Default(float):
-    """A number that nobody asked for, so that it gives way to another bound that somebody did ask for."""
+    """A default bound. It gives way to a bound that the user sets."""
 
 
 def option(
     default: Any, help: str, read: Read | None = None, *, flag: str | None = "", shell: Any = None, **argument: Any
 ) -> Any:
-    """A field of options. ``read(name, value)`` checks a value and returns it in its one form.
+    """A field of options. ``read(name, value)`` checks a value and returns it in canonical form.
 
-    ``flag`` is its name on the command line (by default the field's), None if it has none there; ``shell`` is another
-    default there, and ``argument`` what argparse has to know besides.
+    ``flag`` is its flag on the command line (by default the field's name; None: no flag), ``shell`` its default there
+    if that differs, and ``argument`` holds further keywords for argparse.
     """
     known = {"read": read, "flag": flag, "help": help, "shell": default if shell is None else shell}
     return field(default=default, metadata={**known, "argument": argument})
 
 
 class _Options:
-    """Checks every field when the value is made. Raises HagoError."""
+    """Checks every field on construction. Raises HagoError."""
 
     def __post_init__(self) -> None:
         for item in fields(self):  # type: ignore[arg-type]  # all that derive from it are dataclasses
@@ -67,7 +67,7 @@ def _seed(name: str, value: Any) -> int:
 
 
 def check_sampler(sampler: Any) -> None:
-    """One of `SAMPLERS`, or a function: seed -> a sampler of Optuna's. Raises SearchError, MissingExtraError."""
+    """One of `SAMPLERS`, or a function: seed -> Optuna sampler. Raises SearchError, MissingExtraError."""
     if callable(sampler):
         return
     if sampler not in SAMPLERS:
@@ -82,7 +82,7 @@ def _sampler(name: str, value: Any) -> Any:
 
 
 def check_rule(name: str, value: Any) -> str:
-    """By what a joint search judges. Raises SearchError for what is no rule."""
+    """The rule by which a joint search combines the ratios of its devices. Raises SearchError for any other."""
     if value not in JOINT_RULES:
         raise SearchError(f"a joint search judges by {' or '.join(JOINT_RULES)}, not {value!r}")
     return str(value)
@@ -103,7 +103,7 @@ def _metric(name: str, value: Any) -> Metric:
 
 
 def _knobs(name: str, value: Any) -> Mapping[str, tuple[str, ...]]:
-    """The values that a search may use of every knob; given as a mapping, or lines such as ``correction=none,bias``."""
+    """The values that a search may use for each knob, from a mapping or from lines such as ``correction=none,bias``."""
     from .knobs import read_knobs
 
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -119,7 +119,7 @@ def _pair(name: str, text: str, sign: str, example: str) -> tuple[str, str]:
 
 
 def _trials(text: str) -> int | None:
-    """A number of trials on the command line; 0 is none at all."""
+    """A number of trials on the command line; 0 means no limit."""
     try:
         return int(text) or None
     except ValueError:
@@ -128,36 +128,41 @@ def _trials(text: str) -> int | None:
 
 @dataclass(frozen=True)
 class GoalOptions(_Options):
-    """What is asked of the answer, in the user's words: `hago.goal.read_goal` reads them once the metric is known."""
+    """What the answer must satisfy, as the user wrote it; `read_goal` interprets it once the metric is known."""
 
     max_drop: float | str = option(
         Default(MAX_DROP),
-        "allowed drop of the metric, in its unit, or 1%% (default: %(default)s, one point of top-1)",
+        "largest allowed drop of the metric, in its unit or as 1%% (default: %(default)s, one point of top-1)",
         metavar="D",
     )
     min_value: float | str | None = option(
         None,
-        "the metric must have at least this, in place of --max-drop: sqnr needs it, --min 30 is 30 dB",
+        "smallest allowed value of the metric, instead of --max-drop; sqnr needs it: --min 30 is 30 dB",
         flag="--min",
         metavar="V",
     )
     max_value: float | str | None = option(
-        None, "the same for metrics of which less is better: at most this", flag="--max", metavar="V"
+        None, "largest allowed value, for metrics where less is better", flag="--max", metavar="V"
     )
-    margin: float = option(0.0, "part of --max-drop kept free when choosing", type=float, metavar="D")
+    margin: float = option(0.0, "part of --max-drop to keep in reserve when choosing", type=float, metavar="D")
     max_latency: float | str | None = option(
-        None, "latency at most, such as 0.2ms: the most accurate strategy that keeps it is searched", metavar="TIME"
+        None,
+        "largest allowed latency, such as 0.2ms; without --max-drop the answer is the most accurate strategy within it",
+        metavar="TIME",
     )
-    max_size: int | str | None = option(None, "size of the constants at most, such as 200kB or 2MB", metavar="SIZE")
+    max_size: int | str | None = option(
+        None, "largest allowed size of the constants, such as 200kB or 2MB", metavar="SIZE"
+    )
     objectives: str | Sequence[str] = option(
         DEFAULT_OBJECTIVES,
-        "of latency, accuracy, size; the answer is the best in the first that has no bound (default: %(default)s)",
+        "what to optimize, in order: latency, accuracy, size; the answer is the best in the first without a bound "
+        "(default: %(default)s)",
         arguments.names,
         shell=",".join(DEFAULT_OBJECTIVES),
     )
 
     def asked(self) -> dict[str, Any]:
-        """The options that somebody gave, by name."""
+        """The options that the user set, by name."""
         values = {item.name: (getattr(self, item.name), item.default) for item in fields(self)}
         return {
             name: value
@@ -168,25 +173,28 @@ class GoalOptions(_Options):
 
 @dataclass(frozen=True)
 class SearchOptions(_Options):
-    """How the search goes, and where it is kept. ``budget`` is in seconds."""
+    """How to search, and where to keep the study. ``budget`` is in seconds."""
 
-    trials: int | None = option(40, "candidates at most (default: %(default)s)", _limit, type=int, metavar="N")
-    budget: Any = option(None, "time at most, such as 10m, 90s or 1h30m", _budget, metavar="TIME")
+    trials: int | None = option(
+        40, "maximum number of candidates (default: %(default)s)", _limit, type=int, metavar="N"
+    )
+    budget: Any = option(None, "maximum time, such as 10m, 90s or 1h30m", _budget, metavar="TIME")
     patience: int | None = option(
         15,
-        "stop at a plateau: N trials without improvement of the front; 0: never (default: %(default)s)",
+        "stop at a plateau: N trials without improvement of the Pareto front; 0: never (default: %(default)s)",
         _limit,
         type=_trials,
         metavar="N",
     )
     sampler: Any = option(
-        "tpe", "proposes candidates (default: %(default)s; gp needs PyTorch)", _sampler, choices=SAMPLERS
+        "tpe", "what proposes candidates (default: %(default)s; gp needs PyTorch)", _sampler, choices=SAMPLERS
     )
-    seed: int = option(0, "of the split and the search (default: %(default)s)", _seed, type=int, metavar="N")
+    seed: int = option(
+        0, "seed of the sample split and of the search (default: %(default)s)", _seed, type=int, metavar="N"
+    )
     knobs: Any = option(
         None,
-        "what a layer's choice may be: one value fixes it, several are searched, such as correction=none,bias; "
-        "may be repeated",
+        "values of a knob: one fixes it, several are searched, such as correction=none,bias; may be repeated",
         _knobs,
         flag="--knob",
         action="append",
@@ -194,20 +202,20 @@ class SearchOptions(_Options):
     )
     keep: Any = option(
         None,
-        "layers kept at a precision, by name, pattern or operator, such as: float32 'head.*'; may be repeated",
+        "keep layers at a precision, by name, pattern or operator, such as: float32 'head.*'; may be repeated",
         action="append",
         nargs=2,
         metavar=("PRECISION", "LAYERS"),
     )
-    start: Any = option(None, "a strategy to try first: strategy.yaml, or a QDQ ONNX file", metavar="FILE")
+    start: Any = option(None, "strategy to try first: a strategy.yaml or a QDQ ONNX file", metavar="FILE")
     reproducible: bool = option(
-        True, "whether the same seed gives the same proposals, however noisy the latencies", flag=None
+        True, "whether the same seed gives the same proposals, regardless of noise in the latencies", flag=None
     )
-    storage: Any = option(None, "where the study is kept (default: sqlite, study.db in --out)", metavar="URL")
-    resume: bool = option(False, "go on with the search in --out", action="store_true")
+    storage: Any = option(None, "where to keep the study (default: sqlite, study.db in --out)", metavar="URL")
+    resume: bool = option(False, "continue the search in --out", action="store_true")
 
     def words(self) -> tuple[str, ...]:
-        """What narrows or begins the search, for people: ``head.* in float32``, ``correction none or bias``."""
+        """What restricts or starts the search, for reports: ``head.* in float32``, ``correction none or bias``."""
         pairs = self.keep.items() if isinstance(self.keep, Mapping) else self.keep or ()
         kept = [f"{p if isinstance(p, str) else ', '.join(p)} kept in {precision}" for precision, p in pairs]
         named = self.start if isinstance(self.start, (str, os.PathLike)) else "a strategy"
@@ -219,45 +227,48 @@ class SearchOptions(_Options):
 
 @dataclass(frozen=True)
 class JobOptions(_Options):
-    """What the search is made of: hardware, samples, metric, and where results go."""
+    """The surroundings of a search: hardware, samples, metric, and where results go."""
 
     hw: Any = option(
         "auto", "hardware spec: a name (`hago hw list`) or a YAML file; auto: this machine", metavar="NAME"
     )
     calibration: Any = option(
-        None, "samples to calibrate on, no labels needed (default: part of --data)", metavar="PATH"
+        None, "samples for calibration, no labels needed (default: part of --data)", metavar="PATH"
     )
-    test: Any = option(
-        None, "samples that only the final accuracy is told from (default: part of --data)", metavar="PATH"
-    )
+    test: Any = option(None, "samples for the final accuracy alone (default: part of --data)", metavar="PATH")
     metric: Any = option(
-        "top1", "top1, top5, cosine, sqnr or mse; of one output: top1:NAME (default: %(default)s)", _metric
+        "top1", "top1, top5, cosine, sqnr or mse; for one output: top1:NAME (default: %(default)s)", _metric
     )
     batch: int = option(1, "samples per call (default: %(default)s)", type=int, metavar="N")
     input_shapes: Any = option(
-        None, "whole shapes of inputs with more free dimensions than the batch, by name; -1 is the batch", flag=None
+        None, "full shapes of inputs with free dimensions besides the batch, by name; -1 is the batch", flag=None
     )
     threads: int | None = option(
-        None, "threads (default: one, or all cores where that is faster)", type=int, metavar="N"
+        None, "number of threads (default: one, or all cores where that is faster)", type=int, metavar="N"
     )
     out: Any = option(None, "folder for the results (default: %(default)s)", _path, shell="hago-out", metavar="DIR")
     cache: Any = option(None, "folder of the kernel cache (default: the user's cache)", metavar="DIR")
     progress: Any = option(
         "silent",
-        "how progress is shown; auto: live on a terminal, else plain (default: %(default)s)",
+        "how to show progress; auto: live on a terminal, plain lines elsewhere (default: %(default)s)",
         shell="auto",
         choices=("auto", "live", "plain", "silent"),
     )
     devices: Any = option(
-        (), "where candidates run, by names of the devices file: one, or several for one strategy", _devices, flag=None
+        (),
+        "where candidates run, by their names in the devices file: one, or several for a joint strategy",
+        _devices,
+        flag=None,
     )
     devices_file: Any = option(None, "the devices file (default: devices.yaml in this folder)", metavar="FILE")
-    joint: str = option("worst", "of the ratios on --devices (default: %(default)s)", check_rule, choices=JOINT_RULES)
+    joint: str = option(
+        "worst", "how to combine the ratios of --devices (default: %(default)s)", check_rule, choices=JOINT_RULES
+    )
 
 
 @dataclass(frozen=True)
 class Options:
-    """All that a tuning job takes besides its model and its samples."""
+    """Everything a tuning job takes besides the model and the samples."""
 
     goal: GoalOptions = field(default_factory=GoalOptions)
     search: SearchOptions = field(default_factory=SearchOptions)
@@ -265,12 +276,12 @@ class Options:
 
 
 OF_ONE_SEARCH: Mapping[str, str] = {
-    "hw": "devices have specs of their own",
+    "hw": "each device has its own spec",
     "storage": "each search has its own folder",
-    "resume": "a search that is there goes on",
+    "resume": "an existing search always continues",
     "joint": "each device has its own search",
 }
-"""What several searches, one for each device, have no use for, and why."""
+"""Options that make no sense for one search per device, and why."""
 
 KINDS: Mapping[str, type] = {"goal": GoalOptions, "search": SearchOptions, "job": JobOptions}
 
@@ -284,10 +295,10 @@ def each_option(without: Sequence[str] = ()) -> Iterator[Field[Any]]:
 def read_options(
     given: Mapping[str, Any], *, caller: str = "tune", without: Mapping[str, str] | None = None
 ) -> Options:
-    """The options among keywords, each by its own name or in a value as ``goal``, ``search`` or ``job``.
+    """Options from keywords, given by name or grouped in the values ``goal``, ``search`` and ``job``.
 
-    ``without`` are the options that this caller has no use for, and why. Raises SearchError for these, for an unknown
-    name and for one given twice, and what the options themselves raise.
+    ``without`` maps options that this caller does not support to the reason. Raises SearchError for these, for an
+    unknown name and for an option given twice, and whatever the options themselves raise.
     """
     left, values = dict(given), dict[str, Any]()
     known = [item.name for item in each_option(tuple(without or ()))]

@@ -1,4 +1,4 @@
-"""The signature of a function that takes the options of a search: all of them, though it says ``**options``."""
+"""Lists all options of a search in the signature of a function that takes ``**options``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .options import KINDS, each_option
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
-# The order that `hago.tune` promised before there were options as values; others follow.
+# The order of parameters that `hago.tune` has always had; newer options follow.
 _PROMISED = ("hw", "data", "calibration", "metric", "max_drop", "trials", "budget", "seed", "threads", "out", "test")
 
 
 def takes_options(*without: str) -> Callable[[AnyFunction], AnyFunction]:
-    """Decorates a function of ``**options``: its signature shows them all, for help() and editors."""
+    """Decorates a function of ``**options`` so that its signature lists every option, for help() and editors."""
 
     def decorate(function: AnyFunction) -> AnyFunction:
         own = inspect.signature(function)

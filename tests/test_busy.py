@@ -196,7 +196,7 @@ def test_a_run_tells_the_calls_that_nothing_disturbed_or_that_there_are_none():
         )
 
     assert told(0, 5, 0) == f"2.000 ms per call (median, {WALL})"
-    assert told(3, 5) == "cannot be told: other work interrupted every call"
+    assert told(3, 5) == "cannot be determined: other work interrupted every call"
     assert told(3, 5, threads=1) == f"1.000 ms per call (median, {CPU})"
 
 

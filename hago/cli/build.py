@@ -1,4 +1,4 @@
-"""``hago build``: a network compiled for another machine, and a script that runs it there."""
+"""``hago build``: compiles a network for another machine and adds a script that runs it there."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from .common_arguments import add_cache, add_hw, add_model, add_strategy, quantized
 
 _DESCRIPTION = """
-Compiles a model for any hardware that there are kernels for, also another than this machine's, into a folder to be
-copied there: model.so, and run.py, which needs TVM's runtime and numpy alone. With --strategy and --calibration the
-model is quantized first; a QDQ file is taken as it is.
+Compiles a model for any hardware that has kernels, including other machines, into a folder to copy there: model.so, and
+run.py, which needs only TVM's runtime and numpy. With --strategy and --calibration the model is quantized first; a QDQ
+file is compiled as it is.
 """
 
 

@@ -1,4 +1,4 @@
-"""``hago cache``: what the kernel cache holds, and emptying it."""
+"""``hago cache``: shows and empties the kernel cache."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from ..compiler.cache import KernelCache
 from .common_arguments import add_cache, leaf
 
-_DESCRIPTION = "The kernel cache: compiled kernels, which all models share."
+_DESCRIPTION = "The cache of compiled kernels, shared by all models."
 
 _MIB = 1 << 20
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``cache info`` and ``cache clear``."""
-    about = "what the kernel cache holds, and emptying it"
+    about = "show or empty the kernel cache"
     parser = subparsers.add_parser("cache", help=about, description=_DESCRIPTION)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    info = leaf(commands, "info", "where it is, how many kernels, how many bytes")
-    clear = leaf(commands, "clear", "delete compiled kernels (they are compiled again when needed)")
-    clear.add_argument("--stale", action="store_true", help="only those of other versions of TVM or Hago")
+    info = leaf(commands, "info", "show location, number of kernels and size")
+    clear = leaf(commands, "clear", "delete compiled kernels (they are rebuilt when needed)")
+    clear.add_argument("--stale", action="store_true", help="only kernels of other versions of TVM or Hago")
     for command in (info, clear):
         add_cache(command)
     info.set_defaults(run=_info)

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, each declared once; and what is made of them."""
+"""Arguments that several commands share, and the functions that read them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 DATA = "samples: an npz file (x, y) or a folder of images"
-CALIBRATION = "samples, no labels needed: npz or a folder of images; or the calibration.npz of a search"
+CALIBRATION = "calibration samples (npz or a folder of images, no labels needed), or the calibration.npz of a search"
 
 
 def add_model(parser: argparse.ArgumentParser, about: str = "an ONNX file") -> None:
@@ -25,8 +25,8 @@ def add_model(parser: argparse.ArgumentParser, about: str = "an ONNX file") -> N
     add("model", metavar="MODEL", help=about)
     add_flags(parser, "batch")
     add("--input-shape", action="append", default=[], metavar="NAME=-1,3,224,224",
-        help="the shape of an input with more free dimensions than the batch (-1); may be repeated "
-        "(default: that of the samples)")  # fmt: skip
+        help="shape of an input with free dimensions besides the batch (-1); may be repeated "
+        "(default: taken from the samples)")  # fmt: skip
 
 
 def add_hw(parser: argparse.ArgumentParser, required: bool = False) -> None:
@@ -44,14 +44,14 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
 
 
 def add_strategy(parser: argparse.ArgumentParser, needed: str = "") -> None:
-    """``--strategy`` and ``--calibration``, which `quantized` reads; ``needed`` names the one that must be given."""
+    """``--strategy`` and ``--calibration``, which `quantized` reads; ``needed`` names the required one."""
     about = "YAML or JSON" if needed else "YAML or JSON; needs --calibration"
     parser.add_argument("--strategy", metavar="FILE", required=needed == "strategy", help=about)
     parser.add_argument("--calibration", metavar="PATH", required=needed == "calibration", help=CALIBRATION)
 
 
 def leaf(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
-    """A command without a description of its own: ``about`` stands in the list of commands and above its help."""
+    """A command whose one-line help ``about`` is also its description."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=about, description=f"{about[0].upper()}{about[1:]}."
     )
@@ -59,8 +59,8 @@ def leaf(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
-    number = int(text)  # argparse tells of a ValueError itself
+    """A positive integer, for argparse."""
+    number = int(text)  # argparse reports a ValueError
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
     return number
@@ -85,7 +85,7 @@ def input_shapes(arguments: argparse.Namespace) -> dict[str, tuple[int, ...]] | 
 
 
 def open_model(arguments: argparse.Namespace, data: Any = None) -> Model:
-    """The model that `add_model` names; what it leaves open is as in the samples ``data``."""
+    """The model that `add_model` names; its free dimensions are taken from the samples ``data``."""
     from ..data.sample_shapes import sample_shapes
     from ..model import load_model
 
@@ -94,7 +94,7 @@ def open_model(arguments: argparse.Namespace, data: Any = None) -> Model:
 
 
 def quantized(arguments: argparse.Namespace, spec: HardwareSpec) -> tuple[Model, onnx.ModelProto | None]:
-    """The model, and its QDQ form under `add_strategy`'s arguments, of the same batch; None without ``--strategy``."""
+    """The model, and its QDQ form (same batch) by `add_strategy`'s arguments; None without ``--strategy``."""
     from ..api import quantize_static
 
     if bool(arguments.strategy) != bool(arguments.calibration):

@@ -16,7 +16,7 @@ from ..visible import cell, visible
 from .common_arguments import leaf
 from .screen import screen
 
-_DESCRIPTION = "Hardware specs: what each operator may do on a kind of machine."
+_DESCRIPTION = "Hardware specs: the precisions and instructions each operator can use on a kind of machine."
 
 _COLUMNS = (
     "op",
@@ -35,19 +35,19 @@ _COLUMNS = (
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds the ``hw`` command. Each leaf sets ``run``: a function of the parsed arguments -> exit code."""
-    about = "hardware specs: list, show, check, detect"
+    about = "list, show, check or detect hardware specs"
     parser = subparsers.add_parser("hw", help=about, description=_DESCRIPTION)
     commands = parser.add_subparsers(title="commands", dest="hw_command", metavar="COMMAND", required=True)
 
-    listing = leaf(commands, "list", "the specs that come with Hago")
+    listing = leaf(commands, "list", "list the specs that come with Hago")
     listing.set_defaults(run=_list)
-    show = leaf(commands, "show", "everything that one spec says")
+    show = leaf(commands, "show", "show the contents of one spec")
     show.add_argument("name", metavar="NAME", help="a shipped spec, a YAML file, or auto")
     show.set_defaults(run=_show)
-    check = leaf(commands, "check", "hold YAML files to the rules")
+    check = leaf(commands, "check", "check spec files")
     check.add_argument("files", metavar="FILE", nargs="+", help="a hardware spec in YAML")
     check.set_defaults(run=_check)
-    detect = leaf(commands, "detect", "the spec that fits this machine, and why")
+    detect = leaf(commands, "detect", "show which spec fits this machine, and why")
     detect.set_defaults(run=_detect)
 
 
@@ -60,7 +60,7 @@ def _list(_: argparse.Namespace) -> int:
     for name in spec_names():
         spec = load_spec(name)
         precisions = " ".join(choice.precision for choice in spec.choices("conv"))
-        table.add_row(name, precisions, "yes" if spec.kernels_available else "later", cell(spec.description))
+        table.add_row(name, precisions, "yes" if spec.kernels_available else "not yet", cell(spec.description))
     screen().print(table)
     return 0
 
@@ -86,7 +86,7 @@ def _title(spec: HardwareSpec) -> Text:
 
 
 def _facts(spec: HardwareSpec) -> list[tuple[str, str]]:
-    kernels = f"those of {spec.kernels}" if spec.kernels else "none yet: compiling for it comes later"
+    kernels = f"those of {spec.kernels}" if spec.kernels else "none yet: Hago cannot compile for it"
     width, cores = (
         ("warp", "multiprocessors") if spec.family == "nvidia" else ("vectors", "cores" if spec.cores > 1 else "core")
     )

@@ -13,16 +13,16 @@ from .exit_codes import EXIT_CUT_SHORT
 from .tune import add_search_arguments, announce, search_options, tell_shortfall
 
 _DESCRIPTION = """
-Searches the best strategy for every device, each in a folder of its own in --out (one that is there already goes on),
-then runs every answer on every other device. Writes devices.html, devices.md, devices.json, devices.csv and fronts.csv:
-the front and the best of each device, what an answer loses elsewhere, and which layers change precision and why.
-Devices that are emulated are estimated, by counted instructions, and marked so.
+Searches the best strategy for every device, each in a sub-folder of --out (an existing search continues), then runs
+every answer on every other device. Writes devices.html, devices.md, devices.json, devices.csv and fronts.csv: the
+Pareto front and the best strategy of each device, what an answer loses on the others, and which layers change precision
+and why. Results of emulated devices are instruction counts, marked as estimates.
 """
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``report``."""
-    about = "one model on several devices, side by side"
+    about = "compare one model on several devices"
     parser = subparsers.add_parser("report", help=about, description=_DESCRIPTION)
     add_search_arguments(parser, without=tuple(OF_ONE_SEARCH))
     parser.add_argument("--devices", metavar="A,B,C", required=True, help="names in the devices file, or local")

@@ -1,4 +1,4 @@
-"""`make_samples`: whatever the user gave, recognised and checked against the model's inputs."""
+"""`make_samples`: recognises the user's data and checks it against the model's inputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_samples(
     - an iterable of samples or batches, each ``(x, y)``, ``x``, or a mapping: read once and spooled to
       bounded memory. With several inputs, ``x`` is a mapping.
 
-    ``classes``, where known, bounds integer labels. Raises DataError: what was expected, what was found.
+    ``classes``, if known, bounds integer labels. Raises DataError with what was expected and what was found.
     """
     infos = tuple(model_inputs)
     if not infos:
@@ -76,7 +76,7 @@ def make_samples(
 
 
 def check_labels(samples: Samples, classes: int) -> None:
-    """Raises DataError where an integer label is no class of a model that has ``classes`` of them."""
+    """Raises DataError if an integer label is not below ``classes``, the number of classes of the model."""
     labels = samples.labels
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
         return
@@ -92,7 +92,7 @@ def check_labels(samples: Samples, classes: int) -> None:
 
 
 class _Rows:
-    """One input of other samples as a source, for a model that wants another shape or type."""
+    """One input of other samples as a source, for a model that needs another shape or type."""
 
     def __init__(self, samples: Samples, name: str) -> None:
         if name not in samples.names:
@@ -144,7 +144,7 @@ def _from_arrays(
     if labels is None and label_key is not None:
         try:
             labels = arrays[label_key]
-        except DataError as error:  # raised where labels are read: not every metric does
+        except DataError as error:  # raised when labels are read, which not every metric does
             unread = error
 
     def readers(prefix: str) -> list[InputReader]:
@@ -181,19 +181,19 @@ def _source(value: Any, where: str) -> Source:
 
 
 def _has_slices(value: object) -> bool:
-    """Whether ``value[0:1]`` is an array: it is then read in slices, not sample by sample."""
+    """Whether ``value[0:1]`` is an array, so that it can be read in slices instead of sample by sample."""
     if isinstance(value, (list, tuple, str, bytes)):
         return False
     if not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
         return False
     try:
         return is_array_like(value[0:1])
-    except Exception:  # whatever a stranger's class raises, it has no slices
+    except Exception:  # foreign classes can raise anything
         return False
 
 
 def _from_iterable(data: Any, infos: tuple[TensorInfo, ...]) -> Samples:
-    # An object with len() and items alone, as a torch Dataset, need not end by IndexError.
+    # An object with only len() and items, such as a torch Dataset, need not end with IndexError.
     items = data if isinstance(data, Iterable) else (data[i] for i in range(len(data)))
     spools = [Spool(info.shape[1:], element_type(info.dtype), "data") for info in infos]
     labels: list[Any] = []
@@ -258,5 +258,5 @@ def _parse_item(item: Any, infos: tuple[TensorInfo, ...], where: str) -> tuple[d
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a single number: in a batch it stands for every sample."""
+    """Whether it is a single number, which labels every sample of a batch."""
     return isinstance(value, (bool, int, float, np.generic)) or (is_array_like(value) and len(value.shape) == 0)

@@ -1,4 +1,4 @@
-"""The shapes of samples, looked at before a model whose inputs leave them open is loaded."""
+"""The shapes of samples, needed before loading a model whose inputs have free dimensions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .samples import Samples
 from .sources import is_array_like
 
 ONLY = "x"
-"""The name of an array that is the model's only input, whatever that is called."""
+"""The name of the array for a model with a single input, regardless of the input's name."""
 
 
 def sample_shapes(data: object) -> Mapping[str, tuple[int, ...]]:
-    """Name -> shape of one sample, without the leading dimension of all; empty where that cannot be told.
+    """Name -> shape of one sample, without the leading dimension; empty if unknown.
 
-    ``data`` is what `make_samples` takes. Of an iterable nothing is told: it may be read once alone. Raises DataError
-    for a damaged file.
+    ``data`` is what `make_samples` takes. The shapes of an iterable are unknown, since it may be readable only once.
+    Raises DataError for a damaged file.
     """
     if isinstance(data, Samples):
         return {info.name: info.shape[1:] for info in data.inputs}

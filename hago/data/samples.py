@@ -1,6 +1,6 @@
 """Labelled samples that fit a model's inputs, read batch by batch and checked as they are read.
 
-Notation: ``n`` samples; the model's leading dimension, its batch, is no part of a sample's shape.
+Notation: ``n`` samples. The shape of a sample excludes the model's leading dimension, the batch.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ..tensor import TensorInfo
 from .labels import Labels
 from .sources import MEMORY_BYTES, Array, ArraySource, Indices, Source, Spool
 
-# Bytes read at a time where all samples are walked through.
+# Bytes read at a time when iterating over all samples.
 _BLOCK_BYTES = 16 << 20
 
 
 def element_type(name: str) -> np.dtype[Any]:
-    """The numpy type that TensorInfo.dtype names, the short floats of ml_dtypes included."""
+    """The numpy type that TensorInfo.dtype names, including the short floats of ml_dtypes."""
     try:
         dtype = np.dtype(name)
     except TypeError:
@@ -36,12 +36,12 @@ def element_type(name: str) -> np.dtype[Any]:
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
-    """Whether real numbers are meant, in numpy's formats or those of ml_dtypes."""
+    """Whether the type is a float of numpy or ml_dtypes."""
     return dtype.kind == "f" or (dtype.kind == "V" and dtype.name in ("bfloat16", "float16"))
 
 
 class InputReader:
-    """Reads one model input: casts and checks what its source gives; each sample's values once."""
+    """Reads one model input: casts and checks what the source returns, each sample's values once."""
 
     def __init__(self, info: TensorInfo, source: Source, where: str) -> None:
         if not info.shape:
@@ -130,11 +130,11 @@ class InputReader:
 
 
 class Samples:
-    """Samples for one model, with or without labels; a subset shares what it is a subset of.
+    """Samples for one model, with or without labels. A subset shares the data of the full set.
 
-    ``labels`` is an array [n, ...] (of objects: [n]) or None; or the error to raise when they are read, since not
-    every metric does. ``calibration`` holds the samples that the same file sets apart for calibration, if any.
-    Batches are to be read, never written to: they may be views of the caller's arrays.
+    ``labels`` is an array [n, ...] (of objects: [n]), None, or the error to raise when they are read, since not
+    every metric reads them. ``calibration`` holds the samples that the same file reserves for calibration, if any.
+    Batches may be views of the caller's arrays: never write to them.
     """
 
     def __init__(
@@ -176,12 +176,12 @@ class Samples:
 
     @property
     def has_labels(self) -> bool:
-        """Whether there are labels; they are not read."""
+        """Whether there are labels, without reading them."""
         return self._all_labels is not None
 
     @property
     def labels(self) -> Labels | None:
-        """An array [n, ...], or a list of n objects. Raises DataError where the file's cannot be read."""
+        """An array [n, ...], or a list of n objects. Raises DataError if they cannot be read from the file."""
         own = self.own_labels
         if isinstance(own, DataError):
             raise own
@@ -194,7 +194,7 @@ class Samples:
 
     @property
     def indices(self) -> Indices:
-        """Where these samples stand in the set they were taken from [n]."""
+        """The positions of these samples in the full set [n]."""
         return self._indices
 
     @property
@@ -202,7 +202,7 @@ class Samples:
         return sum(reader.row_bytes for reader in self._readers)
 
     def batch(self, start: int, stop: int) -> dict[str, Array]:
-        """Samples ``start`` to ``stop`` (cut off at the end) by model input.
+        """Samples ``start`` to ``stop`` (clipped at the end) by model input.
 
         Raises DataError, with the sample's index in its file, for NaN, infinity, a wrong shape or type.
         """
@@ -215,12 +215,12 @@ class Samples:
             yield self.batch(start, start + size)
 
     def whole_batches(self, size: int, count: int) -> list[dict[str, Array]]:
-        """``count`` batches of just ``size``: where the samples end it begins anew."""
+        """``count`` batches of exactly ``size`` samples, starting over at the end."""
         order = np.arange(size * count).reshape(count, size) % len(self)
         return [self.subset(indices).batch(0, size) for indices in order]
 
     def subset(self, indices: npt.ArrayLike) -> Samples:
-        """The samples at ``indices``, in that order. Raises DataError where there is none or no such one."""
+        """The samples at ``indices``, in that order. Raises DataError if ``indices`` is empty or out of range."""
         chosen = np.asarray(indices)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
         if chosen.size == 0 or chosen.min() < 0 or chosen.max() >= len(self):
@@ -249,15 +249,15 @@ class Samples:
         return [found for i in self._indices if (found := self._digests[i]) is not None]
 
     def fingerprint(self) -> str:
-        """One hash over the samples and their order; labels do not count."""
+        """One hash over the samples and their order, without labels."""
         return hash_bytes(*self.digests())
 
     def spooled(self, memory_bytes: int = MEMORY_BYTES) -> Samples:
-        """The same samples, read once and kept as the model takes them, so that reading again costs little.
+        """The same samples, read once and stored in the model's types, so that reading them again is cheap.
 
-        Worth its while where reading is slow, as with images, which are decoded each time. Up to
-        ``memory_bytes`` lie in memory, more in a temporary file without a name; samples that are arrays of
-        the model's own type already are not copied. Raises StorageError where the disk is full.
+        Useful if reading is slow, as with images, which are decoded each time. Up to ``memory_bytes`` stay in
+        memory, more go into an unnamed temporary file; arrays that already have the model's type are not
+        copied. Raises StorageError if the disk is full.
         """
         if all(isinstance(r.source, ArraySource) and r.source.array.dtype == r.dtype for r in self._readers):
             return self

@@ -1,4 +1,4 @@
-"""Three parts kept apart: calibration finds ranges, search chooses, test tells the accuracy.
+"""Splits samples into three parts: calibration finds ranges, search chooses, test gives the final accuracy.
 
 The best of many candidates looks better on the samples that chose it than it is, so the search never sees
 the test part. Samples are compared by their content; equal samples of one set always share a part.
@@ -19,22 +19,22 @@ from .samples import Samples
 from .sources import Indices
 
 PARTS = ("calibration", "search", "test")
-# Of one set: the calibration part, unless 15 % are more than ranges need; then halves.
+# Of one set: calibration takes 15 %, but no more than it needs; search and test halve the rest.
 CALIBRATION_SHARE = 0.15
 CALIBRATION_MOST = 128
-# Larger sets are read from their source each time, rather than from a copy of what was read.
+# Larger sets are read from their source each time instead of from a copy.
 KEEP_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """How samples were divided, enough to see on resume that it is the same division of the same data.
+    """How samples were split, in enough detail to verify on resume that it is the same split of the same data.
 
     ``sizes`` counts the samples of each part; ``hashes`` are SHA-256 over each part's sample digests in
-    order; ``fractions`` are the shares asked for, None where the defaults held. ``given`` names the parts
-    the user gave; the others were drawn with ``seed``. ``duplicates`` counts samples that equal an
-    earlier one of their set. ``left_out`` counts the samples of each part that a time budget leaves no room for;
-    ``sizes`` are those of the others, ``hashes`` are over all.
+    order; ``fractions`` are the requested shares, None for the defaults. ``given`` names the parts that the user
+    supplied; the others were drawn with ``seed``. ``duplicates`` counts samples that equal an earlier one of their
+    set. ``left_out`` counts the samples of each part that the time budget excludes; ``sizes`` leave them out,
+    ``hashes`` include them.
     """
 
     seed: int
@@ -53,7 +53,7 @@ class SplitRecord:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SplitRecord:
-        """The inverse of to_dict. Raises DataError where keys are missing."""
+        """The inverse of to_dict. Raises DataError if keys are missing."""
         try:
             fractions = data["fractions"]
             return cls(
@@ -72,7 +72,7 @@ class SplitRecord:
 
 @dataclass(frozen=True)
 class DataParts:
-    """The three parts, which share no sample, and the record of how they came about."""
+    """The three parts, which share no sample, and the record of the split."""
 
     calibration: Samples
     search: Samples
@@ -106,16 +106,16 @@ def split_samples(
     seed: int = 0,
     fractions: Sequence[float] | None = None,
 ) -> DataParts:
-    """Divides ``samples`` into the parts that are not given.
+    """Splits ``samples`` into the parts that are not given.
 
-    ``calibration`` (else ``samples.calibration``, which an npz file may hold) and ``test`` are taken whole.
+    ``calibration`` (else ``samples.calibration``, which an npz file may hold) and ``test`` are used whole.
     ``fractions`` are shares for (calibration, search, test), scaled to sum to one over the parts that are
     drawn; by default calibration takes 15 %, at most 128 samples, and search and test halve the rest.
-    Where labels are integer classes, every class is spread evenly over the parts.
+    If labels are integer classes, every class is spread evenly over the parts.
 
-    Comparing reads every sample, so what is slow to read (images, arrays that are computed) and is not large
-    is kept as read: see Samples.spooled. Raises DataError where parts that were given share samples, or
-    there are too few samples.
+    The comparison reads every sample, so samples that are slow to read (images, computed arrays) and not too
+    large are kept: see Samples.spooled. Raises DataError if given parts share samples, or if there are too few
+    samples.
     """
     calibration = samples.calibration if calibration is None else calibration
     shares = _shares(fractions)
@@ -154,13 +154,13 @@ def split_samples(
 
 
 def _kept(samples: Samples) -> Samples:
-    """The samples, quick to read from now on, unless that takes too much room."""
+    """The samples, spooled for fast reading unless they are too large."""
     if len(samples) * samples.row_bytes > KEEP_BYTES:
         return samples
     try:
         return samples.spooled()
     except StorageError:
-        return samples  # they are read again each time instead
+        return samples  # read them from the source each time instead
 
 
 def _shares(fractions: Sequence[float] | None) -> tuple[float, float, float] | None:
@@ -176,7 +176,7 @@ def _shares(fractions: Sequence[float] | None) -> tuple[float, float, float] | N
 
 
 def _targets(total: int, drawn: Sequence[str], shares: tuple[float, float, float] | None) -> list[int]:
-    """How many samples each drawn part gets; all at least one."""
+    """The number of samples of each drawn part, at least one."""
     if shares is not None:
         wanted = [shares[PARTS.index(name)] for name in drawn]
         bounds = np.rint(np.cumsum(wanted) / sum(wanted) * total).astype(int)
@@ -203,7 +203,7 @@ def _groups(digests: Sequence[bytes]) -> list[Indices]:
 
 
 def _classes(samples: Samples) -> npt.NDArray[Any] | None:
-    """Integer class of each sample [n], or None where labels are none or of another kind."""
+    """Integer class of each sample [n], or None if there are no such labels."""
     labels = samples.own_labels
     if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "biu":
         return None
@@ -216,7 +216,7 @@ def _divide(
     targets: Sequence[int],
     rng: np.random.Generator,
 ) -> list[Indices]:
-    """Deals groups out, class after class in random order within, each to the part that lags most behind.
+    """Deals out groups class by class, in random order within a class, each to the part that lags furthest behind.
 
     So every class is spread in proportion, to about one sample, and without duplicates sizes are exact.
     """
