@@ -115,7 +115,7 @@ def test_top1_reads_the_scores(model: Model, cache: KernelCache, outputs: list[n
 def test_accuracy_at_the_level_of_guessing_is_told(model: Model, cache: KernelCache) -> None:
     labels = np.random.default_rng(7).integers(0, CLASSES, N)
     told = evaluator(model, cache, "top1:scores", labels).remarks()
-    assert len(told) == 1 and "not clearly better than always answering the most frequent class" in told[0]
+    assert len(told) == 1 and "not clearly better than always predicting the most frequent class" in told[0]
 
 
 @pytest.mark.parametrize("labels", [[{"box": np.zeros((i % 3, 4))} for i in range(N)], ["text"] * N])

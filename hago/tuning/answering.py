@@ -1,10 +1,9 @@
-"""Another answer from a search that has been made: another bound, no new trial, nothing measured again.
+"""Answers another bound from a finished search, without new trials or measurements.
 
     given = answer("out", max_drop=0.03)
     print(given.summary())
 
-A search keeps what it measured of every candidate, so that it knows the answer to every bound. What it was searched
-for stands in ``search.json``.
+The records of a search answer every bound. ``search.json`` describes its job.
 """
 
 from __future__ import annotations
@@ -60,13 +59,15 @@ class Answered:
             parts.append(f"It is {trial} of the search{label}: {scores}.")
             if self.result.test is None:
                 parts.append(
-                    f"That was measured once, on the samples that chose it: as the best of {self.result.trials} trials "
-                    "it may look better than it is. `hago tune ... --resume` with this bound measures it at length, "
+                    f"It was measured once, on the samples that chose it: as the best of {self.result.trials} trials "
+                    "it may look better than it is. `hago tune ... --resume` with this bound measures it thoroughly "
                     "and on the test samples."
                 )
         if not (self.folder / "model.so").is_file():
             places = ", ".join(self.job.devices) or self.job.hw
-            parts.append(f"There is no model.so: hago build MODEL --strategy strategy.yaml makes one for {places}.")
+            parts.append(
+                f"There is no model.so: build one for {places} with hago build MODEL --strategy strategy.yaml."
+            )
         return " ".join(parts)
 
 
@@ -84,12 +85,12 @@ def answer(
     out: str | os.PathLike[str] | None = None,
     cache: CacheLike = None,
 ) -> Answered:
-    """The answer that the search in ``folder`` gives to another goal, with its files in ``out``.
+    """The answer of the search in ``folder`` to another goal, with its files in ``out``.
 
-    The goal is said as to `tune`. Nothing is searched or measured: of the trials made, the one is taken that `tune`
-    would take; a search that goes on meanwhile is read as it is at that moment. ``model`` is the model's file, where it
-    has been moved since; ``out`` is ``folder/max-drop-...`` (or ``min-...``) by default. Raises
-    SearchError where there is no finished search, ModelError, StorageError, BuildError.
+    The goal is given as in `tune`. Nothing is searched or measured: of the existing trials it selects the one that
+    `tune` would select. A search that is still running is read as it is at that moment. ``model`` is the model file, if
+    it has moved; ``out`` defaults to ``folder/max-drop-...`` (or ``min-...``). Raises SearchError if there is no
+    finished search, and ModelError, StorageError, BuildError.
     """
     source = Path(folder)
     everything = _records(source)
@@ -162,14 +163,14 @@ def _folder(goal: Goal) -> str:
 
 @dataclass(frozen=True)
 class _Judge:
-    """A metric, as far as a bound needs it."""
+    """The parts of a metric that a bound needs."""
 
     name: str
     higher_is_better: bool
 
 
 def _model(job: Job, given: str | os.PathLike[str] | None) -> Model:
-    """The model that was searched. Raises SearchError where it is another one, or not known."""
+    """The model that was searched. Raises SearchError if it is a different one or unknown."""
     source = given if given is not None else job.model
     if source is None:
         raise SearchError("the model was not read from a file", hint="name its file with --model (model=)")

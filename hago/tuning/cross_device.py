@@ -1,4 +1,4 @@
-"""One model on several devices: each device's own search, and every device's answer run on every other."""
+"""One model on several devices: a search for each device, and every answer run on every device."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from ..ways import check_choice, op_kind, ways_of
 from .evaluator import TvmEvaluator
 from .session import goal_of, open_session
 
-_INTERRUPTED = "the run was interrupted before; the same command goes on"
+_INTERRUPTED = "the run was interrupted before; the same command continues it"
 
 
 @takes_options(*OF_ONE_SEARCH)
@@ -53,11 +53,11 @@ def compare_devices(
 ) -> DeviceComparison:
     """Tunes the model for every device, runs every answer on every device, and writes the report across them.
 
-    ``devices`` are names of ``devices_file`` (docs/devices.md); ``budget`` is that of each search, ``options`` are
-    those of `hago.tune`. Each search has a folder of its name in ``out``; one that is there already goes on, or is
-    done. A device that cannot be used is told so, and the others go on; after a signal, those that were not searched
-    yet are told so; what cannot be written is told by the results' ``error``. ``out`` gets devices.html, devices.md,
-    devices.json, devices.csv (the matrix) and fronts.csv. ``say`` hears what is being done. Raises HagoError.
+    ``devices`` are names in ``devices_file`` (docs/devices.md). ``options`` are those of `hago.tune`; ``budget`` is
+    for each search. Each search has a folder with the device's name in ``out``; an existing search continues. A device
+    that cannot be used, or was not searched before a signal, is in ``gone`` with the reason, and the others continue.
+    ``error`` holds what could not be written. ``out`` gets devices.html, devices.md, devices.json, devices.csv (the
+    matrix) and fronts.csv. ``say`` is called with each step. Raises HagoError.
     """
     names = arguments.names("devices", devices, DeviceError)
     root = Path(arguments.path("out", out))
@@ -83,7 +83,7 @@ def compare_devices(
                 evaluators[name] = session.evaluator
                 told = session.find()
                 result = session.write(told).search
-            except (DeviceError, BuildError) as error:  # of this device: the others go on
+            except (DeviceError, BuildError) as error:  # only this device: continue with the others
                 gone[name] = str(error)
                 continue
             about = (session.evaluator.spec, place.address, session.evaluator.estimated)
@@ -107,7 +107,7 @@ def compare_devices(
 
 
 def _of_device(options: Options, root: Path, name: str) -> Options:
-    """The options of one device's search, in a folder of its name."""
+    """The options of one device's search, in a folder with its name."""
     job = replace(options.job, devices=(name,), out=root / name)
     return replace(options, job=job, search=replace(options.search, resume=has_search(root / name)))
 
@@ -119,7 +119,7 @@ def _column(
     evaluator: TvmEvaluator,
     interrupted: bool,
 ) -> list[Cell]:
-    """Every device's answer on ``device``: the same QDQ networks, all timed in turns; its own alone if interrupted."""
+    """Every answer on ``device``: the same QDQ networks, all timed in turns; only its own if interrupted."""
     cannot = {other.name: _why_not(other.strategy, evaluator.model, device.spec) for other in found}
     can = {name: proto for name, proto in protos.items() if cannot[name] is None}
     records: dict[str, Record] = {}
@@ -145,11 +145,11 @@ def _column(
 
 
 def _why_not(strategy: Strategy, model: Model, spec: HardwareSpec) -> str | None:
-    """What keeps a device of this spec from running the strategy; None where nothing does."""
+    """The reason why a device with this spec cannot run the strategy, or None."""
     for layer in model.layers:
         choice = strategy.choice(layer.name)
         try:
-            # Seven bits lie in eight: what computes the choice unchanged will do.
+            # 7-bit weights fit into 8 bits: any precision that computes the choice unchanged will do.
             fitting = find_fitting(choice.precision, [way.precision for way in ways_of(layer, spec)])
             check_choice(layer, replace(choice, precision=fitting or choice.precision), spec)
         except StrategyError as error:
@@ -185,7 +185,7 @@ def differences(model: Model, devices: Sequence[TunedDevice]) -> tuple[Differenc
 
 
 def _why(layer: Layer, devices: Sequence[TunedDevice], precisions: Mapping[str, str]) -> tuple[str, ...]:
-    """What the specs say of the precisions that differ: which is offered where, and as which instructions."""
+    """The rules of the specs about differing precisions: which is offered where, with which instructions."""
     kind = op_kind(layer)
     lines = []
     for device in devices:

@@ -1,8 +1,8 @@
-"""From a strategy to a record: quantize, lower, build, measure. What the search measures candidates with.
+"""From a strategy to a record: quantize, lower, build, measure. The search measures candidates with it.
 
-One object holds everything that the candidates of one model on one machine share: the float baseline and
-its outputs, the calibration, quantized weights, compiled kernels. Where candidates are timed is the bench's business
-(hago.bench): on this machine, or on a device.
+One object holds everything that the candidates of one model on one machine share: the float baseline and its outputs,
+the calibration, quantized weights and compiled kernels. A bench (hago.bench) times the candidates, on this machine or
+on a device.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ FLOAT, TWIN = FLOAT32, "float32 again"
 Say = Callable[[str], None]
 
 LIBRARY = "model.so"
-_AA_TEST_S = 2.0  # at most, and one round where that takes longer
-_TESTING = 0.2  # of the time left, for one pass over the test samples
-_TESTING_S = 1.0  # for it in any case
+_AA_TEST_S = 2.0  # limit; one round if that takes longer
+_TESTING = 0.2  # share of the remaining time for one pass over the test samples
+_TESTING_S = 1.0  # minimum for that pass
 _FEWEST_TESTS = 16
 _TRIED_S = 0.2
-_CHECKED = 4  # batches whose outputs on another machine are held against this machine's
+_CHECKED = 4  # batches whose outputs on a device are compared with this machine's
 
 
 def require_labels(metric: Metric, parts: DataParts) -> None:
-    """Raises DataError where the metric needs labels and a part that it judges has none."""
+    """Raises DataError if the metric needs labels and the search or test part has none."""
     for part in (parts.search, parts.test):
         if metric.needs_labels and part.labels is None:
             raise DataError(
@@ -76,10 +76,10 @@ def require_labels(metric: Metric, parts: DataParts) -> None:
 class TvmEvaluator:
     """Measures strategies of one model with TVM, on this machine or on another ``bench``.
 
-    ``parts`` are the samples; ``folder`` keeps the calibration, so that a resumed search has the same. ``knobs``, as
-    `read_knobs` gives them, are the values that strategies may have: calibration gathers what their methods need.
-    ``say`` hears, in a few words, what takes time before the search begins. ``deadline`` bounds what is measured at
-    length at the end; candidates are told by the search how long they may take.
+    ``parts`` are the samples; ``folder`` stores the calibration, so that a resumed search has the same. ``knobs``, as
+    from `read_knobs`, are the values that strategies may have; calibration gathers what their methods need. ``say`` is
+    called with a few words before each slow step. ``deadline`` bounds the final measurements; for candidates the search
+    passes the time that is left.
     """
 
     def __init__(
@@ -106,16 +106,16 @@ class TvmEvaluator:
         self.deadline = deadline or Deadline()
         self.cache = cache if cache is not None else KernelCache()
         self._candidates: dict[str, Candidate] = {}
-        self._spread = 0.0  # of float32 against itself, as last measured
+        self._spread = 0.0  # of float32 against itself in the last A/A test
         require_labels(metric, parts)
         if isinstance(metric, TopK):
-            fit(metric, ModelOutputs.of(model), lambda: parts.search.labels)  # what does not fit is told at once
+            fit(metric, ModelOutputs.of(model), lambda: parts.search.labels)  # report a misfit at once
 
-    # What the search asks (see search/objective.py, Evaluator).
+    # The interface that the search uses (see search/objective.py, Evaluator).
 
     @property
     def metric(self) -> Metric:
-        """What judges, settled on the outputs that it reads."""
+        """The metric, bound to the outputs that it reads."""
         return self.floats.metric
 
     @property
@@ -124,11 +124,11 @@ class TvmEvaluator:
 
     @property
     def unit(self) -> str:
-        """The metric's: "share", "dB" or ""."""
+        """The unit of the metric: "share", "dB" or ""."""
         return unit_of(self._asked)
 
     def remarks(self) -> tuple[str, ...]:
-        """What to know of the metric before its values are believed."""
+        """Caveats about the metric's values."""
         return self.floats.remarks()
 
     def identity(self) -> Mapping[str, str]:
@@ -154,7 +154,7 @@ class TvmEvaluator:
     def evaluate(
         self, strategy: Strategy, *, stop_below: float | None = None, time_left_s: float | None = None
     ) -> Record:
-        """One candidate on the search part; what goes wrong is a record with its reason."""
+        """One candidate on the search part; a failure becomes a record with the reason."""
         if strategy.is_float:
             return replace(self.float_record(), strategy=strategy, accuracy_change=0.0, latency_ratio=1.0)
         started = time.perf_counter()
@@ -169,12 +169,12 @@ class TvmEvaluator:
             record = record.with_accuracy(accuracy)
             if answers is not None and self.floats.expectation is not None and not accuracy.partial:
                 record = replace(record, expected_change=self.floats.expectation.change(answers.classes))
-            if record.state == "pruned":  # hopeless: its latency is of no interest
+            if record.state == "pruned":  # hopeless: do not time it
                 return self._finished(record, artifact, started)
             budget = self._budget(limit_s=time_left_s)
             timing = self.bench.measure([self._float_candidate, candidate], self._samples, budget)
             return self._finished(record.measured_by(timing, candidate.name), artifact, started)
-        except (StorageError, NoDeviceError):  # no fault of the candidate's: the search ends, to be resumed
+        except (StorageError, NoDeviceError):  # not the candidate's fault: end the search, which can be resumed
             raise
         except HagoError as error:
             if is_full(error):
@@ -182,7 +182,7 @@ class TvmEvaluator:
             return self._record(0, "candidate", strategy, state="failed", reason=str(error))
 
     def remeasure(self, records: Sequence[Record]) -> list[Record]:
-        """The records with latencies measured anew: float32 and all of them in turns."""
+        """The records with latencies measured again: float32 and all of them in turns."""
         candidates = [self._float_candidate]
         for index, record in enumerate(records):
             assert record.strategy is not None
@@ -192,7 +192,7 @@ class TvmEvaluator:
         return [record.measured_by(timing, str(index)) for index, record in enumerate(records)]
 
     def test(self, strategy: Strategy) -> Record:
-        """The candidate on the test part, and its latency measured at length."""
+        """The candidate on the test part, with a thorough latency measurement."""
         started = time.perf_counter()
         self._limit_test()
         if strategy.is_float:
@@ -207,9 +207,9 @@ class TvmEvaluator:
         return self._finished(record.measured_by(timing, candidate.name), candidate.artifact, started)
 
     def _against_itself(self, record: Record) -> Record:
-        """float32's record with its latency and with the A/A test: a second network of the same kernels beside it.
+        """float32's record with its latency and the A/A test against a second network with the same kernels.
 
-        How far they are apart is what no interval of this session may claim to know better.
+        No interval of this session may be narrower than the difference between the two.
         """
         twin = replace(self._float_candidate, name=TWIN, artifact=self.build(self.model.proto))
         budget = MeasurementBudget(rounds=2, time=2, limit_s=_AA_TEST_S, settled=False)
@@ -222,17 +222,17 @@ class TvmEvaluator:
         return MeasurementBudget(spread=self._spread, **more)
 
     def _limit_test(self) -> None:
-        """Takes as many test samples as the time left allows, before the first of them is run."""
+        """Limits the test samples to the remaining time, before the first of them is run."""
         left, total = self.deadline.left_s(), len(self.parts.test)
         if left is None or self.floats.has_accuracy("test"):
             return
         count = min(total, max(_FEWEST_TESTS, int(max(_TESTING * left, _TESTING_S) / self.float_run_s())))
         if count < total:
-            warnings.warn(f"of {total:,} test samples, {count:,} are run in the time left", HagoWarning, 2)
+            warnings.warn(f"time budget: using {count:,} of {total:,} test samples", HagoWarning, 2)
             self.parts = self.floats.parts = self.parts.limited("test", count, self.seed)
 
     def float_run_s(self) -> float:
-        """Seconds that float32 takes for one sample."""
+        """Seconds per sample of float32."""
         feeds = self._samples[0]
         self.float_artifact.run(feeds)  # compiled and warm
         started, calls = time.perf_counter(), 0
@@ -242,7 +242,7 @@ class TvmEvaluator:
         return (time.perf_counter() - started) / calls / self.model.batch
 
     def test_together(self, protos: Mapping[str, onnx.ModelProto]) -> dict[str, Record]:
-        """Several QDQ forms of the model, whoever made them, on the test part; all timed in turns with float32."""
+        """Several QDQ models of this network on the test part, all timed in turns with float32."""
         candidates, records = [self._float_candidate], {}
         for index, (name, proto) in enumerate(protos.items()):
             candidate = Candidate(str(index), proto, self.build(proto))
@@ -260,28 +260,28 @@ class TvmEvaluator:
         return self.floats.noise(runner, min(samples, len(self.parts.calibration)))
 
     def kernel_times(self, strategy: Strategy) -> Mapping[str, float]:
-        """Layer -> seconds of its kernels; layout changes and conversions stand under ``""``.
+        """Layer -> seconds of its kernels; layout changes and conversions are under ``""``.
 
-        Where the bench estimates, they are instructions, each taken for `INSTRUCTION_S`.
+        If the bench estimates, they are instructions, each counted as `INSTRUCTION_S`.
         """
         return self.bench.kernel_costs(self.candidate(strategy))
 
-    # What becomes of the answer.
+    # Delivering the answer.
 
     @property
     def estimated(self) -> bool:
-        """Whether its latencies stand for instructions."""
+        """Whether its latencies are instruction counts."""
         return self.bench.estimated
 
     @property
     def where(self) -> str:
-        """The machine, for people; empty for this one."""
+        """A description of the machine; empty for this one."""
         return self.bench.where
 
     def deliver(self, strategy: Strategy, folder: Path) -> None:
         """Writes ``strategy.yaml``, ``model.qdq.onnx`` and ``model.so`` (a board also gets ``run.py``).
 
-        Without a linker the last is left out, and an old one removed: it would not be the answer.
+        Without a linker ``model.so`` is left out, and an old one is removed, since it would not be the answer.
         """
         candidate = self.candidate(strategy)
         make_folder(folder)
@@ -303,19 +303,19 @@ class TvmEvaluator:
         return linker(self.bench.spec.triple) is not None
 
     def close(self) -> None:
-        """Lets go of the devices."""
+        """Releases the devices."""
         self.bench.close()
 
-    # What is made on the way.
+    # Intermediate results.
 
     @cached_property
     def environment(self) -> Environment:
-        """Where this runs: versions, processor, load."""
+        """Versions, processor and load of this machine."""
         return read_environment(self.threads)
 
     @cached_property
     def float_artifact(self) -> Artifact:
-        """float32, by the same compiler: what every candidate is measured against."""
+        """float32 by the same compiler: the baseline of every candidate."""
         self.say("compiling float32")
         return self.build(self.model.proto)
 
@@ -337,12 +337,12 @@ class TvmEvaluator:
                 progress=lambda done, total: self.say(f"calibrating: {done} of {total} samples"),
             )
         finally:
-            ahead.join()  # nothing may run beside what is timed later
+            ahead.join()  # nothing may run during later timings
 
     def _compile_ahead(self) -> None:
-        """Compiles the kernels of the first candidate: they know no numbers of the calibration, so any will do.
+        """Compiles the kernels of the first candidate, which do not depend on the calibration.
 
-        What goes wrong here is told where the candidate itself is built.
+        A failure here is reported when the candidate itself is built.
         """
         with suppress(Exception):
             quantizer = Quantizer(self.model, Calibration.placeholder(observed_tensors(self.model)), self.spec)
@@ -351,7 +351,7 @@ class TvmEvaluator:
 
     @cached_property
     def quantizer(self) -> Quantizer:
-        """Quantizes every candidate; weights and ranges are worked out once."""
+        """Quantizes every candidate; weights and ranges are computed once."""
         return Quantizer(self.model, self.calibration, self.spec)
 
     def qdq(self, strategy: Strategy) -> onnx.ModelProto:
@@ -363,9 +363,9 @@ class TvmEvaluator:
         return self.candidate(strategy).artifact
 
     def candidate(self, strategy: Strategy, name: str = "candidate") -> Candidate:
-        """The strategy as the bench takes it; float32 where it quantizes nothing.
+        """The strategy as a candidate for the bench; float32 if it quantizes nothing.
 
-        The last few are kept: the search asks for some more than once.
+        The last few are cached, since the search asks for some repeatedly.
         """
         if strategy.is_float:
             return self._float_candidate
@@ -378,11 +378,11 @@ class TvmEvaluator:
         return replace(self._candidates[key], name=name)
 
     def lowered(self, proto: onnx.ModelProto) -> LoweredGraph:
-        """As integer operators for this machine."""
+        """The model lowered for this machine."""
         return lower(proto, self.host)
 
     def build(self, proto: onnx.ModelProto) -> Artifact:
-        """Compiled for this machine."""
+        """The model compiled for this machine."""
         return build(self.lowered(proto), self.host, threads=self.threads, cache=self.cache)
 
     @cached_property
@@ -400,7 +400,7 @@ class TvmEvaluator:
 
     @cached_property
     def _samples(self) -> list[dict[str, np.ndarray]]:
-        """A few batches: the first for timing, all for holding another machine's outputs against this one's."""
+        """A few batches: the first for timing, all for comparing a device's outputs with this machine's."""
         return self.parts.search.whole_batches(self.model.batch, _CHECKED)
 
     def _record(self, number: int, label: str, strategy: Strategy | None, **more: Any) -> Record:

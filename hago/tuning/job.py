@@ -1,4 +1,4 @@
-"""What a search was for, kept beside its records: `hago answer` reads it."""
+"""The job of a search, stored next to its records; `hago answer` reads it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Job:
-    """What a search was for: the model's file (None where it had none), the hardware, and how it was measured.
+    """The job of a search: the model's file (None if it had none), the hardware, and how it was measured.
 
-    ``metric``, ``higher_is_better`` and ``unit`` are the metric's; ``input_shapes``, ``devices`` as `tune` takes them.
+    ``metric``, ``higher_is_better`` and ``unit`` are the metric's; ``input_shapes`` and ``devices`` are as in `tune`.
     """
 
     model: str | None

@@ -1,14 +1,14 @@
-"""A tuning session: samples divided, evaluator made, search run, folder filled.
+"""A tuning session: splits the samples, creates the evaluator, runs the search and fills the folder.
 
 out/
   strategy.yaml      the answer: layer -> precision, granularity, calibrator
-  model.qdq.onnx     the answer as a standard QDQ model (the float model where float32 is the answer)
-  model.so           the answer compiled; needs TVM's runtime alone
-  records.jsonl      all that was measured, a line each
+  model.qdq.onnx     the answer as a standard QDQ model (the float model if float32 is the answer)
+  model.so           the answer, compiled; needs only TVM's runtime
+  records.jsonl      everything that was measured, one record per line
   report.html, .md   what was found, how, and what each layer gained or lost
-  environment.json   machine and software that measured
+  environment.json   the machine and the software versions
   study.db           the Optuna study
-  search.json        what it was for, from which `hago answer` answers other bounds
+  search.json        the job, from which `hago answer` answers other bounds
   calibration.npz    ranges of all activations
 """
 
@@ -66,11 +66,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What `tune` found.
+    """The result of `tune`.
 
-    ``best`` is the answer and ``float`` is float32, both on the test part, which the search never saw;
-    ``front`` are the search's Pareto-optimal records (on the search part), the fastest first. ``search``
-    tells the whole story: all records, why it stopped, what stands in the way of the bound.
+    ``best`` is the answer and ``float`` is float32, both measured on the test part, which the search never sees;
+    ``front`` holds the Pareto-optimal records (on the search part), the fastest first. ``search`` has all
+    details: every record, why the search stopped, and what prevents the bound from being met.
     """
 
     search: SearchResult
@@ -85,12 +85,12 @@ class Result:
 
     @property
     def best(self) -> Record:
-        """The answer, on the test part (on the search part where the search was cut short)."""
+        """The answer, on the test part (on the search part if the search was cut short)."""
         return self.search.test or self.search.best
 
     @property
     def front(self) -> tuple[Record, ...]:
-        """The records of the search that no other beats in both latency and accuracy."""
+        """The Pareto front: records of the search that no other beats in everything the goal asks for."""
         return self.search.front
 
     @property
@@ -105,17 +105,17 @@ class Result:
 
     @property
     def too_busy(self) -> bool:
-        """Whether float32 was not as fast as itself (the A/A test): the machine was too busy to tell latencies."""
+        """Whether the A/A test failed, that is, the machine was too busy to measure latencies."""
         return self.search.too_busy
 
     def summary(self) -> str:
-        """The answer in a few sentences, as the report has it."""
+        """The answer in a few sentences, as in the report."""
         return self.answer
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found, and how it is told."""
+    """The result of a search, and the report on it."""
 
     result: SearchResult
     strategy: Strategy
@@ -124,7 +124,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Session:
-    """Everything that one tuning job needs; ``held`` is let go of when it is closed."""
+    """Everything that one tuning job needs. Closing it releases ``held``."""
 
     evaluator: TvmEvaluator | JointEvaluator
     space: SearchSpace
@@ -153,9 +153,9 @@ class Session:
         return Found(found, strategy, self._report(found, strategy))
 
     def write(self, found: Found) -> Result:
-        """Fills the folder, if there is one: all that can be written is, and ``search.error`` holds what could not.
+        """Fills the folder, if there is one. ``search.error`` is the first failure; the other files are still written.
 
-        A signal waits until that is done, the first one.
+        A first signal waits until this is done.
         """
         search, folder = found.result, self.folder
         if folder is not None:
@@ -175,7 +175,7 @@ class Session:
         return Result(search, found.strategy, folder, " ".join([answer.sentence, *answer.notes]))
 
     def _job(self) -> Job:
-        """What `hago answer` needs to know of this search."""
+        """What `hago answer` needs to know about this search."""
         evaluator, model = self.evaluator, self.evaluator.model
         path = Path(model.source)
         return Job(
@@ -213,14 +213,14 @@ class Session:
         return from_search(found, measured, strategy, float_times=floats, chosen_times=self._times(strategy))
 
     def _times(self, strategy: Strategy) -> Mapping[str, float] | None:
-        """None where the devices are gone: what was measured is told all the same."""
+        """Kernel times; None if the devices are gone, so that the measurements are still reported."""
         try:
             return self.evaluator.kernel_times(strategy)
         except DeviceError:
             return None
 
     def close(self) -> None:
-        """Lets go of the devices and of the folder."""
+        """Releases the devices and the folder."""
         with self.held:
             self.evaluator.close()
 
@@ -228,9 +228,9 @@ class Session:
 def open_session(
     model: Any, data: Any, options: Options, goal: Goal, deadline: Deadline, interrupts: Interrupts
 ) -> Session:
-    """A tuning job before its search: reads and divides the samples, as many as ``deadline`` allows. To be closed.
+    """Prepares a tuning job: reads and splits as many samples as ``deadline`` allows. The caller closes it.
 
-    Raises HagoError for what cannot be used.
+    Raises HagoError for unusable input.
     """
     job, seed, keep = options.job, options.search.seed, read_keep(options.search.keep)
     places = [find_place(name, job.devices_file) for name in job.devices]
@@ -248,7 +248,7 @@ def open_session(
         cache = KernelCache.of(job.cache)
         if folder is not None:
             _warn_without_linker([resolve_hw(place.devices[0].spec) for place in places] or [spec])
-        # What an earlier run took, or all where it had time enough, is what a resumed one takes.
+        # A resumed run takes the samples that the earlier run took.
         begun = folder is not None and has_search(folder)
         affordable = Affordable(None if begun else deadline.seconds, folder, seed, resumed=begun)
         parts = _divided(data, options, loaded, affordable, telling)
@@ -277,7 +277,7 @@ def open_session(
 
 
 def _divided(data: Any, options: Options, model: Model, affordable: Affordable, telling: Telling) -> DataParts:
-    """The samples as parts. Raises DataError."""
+    """The three parts of the samples. Raises DataError."""
     job = options.job
 
     def read(name: str, source: Any) -> Samples:
@@ -289,7 +289,7 @@ def _divided(data: Any, options: Options, model: Model, affordable: Affordable, 
     if apart is not None:
         apart = affordable.read("calibration", apart.calibration or apart)
     held_out = None if job.test is None else read("test", job.test)
-    telling.say("dividing the samples")
+    telling.say("splitting the samples")
     parts = split_samples(samples, apart, test=held_out, seed=options.search.seed)
     require_labels(job.metric, parts)
     return parts
@@ -301,14 +301,14 @@ def goal_of(options: Options) -> Goal:
 
 
 def _file_of(hw: str | os.PathLike[str] | HardwareSpec) -> str:
-    """The file of a spec of the user's own; empty for one of Hago's."""
+    """The path of a user's spec file; empty for one of Hago's specs."""
     return str(Path(hw).absolute()) if isinstance(hw, (str, os.PathLike)) and Path(hw).is_file() else ""
 
 
 def _warn_without_linker(specs: Sequence[HardwareSpec]) -> None:
-    """Says before the search what cannot be written after it."""
+    """Warns before the search about what cannot be written after it."""
     for triple in dict.fromkeys(spec.triple for spec in specs):
         try:
             require_linker(triple, LIBRARY)
         except BuildError as error:
-            warnings.warn(f"{error}\n  all but {LIBRARY} will be written", HagoWarning, stacklevel=2)
+            warnings.warn(f"{error}\n  everything but {LIBRARY} will be written", HagoWarning, stacklevel=2)
