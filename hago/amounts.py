@@ -1,4 +1,4 @@
-"""Amounts as users write them: of the metric (``1%``, ``30 dB``), a time (``5ms``), a size (``2MB``)."""
+"""Amounts as users write them: metric values (``1%``, ``30 dB``), times (``5ms``), sizes (``2MB``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BYTES = {
 
 
 def read_amount(name: str, value: Any, unit: str = "") -> float:
-    """A finite number of the metric's unit ("share", "dB" or ""). ``1%`` is 0.01, ``30 dB`` is 30.
+    """A finite number in the metric's unit ("share", "dB" or ""). ``1%`` is 0.01, ``30 dB`` is 30.
 
     Raises SearchError.
     """
@@ -41,7 +41,7 @@ def read_amount(name: str, value: Any, unit: str = "") -> float:
 
 
 def read_drop(metric: str, value: Any, unit: str = "") -> float:
-    """The largest drop allowed, in the metric's unit. Raises SearchError, with what was probably meant."""
+    """The largest drop allowed, in the metric's unit. Raises SearchError with a guess of what was meant."""
     drop = read_amount("max_drop", value, unit)
     if drop < 0:
         raise SearchError(
@@ -72,7 +72,7 @@ def read_value(metric: str, key: str, value: Any, unit: str = "") -> float:
 
 
 def read_seconds(name: str, value: Any) -> float:
-    """Seconds of a time with its unit, such as ``5ms`` or ``200 us``; of a timedelta or a number of seconds too.
+    """Seconds of a time with a unit, such as ``5ms`` or ``200 us``, of a timedelta, or of a number of seconds.
 
     Raises SearchError.
     """
@@ -86,7 +86,7 @@ def read_seconds(name: str, value: Any) -> float:
 
 
 def read_bytes(name: str, value: Any) -> int:
-    """Bytes of a size such as ``2MB``, ``200 kB`` or ``1MiB``, or of a number of bytes. Raises SearchError."""
+    """Bytes of a size such as ``2MB``, ``200 kB`` or ``1MiB``, or of a number. Raises SearchError."""
     found = _with_unit(value.lower(), _BYTES) if isinstance(value, str) else _number(value)
     if not (math.isfinite(found) and found >= 1):
         raise SearchError(f"{name} must be a size, such as '2MB' or '200kB', got {value!r}")
@@ -110,6 +110,6 @@ def _number(value: Any) -> float:
 
 
 def _with_unit(text: str, units: Mapping[str, float]) -> float:
-    """The number before one of the units, times it; NaN for anything else."""
+    """The number times its unit; NaN for anything else."""
     parts = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([a-zµ]*)\s*", text)
     return float(parts[1]) * units[parts[2]] if parts and parts[2] in units else math.nan

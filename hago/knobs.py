@@ -1,7 +1,7 @@
-"""What can be chosen for a layer, in one table: strategies, the search, the command line and reports read it.
+"""The table of what can be chosen for a layer, read by strategies, the search, the command line and reports.
 
-A knob added here is a key of a layer in strategy.yaml, can be fixed or searched (``--knob NAME=A,B``), and stands in
-the report; what is left is the code that carries it out, which asks ``choice.value(NAME)``.
+A knob added here becomes a key of a layer in strategy.yaml, can be fixed or searched (``--knob NAME=A,B``), and appears
+in the report. The code that carries it out reads ``choice.value(NAME)``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .scheme import PER_CHANNEL, Granularity
 
 @dataclass(frozen=True)
 class Knob:
-    """One thing that can be chosen for a layer.
+    """One part of a layer's choice.
 
-    ``values`` are empty where the hardware's ways say what there is. ``matters`` tells, from whether the layer has
-    weights, its precision and their granularity, whether the knob changes anything. ``searched`` are the values that
-    a search tries unless told otherwise, the default alone where empty. ``tied``: layers that read one tensor have
-    one value. ``always``: written even at its default.
+    ``values`` are empty if the hardware's ways define them. ``matters`` returns whether the knob has an effect, given
+    whether the layer has weights, its precision, and the granularity of its weights. ``searched`` are the values that
+    a search tries by default (empty: only the default). ``tied``: layers that read the same tensor share the value.
+    ``always``: written even at its default.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Knob:
     always: bool = False
 
     def check(self, value: str) -> str:
-        """The value; raises StrategyError for one that there is not."""
+        """The value in canonical form. Raises StrategyError for an unknown one."""
         if self.name == "precision":
             return Precision.named(value).name
         if self.name == "granularity":
@@ -85,24 +85,24 @@ KNOBS = (
     Knob("correction", "none", tuple(CORRECTION), "Correction of biases", _integer_products),
 )
 FREE = KNOBS[2:]
-"""Each is a parameter of its own in a search; precision and granularity are one, as the hardware's ways bind them."""
+"""Each is a separate search parameter; precision and granularity form one, as the hardware's ways tie them together."""
 
 _BY_NAME: Mapping[str, Knob] = {knob.name: knob for knob in KNOBS}
 
 
 def find_knob(name: str) -> Knob:
-    """The knob of that name; raises StrategyError, with the nearest."""
+    """The knob with this name. Raises StrategyError with the closest name."""
     if name not in _BY_NAME:
         raise StrategyError(f"there is no knob {name!r}", hint=did_you_mean(name, _BY_NAME))
     return _BY_NAME[name]
 
 
 def read_knobs(asked: Mapping[str, str | Sequence[str]] | None = None) -> dict[str, tuple[str, ...]]:
-    """The values of every knob that a search may use: those asked for, else its usual ones.
+    """The values of every knob that a search may use: those in ``asked``, else the defaults.
 
     ``asked`` maps knobs to one value, which is fixed, or to several, which are searched: ``{"correction": ("none",
-    "bias"), "calibrator": "mse"}``; texts may hold several with commas between them. Precision and granularity, which
-    the hardware binds, are in the answer only where they are asked for. Raises StrategyError for what there is not.
+    "bias"), "calibrator": "mse"}``; a text may hold several values separated by commas. Precision and granularity,
+    which the hardware ties together, are included only if asked for. Raises StrategyError for unknown knobs or values.
     """
     found = {knob.name: knob.searched or (knob.default,) for knob in FREE}
     if asked is not None and not isinstance(asked, Mapping):
@@ -117,13 +117,13 @@ def read_knobs(asked: Mapping[str, str | Sequence[str]] | None = None) -> dict[s
 
 
 def setting_text(values: Mapping[str, str]) -> str:
-    """Values of free knobs as one text: the calibrator, then what is not at its default (``mse,correction=bias``)."""
+    """Values of free knobs as text: the calibrator, then those not at their default (``mse,correction=bias``)."""
     first, *others = ((knob, values.get(knob.name, knob.default)) for knob in FREE)
     return ",".join([first[1], *(f"{knob.name}={value}" for knob, value in others if value != knob.default)])
 
 
 def read_setting(text: str) -> dict[str, str]:
-    """The value of every free knob, of what `setting_text` wrote."""
+    """The value of every free knob, from the text of `setting_text`."""
     first, *others = text.split(",")
     values = {knob.name: knob.default for knob in FREE} | {FREE[0].name: first}
     return values | dict(other.split("=", 1) for other in others)

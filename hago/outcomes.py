@@ -1,4 +1,4 @@
-"""How a search can end: the names are written in reports and in devices.json."""
+"""The possible outcomes of a search, as written in reports and devices.json."""
 
 MET = "met"
 NOT_FASTER = "not faster"

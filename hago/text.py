@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: units, as many digits as mean something, real minus signs."""
+"""Numbers as text for readers: units, significant digits, proper minus signs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TIME_UNITS = (("s", 1.0, 1.0), ("ms", 1e3, 1e-4), ("µs", 1e6, 1e-7), ("ns", 1e
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """``value`` with that many significant digits, never in exponent form where it can be helped."""
+    """``value`` with that many significant digits, without an exponent if possible."""
     if not math.isfinite(value):
         return {math.inf: "∞", -math.inf: f"{MINUS}∞"}.get(value, "not a number")
     if value == 0:
@@ -27,7 +27,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def plain(value: float) -> str:
-    """Four digits, six where four would hide how near to 1 the value is: ``0.8714``, ``0.999941``."""
+    """Four digits, or six if four would round the value to 1: ``0.8714``, ``0.999941``."""
     return f"{value:.6g}" if 0.999 <= abs(value) < 1 else f"{value:.4g}"
 
 
@@ -38,7 +38,7 @@ def signed(value: float, places: int) -> str:
 
 
 def time_unit(seconds: float) -> tuple[str, float]:
-    """The unit in which this many seconds read best, and its factor."""
+    """The unit that suits this many seconds, and its factor."""
     return next((unit, factor) for unit, factor, least in _TIME_UNITS if seconds >= least)
 
 
@@ -51,7 +51,7 @@ def duration(seconds: float | None, digits: int = 3) -> str:
 
 
 def pair_of_durations(first: float, second: float, digits: int = 2) -> tuple[str, str]:
-    """Two times in one unit, with digits enough to tell them apart."""
+    """Two times in one unit, with enough digits to distinguish them."""
     unit, factor = time_unit(max(first, second))
     for more in range(digits, digits + 3):
         texts = tuple(f"{significant(t * factor, more)} {unit}" for t in (first, second))
@@ -77,7 +77,7 @@ def _places(value: float, digits: int) -> int:
 
 
 def clock(seconds: float) -> str:
-    """How long a person waited: ``0.4 s``, ``58 s``, ``12 min 5 s``, ``1 h 20 min``."""
+    """A waiting time: ``0.4 s``, ``58 s``, ``12 min 5 s``, ``1 h 20 min``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -142,7 +142,7 @@ def plural(number: int, noun: str) -> str:
 
 
 def listing(items: Iterable[str], most: int | None = None) -> str:
-    """``a, b and c``; of more than ``most`` the rest is counted."""
+    """``a, b and c``; beyond ``most`` items the rest is counted."""
     names = list(items)
     if most is not None and len(names) > most:
         names = [*names[:most], f"{len(names) - most} more"]
@@ -152,7 +152,7 @@ def listing(items: Iterable[str], most: int | None = None) -> str:
 
 
 def cpu_name(name: str) -> str:
-    """A processor as people call it: without marks, clock rate and family numbers."""
+    """The common name of a processor, without trademarks, clock rate and family numbers."""
     short = re.sub(r"\((R|TM|tm|C)\)|\s+\(.*?\)\s*$|@.*$|\bCPU\b|\bProcessor\b", " ", name)
     return " ".join(short.split()) or name
 
