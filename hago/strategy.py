@@ -2,7 +2,7 @@
 
     hago_strategy: 1
     model: 8c5f...                     # SHA-256 of the source model
-    structure: 02ab...                 # of what it shares with its fine-tuned forms: all but the weights
+    structure: 02ab...                 # hash of everything but the weights, shared with fine-tuned models
     hw: x86-avx512-vnni
     layers:
       conv1: {precision: int8, granularity: per_channel, calibrator: minmax}
@@ -52,10 +52,10 @@ __all__ = [
 ]
 
 OTHER_WEIGHTS = (
-    "the strategy was made for another set of weights of this network: ranges are calibrated anew, "
-    "and what was measured with the old weights need not hold for these"
+    "the strategy was made for other weights of this network: ranges are calibrated again, and results measured "
+    "with the old weights may not hold"
 )
-"""What `Strategy.bound_to` warns of."""
+"""The warning of `Strategy.bound_to`."""
 
 _FORMAT = 1
 _LEFT_ALONE = Choice()
@@ -65,8 +65,8 @@ _LEFT_ALONE = Choice()
 class Strategy:
     """Layer name -> :class:`Choice`, for one model (by hash) and one hardware spec (by name).
 
-    ``structure``, where it is known, is the model's `Model.structure`: the strategy then fits every model that differs
-    in its weights alone.
+    ``structure``, if known, is the model's `Model.structure`: the strategy then fits every model that differs only in
+    its weights.
     """
 
     model_hash: str
@@ -75,7 +75,7 @@ class Strategy:
     structure: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        # Sorted, so that two strategies that say the same also print and save the same.
+        # Sorted, so that equal strategies also print and save equally.
         frozen = MappingProxyType({name: self.choices[name] for name in sorted(self.choices)})
         object.__setattr__(self, "choices", frozen)
 
@@ -137,30 +137,30 @@ class Strategy:
         return cls(fields["model"], fields["hw"], choices, fields.get("structure", ""))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes YAML, or JSON where the name ends in ``.json``."""
+        """Writes YAML, or JSON if the name ends in ``.json``."""
         data = self.to_dict()
         if is_json(path):
             text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
         else:
-            # One line per layer: the leaves alone are written in braces.
+            # One line per layer: only the leaves are written in braces.
             text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=1 << 20)
         write_atomic(path, text)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Strategy:
-        """Reads what :meth:`save` wrote. Data alone is read: no tags, anchors or duplicate keys."""
+        """Reads what :meth:`save` wrote, strictly: no tags, anchors or duplicate keys."""
         path = arguments.path("a strategy", path, StrategyError)
         return cls.from_dict(read_document(path, error=StrategyError).data, path)
 
     def fits(self, model: Model) -> bool:
-        """Whether it was made for this model, or for one that differs in its weights alone."""
+        """Whether it was made for this model, or for one that differs only in its weights."""
         return self.model_hash == model.hash or (self.structure != "" and self.structure == model.structure)
 
     def bound_to(self, model: Model) -> Strategy:
-        """The same strategy for this model, which may have other weights: fine-tuned, or trained once more.
+        """The same strategy for this model, which may have other weights, for instance after fine-tuning.
 
-        Warns (HagoWarning) of other weights: what was measured with the old ones says little of the new ones. Raises
-        StrategyError where the models differ in more than that.
+        Warns (HagoWarning) about other weights, since old measurements may not apply to them. Raises StrategyError if
+        the models differ in more than that.
         """
         if not self.fits(model):
             raise _misfit(self, model)
@@ -185,7 +185,7 @@ class Strategy:
 
 
 def _misfit(strategy: Strategy, model: Model) -> StrategyError:
-    other = "its operators, layer names or shapes differ" if strategy.structure else "it tells no structure to compare"
+    other = "its operators, layer names or shapes differ" if strategy.structure else "it has no structure to compare"
     return StrategyError(
         f"this strategy is for the model {strategy.model_hash[:12]}, not for {model.hash[:12]}: {other}",
         where=str(model.source),
@@ -202,10 +202,10 @@ def uniform(
     calibrator: str = "minmax",
     **methods: str,
 ) -> Strategy:
-    """Every layer that can at this precision ("int8 everywhere"), the rest not named.
+    """A strategy with every layer that supports this precision ("int8 everywhere"); the others are not named.
 
-    Where the granularity does not fit a layer, its weights are per channel, or else as is offered first. ``methods``
-    are values of other knobs, for the layers where they matter.
+    If the granularity does not fit a layer, its weights are per channel, or else what is offered first. ``methods`` are
+    values of other knobs, for the layers where they matter.
     """
     choices = {}
     for layer in model.layers:

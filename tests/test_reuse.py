@@ -126,11 +126,11 @@ def test_a_strategy_says_what_it_was_made_for(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert strategy.bound_to(model) == strategy
-    with pytest.warns(HagoWarning, match="another set of weights"):
+    with pytest.warns(HagoWarning, match="for other weights of this network"):
         bound = strategy.bound_to(other)
     assert bound.choices == strategy.choices and bound.model_hash == other.hash
-    old = Strategy(strategy.model_hash, strategy.hw, strategy.choices)  # of a file that tells no structure
-    with pytest.raises(StrategyError, match="tells no structure"):
+    old = Strategy(strategy.model_hash, strategy.hw, strategy.choices)  # of a file that has no structure
+    with pytest.raises(StrategyError, match="has no structure"):
         old.bound_to(other)
 
 
@@ -148,7 +148,7 @@ def test_a_fine_tuned_model_is_quantized_with_ranges_of_its_own(
         out = str(tmp_path / f"{name}.qdq.onnx")
         assert main(["quantize", str(tmp_path / f"{name}.onnx"), *usual, "--out", out]) == 0
         said = capsys.readouterr()
-        assert ("another set of weights" in said.err) == (name == "new")
+        assert ("for other weights of this network" in said.err) == (name == "new")
     mine = hago.quantize(tmp_path / "new.onnx", uniform(load_model(tmp_path / "new.onnx"), HOST), x)
     assert mine == onnx.load(tmp_path / "new.qdq.onnx")
 
