@@ -1,4 +1,4 @@
-"""What only the machine that compiled a network can do with it: save it, and time its kernels."""
+"""The compiler's side of a network: saves it and times its kernels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .toolchain import Toolchain
 
 @dataclass(frozen=True)
 class KernelUse:
-    """One call of a kernel: for which layer, which kernel, and the types and shapes of its inputs and outputs."""
+    """One kernel call: its layer, its kernel, and the types and shapes of its inputs and outputs."""
 
     layer: str | None
     family: str
@@ -44,9 +44,9 @@ class KernelUse:
 
 @dataclass(frozen=True)
 class Built:
-    """The program behind an artifact and where its kernels are.
+    """The program of an artifact, and its kernels.
 
-    ``modules`` are the loaded kernels; of a network for another machine, None for each.
+    ``modules`` are the loaded kernels, or None for each if the network is for another machine.
     """
 
     program: Program
@@ -57,7 +57,7 @@ class Built:
 
     @property
     def executor(self) -> Executor:
-        """Where it runs."""
+        """The device it runs on."""
         return self.toolchain.backend.executor
 
     def export(self, path: Path, meta: Mapping[str, Any]) -> None:
@@ -89,11 +89,11 @@ class Built:
             raise write_failure(error, path, size) from error
 
     def export_kernels(self, path: Path) -> None:
-        """Links the kernels alone into a library, where each is found by its symbol. Raises BuildError."""
+        """Links only the kernels into a library, in which each has its symbol. Raises BuildError."""
         link(list(self._objects().values()), path, self.toolchain.triple)
 
     def _objects(self) -> dict[str, Path]:
-        """Key -> object file of every kernel; what the cache has lost since is compiled again."""
+        """Key -> object file of every kernel; kernels that the cache has lost are compiled again."""
         lost = [key for key in self.modules if self.cache.object_file(key) is None]
         for key in lost:
             self.cache.forget(key)
@@ -120,9 +120,9 @@ class Built:
         return [use(s, s.call, s.key) for s in steps if s.key is not None and s.call is not None]
 
     def kernel_times(self, repeats: int) -> list[tuple[str | None, str, float]]:
-        """Times every kernel by itself on zeros.
+        """Times every kernel separately on zeros.
 
-        What the cache remembers is not measured again, unless the machine was busy then: once in each process.
+        Stored times are reused, unless the machine was busy then; these are repeated once per process.
         """
         measure = lambda uses: [self._time(use, repeats) for use in uses]  # noqa: E731
         return self.kernel_costs(read_environment().cpu, measure)
@@ -132,8 +132,8 @@ class Built:
     ) -> list[tuple[str | None, str, float]]:
         """(layer, family, cost) of every kernel call, in order, as found by ``measure`` at ``place``.
 
-        ``place`` names a machine and the kind of cost: what the cache remembers of it is not measured again, where it
-        cannot be better.
+        ``place`` names a machine and the kind of cost. Costs that the cache stores for it are not measured again,
+        unless that can improve them.
         """
         uses = self.uses()
         new = list({use.key: use for use in uses if self.cache.wants_time(use.key, place)}.values())
@@ -159,7 +159,7 @@ def _type(item: str | np.ndarray, types: Mapping[str, TensorType]) -> TensorType
 
 
 class _Linker:
-    """How TVM's export is told to link: it wants a callable that also knows the target."""
+    """The linking function for TVM's export, which needs a callable that also knows the target."""
 
     def __init__(self, triple: str) -> None:
         self._triple = triple

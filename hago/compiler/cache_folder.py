@@ -24,7 +24,7 @@ def default_folder() -> Path:
 
 
 def usable_default() -> Path:
-    """The default folder; where it cannot be used, a temporary one for this process, with a warning (once)."""
+    """The default folder, or, with one warning, a temporary one for this process if that is unusable."""
     folder = default_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -55,10 +55,10 @@ _kept: list[TemporaryFolder] = []  # until the process ends
 
 
 def check_private(folder: Path) -> None:
-    """Raises StorageError where another user could put files into the folder, much as ssh does for its keys.
+    """Raises StorageError if another user could put files into the folder, much as ssh does for its keys.
 
-    The folder, all above it, and links on the way must be this user's or root's, and not writable by others. Above it,
-    the sticky bit will do (others cannot replace what is not theirs), and the group that is this user's alone.
+    The folder, all folders above it, and links on the way must belong to this user or root and not be writable by
+    others. Above it, the sticky bit suffices (others cannot replace foreign files), as does the user's private group.
     """
     end = folder.resolve()
     for place in _on_the_way(folder.absolute()):
@@ -77,7 +77,7 @@ def check_private(folder: Path) -> None:
 
 
 def _lets_others_in(about: os.stat_result, *, above: bool) -> bool:
-    """Whether others can put something there; ``above`` the cache, whether they can replace what is this user's."""
+    """Whether others can write there; ``above`` the cache, whether they can replace this user's folders."""
     if above and about.st_mode & stat.S_ISVTX:
         return False
     if about.st_mode & stat.S_IWGRP and not (above and _is_own_group(about.st_gid)):
@@ -86,7 +86,7 @@ def _lets_others_in(about: os.stat_result, *, above: bool) -> bool:
 
 
 def _is_own_group(group: int) -> bool:
-    """Whether it is the group that most systems make for each user, and nobody else is in it."""
+    """Whether it is the private group that most systems create for each user, without other members."""
     try:
         user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
     except KeyError:
@@ -95,7 +95,7 @@ def _is_own_group(group: int) -> bool:
 
 
 def _on_the_way(path: Path) -> Iterator[Path]:
-    """Every folder and link that is passed to get to an absolute path, from the top on."""
+    """Every folder and link on the way to an absolute path, from the top down."""
     place, links, parts = Path(path.anchor), 0, list(reversed(path.parts[1:]))
     yield place
     while parts:

@@ -1,4 +1,4 @@
-"""Program -> compiled kernels: those that the cache does not hold yet, side by side."""
+"""Program -> compiled kernels: compiles those that are missing from the cache, in parallel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Progress = Callable[[int, int], None]
 
 
 def symbol(key: str) -> str:
-    """The name that a kernel has inside its module."""
+    """The name of a kernel inside its module."""
     return f"hago_{key}"
 
 
@@ -45,14 +45,14 @@ def compile_missing(
                 found[key] = module
                 if progress is not None:
                     progress(done + 1, len(missing))
-        except BaseException:  # one failed, or Ctrl-C: what was not begun need not be
+        except BaseException:  # a failure or Ctrl-C: cancel what has not started
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return found
 
 
 def _compiled(key: str, call: KernelCall, toolchain: Toolchain, cache: KernelCache) -> Any:
-    """The kernel's module, compiled and kept."""
+    """The kernel's module, compiled and stored."""
     backend, family, threads = toolchain.backend, toolchain.family, toolchain.threads
     try:
         compiled = backend.compile(call, family, threads, symbol(key), toolchain.target)

@@ -1,4 +1,4 @@
-"""Whether a compiled network computes what its lowered graph says, node by node.
+"""Checks node by node that a compiled network computes what its lowered graph defines.
 
 Every node is *teacher forced*: the numpy reference of the node gets the inputs that the compiled network
 gave to its own kernel, so that a float operator in the middle (softmax, say), where the last bit may differ,
@@ -23,7 +23,7 @@ from .cache import KernelCache
 if TYPE_CHECKING:
     from ..spec import HardwareSpec
 
-# Of these, every IEEE implementation has the same result: one rounding, or none.
+# Every IEEE implementation gives the same result for these: they round once or not at all.
 _EXACT_FLOAT = frozenset({"Dequantize", "Quantize", "MaxPool"})
 _EXACT_STEPS = frozenset(
     ["QuantizeLinear", "DequantizeLinear", "Cast", "Add", "Sub", "Mul", "Div", "Max", "Min", "Relu", "Clip", "Abs"]
@@ -35,7 +35,7 @@ _MOVES = frozenset(
 
 @dataclass(frozen=True)
 class NodeCheck:
-    """One node, compiled, against its reference on the same inputs.
+    """One compiled node against its reference on the same inputs.
 
     ``exact`` says that the results have to be equal; ``differing`` of ``elements`` are not. ``error`` is
     the largest difference relative to the largest value of the reference.
@@ -71,7 +71,7 @@ class Conformity:
 
     @property
     def wrong(self) -> list[NodeCheck]:
-        """What differs though it must not."""
+        """Nodes and outputs that differ although they must not."""
         return [check for check in (*self.nodes, *self.outputs) if check.exact and check.differing]
 
     @property
@@ -92,7 +92,7 @@ class Runs(Protocol):
 
 
 class Conformance:
-    """Checks one lowered graph, compiled for ``spec``; the kernels are those of the network itself.
+    """Checks one lowered graph, compiled for ``spec``, with the kernels of the network itself.
 
     ``make`` compiles the graph with all its tensors as outputs (default: for this machine).
     """
@@ -149,7 +149,7 @@ class Conformance:
 
 
 def is_exact(lowered: LoweredGraph, spec: HardwareSpec) -> bool:
-    """Whether the graph, compiled for ``spec``, has one right answer, bit for bit, whatever machine computes it."""
+    """Whether the graph, compiled for ``spec``, has one right answer, bit for bit, on every machine."""
     fused = backend_of(spec).fuse(lowered)
     return all(_exact(fused, node) for node in fused.nodes)
 

@@ -1,7 +1,7 @@
 """A compiled network: what `hago.compile` returns and `hago.load` reads back.
 
-Running one needs TVM's runtime and numpy alone; saving and profiling are done by what compiled it (`Compiled`), on
-the machine where that was.
+Running it needs only TVM's runtime and numpy. Saving and profiling need the compiler's side (`Compiled`), which exists
+only in the process that compiled it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .processor import machine_name, machine_of, missing_features
 from .threads import make_lock, use_threads
 
 FORMAT = 1
-_HOST = "cpu"  # where a network tells of itself, and what it runs on where it does not say
+_HOST = "cpu"  # runs the metadata functions, and is the default executor
 _WRITTEN_BY = "`hago tune` and `hago compile` write them (model.so)"
 
 
 class Compiled(Protocol):
-    """What only the machine that compiled a network can do with it."""
+    """The compiler's side of a network: saving and profiling."""
 
     @property
     def build_s(self) -> float:
-        """Seconds that building took."""
+        """Build time in seconds."""
         ...
 
     def export(self, path: Path, meta: Mapping[str, Any]) -> None:
@@ -50,11 +50,11 @@ class Compiled(Protocol):
 class Artifact:
     """A compiled network with static shapes; call it with numpy arrays.
 
-    Threads may share it: calls at the same time take turns. A process that forks may use it in both processes.
+    Threads may share it; concurrent calls take turns. After a fork both processes may use it.
     """
 
     def __init__(self, module: Any | None, meta: Mapping[str, Any], built: Compiled | None = None) -> None:
-        """``module`` is TVM's executable; None for a network of another kind of machine, which can be saved alone."""
+        """``module`` is TVM's executable; None for another kind of machine, whose network can only be saved."""
         self._lock = make_lock()
         self._executor = executor_named(meta.get("executor", _HOST))
         self._machine = None if module is None else VirtualMachine(module, self._executor.device())
@@ -64,39 +64,39 @@ class Artifact:
         self.output_info = tuple(TensorInfo(o["name"], o["dtype"], tuple(o["shape"])) for o in meta["outputs"])
         self.threads = int(meta["threads"])
         self._built = built
-        # Features that the code uses and this processor lacks: it must not be run.
+        # Features that the code uses and this processor lacks: the network must not run.
         self.missing = [] if module is None else missing_features(meta.get("cpu_features", ()))
         zeros = [np.zeros(i.shape, i.dtype) for i in self.input_info]
         self._buffers = [self._executor.tensor(array) for array in zeros] if module is not None else []
-        # What inputs are copied to: the memory of the buffers, or, where numpy cannot see that, an array beside it.
+        # Inputs are copied to the memory of the buffers, or to separate arrays if numpy cannot access that memory.
         shared = self._executor.shared_memory
         self._views = [_view(b, i) for b, i in zip(self._buffers, self.input_info, strict=False)] if shared else zeros
 
     @property
     def batch(self) -> int:
-        """Samples that one call takes (the first dimension of the first input)."""
+        """Samples per call (the first dimension of the first input)."""
         shape = self.input_info[0].shape if self.input_info else ()
         return shape[0] if shape else 1
 
     @property
     def timed_by_cpu(self) -> bool:
-        """Whether a call on one thread takes the CPU time of its caller, and nothing else."""
+        """Whether a call on one thread uses only the CPU time of its caller."""
         return self._executor.timed_by_cpu
 
     @property
     def build_s(self) -> float:
-        """Seconds that building took: 0 for a loaded network."""
+        """Build time in seconds; 0 for a loaded network."""
         return self._built.build_s if self._built else 0.0
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the constants (packed weights, biases, scales) that are deployed."""
+        """Size of the deployed constants (packed weights, biases, scales) in bytes."""
         return int(self.meta["size_bytes"])
 
     def __call__(self, *arrays: Any, **named: Any) -> list[np.ndarray]:
         """The outputs, in the model's order, for inputs given in order or by name.
 
-        Raises DataError where an input is missing or does not fit.
+        Raises DataError if an input is missing or does not fit.
         """
         if len(arrays) == 1 and isinstance(arrays[0], Mapping):
             named, arrays = {**arrays[0], **named}, ()
@@ -111,7 +111,7 @@ class Artifact:
     def run(self, feeds: Mapping[str, Any]) -> list[np.ndarray]:
         """The outputs for inputs by name: float32 copies (or the model's own types).
 
-        Raises DataError for inputs that do not fit, MeasureError where this processor cannot run it.
+        Raises DataError for inputs that do not fit, MeasureError if this processor cannot run the network.
         """
         if self.missing or self._main is None:
             self._refuse()
@@ -138,22 +138,22 @@ class Artifact:
                 self._executor.wait()
             except Exception as error:
                 raise MeasureError(f"the network failed while running: {error}") from error
-        # The memory of outputs is the caller's alone.
+        # The caller owns the memory of the outputs.
         return [as_declared(self._executor.array(r), o) for r, o in zip(results, self.output_info, strict=True)]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one self-contained shared object, weights included, for `hago.load`.
 
-        Raises BuildError for a network that was itself loaded, or where no linker is found.
+        Raises BuildError for a loaded network, or if there is no linker.
         """
         if self._built is None:
             raise BuildError("this network was loaded from a file; copy that file instead")
         self._built.export(Path(path), self.meta)
 
     def kernel_times(self, repeats: int = 10) -> list[tuple[str | None, str, float]]:
-        """(layer, kernel family, seconds) of every kernel call in order, each measured by itself.
+        """(layer, kernel family, seconds) of every kernel call in order, each timed separately.
 
-        Times are remembered in the kernel cache. Raises BuildError for a loaded network.
+        The kernel cache stores the times. Raises BuildError for a loaded network.
         """
         if self._built is None:
             raise BuildError("a loaded network does not know its kernels")
@@ -164,18 +164,18 @@ class Artifact:
             return self._built.kernel_times(repeats)
 
     def layer_times(self) -> dict[str, float]:
-        """Seconds by layer; what belongs to no layer (layout changes, conversions) stands under ``""``."""
+        """Seconds by layer; layout changes and conversions, which belong to no layer, are under ``""``."""
         return by_layer(self.kernel_times())
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """Pickling, and copying, which goes the same way."""
+        """Rejects pickling, and copying, which uses the same protocol."""
         raise BuildError(
             "a compiled network cannot be pickled or copied: it is machine code",
             hint="net.save(path), and hago.load(path) where it is needed; a forked process can use it as it is",
         )
 
     def _refuse(self) -> NoReturn:
-        """An instruction that the processor does not have would end the whole process."""
+        """Raises an error, since an unsupported instruction would kill the process."""
         here = f"lacks {', '.join(self.missing)}" if self.missing else f"is {machine_name()}"
         raise MeasureError(
             f"this processor {here}: the network is for another",
@@ -200,7 +200,7 @@ class Artifact:
 
 
 def as_declared(array: np.ndarray, info: TensorInfo) -> np.ndarray:
-    """An output in the model's own type: bfloat16 leaves the network as its bits, and is `ml_dtypes.bfloat16`."""
+    """An output in the model's type: bfloat16 leaves the network as bits and becomes `ml_dtypes.bfloat16`."""
     if info.dtype != "bfloat16":
         return array
     from ml_dtypes import bfloat16
@@ -209,7 +209,7 @@ def as_declared(array: np.ndarray, info: TensorInfo) -> np.ndarray:
 
 
 def by_layer(costs: Iterable[tuple[str | None, str, float]]) -> dict[str, float]:
-    """Sums by layer of (layer, kernel family, cost); what belongs to no layer stands under ``""``."""
+    """Sums by layer of (layer, kernel family, cost); costs that belong to no layer are under ``""``."""
     sums: dict[str, float] = {}
     for layer, _, cost in costs:
         sums[layer or ""] = sums.get(layer or "", 0.0) + cost
@@ -219,8 +219,8 @@ def by_layer(costs: Iterable[tuple[str | None, str, float]]) -> dict[str, float]
 def load(path: str | os.PathLike[str]) -> Artifact:
     """Reads a network that `Artifact.save` wrote. Needs no compiler.
 
-    The file is machine code: load only what you trust. Raises BuildError where it is not such a file, or
-    was made for another processor.
+    The file is machine code: load only what you trust. Raises BuildError if it is no such file, or
+    was compiled for another processor.
     """
     where = path = arguments.path("a compiled network", path, BuildError)
     if not Path(path).is_file():

@@ -1,4 +1,4 @@
-"""Where compiled code runs: its memory, how arrays get there and back, and when a call is done."""
+"""The device that compiled code runs on: its memory, transfers of arrays, and completion of calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this processor can do, as Linux tells it. Everything else in Hago that asks for features asks here."""
+"""The features of this processor, as reported by Linux: the only place in Hago that reads them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _ELF_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv
 
 
 def machine_name() -> str:
-    """What machine this is, as the first word of LLVM's triples has it: x86_64, aarch64."""
+    """The machine, as in the first part of LLVM's triples: x86_64, aarch64."""
     machine = platform.machine().lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
 def machine_of(path: str | os.PathLike[str]) -> str | None:
-    """The machine that a shared object is for, named alike; None where the file is none, or of one unknown."""
+    """The machine that a shared object is for, by the same names; None if it is no shared object, or unknown."""
     with open(path, "rb") as file:
         head = file.read(20)
     if len(head) < 20 or not head.startswith(b"\x7fELF"):
@@ -41,7 +41,7 @@ def machine_of(path: str | os.PathLike[str]) -> str | None:
 
 
 def read_cpuinfo(path: Path = CPUINFO) -> list[dict[str, str]]:
-    """The fields of each logical processor; empty where there is no such file."""
+    """The fields of each logical processor; empty without /proc/cpuinfo."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -56,9 +56,9 @@ def read_cpuinfo(path: Path = CPUINFO) -> list[dict[str, str]]:
 
 
 def missing_features(wanted: Collection[str]) -> list[str]:
-    """Those of the features (LLVM's names) that this process cannot use; none where it cannot be told.
+    """The features (LLVM's names) that this process cannot use; empty if unknown.
 
-    AMX tiles are asked for on the way.
+    AMX tiles are requested on the way.
     """
     host = host_features()
     missing = [name for name in wanted if host and linux_name(name) not in host]
@@ -68,7 +68,7 @@ def missing_features(wanted: Collection[str]) -> list[str]:
 
 @cache
 def host_features() -> frozenset[str]:
-    """The processor's features, as `plain` spells them; empty where they cannot be read."""
+    """The processor's features, spelled as by `plain`; empty if they cannot be read."""
     if platform.machine() in ("aarch64", "arm64"):
         return _own_arm_features()
     first = next(iter(read_cpuinfo()), {})
@@ -76,7 +76,7 @@ def host_features() -> frozenset[str]:
 
 
 def is_virtual() -> bool:
-    """Whether an x86 processor is one that a hypervisor presents; others do not tell, and count as real."""
+    """Whether a hypervisor presents this x86 processor; others do not report it and count as real."""
     return "hypervisor" in host_features()
 
 
@@ -86,7 +86,7 @@ def arm_features(word: Callable[[int], int]) -> frozenset[str]:
 
 
 def _own_arm_features() -> frozenset[str]:
-    """What the kernel tells every process; an emulator tells it of the processor that it emulates."""
+    """The auxiliary vector of the process; an emulator reports the processor that it emulates."""
     try:
         getauxval = ctypes.CDLL(None).getauxval
     except (OSError, AttributeError):  # not Linux

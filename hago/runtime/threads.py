@@ -1,10 +1,9 @@
-"""How many threads a network runs on, and what becomes of them when the process forks.
+"""The number of threads of a network, and how threads survive a fork.
 
-TVM keeps a pool of workers for each thread that runs something in parallel. A forked process has the one thread that
-forked, and its pool, whose workers are gone: what is given to them is never done. Clearing the pool away, which also
-happens when the process ends, waits for ever for workers that slept at the time of the fork. So all are woken just
-before it (they fall asleep about a tenth of a second after their last work), and the forked process has TVM make the
-pool anew.
+TVM keeps a pool of workers for each thread that runs something in parallel. A forked process inherits only the thread
+that forked, and its pool without workers, so work given to it never finishes. Destroying the pool, which also happens
+at exit, waits forever for workers that slept during the fork. So all workers are woken just before it (they fall asleep
+about a tenth of a second after their last work), and TVM recreates the pool in the forked process.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _RESET = "_ZN3tvm7runtime9threading15ResetThreadPoolEv"  # tvm::runtime::threadi
 
 
 def default_threads() -> int:
-    """The physical cores this process may run on: a second thread on a core only takes its own time."""
+    """The number of physical cores this process may run on; a second thread per core gains nothing."""
     try:
         allowed = os.sched_getaffinity(0)
     except AttributeError:  # not Linux
@@ -40,7 +39,7 @@ def default_threads() -> int:
 
 
 def check_threads(threads: int | None) -> int:
-    """``threads``, or the default for None. Raises MeasureError for a number that cannot be."""
+    """``threads``, or the default for None. Raises MeasureError for an invalid number."""
     if threads is None:
         return default_threads()
     try:
@@ -53,7 +52,7 @@ def check_threads(threads: int | None) -> int:
 
 
 class _Pool(local):
-    """What Hago knows of the calling thread's pool: how many threads it is set to; 0 where there is no pool yet."""
+    """The number of threads that the calling thread's pool is set to; 0 if there is no pool yet."""
 
     threads = 0
 
@@ -86,7 +85,7 @@ def _configure(threads: int) -> None:
 
 
 def make_lock() -> RLock:
-    """A lock for something that a fork must not tear: the fork waits until it is free, and both processes get it so."""
+    """A lock for state that a fork must not tear: a fork waits until it is free, and it is free in both processes."""
     lock = RLock()
     _locks.add(lock)
     return lock
