@@ -31,7 +31,7 @@ EMA_DECAY = 0.99
 
 @dataclass(frozen=True, eq=False)
 class TensorStats:
-    """What one pass over a tensor has found.
+    """The statistics of a tensor from one pass.
 
     ``lo`` and ``hi`` are the exact smallest and largest finite values (0 where there are none). ``counts[i]``
     are the values in [first + i, first + i + 1) * 2**exponent other than zero, ``zeros`` the exact zeros;
@@ -51,7 +51,7 @@ class TensorStats:
 
     @property
     def width(self) -> float:
-        """Of one bin."""
+        """The width of one bin."""
         return math.ldexp(1.0, self.exponent)
 
     def edges(self) -> npt.NDArray[np.float64]:
@@ -125,7 +125,7 @@ class Histogram:
         self._seen += flat.size
 
     def stats(self) -> TensorStats:
-        """What has been gathered so far."""
+        """The statistics so far."""
         used = np.flatnonzero(self._counts)
         start, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
         empty = self._seen == 0

@@ -1,4 +1,4 @@
-"""What methods ask of the tensors beside each layer, gathered in the pass that finds the ranges.
+"""Statistics that methods need of the tensors around each layer, gathered in the calibration pass.
 
 Notation: C channels along the axis that a layer sums over; a row is one position of one sample, so that a batch
 [N, C, H, W] has N * H * W rows of C values.
@@ -51,7 +51,7 @@ class Collector(Protocol):
         """Adds a batch [N, ...] whose first sample is number ``first`` of all."""
 
     def value(self) -> Array:
-        """The statistic of what was seen."""
+        """The statistic of all batches."""
 
 
 class ChannelMean:
@@ -121,14 +121,14 @@ STATISTICS: Mapping[str, type[ChannelMean] | type[SecondMoments] | type[KeptSamp
 
 
 def statistic_of(need: Need, layer: Layer) -> TensorStatistic:
-    """Where the statistic of this layer is found."""
+    """The tensor and axis of this layer's statistic."""
     tensor = layer.output if need.statistic == "outputs" else layer.inputs[0]
     # Images have channels on axis 1; a product sums over the last.
     return TensorStatistic(need, tensor, 1 if layer.op_type == "Conv" else -1)
 
 
 def statistics_of(layers: Iterable[Layer], needs: Iterable[Need]) -> tuple[TensorStatistic, ...]:
-    """What one pass must gather so that every layer with weights has these statistics, each once."""
+    """The statistics, without duplicates, that one pass must gather for every layer with weights."""
     weighted = [layer for layer in layers if layer.weight is not None and layer.quantizable]
     return tuple(dict.fromkeys(statistic_of(need, layer) for need in needs for layer in weighted))
 
@@ -141,14 +141,14 @@ class Statistics:
         self._collectors: dict[TensorStatistic, Collector] = {s: STATISTICS[s.need.statistic](s, total) for s in wanted}
 
     def update(self, tensors: Mapping[str, npt.NDArray[np.generic]], first: int, count: int) -> None:
-        """Adds one batch, of which the first ``count`` samples are no repetitions; ``first`` is the first's number."""
+        """Adds one batch, whose first ``count`` samples are not padding; ``first`` is the number of the first."""
         for wanted, collector in self._collectors.items():
             if wanted.tensor not in tensors:
                 raise DataError(f"the calibration run did not return the tensor {wanted.tensor!r}")
             collector.update(self._samples(np.asarray(tensors[wanted.tensor], np.float32), wanted, count), first)
 
     def values(self) -> dict[TensorStatistic, Array]:
-        """Every statistic of what was seen."""
+        """Every statistic of the pass."""
         return {wanted: collector.value() for wanted, collector in self._collectors.items()}
 
     def _samples(self, values: Array, wanted: TensorStatistic, count: int) -> Array:

@@ -1,4 +1,4 @@
-"""How numbers are chosen: ranges of activations, rounding of weights, correction of biases; a method is one file.
+"""Quantization methods: ranges of activations, rounding of weights, correction of biases; one file per method.
 
 A new method is a file with a value of its role (`hago.methods.task`) and a line here; a strategy names it by its key.
 """
@@ -40,6 +40,6 @@ _ASKING: Mapping[str, Mapping[str, Rounding | Correction]] = {"rounding": ROUNDI
 
 
 def needs_of(knobs: Mapping[str, Iterable[str]]) -> tuple[Need, ...]:
-    """The statistics that these values of knobs ask calibration for: of `read_knobs`, or of `Strategy.used`."""
+    """The statistics that calibration must gather for these values of knobs (`read_knobs` or `Strategy.used`)."""
     chosen = [methods[name] for knob, methods in _ASKING.items() for name in knobs.get(knob, ())]
     return tuple(sorted({need for method in chosen for need in method.needs}))

@@ -1,4 +1,4 @@
-"""Weights are clipped where the squared error of rounding them is least. Per tensor alone: finer scales clip little."""
+"""Clips weights where the squared rounding error is least. Per tensor only, since finer scales clip little."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .task import Rounding, WeightTask
 
 
 def clip_and_round(task: WeightTask) -> QuantizedWeight:
-    """Rounds to nearest, within the threshold of least squared error where one scale serves the whole tensor."""
+    """Rounds to nearest; a per-tensor scale is clipped at the threshold of least squared error."""
     return nearest(task, mse_threshold if task.granularity.kind == "per_tensor" else None)
 
 

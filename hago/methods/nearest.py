@@ -1,4 +1,4 @@
-"""Weights are rounded to the nearest integer; no weight is clipped."""
+"""Rounds weights to the nearest integer without clipping."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .task import Rounding, WeightTask
 
 
 def nearest(task: WeightTask, threshold: Threshold | None = None) -> QuantizedWeight:
-    """Rounds to nearest, within ``threshold`` where one is given."""
+    """Rounds to nearest, clipped at ``threshold`` if given."""
     return quantize_weight(
         task.weight,
         task.integers,

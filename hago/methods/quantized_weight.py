@@ -1,4 +1,4 @@
-"""Weights as integers, per tensor, per channel or per group, always symmetric; each rounded to the nearest.
+"""Weights as integers, per tensor, per channel or per group, always symmetric, rounded to nearest.
 
 Notation: w [..., O, ..., I, ...] weights with output channels on ``out_axis`` and input channels on
 ``in_axis``; q = clamp(rint(w / s), -qmax, qmax), so that |w - s*q| <= s/2 wherever nothing is clipped.
@@ -19,7 +19,7 @@ from ..scheme import MAX_MULTIPLIER, Granularity, IntegerType
 MIN_SCALE = np.float32(2.0**-60)
 
 Threshold = Callable[[npt.NDArray[np.float32], int], np.float32]
-"""Where to clip, from the magnitudes and qmax."""
+"""Returns the clipping threshold, given the magnitudes and qmax."""
 
 # Largest group multiplier times a channel scale must be exact in float32: 24 bits less 4.
 _CHANNEL_SCALE_BITS = 20
@@ -48,7 +48,7 @@ class QuantizedWeight:
         return self.values.shape[self.out_axis]
 
     def group_scale(self) -> npt.NDArray[np.float32]:
-        """Scales of the groups, float32 [O, G]; only where there are groups."""
+        """Scales of the groups, float32 [O, G], if there are groups."""
         assert self.multipliers is not None
         return self.scale[:, None] * self.multipliers.astype(np.float32)
 
@@ -155,7 +155,7 @@ def two_level_scales(
     channel = _round_up(wanted, _CHANNEL_SCALE_BITS)
     needed = np.ceil(peaks.astype(np.float64) / qmax / channel[:, None].astype(np.float64))
     multipliers = np.clip(needed, 1, MAX_MULTIPLIER).astype(np.int32)
-    # The largest group carries 15 even where 14 would do (or where the channel is all zeros).
+    # The largest group gets 15 even if 14 would do (or if the channel is all zeros).
     rows = np.arange(len(multipliers))
     if multipliers.size:
         multipliers[rows, np.argmax(peaks, axis=1)] = MAX_MULTIPLIER

@@ -1,4 +1,4 @@
-"""What the runners of ONNX files share: static shapes and what the inputs are."""
+"""Helpers for runners of ONNX files: static shapes and inputs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _static(proto: onnx.ModelProto, batch: int | None) -> onnx.ModelProto:
             if dim.dim_param:
                 fixed[dim.dim_param] = known
             dim.dim_value = known
-    # The same symbol elsewhere means the same size; left standing, engines warn of a mismatch at every run.
+    # The same symbol elsewhere means the same size; if left, engines warn of a mismatch at every run.
     for value in [*proto.graph.output, *proto.graph.value_info]:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in fixed:
@@ -54,7 +54,7 @@ def _static(proto: onnx.ModelProto, batch: int | None) -> onnx.ModelProto:
 
 
 def input_infos(proto: onnx.ModelProto) -> tuple[TensorInfo, ...]:
-    """Name, type and static shape of each input that is no weight."""
+    """Name, type and static shape of each input that is not a weight."""
     weights = {tensor.name for tensor in proto.graph.initializer}
     return tuple(
         TensorInfo(

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, as a peer to measure beside."""
+"""ONNX Runtime on the CPU, as an engine to compare with."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class OnnxRuntimeRunner:
         payload = serialized(proto, name)
         try:
             self._session = onnxruntime.InferenceSession(payload, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions share no base class of their own
+        except Exception as error:  # its exceptions have no common base class
             raise MeasureError(f"ONNX Runtime refuses the model: {error}", where=name) from error
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:

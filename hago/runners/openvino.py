@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, as a peer to measure beside."""
+"""OpenVINO on the CPU, as an engine to compare with."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ class OpenVinoRunner:
                 "INFERENCE_NUM_THREADS": threads,
                 "INFERENCE_PRECISION_HINT": precision,
             }
-            # The plugin gives the thread that loads it a stack for signals, and frees that stack when it goes. Where
-            # several go in the order they came, the thread is left with one that is gone: the next signal, Ctrl-C
-            # too, would kill the process (SIGSEGV). So that thread is one that ends here.
+            # The plugin gives the loading thread a signal stack and frees it on unloading. If several are unloaded in
+            # the order of loading, the thread keeps a freed stack, and the next signal, even Ctrl-C, would kill the
+            # process (SIGSEGV). So a temporary thread loads the plugin.
             with ThreadPoolExecutor(1) as thread:
                 compiled = thread.submit(core.compile_model, read, "CPU", hints).result()
             self._request = compiled.create_infer_request()
         except Exception as error:
             raise MeasureError(f"OpenVINO refuses the model: {_reason(error)}", where=name) from error
-        # By place, not by name: cheaper per call, and OpenVINO renames some tensors.
+        # By position, not by name: cheaper per call, and OpenVINO renames some tensors.
         self._places = [_place(compiled.inputs, info.name, i) for i, info in enumerate(self.inputs)]
         self._outputs = range(len(compiled.outputs))
 

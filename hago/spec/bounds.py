@@ -1,4 +1,4 @@
-"""When sums of integer products fit the type that holds them.
+"""Bounds on sums of integer products, and whether they fit their type.
 
 Notation: a, w activation and weight as integers; z the activation's zero point; K the number of products
 that are summed; A, W the largest |a - z| and |w| that can occur.
@@ -14,12 +14,12 @@ from ..scheme import IntegerType
 
 
 def largest(scheme: IntegerType) -> int:
-    """A or W: the largest |q - zero_point| that the scheme can hold."""
+    """A or W: the largest |q - zero_point| of the scheme."""
     return scheme.qmax if scheme.symmetric else scheme.qmax - scheme.qmin
 
 
 def accumulator_limit(activation: IntegerType, weight: IntegerType | None, bits: int) -> int:
-    """The largest K whose sum of products surely fits a signed accumulator of that many bits.
+    """The largest K whose sum of products always fits a signed accumulator with this many bits.
 
     Without a weight (pooling) the terms are the activations themselves.
     """

@@ -1,4 +1,4 @@
-"""Which shipped spec fits this machine's processor.
+"""Finds the spec that fits this machine's processor.
 
 Two witnesses are heard. LLVM names the processor from CPUID and knows what such a processor has by
 definition; /proc/cpuinfo (Linux) tells what the kernel and a hypervisor left switched on. Where both
@@ -19,7 +19,7 @@ from ..runtime.amx import allow_tiles
 from .load import load_spec, spec_names
 from .types import HardwareSpec
 
-# What /proc/cpuinfo calls differently from LLVM; other names agree once "avx512_" has lost its "_".
+# Names in /proc/cpuinfo that differ from LLVM's; the others agree once "avx512_" loses its "_".
 _LLVM_NAMES = {
     "abm": "lzcnt",
     "bmi1": "bmi",
@@ -36,7 +36,7 @@ _FAMILY_OF_MACHINE = {"x86_64": "x86", "amd64": "x86", "aarch64": "arm", "arm64"
 
 @dataclass(frozen=True)
 class HostInfo:
-    """What was found of this machine. Features have LLVM's names; sizes are bytes, 0 where unknown."""
+    """The properties of this machine. Features have LLVM's names; sizes are in bytes, 0 if unknown."""
 
     machine: str
     cpu: str
@@ -47,7 +47,7 @@ class HostInfo:
     l2_bytes: int
     l3_bytes: int
     features: frozenset[str]
-    source: str  # whose word the features are: "/proc/cpuinfo" or "LLVM"
+    source: str  # the source of the features: "/proc/cpuinfo" or "LLVM"
     llvm_features: frozenset[str] = frozenset()
 
 
@@ -132,7 +132,7 @@ def _caches(folder: Path) -> dict[int, int]:
 
 
 def best_fit(host: HostInfo, specs: Iterable[HardwareSpec]) -> Detection:
-    """The spec, among those of the host's family, that asks for most and gets all of it.
+    """The most demanding spec of the host's family whose requirements the host meets.
 
     Wider vectors win over narrower, then more features over fewer. Raises SpecError where none fits.
     """

@@ -1,4 +1,4 @@
-"""What several pieces of hardware have in common, as one spec: what a strategy may use that must run on all."""
+"""A spec of what several pieces of hardware have in common, for strategies that must run on all of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def join(specs: Sequence[HardwareSpec]) -> HardwareSpec:
 
 
 def _common(specs: Sequence[HardwareSpec], kind: str) -> tuple[Way, ...]:
-    """The ways of the first, after those of the others that fit in one of them."""
+    """The ways of the first, preceded by ways of the others that fit into one of them."""
     first = specs[0].choices(kind)
     offered = [way.precision for way in first]
     others: dict[str, Way] = {}
@@ -44,7 +44,7 @@ def _common(specs: Sequence[HardwareSpec], kind: str) -> tuple[Way, ...]:
 
 
 def _shared(specs: Sequence[HardwareSpec], kind: str, way: Way) -> Way | None:
-    """The way as all have it; None where one has it not."""
+    """The way that all have in common; None if one lacks it."""
     found = [_find(spec, kind, way.precision) for spec in specs]
     ways = [other for other in found if other is not None]
     if len(ways) < len(found):

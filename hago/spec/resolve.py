@@ -1,4 +1,4 @@
-"""The spec that a user means: by name or file, of this machine, or what several have in common."""
+"""Resolves what a user gives as hardware: a name, a file, this machine, or several with something in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules that a spec must keep, and its frozen value once it does."""
+"""The rules for specs, and the conversion of a valid spec to its frozen value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .schema import INTEGER_STORAGE, InstructionSection, Problem, SpecFile, Type
 from .types import OP_KINDS, HardwareSpec, Way
 
 WEIGHTED = frozenset({"conv", "depthwise_conv", "fully_connected"})
-SUMMING = WEIGHTED | {"matmul", "avg_pool", "global_avg_pool"}  # K terms go into one accumulator
+SUMMING = WEIGHTED | {"matmul", "avg_pool", "global_avg_pool"}  # K terms per accumulator
 ACCUMULATING = SUMMING | {"add", "mul", "scale_shift"}
 _STORAGE_BITS = 8
 
@@ -27,7 +27,7 @@ def scheme_of(section: TypeSection) -> IntegerType | None:
 
 
 def problems_of(spec: SpecFile) -> list[Problem]:
-    """Every rule that the spec breaks; no problem means that `to_hardware` succeeds."""
+    """Every rule that the spec breaks; if there is none, `to_hardware` succeeds."""
     found = [*_type_problems(spec), *_instruction_problems(spec)]
     if not found:
         for name, way in spec.ways.items():
@@ -209,7 +209,7 @@ def _float_way(path: KeyPath, way: WaySection, storage: str, numbers: Precision)
     for index, output in enumerate(way.outputs):
         if output in INTEGER_STORAGE:
             yield Problem((*path, "outputs", index), f"a float is not requantized, found {output}")
-    # float8 is the one float too short to do without a scale.
+    # float8 is the only float that needs a scale.
     scaled = numbers.is_weight_only or storage == "float8_e4m3"
     for key in ("granularities", "requantize", "saturates", "max_reduction"):
         if getattr(way, key) and not (scaled and key == "granularities"):
@@ -237,7 +237,7 @@ def _op_problems(spec: SpecFile) -> Iterator[Problem]:
 
 
 def _fit_problems(spec: SpecFile, kind: str, index: int, name: str, way: WaySection) -> Iterator[Problem]:
-    """Whether a way, good in itself, can compute that kind of operation."""
+    """Whether a valid way can compute that kind of operation."""
     path: KeyPath = ("ops", kind, index)
     integer = spec.types[way.activation].storage in INTEGER_STORAGE
     if kind in WEIGHTED and way.weight is None:

@@ -28,7 +28,7 @@ INTEGER_STORAGE = ("int8", "uint8")
 
 @dataclass(frozen=True)
 class Problem:
-    """One broken rule: at which key, what must hold and what was found, what to do."""
+    """One broken rule: its key, what must hold and what was found, and a hint."""
 
     path: KeyPath
     text: str
@@ -87,7 +87,7 @@ class WaySection(_Section):
 
 
 class HostSection(_Section):
-    """``target.host``: the processor that serves an accelerator."""
+    """``target.host``: the processor that drives an accelerator."""
 
     kind: Literal["llvm"]
     mtriple: Text
@@ -96,7 +96,7 @@ class HostSection(_Section):
 
 
 class TargetSection(_Section):
-    """``target``: what the compiler is told."""
+    """``target``: the options of the compiler."""
 
     kind: Literal["llvm", "cuda", "c"]
     mtriple: Text | None = None
@@ -170,9 +170,9 @@ _MESSAGES = {
 
 
 def _without_nulls(value: Any, path: KeyPath = ()) -> Any:
-    """A null takes away what was inherited, so that it reads as if it had never been said.
+    """Applies nulls, which remove inherited keys.
 
-    Unknown keys stay, whatever they say, to be refused.
+    Unknown keys stay, so that they are rejected.
     """
     if not isinstance(value, dict):
         return value
@@ -185,7 +185,7 @@ def _without_nulls(value: Any, path: KeyPath = ()) -> Any:
 
 
 def parse(document: Document) -> tuple[SpecFile | None, list[Problem]]:
-    """The typed spec, or None and why not. An abstract spec (a family) may leave fields out."""
+    """The typed spec, or None and the problems. An abstract spec (a family) may omit fields."""
     ops = document.data.get("ops")
     problems = [
         Problem(("ops", kind), "is no kind of operation", did_you_mean(kind, OP_KINDS))

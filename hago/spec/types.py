@@ -1,4 +1,4 @@
-"""What a hardware spec says, as frozen values. `hago.spec` loads and checks them."""
+"""Hardware specs as frozen values. `hago.spec` loads and checks them."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class Way:
 
     @property
     def numbers(self) -> Precision:
-        """What its precision means; `hago.spec.rules` holds the operands to it."""
+        """The value of its precision; `hago.spec.rules` checks the operands against it."""
         return replace(Precision.named(self.precision), accumulator=self.accumulator)
 
 
 @dataclass(frozen=True)
 class HardwareSpec:
-    """One piece of hardware: its arithmetic per kind of operation, and the sizes that tiling wants.
+    """One piece of hardware: its arithmetic per kind of operation, and the sizes for tiling.
 
     ``target`` is the JSON form of the TVM target. ``kernels`` names the kernel family that code is
     generated with, or is None where compiling comes later. ``cpu_features`` (LLVM's names) must all
@@ -92,17 +92,17 @@ class HardwareSpec:
 
     @property
     def kernels_available(self) -> bool:
-        """Whether a model can be compiled for it now; False: compiling for it comes later."""
+        """Whether Hago has kernels to compile for it."""
         return self.kernels is not None
 
     @property
     def triple(self) -> str:
-        """The machine that its code is for, as LLVM names it; empty where the spec does not say."""
+        """LLVM's name of the machine that its code is for; empty if the spec does not name one."""
         return str(self.target.get("mtriple") or "")
 
     @property
     def isa(self) -> str:
-        """The kernel family, or the spec's own name where there is none yet."""
+        """The kernel family, or the spec's name if there is none yet."""
         return self.kernels or self.name
 
     def choices(self, kind: str) -> tuple[Way, ...]:
@@ -116,7 +116,7 @@ class HardwareSpec:
         return self.ops.get(kind, ())
 
     def find(self, kind: str, precision: str) -> Way:
-        """The way to compute ``kind`` in that precision. Raises SpecError where it is not offered."""
+        """The way to compute ``kind`` in that precision. Raises SpecError if it is not offered."""
         offered = self.choices(kind)
         for way in offered:
             if way.precision == precision:

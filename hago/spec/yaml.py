@@ -64,5 +64,5 @@ def _merge(base: Document, own: Document) -> Document:
         return {**old, **{key: merge(old[key], value) if key in old else value for key, value in new.items()}}
 
     inherited = {key: value for key, value in base.data.items() if key not in (*OWN_KEYS, "extends")}
-    # Places of what was replaced stay behind, but no key path leads to them any more.
+    # Locations of replaced keys remain, but no key path leads to them.
     return Document(own.file, merge(inherited, own.data), {**base.places, **own.places})
