@@ -36,6 +36,7 @@ class Deadline:
 
     @property
     def over(self) -> bool:
+        """Whether no time is left."""
         return self.left_s() == 0
 
     def shorten(self, seconds: float) -> None:

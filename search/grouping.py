@@ -27,12 +27,14 @@ class UnionFind:
         self._parent = {item: item for item in self._order}
 
     def find(self, item: str) -> str:
+        """The representative of the set that an item is in."""
         while self._parent[item] != item:
             self._parent[item] = self._parent[self._parent[item]]
             item = self._parent[item]
         return item
 
     def union(self, a: str, b: str) -> None:
+        """Merges the sets of two items."""
         first, second = sorted((self.find(a), self.find(b)), key=self._order.__getitem__)
         self._parent[second] = first
 

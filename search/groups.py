@@ -54,6 +54,7 @@ class Group:
 
     @property
     def layers(self) -> tuple[str, ...]:
+        """The names of its layers, in the order of the network."""
         return tuple(member.layer for member in self.members)
 
     def find(self, wanted: str) -> str:

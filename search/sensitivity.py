@@ -37,6 +37,7 @@ class Sensitivities:
     losses: Mapping[Probe, float] = field(default_factory=dict)
 
     def with_(self, probe: Probe, loss: float) -> Sensitivities:
+        """The same sensitivities and the loss of one more probe."""
         return Sensitivities({**self.losses, probe: loss})
 
     def best(self, group: str, option: str) -> tuple[float, str] | None:
@@ -78,6 +79,7 @@ class Sensitivities:
 
     @classmethod
     def from_json(cls, data: Iterable[Sequence[Any]]) -> Sensitivities:
+        """Reads what `to_json` returns."""
         return cls({(g, s, c): math.inf if loss is None else float(loss) for g, s, c, loss in data})
 
 

@@ -69,6 +69,31 @@ def test_show_is_readable_when_piped(name: str, capsys: pytest.CaptureFixture[st
         assert word in out
 
 
+_EARLY = """\
+types:
+  weight4: {storage: int8, bits: 4, symmetric: true}
+  float16: {storage: float16}
+ways:
+  w4a16: {like: float32, precision: w4a16, weight: weight4, activation: float16, granularities: [per_channel]}
+ops:
+  conv: [int8, w4a16, float32]
+"""
+
+
+@pytest.mark.parametrize(("kernels", "marked"), [("", ["w4a16"]), ("kernels: null\n", [])])
+def test_show_marks_what_has_no_kernel_yet(
+    kernels: str, marked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of hardware that has no kernels at all the title says so."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(_HEAD + kernels + _EARLY)
+    assert run("hw", "show", str(file)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (way,) = [index for index, line in enumerate(lines) if "w4a16" in line]
+    assert lines[way].split()[:3] == ["w4a16", "float16", "int4"]
+    assert [index for index, line in enumerate(lines) if "no kernel yet" in line] == [way + 1 for _ in marked]
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import SpecError
+from ..kernels import why_not
 from ..scheme import IntegerType
 from ..spec import OP_KINDS, HardwareSpec, Way, check_spec, load_spec, read_spec, spec_names
 from ..visible import cell, visible
@@ -123,16 +124,20 @@ def _ways(spec: HardwareSpec) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for title in _COLUMNS:
         table.add_column(title, no_wrap=title in ("op", "precision", "activation", "weight"))
-    together: dict[tuple[bool, tuple[Way, ...]], list[str]] = {}
+    together: dict[tuple[bool, tuple[tuple[Way, bool], ...]], list[str]] = {}
     for kind in OP_KINDS:
-        together.setdefault((kind == "matmul", spec.choices(kind)), []).append(kind)
+        offered = tuple((way, why_not(spec, kind, way) is None) for way in spec.choices(kind))
+        together.setdefault((kind == "matmul", offered), []).append(kind)
     for (_, offered), kinds in together.items():
         names = "\n".join(kinds)
         if not offered:
             table.add_row(names, "none")
-        for index, choice in enumerate(offered):
+        for index, (choice, has_kernel) in enumerate(offered):
             last = index == len(offered) - 1
-            table.add_row("" if index else names, *map(cell, _cells(kinds[0], choice)), end_section=last)
+            cells = [cell(text) for text in _cells(kinds[0], choice)]
+            if not has_kernel:
+                cells[_COLUMNS.index("instruction") - 1].append("\nno kernel yet")
+            table.add_row("" if index else names, *cells, end_section=last)
     return table
 
 
@@ -142,10 +147,11 @@ def _cells(kind: str, choice: Way) -> list[str]:
         weight = "same"
     elif choice.weight is not None or kind in ("conv", "depthwise_conv", "fully_connected"):
         weight = _scheme(choice.weight, choice.precision)
+    activation = choice.numbers.activation
     sums = f"at {choice.saturates}" if choice.saturates else ("no" if choice.accumulator else "-")
     return [
         choice.precision,
-        _scheme(choice.activation, choice.precision),
+        _scheme(choice.activation, activation.kind if activation else "as it comes"),
         weight,
         choice.accumulator or "-",
         ", ".join(choice.outputs),
@@ -157,10 +163,10 @@ def _cells(kind: str, choice: Way) -> list[str]:
     ]
 
 
-def _scheme(scheme: IntegerType | None, precision: str) -> str:
+def _scheme(scheme: IntegerType | None, floats: str) -> str:
     """``uint8 asym``, ``int7 sym``: how many bits are used (storage is always 8), zero point or not."""
     if scheme is None:
-        return precision
+        return floats
     return f"{'' if scheme.signed else 'u'}int{scheme.bits} {'sym' if scheme.symmetric else 'asym'}"
 
 

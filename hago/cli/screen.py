@@ -12,6 +12,7 @@ class Screen(Console):
     """rich's console on standard output. Raises BrokenPipeError if the reader is gone, as `print` does."""
 
     def on_broken_pipe(self) -> None:
+        """Lets the command end as it does where `print` finds that nobody reads its output."""
         raise BrokenPipeError
 
 

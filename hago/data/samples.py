@@ -54,6 +54,7 @@ class InputReader:
 
     @property
     def row_bytes(self) -> int:
+        """Bytes of one sample of this input."""
         return int(np.prod(self.info.shape[1:], dtype=np.int64)) * self.dtype.itemsize
 
     def read(self, indices: Indices) -> Array:
@@ -168,10 +169,12 @@ class Samples:
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
+        """The model's inputs, as these samples feed them."""
         return tuple(reader.info for reader in self._readers)
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the model's inputs."""
         return tuple(reader.info.name for reader in self._readers)
 
     @property
@@ -199,6 +202,7 @@ class Samples:
 
     @property
     def row_bytes(self) -> int:
+        """Bytes of one sample of all inputs."""
         return sum(reader.row_bytes for reader in self._readers)
 
     def batch(self, start: int, stop: int) -> dict[str, Array]:

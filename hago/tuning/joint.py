@@ -33,6 +33,7 @@ class JointEvaluator:
 
     @property
     def threads(self) -> int:
+        """The threads that every device uses."""
         return self._first.threads
 
     @property
