@@ -153,17 +153,20 @@ def quantize_static(
     cache: CacheLike = None,
 ) -> onnx.ModelProto:
     """Like `quantize`, but with the batch fixed: the model that is lowered and compiled."""
-    from .methods import needs_of
+    from .methods import needs_of, transformed
     from .qdq import observed_tensors, quantize_model
     from .tuning.calibrating import calibrate_model
 
     chosen = strategy if isinstance(strategy, Strategy) else Strategy.load(strategy)
     chosen = chosen.bound_to(normalized)
     chosen.check(normalized, spec)
+    normalized = transformed(normalized, chosen.transformation)
     if isinstance(calibration, (str, os.PathLike)) and is_calibration(calibration):
         calibration = Calibration.load(calibration)
-        calibration.require(normalized.hash, observed_tensors(normalized))
-    if not isinstance(calibration, Calibration):
+        calibration.require(normalized.weights_hash, observed_tensors(normalized))
+    if isinstance(calibration, Calibration):
+        calibration.require(normalized.weights_hash, ())
+    else:
         samples = make_samples(calibration, normalized.inputs)
         samples = samples.calibration or samples
         # Ranges are those of the float model, on any machine: calibrate here if the target cannot run it.

@@ -1,7 +1,7 @@
 """What a search is for: what is minimised, and what is bounded.
 
-`QUANTITIES` is the whole list of what a goal can speak of. A further one is an entry there, with a field of `Goal` for
-its bound; the search, the choice of the answer, the front and the stored study read it from here.
+`QUANTITIES` is the whole list of what a goal can speak of. A further one is an entry there, and a field of `Goal` if it
+can be bounded; the search, the choice of the answer, the front and the stored study read it from here.
 """
 
 from __future__ import annotations

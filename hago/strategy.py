@@ -9,6 +9,9 @@
       conv2: {precision: int8, granularity: per_tensor, calibrator: mse, rounding: mse, correction: bias}
       fc:    {precision: float32}
 
+Where the whole network is transformed before it is calibrated (`hago.methods.TRANSFORMATIONS`), a line
+``transformation: NAME`` says so.
+
 The choice of a layer governs the quantization of its input activations and of its weights; a layer
 that is not named stays in float32. `hago.knobs` has the table of what can be chosen.
 """
@@ -30,7 +33,7 @@ from .choice import Choice
 from .documents import did_you_mean, is_json, mapping, read_document
 from .errors import HagoWarning, StrategyError
 from .files import hash_bytes, write_atomic
-from .knobs import KNOBS, find_knob
+from .knobs import KNOBS, TRANSFORMATION, find_knob
 from .precision import Precision
 from .scheme import PER_CHANNEL, Granularity
 from .ways import WEIGHTED_KINDS, check_choice, granularities, op_kind, ways_of
@@ -58,6 +61,8 @@ OTHER_WEIGHTS = (
 """The warning of `Strategy.bound_to`."""
 
 _FORMAT = 1
+# Keys of a file that hold texts, with their defaults; None: there is none.
+_TEXTS: Mapping[str, Any] = {"model": None, "structure": "", "hw": None, TRANSFORMATION.name: TRANSFORMATION.default}
 _LEFT_ALONE = Choice()
 
 
@@ -66,29 +71,37 @@ class Strategy:
     """Layer name -> :class:`Choice`, for one model (by hash) and one hardware spec (by name).
 
     ``structure``, if known, is the model's `Model.structure`: the strategy then fits every model that differs only in
-    its weights.
+    its weights. ``transformation`` is applied to the network before calibration (`hago.methods.transformed`). Raises
+    StrategyError if it does not exist.
     """
 
     model_hash: str
     hw: str
     choices: Mapping[str, Choice] = field(default_factory=dict)
     structure: str = field(default="", compare=False)
+    transformation: str = TRANSFORMATION.default
 
     def __post_init__(self) -> None:
+        TRANSFORMATION.check(self.transformation)
         # Sorted, so that equal strategies also print and save equally.
         frozen = MappingProxyType({name: self.choices[name] for name in sorted(self.choices)})
         object.__setattr__(self, "choices", frozen)
 
     def __hash__(self) -> int:
-        return hash((self.model_hash, self.hw, tuple(self.choices.items())))
+        return hash((self.model_hash, self.hw, tuple(self.choices.items()), self.transformation))
 
     def __reduce__(self) -> tuple[Any, ...]:  # a mappingproxy can be neither copied nor sent
-        return Strategy, (self.model_hash, self.hw, dict(self.choices), self.structure)
+        return Strategy, (self.model_hash, self.hw, dict(self.choices), self.structure, self.transformation)
 
     @property
     def is_float(self) -> bool:
         """Whether every layer stays in float32, named or not."""
         return not any(choice.is_quantized for choice in self.choices.values())
+
+    @property
+    def is_transformed(self) -> bool:
+        """Whether the network is transformed before it is quantized."""
+        return self.transformation != TRANSFORMATION.default
 
     def choice(self, layer: str) -> Choice:
         """The choice for this layer: float32 where it is not named."""
@@ -99,9 +112,13 @@ class Strategy:
         return replace(self, choices={**self.choices, layer: choice})
 
     def key(self) -> str:
-        """A stable hash of the meaning: layers in float32 count the same, named or not."""
+        """A stable hash of the meaning: layers in float32 count the same, named or not.
+
+        Where all are in float32, the transformation counts for nothing: it comes before quantization alone.
+        """
         meant = {n: c.to_dict() for n, c in self.choices.items() if c.is_quantized}
-        return hash_bytes(json.dumps([_FORMAT, self.model_hash, self.hw, meant], sort_keys=True))
+        whole = [self.transformation] if meant and self.is_transformed else []
+        return hash_bytes(json.dumps([_FORMAT, self.model_hash, self.hw, meant, *whole], sort_keys=True))
 
     @property
     def used(self) -> dict[str, tuple[str, ...]]:
@@ -113,14 +130,20 @@ class Strategy:
         """Plain data for JSON or YAML; :meth:`from_dict` reads it back."""
         layers = {name: choice.to_dict() for name, choice in self.choices.items()}
         structure = {"structure": self.structure} if self.structure else {}
-        return {"hago_strategy": _FORMAT, "model": self.model_hash, **structure, "hw": self.hw, "layers": layers}
+        whole = {TRANSFORMATION.name: self.transformation} if self.is_transformed else {}
+        return {
+            "hago_strategy": _FORMAT,
+            "model": self.model_hash,
+            **structure,
+            "hw": self.hw,
+            **whole,
+            "layers": layers,
+        }
 
     @classmethod
     def from_dict(cls, data: Any, where: str | None = None) -> Strategy:
         """Reads plain data; raises StrategyError naming ``where`` and the key that is wrong."""
-        fields = mapping(
-            data, where, error=StrategyError, known=("hago_strategy", "model", "structure", "hw", "layers")
-        )
+        fields = mapping(data, where, error=StrategyError, known=("hago_strategy", *_TEXTS, "layers"))
         version = fields.get("hago_strategy")
         if version != _FORMAT or isinstance(version, bool):
             raise StrategyError(
@@ -128,13 +151,17 @@ class Strategy:
                 where=where,
                 hint="is this file a strategy, and made by this version of hago?",
             )
-        for key in ("model", "hw", "structure"):
-            if not isinstance(fields.get(key, "" if key == "structure" else None), str):
-                raise StrategyError(f"{key} must be a string, found {fields.get(key)!r}", where=where)
+        texts = {key: fields.get(key, default) for key, default in _TEXTS.items()}
+        for key, text in texts.items():
+            if not isinstance(text, str):
+                raise StrategyError(f"{key} must be a string, found {text!r}", where=where)
         layers = mapping(fields.get("layers", {}), f"{where}: layers" if where else "layers", error=StrategyError)
         prefix = f"{where}: " if where else ""
         choices = {name: Choice.from_dict(v, f"{prefix}layers: {name}") for name, v in layers.items()}
-        return cls(fields["model"], fields["hw"], choices, fields.get("structure", ""))
+        try:
+            return cls(texts["model"], texts["hw"], choices, texts["structure"], texts[TRANSFORMATION.name])
+        except StrategyError as error:
+            raise StrategyError(error.what, where=where, hint=error.hint) from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes YAML, or JSON if the name ends in ``.json``."""
@@ -200,6 +227,7 @@ def uniform(
     precision: str = "int8",
     granularity: Granularity = PER_CHANNEL,
     calibrator: str = "minmax",
+    transformation: str = TRANSFORMATION.default,
     **methods: str,
 ) -> Strategy:
     """A strategy with every layer that supports this precision ("int8 everywhere"); the others are not named.
@@ -217,4 +245,4 @@ def uniform(
         about = layer.kind in WEIGHTED_KINDS, Precision.named(precision), taken
         mattering = {name: value for name, value in methods.items() if find_knob(name).matters(*about)}
         choices[layer.name] = Choice(precision, taken, calibrator).with_(**mattering)
-    return Strategy(model.hash, spec.name, choices, model.structure)
+    return Strategy(model.hash, spec.name, choices, model.structure, transformation)

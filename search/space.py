@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import StrategyError
 from ..files import hash_bytes
-from ..knobs import FREE, read_knobs, read_setting, setting_text
+from ..knobs import FREE, TRANSFORMATION, read_knobs, read_setting, setting_text, transformation_of
 from ..strategy import Choice, Strategy, ways_of
 from .grouping import Flow, find_flows, group_layers, tied_layers
 from .groups import Group, GroupMember, make_group
@@ -37,7 +37,9 @@ Params = Mapping[str, str]
 class SuggestsCategorical(Protocol):
     """What :meth:`SearchSpace.suggest` needs of an Optuna trial."""
 
-    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str: ...
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
+        """One of the choices, for the parameter of that name."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class SearchSpace:
 
     ``free`` are the values of each free knob. ``ties`` are layers that read one tensor and so have one calibrator: that
     of the first of them that computes in integers. ``macs`` are the multiply-adds of all layers, ``weights`` the
-    elements of their weights.
+    elements of their weights. ``transformation`` is that of all its strategies.
     """
 
     model_hash: str
@@ -57,6 +59,7 @@ class SearchSpace:
     flows: tuple[Flow, ...]
     macs: Mapping[str, int]
     weights: Mapping[str, int] = field(default_factory=dict)
+    transformation: str = TRANSFORMATION.default
 
     @classmethod
     def from_model(
@@ -92,6 +95,7 @@ class SearchSpace:
             flows=find_flows(model, group_of),
             macs=MappingProxyType({layer.name: int(layer.macs) for layer in model.layers}),
             weights=MappingProxyType({layer.name: prod(layer.weight_shape or (0,)) for layer in model.layers}),
+            transformation=transformation_of(values),
         )
 
     @cached_property
@@ -116,7 +120,8 @@ class SearchSpace:
         """A hash of the space: two searches of one signature can share their trials."""
         content = {name: list(choices) for name, choices in self.parameters.items()}
         layers = [group.layers for group in self.groups]
-        return hash_bytes(json.dumps([self.model_hash, self.hw, content, layers, self.ties]))
+        whole = [] if self.transformation == TRANSFORMATION.default else [self.transformation]
+        return hash_bytes(json.dumps([self.model_hash, self.hw, content, layers, self.ties, *whole]))
 
     def options(self, params: Params) -> tuple[str, ...]:
         """The option of each group. A parameter not given takes its first choice."""
@@ -185,7 +190,7 @@ class SearchSpace:
             first, *others = [name for name in tie if name in having[knob]] or [""]
             for name in others:
                 choices[name] = _with(choices[name], ((knob, choices[first].value(knob)),))
-        return Strategy(self.model_hash, self.hw, choices)
+        return Strategy(self.model_hash, self.hw, choices, transformation=self.transformation)
 
     @cached_property
     def _tied(self) -> tuple[str, ...]:
@@ -230,7 +235,7 @@ class SearchSpace:
 
         A group takes the option that agrees with most of its multiply-adds.
         """
-        own = replace(strategy, model_hash=self.model_hash, hw=self.hw)
+        own = replace(strategy, model_hash=self.model_hash, hw=self.hw, transformation=self.transformation)
         try:
             return self.params(own)
         except StrategyError:

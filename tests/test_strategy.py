@@ -307,8 +307,10 @@ def test_uniform_takes_what_fits_each_layer():
         "/Add": ("int8", GROUP8),
         "/fc/Gemm": ("int8", PER_TENSOR),
     }
-    clipped = uniform(MODEL, SPEC, granularity=PER_TENSOR, rounding="mse").choices
-    assert {name for name, choice in clipped.items() if choice.methods} == {"/stem/Conv", "/body/Conv", "/fc/Gemm"}
+    clipped = uniform(MODEL, SPEC, rounding="mse").choices
+    assert {name for name, choice in clipped.items() if choice.methods} == {
+        "/stem/Conv", "/body/Conv", "/dw/Conv", "/fc/Gemm",
+    }  # fmt: skip
     assert set(uniform(MODEL, SPEC, "bfloat16").choices) == {"/stem/Conv", "/body/Conv"}
 
 

@@ -36,11 +36,10 @@ class WeightTask:
 
 @dataclass(frozen=True)
 class Rounding:
-    """How weights become integers. ``acts_on``: the granularities for which it differs from rounding to nearest."""
+    """How weights become integers."""
 
     round: Callable[[WeightTask], QuantizedWeight]
     needs: tuple[Need, ...] = ()
-    acts_on: tuple[str, ...] = ("per_tensor", "per_channel", "per_group")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +65,10 @@ class Correction:
 
 @dataclass(frozen=True)
 class Transformation:
-    """A rewrite of the float model that keeps its function; `hago.tune` takes what it returns, calibration follows."""
+    """A rewrite of the float model that keeps its function, its inputs and outputs, and the names of its layers.
+
+    It comes before calibration. ``apply`` returns another model, such as one that `hago.load_model` made of the changed
+    ``model.proto``.
+    """
 
     apply: Callable[[Model], Model]

@@ -21,6 +21,7 @@ import onnx
 
 from ..arguments import whole
 from ..errors import ModelError
+from ..files import hash_bytes
 from ..tensor import TensorInfo
 from .layer import Layer
 from .layers import find_layers, mark
@@ -44,6 +45,7 @@ class Model:
     ``proto`` is at opset 21, with static shapes on every tensor; see ``hago.model.normalize``.
     ``hash`` is the SHA-256 of what was loaded, whatever the batch. ``is_quantized`` says that the model
     holds quantized (QDQ) tensors, or short floats, already. ``source_proto`` is the model as it was read.
+    ``transformation`` is what was done to it since (`hago.methods.TRANSFORMATIONS`).
     """
 
     proto: onnx.ModelProto = field(repr=False)
@@ -57,6 +59,7 @@ class Model:
     is_quantized: bool
     source_proto: onnx.ModelProto = field(repr=False)
     input_shapes: InputShapes | None = field(default=None, repr=False)
+    transformation: str = "none"
     _layers: Mapping[str, Layer] = field(default_factory=dict, repr=False)
     _initializers: Mapping[str, onnx.TensorProto] = field(default_factory=dict, repr=False)
 
@@ -80,6 +83,11 @@ class Model:
     def structure(self) -> str:
         """A hash of all that this model shares with its fine-tuned forms: everything but the weights."""
         return structure_hash(self.source_proto)
+
+    @property
+    def weights_hash(self) -> str:
+        """A hash of the weights as they are now: ``hash`` where nothing was done to them. Ranges belong to it."""
+        return self.hash if self.transformation == "none" else hash_bytes(self.hash, self.transformation)
 
     @property
     def macs(self) -> int:

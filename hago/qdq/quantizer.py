@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from ..errors import StrategyError
 from ..strategy import Strategy
 from .index import GraphIndex
 from .ingredients import Ingredients
@@ -72,6 +73,13 @@ class Quantizer:
     def qdq(self, strategy: Strategy) -> onnx.ModelProto:
         """The QDQ model: inputs, outputs and names of the float tensors stay as they are."""
         strategy.check(self.model, self.spec)
+        if strategy.transformation != self.model.transformation:
+            raise StrategyError(
+                f"the strategy needs the transformation {strategy.transformation!r} of the network, this one went "
+                f"through {self.model.transformation!r}",
+                where=self.model.source,
+                hint="quantize hago.methods.transformed(model, strategy.transformation), calibrated anew",
+            )
         result = onnx.ModelProto()
         result.CopyFrom(self._frame)
         result.metadata_props.add(key="hago.strategy", value=strategy.key())

@@ -50,5 +50,12 @@ def calibrate_model(
         return {name: feeds[name] if name in inputs else outputs[name] for name in seen}
 
     return calibrate(
-        tensors, samples, run, model.batch, statistics=statistics, model_hash=model.hash, store=store, progress=progress
+        tensors,
+        samples,
+        run,
+        model.batch,
+        statistics=statistics,
+        model_hash=model.weights_hash,
+        store=store,
+        progress=progress,
     )

@@ -31,13 +31,13 @@ from ..data import DataParts
 from ..deadline import Deadline
 from ..errors import DataError, HagoError, HagoWarning, NoDeviceError, StorageError
 from ..files import is_full, make_folder, write_atomic
-from ..knobs import read_knobs
+from ..knobs import TRANSFORMATION, read_knobs, transformation_of
 from ..lower import LoweredGraph, lower
 from ..measure.environment import Environment, read_environment
 from ..measure.metrics import Metric, fit, unit_of
 from ..measure.outputs import ModelOutputs
 from ..measure.topk import TopK
-from ..methods import needs_of
+from ..methods import needs_of, transformed
 from ..model import Model
 from ..precision import FLOAT32
 from ..qdq import Quantizer, observed_tensors
@@ -98,7 +98,8 @@ class TvmEvaluator:
         deadline: Deadline | None = None,
         knobs: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.needs = needs_of(read_knobs() if knobs is None else knobs)
+        chosen = read_knobs() if knobs is None else knobs
+        self.needs, self.transformation = needs_of(chosen), transformation_of(chosen)
         self.model, self.spec, self.parts, self._asked = model, spec, parts, metric
         self.bench: Bench = bench if bench is not None else LocalBench(spec, seed)
         self.host = self.bench.host
@@ -120,6 +121,7 @@ class TvmEvaluator:
 
     @property
     def higher_is_better(self) -> bool:
+        """Whether more of the metric is better."""
         return self._asked.higher_is_better
 
     @property
@@ -142,6 +144,7 @@ class TvmEvaluator:
             "batch": str(self.model.batch),
             **{f"samples.{name}": value for name, value in hashes.items()},
             **({"samples taken": str(dict(self.parts.split.sizes))} if self.parts.split.left_out else {}),
+            **({} if self.transformation == TRANSFORMATION.default else {TRANSFORMATION.name: self.transformation}),
             **self.bench.identity(),
         }
 
@@ -320,6 +323,11 @@ class TvmEvaluator:
         return self.build(self.model.proto)
 
     @cached_property
+    def transformed(self) -> Model:
+        """The model after the transformation, if there is one: what is calibrated and quantized."""
+        return transformed(self.model, self.transformation)
+
+    @cached_property
     def calibration(self) -> Calibration:
         """Ranges of all activations, from one pass over the calibration part."""
         self.say(f"calibrating: {len(self.parts.calibration)} samples")
@@ -327,7 +335,7 @@ class TvmEvaluator:
         ahead.start()
         try:
             return calibrate_model(
-                self.model,
+                self.transformed,
                 self.parts.calibration,
                 self.host,
                 threads=self.threads,
@@ -352,7 +360,7 @@ class TvmEvaluator:
     @cached_property
     def quantizer(self) -> Quantizer:
         """Quantizes every candidate; weights and ranges are computed once."""
-        return Quantizer(self.model, self.calibration, self.spec)
+        return Quantizer(self.transformed, self.calibration, self.spec)
 
     def qdq(self, strategy: Strategy) -> onnx.ModelProto:
         """The strategy as a standard QDQ model."""
