@@ -373,7 +373,7 @@ def _space() -> Any:
 
 def _open_store(path: Path) -> Any:
     from hago.search import Goal
-    from hago.search.trial_store import open_store
+    from hago.search.open_store import open_store
 
     goal = Goal(0.01, 0.0, ("latency", "accuracy"), True)
     store = open_store(_space(), goal, {"model": "m"}, storage=path, folder=None, resume=True)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 MAX_DROP = 0.01
 DEFAULT_OBJECTIVES = ("latency", "accuracy")
 _ROUNDING = 1e-9  # 10 samples of 1,000 are a drop of 0.01, whatever binary fractions say
-_LEAST_VIOLATION, _LARGEST_VIOLATION = 1e-6, 1.0  # as samplers see a bound that is missed
 
 
 @dataclass(frozen=True)
@@ -171,29 +170,15 @@ class Goal:
         kept_free = margin if quantity.name == "accuracy" else 0.0
         return quantity.excess(self, record, likely) <= _ROUNDING - kept_free
 
-    def violations(self, record: Record) -> dict[str, float]:
-        """Bound -> by how much it is missed (negative: kept), the constraints of samplers.
-
-        Of accuracy in the metric's unit, of all others in parts of the bound; what failed is far outside each.
-        """
-        found = {}
-        for quantity in self.bounds:
-            if quantity.name == "accuracy":
-                excess = min(self.likely_drop(record), 2 * self.worst_drop) - self.max_drop
-                kept = record.state == "ok" and self.kept(quantity, record, True)
-                found[quantity.bound_name] = min(excess, 0.0) if kept else max(excess, _LEAST_VIOLATION)
-            else:
-                found[quantity.bound_name] = min(self._share(quantity, record), _LARGEST_VIOLATION)
-        return found
-
     def missed(self, record: Record) -> float:
         """How far the record is from keeping every bound, to find the closest by: the largest miss, in parts of its
         bound. Of accuracy alone, the likely drop."""
         if self.bounds == (QUANTITIES["accuracy"],):
             return self.likely_drop(record)
-        return max((self._share(quantity, record) for quantity in self.bounds), default=0.0)
+        return max((self.missed_share(quantity, record) for quantity in self.bounds), default=0.0)
 
-    def _share(self, quantity: Quantity, record: Record) -> float:
+    def missed_share(self, quantity: Quantity, record: Record) -> float:
+        """How far the record must be feared to be beyond a bound, in parts of that bound."""
         return quantity.excess(self, record, True) / (quantity.bound(self) or self.worst_drop)
 
     @property

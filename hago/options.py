@@ -66,6 +66,12 @@ def _seed(name: str, value: Any) -> int:
     return arguments.whole(name, value, 0)
 
 
+def _name(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise SearchError(f"{name} must be a name, got {value!r}")
+    return value
+
+
 def check_sampler(sampler: Any) -> None:
     """One of `SAMPLERS`, or a function: seed -> Optuna sampler. Raises SearchError, MissingExtraError."""
     if callable(sampler):
@@ -161,15 +167,6 @@ class GoalOptions(_Options):
         shell=",".join(DEFAULT_OBJECTIVES),
     )
 
-    def asked(self) -> dict[str, Any]:
-        """The options that the user set, by name."""
-        values = {item.name: (getattr(self, item.name), item.default) for item in fields(self)}
-        return {
-            name: value
-            for name, (value, default) in values.items()
-            if not isinstance(value, Default) and not (value is None and default is None)
-        }
-
 
 @dataclass(frozen=True)
 class SearchOptions(_Options):
@@ -212,6 +209,7 @@ class SearchOptions(_Options):
         True, "whether the same seed gives the same proposals, regardless of noise in the latencies", flag=None
     )
     storage: Any = option(None, "where to keep the study (default: sqlite, study.db in --out)", metavar="URL")
+    study_name: str = option("hago", "name of the study in a storage that several share", _name, flag=None)
     resume: bool = option(False, "continue the search in --out", action="store_true")
 
     def words(self) -> tuple[str, ...]:
@@ -283,6 +281,11 @@ OF_ONE_SEARCH: Mapping[str, str] = {
 }
 """Options that make no sense for one search per device, and why."""
 
+OF_A_NEW_SEARCH: Mapping[str, str] = {
+    item.name: "the search is finished" for cls in (SearchOptions, JobOptions) for item in fields(cls)
+}
+"""Options that make no sense for a finished search, and why."""
+
 KINDS: Mapping[str, type] = {"goal": GoalOptions, "search": SearchOptions, "job": JobOptions}
 
 
@@ -317,12 +320,9 @@ def read_options(
         values[kind] = cls(**mine) if value is None else value
     for name in left:
         raise SearchError(f"{caller} takes no {name!r}", hint=did_you_mean(name, known))
-    options = Options(**values)
-    for item in each_option():
-        if item.name in (without or {}) and _value(options, item.name) != item.default:
-            raise SearchError(f"{caller} takes no {item.name}: {(without or {})[item.name]}")
-    return options
-
-
-def _value(options: Options, name: str) -> Any:
-    return next(getattr(value, name) for value in vars(options).values() if hasattr(value, name))
+    for kind, cls in KINDS.items():
+        usual = cls()
+        for item in fields(cls):
+            if item.name in (without or {}) and getattr(values[kind], item.name) != getattr(usual, item.name):
+                raise SearchError(f"{caller} takes no {item.name}: {(without or {})[item.name]}")
+    return Options(**values)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
-import numbers
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .errors import HagoError, StorageError
 from .measure.instructions import INSTRUCTION_S, InstructionEstimate
+from .record_fields import json_value, plain_fields
 from .strategy import Strategy
 
 if TYPE_CHECKING:
@@ -25,26 +22,7 @@ STATES = ("ok", "failed", "pruned")
 PARTS = ("search", "test")
 WORTH_TELLING = 0.95  # of float32's latency: less of a gain than that is none
 _VERSION = 1
-_WHOLE = ("id", "n_samples", "size_bytes", "threads", "instructions", "checked")
-_REAL = (
-    "accuracy",
-    "accuracy_change",
-    "expected_change",
-    "p_value",
-    "latency_s",
-    "latency_ratio",
-    "aa_ratio",
-    "disturbed",
-    "build_s",
-    "trial_s",
-)
-_INTERVALS = tuple(
-    f"{name}_interval" for name in ("accuracy", "accuracy_change", "latency", "latency_ratio", "aa_ratio")
-)
-_NUMBERS_BY_NAME = ("layer_times", "ratios", "accuracy_parts")
-_TEXTS = ("label", "state", "reason", "metric", "part", "environment", "created", "device", "trouble", "clock")
 _LEFT_OUT = ("estimated", "ratios", "accuracy_parts")  # of lines that say nothing of them
-_REQUIRED = ("id", "label", "state", "part", "created")
 
 
 def _now() -> str:
@@ -115,25 +93,13 @@ class Record:
     aa_ratio_interval: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        # numpy's scalars and JSON's lists become plain numbers and tuples, so equal records are equal.
-        for names, read in ((_WHOLE, _whole), (_REAL, _real), (_INTERVALS, _interval), (_TEXTS, _text)):
-            for name in names:
-                value = getattr(self, name)
-                if value is not None or name in _REQUIRED:
-                    object.__setattr__(self, name, read(name, value))
+        for name, value in plain_fields(self).items():
+            object.__setattr__(self, name, value)
         for name, allowed in (("state", STATES), ("part", PARTS)):
             if getattr(self, name) not in allowed:
                 raise StorageError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if self.strategy is not None and not isinstance(self.strategy, Strategy):
             raise StorageError(f"strategy must be a Strategy, not {type(self.strategy).__name__}")
-        if not isinstance(self.estimated, bool):
-            raise StorageError(f"estimated must be true or false, not {self.estimated!r}")
-        for name in _NUMBERS_BY_NAME:
-            value = getattr(self, name)
-            if not isinstance(value, Mapping):
-                raise StorageError(f"{name} must map names to numbers, not {value!r}")
-            numbers_by_name = {str(key): _real(name, number) for key, number in value.items()}
-            object.__setattr__(self, name, MappingProxyType(numbers_by_name))
 
     def __hash__(self) -> int:
         return hash((self.id, self.label, self.part, self.created))
@@ -266,11 +232,11 @@ class Record:
             if isinstance(value, Strategy):
                 value = value.to_dict()
             elif isinstance(value, Mapping):
-                value = {layer: _plain(time) for layer, time in value.items()}
+                value = {layer: json_value(time) for layer, time in value.items()}
             elif isinstance(value, tuple):
-                value = [_plain(number) for number in value]
+                value = [json_value(number) for number in value]
             if value is not None and (item.name not in _LEFT_OUT or value):
-                data[item.name] = _plain(value)
+                data[item.name] = json_value(value)
         return data
 
     @classmethod
@@ -294,40 +260,3 @@ class Record:
     def to_line(self) -> str:
         """One line of JSON, without the line's end."""
         return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"))
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no infinity: it is written as text."""
-    return str(value) if isinstance(value, float) and math.isinf(value) else value
-
-
-def _whole(name: str, value: Any) -> int:
-    try:
-        if not isinstance(value, bool):
-            return operator.index(value)
-    except TypeError:
-        pass
-    raise StorageError(f"{name} must be a whole number, not {value!r}")
-
-
-def _real(name: str, value: Any) -> float:
-    is_infinite = isinstance(value, str) and value in ("inf", "-inf")
-    if is_infinite or (isinstance(value, numbers.Real) and not isinstance(value, bool)):
-        number = float(value)
-        if not math.isnan(number):
-            return number
-    raise StorageError(f"{name} must be a number, not {value!r}")
-
-
-def _interval(name: str, value: Any) -> tuple[float, float]:
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        low, high = (_real(name, bound) for bound in value)
-        if low <= high:
-            return low, high
-    raise StorageError(f"{name} must be [low, high], not {value!r}")
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise StorageError(f"{name} must be text, not {value!r}")
-    return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from .options import KINDS, each_option
@@ -15,14 +16,16 @@ _PROMISED = ("hw", "data", "calibration", "metric", "max_drop", "trials", "budge
 
 
 def takes_options(*without: str) -> Callable[[AnyFunction], AnyFunction]:
-    """Decorates a function of ``**options`` so that its signature lists every option, for help() and editors."""
+    """Decorates a function of ``**options``: its signature lists all but those ``without``, for help() and editors."""
 
     def decorate(function: AnyFunction) -> AnyFunction:
         own = inspect.signature(function)
         shown = {p.name: p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD}
         for item in each_option(without):
             shown.setdefault(item.name, _parameter(item.name, item.default, item.type))
-        shown |= {kind: _parameter(kind, None, f"{cls.__name__} | None") for kind, cls in KINDS.items()}
+        for kind, cls in KINDS.items():
+            if any(item.name not in without for item in fields(cls)):
+                shown[kind] = _parameter(kind, None, f"{cls.__name__} | None")
         places = {name: number for number, name in enumerate(_PROMISED)}
         ordered = sorted(shown.values(), key=lambda p: (p.kind, places.get(p.name, len(places))))
         function.__signature__ = own.replace(parameters=ordered)  # type: ignore[attr-defined]

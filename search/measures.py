@@ -13,6 +13,24 @@ from .sampling import Observation
 from .space import Params
 from .trial_store import Finished
 
+_LEAST_VIOLATION, _LARGEST_VIOLATION = 1e-6, 1.0  # as samplers see a bound that is missed
+
+
+def violations(goal: Goal, record: Record) -> dict[str, float]:
+    """Bound -> by how much the record misses it (negative: kept), the constraints of samplers.
+
+    Of accuracy in the metric's unit, of all others in parts of the bound; what failed is far outside each.
+    """
+    found = {}
+    for quantity in goal.bounds:
+        if quantity.name == "accuracy":
+            excess = min(goal.likely_drop(record), 2 * goal.worst_drop) - goal.max_drop
+            kept = record.state == "ok" and goal.kept(quantity, record, True)
+            found[quantity.bound_name] = min(excess, 0.0) if kept else max(excess, _LEAST_VIOLATION)
+        else:
+            found[quantity.bound_name] = min(goal.missed_share(quantity, record), _LARGEST_VIOLATION)
+    return found
+
 
 class Measures:
     """The goal's view of trials: the drop of accuracy in the metric's unit, all else over float32's.
@@ -27,13 +45,13 @@ class Measures:
     def observe(self, past: Finished) -> Observation:
         """A trial as samplers see it. A failed one looks like one that is far outside the bounds."""
         drop = min(self._goal.likely_drop(past.record), 2 * self._goal.worst_drop)
-        violations = self._goal.violations(self._as_modelled(past))
-        return Observation(past.params, self._objectives(self._values(past, drop)), violations)
+        missed = violations(self._goal, self._as_modelled(past))
+        return Observation(past.params, self._objectives(self._values(past, drop)), missed)
 
     def float_observation(self, params: Params) -> Observation:
         """float32, which these parameters mean, as samplers see it."""
         values = {name: 0.0 if name == "accuracy" else 1.0 for name in QUANTITIES}
-        return Observation(params, self._objectives(values), self._goal.violations(self._floats))
+        return Observation(params, self._objectives(values), violations(self._goal, self._floats))
 
     def outcome(self, past: Finished) -> Outcome:
         """A trial as the additive model learns from it."""

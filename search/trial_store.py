@@ -7,9 +7,8 @@ measures again what was only begun. Records also stand in ``records.jsonl``; eit
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,20 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ..errors import HagoError, HagoWarning, SearchError, StorageError
+from ..errors import HagoError, HagoWarning, StorageError
 from ..goal import QUANTITIES, Goal
 from ..record import Record
 from ..record_file import append_record, read_records
 from ..strategy import Strategy
 from .space import Params, SearchSpace
-from .storage import STUDY_FILE, StorageLike, damage, has_trials, open_storage, storage_errors
+from .storage import STUDY_FILE, has_trials, storage_errors
 from .worker import is_alive, this_worker
 
 RECORDS_FILE = "records.jsonl"
 _RECORD, _WORKER, _ORIGIN, _LABEL, _LEFT = "record", "worker", "origin", "label", "interrupted"
-_KEPT = "hago:"  # what a study's own attributes begin with
-_IDENTITY = f"{_KEPT}identity"
-_FORMAT = "1"
+KEPT = "hago:"  # what a study's own attributes begin with
 _ATTEMPTS = 3  # how often a candidate may take the process down with it
 _STATES = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -59,7 +55,7 @@ class Pending:
 
 
 class TrialStore:
-    """Reads and writes one stored study. Make it with :func:`open_store`."""
+    """Reads and writes one stored study. Make it with :func:`open_store.open_store`."""
 
     def __init__(
         self, study: optuna.Study, storage: BaseStorage, where: str, space: SearchSpace, records: Path | None
@@ -148,12 +144,12 @@ class TrialStore:
     def remember(self, key: str, value: Any) -> None:
         """Keeps plain data with the study."""
         with storage_errors(self.where):
-            self._storage.set_study_user_attr(self._study_id, f"{_KEPT}{key}", value)
+            self._storage.set_study_user_attr(self._study_id, f"{KEPT}{key}", value)
 
     def recall(self, key: str) -> Any:
         """What was remembered, or None."""
         with storage_errors(self.where):
-            return self._storage.get_study_user_attrs(self._study_id).get(f"{_KEPT}{key}")
+            return self._storage.get_study_user_attrs(self._study_id).get(f"{KEPT}{key}")
 
     def recover(self, goal: Goal) -> None:
         """Brings a study that was left at any moment in order. Safe beside another process that works on it.
@@ -225,97 +221,8 @@ def has_search(folder: Path) -> bool:
     return (folder / RECORDS_FILE).is_file() or (study.is_file() and has_trials(study))
 
 
-def open_store(
-    space: SearchSpace,
-    goal: Goal,
-    identity: Mapping[str, str],
-    *,
-    storage: StorageLike = None,
-    folder: str | os.PathLike[str] | None = None,
-    study_name: str = "hago",
-    resume: bool = False,
-) -> TrialStore:
-    """Opens or makes the study.
-
-    Raises SearchError when there is one already and ``resume`` is False, or when the one to resume was
-    for something else, naming what differs; StorageError when it cannot be read or written.
-    """
-    path = None if folder is None else Path(folder)
-    if path is not None:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot be made: {error.strerror}", where=str(path)) from error
-    records = None if path is None else path / RECORDS_FILE
-    has_records = records is not None and records.exists()
-    if path is not None and storage is None and resume:
-        _set_aside(path)
-    opened, where = open_storage(storage, path)
-    known = {**identity, "space": space.signature[:12], "objectives": ", ".join(goal.objectives)}
-    known["format"] = _FORMAT
-    wanted = [QUANTITIES[name] for name in goal.objectives]
-    directions = [StudyDirection.MAXIMIZE if q.maximised else StudyDirection.MINIMIZE for q in wanted]
-    names = [quantity.study_name for quantity in wanted]
-    with storage_errors(where):
-        exists = study_name in optuna.get_all_study_names(opened)
-        found = None
-        if exists:
-            study = optuna.load_study(study_name=study_name, storage=opened)
-            found = study.user_attrs.get(_IDENTITY)
-            if found is None and (study.get_trials(deepcopy=False) or len(study.directions) != len(names)):
-                raise SearchError(
-                    f"the study {study_name!r} there is not one of hago's", where=where, hint="name another"
-                )
-            if found is not None and not has_records and _is_empty(study):
-                # It failed before its first trial: there is nothing to go on with, and nothing to lose.
-                if found != known:
-                    optuna.delete_study(study_name=study_name, storage=opened)
-                    exists = False
-                found = None
-    if not resume and (found is not None or has_records):
-        raise SearchError(
-            "there is a search already",
-            where=str(path) if found is None else where,
-            hint="resume it (--resume, resume=True), or choose another folder",
-        )
-    with storage_errors(where):
-        if found is not None:
-            _check_identity(found, known, where)
-        if not exists:
-            study = optuna.create_study(
-                storage=opened, study_name=study_name, directions=directions, load_if_exists=True
-            )
-        if found is None:
-            with warnings.catch_warnings():  # names of objectives are marked experimental
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.set_metric_names(names)
-            study.set_user_attr(_IDENTITY, known)
-    return TrialStore(study, opened, where, space, records)
-
-
-def _is_empty(study: optuna.Study) -> bool:
-    """Whether nothing was measured for it: no trial, and not float32 either."""
-    return not study.get_trials(deepcopy=False) and f"{_KEPT}float" not in study.user_attrs
-
-
 def _tell_damage(error: StorageError) -> None:
     warnings.warn(f"{error.where} {error.what}; its trial is taken from the study, if it is there", HagoWarning, 2)
-
-
-def _set_aside(folder: Path) -> None:
-    """Moves a damaged study out of the way where the records can stand in for it."""
-    study = folder / STUDY_FILE
-    if not (folder / RECORDS_FILE).is_file() or not study.is_file() or (found := damage(study)) is None:
-        return
-    try:
-        for suffix in ("", "-journal", "-wal", "-shm"):  # what belongs to it would be taken for the new one's
-            part = study.with_name(study.name + suffix)
-            if part.exists():
-                part.replace(folder / f"damaged-{part.name}")
-    except OSError as error:
-        raise StorageError(f"is damaged ({found}), and cannot be moved: {error.strerror}", where=str(study)) from error
-    kept = folder / f"damaged-{study.name}"
-    warnings.warn(f"{study} is damaged ({found}): now {kept.name}, and made anew from {RECORDS_FILE}", HagoWarning, 2)
 
 
 def stored_values(goal: Goal, record: Record) -> list[float] | None:
@@ -323,20 +230,3 @@ def stored_values(goal: Goal, record: Record) -> list[float] | None:
     if record.state != "ok" or record.accuracy_change is None:
         return None
     return [QUANTITIES[name].stored(goal, record) for name in goal.objectives]
-
-
-def _check_identity(found: Mapping[str, str], now: Mapping[str, str], where: str) -> None:
-    differing = [key for key in {**found, **now} if found.get(key) != now.get(key)]
-    if differing:
-        details = "; ".join(f"{key} was {_short(found.get(key))}, is {_short(now.get(key))}" for key in differing)
-        raise SearchError(
-            f"the search there was another one: {details}",
-            where=where,
-            hint="resume it as it was begun, or choose another folder for this one",
-        )
-
-
-def _short(value: object) -> str:
-    """Of a hash the beginning, of anything else the whole."""
-    text = repr(value)
-    return text if len(text) < 60 else f"{text[:13]}...'"

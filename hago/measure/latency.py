@@ -49,6 +49,17 @@ _FEW = 0.5  # over the square of the number of rounds: of one round or two, no r
 
 
 @dataclass(frozen=True)
+class Pace:
+    """Seconds for which a runner is warmed up at most, and for which one turn repeats its call."""
+
+    warmup_s: float = 0.5
+    round_s: float = 0.004
+
+
+_PACE = Pace()
+
+
+@dataclass(frozen=True)
 class Latency:
     """Seconds that one call takes with the processor to itself, from numpy arrays in to numpy arrays out.
 
@@ -85,22 +96,19 @@ def measure_latency(
     *,
     rounds: int = 30,
     budget_s: float | None = None,
-    warmup_s: float = 0.5,
-    round_s: float = 0.004,
+    pace: Pace = _PACE,
     spread: float = 0.0,
-    confidence: float = stats.CONFIDENCE,
     seed: int = 0,
     clocks: Clocks = SYSTEM_CLOCKS,
 ) -> dict[str, Latency]:
     """Times ``runners`` against each other on one batch; the first is what ratios are taken to.
 
-    Each runner is warmed up until its calls are steady (for ``warmup_s`` at most). A turn repeats the
-    call for about ``round_s``, so that a call of 50 us is timed as well as one of 50 ms; it
-    begins with an untimed call, since the runner before it has taken the caches (and with 2 ms of them
-    where worker threads are to fall asleep). ``rounds`` are to count; where some do not, more are made, at most three
-    times as many. ``budget_s`` bounds the whole, in wall time: the measurement then ends after the round in which it
-    is spent, with at least one round. ``spread`` is a relative error of ratios known from elsewhere (of float32 to
-    itself): intervals are made wider by it.
+    Each runner is warmed up until its calls are steady, as long as ``pace`` allows. A turn repeats the call, so that a
+    call of 50 us is timed as well as one of 50 ms; it begins with an untimed call, because the previous runner has
+    taken the caches (and with 2 ms of untimed calls where worker threads must fall asleep first). ``rounds`` must
+    count; if some do not, more are made, up to three times as many. ``budget_s`` bounds the whole, in wall time: the
+    measurement ends after the round in which it is spent, with at least one round. ``spread`` is a known relative error
+    of ratios (from float32 against itself); it widens the intervals.
 
     Raises MeasureError when a runner fails (``where`` holds its name), names repeat, or inputs are missing.
     """
@@ -110,12 +118,11 @@ def measure_latency(
     if len(set(names)) != len(names):
         raise MeasureError(f"runners measured together need different names, got {names}")
     begin = clocks.wall_ns()
-    if budget_s is not None:
-        warmup_s = min(warmup_s, 0.25 * budget_s / len(runners))
+    warmup_s = pace.warmup_s if budget_s is None else min(pace.warmup_s, 0.25 * budget_s / len(runners))
     typical = [_warm_up(runner, feeds, warmup_s, clocks) for runner in runners]
     calls = [math.ceil(_SAMPLE_S / max(call_s, _SAMPLE_S / _MAX_CALLS)) for call_s in typical]
     lasting = [max(n * call_s, _SAMPLE_S) for n, call_s in zip(calls, typical, strict=True)]
-    samples = [max(1, math.ceil(round_s / sample_s)) for sample_s in lasting]
+    samples = [max(1, math.ceil(pace.round_s / sample_s)) for sample_s in lasting]
     turns: list[list[Turn]] = [[] for _ in runners]
     rng = np.random.default_rng(seed)
     settle_s = _SETTLE_THREADS_S if any(runner.threads > 1 for runner in runners) else 0.0
@@ -140,9 +147,7 @@ def measure_latency(
         Series.of_turns(own, by_cpu_time(runner), clocks.shared) for runner, own in zip(runners, turns, strict=True)
     ]
     return {
-        runner.name: latency_of(
-            runner.name, runner.threads, series[i], series[0], calls[i], spread=spread, confidence=confidence, seed=seed
-        )
+        runner.name: latency_of(runner.name, runner.threads, series[i], series[0], calls[i], spread=spread, seed=seed)
         for i, runner in enumerate(runners)
     }
 
@@ -178,7 +183,6 @@ def latency_of(
     calls: int,
     *,
     spread: float = 0.0,
-    confidence: float = stats.CONFIDENCE,
     seed: int = 0,
 ) -> Latency:
     """What the times of a runner say, beside those of the baseline in the same rounds."""
@@ -188,8 +192,8 @@ def latency_of(
     both = series.counts & baseline.counts & moved
     told = int(both.sum()) >= min(_LEAST, len(both))
     used = _quieter(series, baseline, both if told else moved)
-    median = stats.median_interval(series.times_s[used], confidence)
-    ratio = stats.paired_median_ratio(series.times_s[used], baseline.times_s[used], confidence, seed)
+    median = stats.median_interval(series.times_s[used])
+    ratio = stats.paired_median_ratio(series.times_s[used], baseline.times_s[used], seed=seed)
     if series is not baseline:
         cold = max(float(s.unsettled[used].mean()) for s in (series, baseline))
         neighbours = _NEIGHBOURS if series.shared else 0.0

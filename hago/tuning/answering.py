@@ -11,16 +11,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from ..api import CacheLike, compile, quantize_static
 from ..compiler.cache import KernelCache
 from ..errors import DataError, SearchError
 from ..files import write_atomic
 from ..folder_lock import filled_folder
-from ..goal import DEFAULT_OBJECTIVES, Goal
+from ..goal import Goal
 from ..model import Model, load_model
+from ..options import OF_A_NEW_SEARCH, read_options
 from ..qdq.batch import free_batch
 from ..read_goal import read_goal
 from ..record import Record
@@ -28,6 +29,7 @@ from ..record_file import read_records
 from ..runtime.artifact import missing_features
 from ..search import SearchResult, choose, pareto_front
 from ..search.trial_store import RECORDS_FILE
+from ..signature import takes_options
 from ..spec import HardwareSpec, resolve_hw
 from ..text import plain
 from .job import Job
@@ -71,57 +73,43 @@ class Answered:
         return " ".join(parts)
 
 
+@takes_options(*OF_A_NEW_SEARCH)
 def answer(
     folder: str | os.PathLike[str],
     *,
-    max_drop: float | str | None = None,
-    min_value: float | str | None = None,
-    max_value: float | str | None = None,
-    max_latency: str | timedelta | None = None,
-    max_size: str | int | None = None,
-    objectives: str | Sequence[str] = DEFAULT_OBJECTIVES,
-    margin: float = 0.0,
     model: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     cache: CacheLike = None,
+    **options: Any,
 ) -> Answered:
     """The answer of the search in ``folder`` to another goal, with its files in ``out``.
 
-    The goal is given as in `tune`. Nothing is searched or measured: of the existing trials it selects the one that
+    ``options`` are those of `tune` that make the goal. Nothing is searched or measured: of the existing trials it selects the one that
     `tune` would select. A search that is still running is read as it is at that moment. ``model`` is the model file, if
     it has moved; ``out`` defaults to ``folder/max-drop-...`` (or ``min-...``). Raises SearchError if there is no
     finished search, and ModelError, StorageError, BuildError.
     """
     source = Path(folder)
+    given = {name: value for name, value in options.items() if not (name == "max_drop" and value is None)}
+    asked = read_options(given, caller="answer", without=OF_A_NEW_SEARCH).goal
     everything = _records(source)
     (floats, records), job = _measured(everything, source), Job.load(source)
-    asked = {} if max_drop is None else {"max_drop": max_drop}
-    goal = read_goal(
-        _Judge(job.metric, job.higher_is_better),
-        job.unit,
-        **asked,
-        min_value=min_value,
-        max_value=max_value,
-        margin=margin,
-        max_latency=max_latency,
-        max_size=max_size,
-        objectives=objectives,
-    ).settled(floats)
-    best, outcome = choose(floats, records, goal)
+    wanted = read_goal(_Judge(job.metric, job.higher_is_better), job.unit, asked).settled(floats)
+    best, outcome = choose(floats, records, wanted)
     tests = [r for r in everything if r.part == "test" and r.state == "ok"]
     result = SearchResult(
         float=floats,
         best=best,
-        front=pareto_front([floats, *records], goal),
+        front=pareto_front([floats, *records], wanted),
         records=tuple(records),
         outcome=outcome,
-        goal=goal,
+        goal=wanted,
         test=next((r for r in reversed(tests) if r.key == best.key), None),
         float_test=next((r for r in reversed(tests) if r.strategy is None), None),
         trials=len(records),
     )
     loaded = _model(job, model)
-    with filled_folder(source / _folder(goal) if out is None else out) as place:
+    with filled_folder(source / _folder(wanted) if out is None else out) as place:
         answered = Answered(result, job, place)
         _write(answered, source, loaded, KernelCache.of(cache))
         write_atomic(place / "answer.md", f"{answered.summary()}\n")

@@ -297,7 +297,7 @@ def _divided(data: Any, options: Options, model: Model, affordable: Affordable, 
 
 def goal_of(options: Options) -> Goal:
     """The goal that these options ask for. Raises SearchError."""
-    return read_goal(options.job.metric, unit_of(options.job.metric), **options.goal.asked())
+    return read_goal(options.job.metric, unit_of(options.job.metric), options.goal)
 
 
 def _file_of(hw: str | os.PathLike[str] | HardwareSpec) -> str:
