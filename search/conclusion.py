@@ -1,4 +1,4 @@
-"""The end of a search: the answer is chosen, told on the test part, and explained."""
+"""The end of a search: choose the answer, measure it on the test part, and explain it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .playoff import finalists, noise_of, play_off, remeasured
 from .result import SearchResult, choose, find_closest, pareto_front
 from .sensitivity import base_option, measure_probe, sample_count
 
-_MOST_TESTED = 3  # candidates that may turn out slower than the search took them for
+_MOST_TESTED = 3  # candidates that may turn out slower than in the search
 
 
 def conclude(
     context: Context, planner: Planner, records: Sequence[Record], stopped: str, error: HagoError | None
 ) -> SearchResult:
-    """The result from what is there, within what is left of the time.
+    """The result of the trials so far, within the time that is left.
 
-    After a signal nothing but the test samples is measured. What comes to nothing is told by a record without them.
+    After a signal only the test samples are measured. A failed measurement leaves a record with its reason.
     """
     space, evaluator, goal, float_record = context.space, context.evaluator, context.goal, context.floats
     interrupts, deadline, tell = context.interrupts, context.deadline, context.tell
@@ -75,7 +75,7 @@ def conclude(
                         best, test = newest, test.with_latency_of(newest)
                         break
                     best, outcome = choose(float_record, records, goal, noise)
-                else:  # none of those tested was what the search took it for
+                else:  # none of the tested candidates was as fast as in the search
                     best, outcome, test = float_record, UNTOLD, None
                 test = float_test if best is float_record else test
     except KeyboardInterrupt as caught:
@@ -106,14 +106,14 @@ def conclude(
 
 
 def _holds(goal: Goal, test: Record) -> bool:
-    """Whether the latency is still what the goal asks for, measured once more."""
+    """Whether the latency, measured again, still satisfies the goal."""
     if goal.max_latency_s is not None and not goal.kept(QUANTITIES["latency"], test, likely=False):
         return False
     return goal.primary.name != "latency" or test.is_faster
 
 
 def find_blockers(context: Context, planner: Planner, outcome: str) -> tuple[Blocker, ...]:
-    """The layers that cost too much accuracy; and, where only speed was missing, those that gain none."""
+    """The layers that lose too much accuracy; if only speed was missing, also those that gain none."""
     space = context.space
 
     def probe(group_name: str) -> float:
@@ -131,13 +131,13 @@ def find_blockers(context: Context, planner: Planner, outcome: str) -> tuple[Blo
 
 
 def _test_float(evaluator: Evaluator, record: Record, strategy: Strategy) -> Record:
-    """float32 on the test part; once more where it is not as fast as itself, which other work may have caused."""
+    """float32 on the test part; repeated if the A/A test fails, as other work may be the cause."""
     found = _test(evaluator, record, strategy)
     return _test(evaluator, record, strategy) if found.aa_holds is False else found
 
 
 def _test(evaluator: Evaluator, record: Record, strategy: Strategy) -> Record:
-    """The record of a strategy on the test part; a failure is a record too."""
+    """The record of a strategy on the test part; a failure becomes a record."""
     try:
         found = evaluator.test(strategy)
     except StorageError:

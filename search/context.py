@@ -1,4 +1,4 @@
-"""What all parts of one search share."""
+"""What the parts of one search share."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .trial_store import TrialStore
 
 @dataclass(frozen=True)
 class Context:
-    """One search: what is searched, who measures, what for, where it is kept, and when it must end.
+    """One search: its space, evaluator, goal, store, deadline and options.
 
     The ``goal`` is settled. ``floats`` is float32 as this run measured it, ``first_floats`` as the first run of the
-    search did: proposals follow from that. ``tell`` hears what is being done, ``left_s`` says how many seconds are left
-    for trials (None: no end).
+    search did; proposals depend on the latter. ``tell`` reports the current stage, ``left_s`` returns the seconds left
+    for trials (None: unlimited).
     """
 
     space: SearchSpace

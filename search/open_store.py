@@ -1,4 +1,4 @@
-"""Opening the stored study of a search: a new one, or the one to resume, which must be of the same search."""
+"""Opens the stored study of a search: a new one, or the one to resume, which must belong to the same search."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def open_store(
     study_name: str = "hago",
     resume: bool = False,
 ) -> TrialStore:
-    """Opens or makes the study.
+    """Opens or creates the study.
 
-    Raises SearchError when there is one already and ``resume`` is False, or when the one to resume was
-    for something else, naming what differs; StorageError when it cannot be read or written.
+    Raises SearchError if there is one already and ``resume`` is False, or if the one to resume belongs to another
+    search, naming what differs; StorageError if it cannot be read or written.
     """
     path = None if folder is None else Path(folder)
     if path is not None:
@@ -59,10 +59,10 @@ def open_store(
             found = study.user_attrs.get(_IDENTITY)
             if found is None and (study.get_trials(deepcopy=False) or len(study.directions) != len(names)):
                 raise SearchError(
-                    f"the study {study_name!r} there is not one of hago's", where=where, hint="name another"
+                    f"the study {study_name!r} there was not created by hago", where=where, hint="name another"
                 )
             if found is not None and not has_records and _is_empty(study):
-                # It failed before its first trial: there is nothing to go on with, and nothing to lose.
+                # It failed before its first trial: there is nothing to resume, and nothing to lose.
                 if found != known:
                     optuna.delete_study(study_name=study_name, storage=opened)
                     exists = False
@@ -89,24 +89,26 @@ def open_store(
 
 
 def _is_empty(study: optuna.Study) -> bool:
-    """Whether nothing was measured for it: no trial, and not float32 either."""
+    """Whether nothing was measured: no trial, and not float32 either."""
     return not study.get_trials(deepcopy=False) and f"{KEPT}float" not in study.user_attrs
 
 
 def _set_aside(folder: Path) -> None:
-    """Moves a damaged study out of the way where the records can stand in for it."""
+    """Moves a damaged study aside if the records can replace it."""
     study = folder / STUDY_FILE
     if not (folder / RECORDS_FILE).is_file() or not study.is_file() or (found := damage(study)) is None:
         return
     try:
-        for suffix in ("", "-journal", "-wal", "-shm"):  # what belongs to it would be taken for the new one's
+        for suffix in ("", "-journal", "-wal", "-shm"):  # these files would be taken for those of the new study
             part = study.with_name(study.name + suffix)
             if part.exists():
                 part.replace(folder / f"damaged-{part.name}")
     except OSError as error:
         raise StorageError(f"is damaged ({found}), and cannot be moved: {error.strerror}", where=str(study)) from error
     kept = folder / f"damaged-{study.name}"
-    warnings.warn(f"{study} is damaged ({found}): now {kept.name}, and made anew from {RECORDS_FILE}", HagoWarning, 2)
+    warnings.warn(
+        f"{study} is damaged ({found}): moved to {kept.name}, and rebuilt from {RECORDS_FILE}", HagoWarning, 2
+    )
 
 
 def _check_identity(found: Mapping[str, str], now: Mapping[str, str], where: str) -> None:
@@ -114,13 +116,13 @@ def _check_identity(found: Mapping[str, str], now: Mapping[str, str], where: str
     if differing:
         details = "; ".join(f"{key} was {_short(found.get(key))}, is {_short(now.get(key))}" for key in differing)
         raise SearchError(
-            f"the search there was another one: {details}",
+            f"the search there was a different one: {details}",
             where=where,
-            hint="resume it as it was begun, or choose another folder for this one",
+            hint="resume it with its own options, or choose another folder for this one",
         )
 
 
 def _short(value: object) -> str:
-    """Of a hash the beginning, of anything else the whole."""
+    """The value as text; of a hash only the beginning."""
     text = repr(value)
     return text if len(text) < 60 else f"{text[:13]}...'"

@@ -1,4 +1,4 @@
-"""One run of a search: propose, measure, write down, until there is a reason to stop; then the conclusion."""
+"""One run of a search: propose, measure, store, until there is a reason to stop; then the conclusion."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SearchRun:
         return replace(result, seconds=self._deadline.elapsed_s(), first_within_s=self._first_within_s)
 
     def _begin(self) -> Context:
-        """Measures float32, by which the goal is settled."""
+        """Measures float32, which settles the goal."""
         with self._interrupts.allowed():
             self._float = _baseline(self._evaluator.float_record())
             self._goal = self._goal.settled(self._float)
@@ -93,21 +93,21 @@ class SearchRun:
         )
 
     def _run_trials(self, planner: Planner) -> tuple[str, HagoError | None]:
-        """Why the trials ended, and the error that ended them, if one did."""
+        """Why the trials ended, and the error that ended them, if any."""
         try:
             stopped = self._loop(planner)
         except KeyboardInterrupt as caught:
             signum = self._interrupts.signum = getattr(caught, "signum", signal.SIGINT)
             self._deadline.shorten(_LAST_S)
-            return f"{name_of(signum)}; nothing is lost: resume with --resume (resume=True)", None
+            return f"{name_of(signum)}; nothing is lost: continue with --resume (resume=True)", None
         except StorageError as error:
-            return "the disk or the storage failed; resume when it is mended", error
+            return "the disk or the storage failed; resume once it is repaired", error
         except NoDeviceError as error:
-            return "no device answers; nothing is lost: resume when one does", error
+            return "no device answers; nothing is lost: resume once one does", error
         if not stopped:
             failures = SearchError(
                 f"{_MOST_FAILURES} candidates in a row failed: {common_reason(self._last_measured())}",
-                hint="records.jsonl holds every reason; `hago inspect` tells what each layer can do",
+                hint="records.jsonl holds every reason; `hago inspect` lists what each layer can do",
             )
             return failures.what, failures
         records = [past.record for past in self._history]
@@ -116,7 +116,7 @@ class SearchRun:
         return stopped, None
 
     def _all_records(self) -> list[Record]:
-        """All trials, those included that could not be written down."""
+        """All trials, including those that could not be stored."""
         stored = {past.number for past in self._history}
         unwritten = [record for record in self._measured if record.id not in stored]
         return [past.record for past in self._history] + unwritten
@@ -125,7 +125,7 @@ class SearchRun:
         return self._measured[-_MOST_FAILURES:]
 
     def _loop(self, planner: Planner) -> str:
-        """Trials until there is a reason to stop, which is returned; empty for too many failures."""
+        """Runs trials until there is a reason to stop, which is returned; empty for too many failures."""
         while True:
             self._history = self._store.finished()
             reason = self._reason_to_stop(planner)
@@ -159,12 +159,12 @@ class SearchRun:
         return None
 
     def _measure(self, proposal: Proposal, planner: Planner) -> None:
-        """One trial: begun, measured and finished in the trial store."""
+        """Begins one trial in the store, measures and finishes it."""
         strategy = self._space.strategy(proposal.params)
         number, trial_id = self._store.begin(proposal.params, proposal.origin, proposal.label)
         self._tell(f"trial {number + 1}: {proposal.label}")
         found = any(planner.measures.keeps(past) for past in self._history)
-        # Until something keeps the bound, the closest is of interest: only the clearly broken is cut short.
+        # Until a candidate keeps the bound, the closest one matters: only clearly broken candidates are cut short.
         hopeless = self._goal.hopeless_drop if found else max(2 * self._goal.worst_drop, 0.1)
         stop_below = -hopeless if self._goal.bounds_accuracy else None
         begin = time.monotonic()
@@ -195,7 +195,7 @@ class SearchRun:
         self._display.update(self._status())
 
     def _left_s(self) -> float | None:
-        """Seconds left for trials; None without a time budget. The first may take what is kept for the end."""
+        """Seconds left for trials; None without a time budget. The first trial may use the reserve for the end."""
         left = self._deadline.left_s()
         if left is None or not self._history:
             return left
@@ -206,7 +206,7 @@ class SearchRun:
         within = [record for record in records if self._goal.within(record)]
         left = self._left_s()
         if self._options.trials is not None and self._spans_s:
-            # The median: some trials wait for the tables of the models, or for new kernels.
+            # The median, because some trials also build the tables of the models, or new kernels.
             by_trials = median(self._spans_s) * max(0, self._options.trials - len(records))
             left = by_trials if left is None else min(left, by_trials)
         return Status(
@@ -225,7 +225,7 @@ class SearchRun:
 
 
 def _baseline(record: Record) -> Record:
-    """float32 as a record like all others: no change, and a ratio of 1 to itself."""
+    """float32 as a record like the others: no change, and a ratio of 1."""
     change = 0.0 if record.accuracy_change is None else record.accuracy_change
     ratio = 1.0 if record.latency_ratio is None and record.cost_s is not None else record.latency_ratio
     return replace(record, id=-1, label=record.label or "float32", accuracy_change=change, latency_ratio=ratio)

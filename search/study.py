@@ -42,9 +42,9 @@ def run_search(
 ) -> SearchResult:
     """Searches ``space`` for the strategy that the ``goal`` asks for, measured by ``evaluator``.
 
-    ``more`` are options of the search, and, where there is no goal, fields of :class:`Goal`: ``max_drop=0.02,
-    trials=20``. Of the options, those that make the space (``knobs``, ``keep``) count no more, and ``start`` is a
-    Strategy: it is measured first, or what of the space is nearest to it.
+    ``more`` are options of the search and, without a ``goal``, fields of :class:`Goal`: ``max_drop=0.02, trials=20``.
+    Options that shape the space (``knobs``, ``keep``) have no effect here. ``start`` is a Strategy; the nearest one of
+    the space is measured first.
 
     ``folder`` gets ``study.db`` and ``records.jsonl``; ``storage`` names another place for the study
     (:func:`hago.search.storage.open_storage`), ``study_name`` the study there. The search ends after ``trials`` trials
@@ -54,10 +54,10 @@ def run_search(
     measured ones. ``deadline`` replaces the budget with a clock that is already running; ``interrupts`` are already
     installed.
 
-    A signal, a full disk, devices that are all gone and five failures in a row end the search with what is there;
-    ``result.error`` holds the reason of all but the first, and ``result.signum`` the signal. Raises SearchError for
-    arguments that cannot be, StorageError when the storage cannot be opened, whatever ``evaluator.float_record()``
-    raises, and KeyboardInterrupt for a second signal.
+    A signal, a full disk, the loss of all devices and five failures in a row end the search with the trials so far;
+    ``result.signum`` holds the signal, and ``result.error`` any other reason. Raises SearchError for invalid arguments,
+    StorageError if the storage cannot be opened, any error of ``evaluator.float_record()``, and KeyboardInterrupt for a
+    second signal.
     """
     if goal is None:
         asked = {name: more.pop(name) for name in _OF_GOAL if name in more}
@@ -93,7 +93,7 @@ def _with(options: SearchOptions, more: Mapping[str, Any]) -> SearchOptions:
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Keeps Optuna's report of every trial off the terminal: the progress display has its own."""
+    """Keeps Optuna's reports of trials off the terminal: the progress display shows them."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
     try:

@@ -1,8 +1,8 @@
-"""The stored study: every trial, written so that a process killed at any moment loses no finished one.
+"""The stored study: all trials, written so that a process killed at any moment loses no finished one.
 
-A trial is written in three steps, each of them whole or not there: begun (RUNNING, with its parameters),
-measured (its record), finished (its state). A search that is resumed finishes what was measured, and
-measures again what was only begun. Records also stand in ``records.jsonl``; either is enough to go on.
+A trial is written in three atomic steps: begun (RUNNING, with its parameters), measured (its record), finished (its
+state). A resumed search finishes trials that were measured, and measures again those that were only begun. Records are
+also written to ``records.jsonl``; either is enough to resume.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from .worker import is_alive, this_worker
 
 RECORDS_FILE = "records.jsonl"
 _RECORD, _WORKER, _ORIGIN, _LABEL, _LEFT = "record", "worker", "origin", "label", "interrupted"
-KEPT = "hago:"  # what a study's own attributes begin with
-_ATTEMPTS = 3  # how often a candidate may take the process down with it
+KEPT = "hago:"  # prefix of Hago's attributes of a study
+_ATTEMPTS = 3  # how often a candidate may crash the process
 _STATES = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A trial that counts: parameters, the strategy's key, its record, and what part of the search proposed it."""
+    """A measured trial: parameters, the strategy's key, its record, and the stage that proposed it."""
 
     number: int
     params: Params
@@ -47,7 +47,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Pending:
-    """A candidate that was begun and not finished, to be measured again."""
+    """A candidate that was begun but not finished; it is measured again."""
 
     params: Params
     origin: str
@@ -72,7 +72,7 @@ class TrialStore:
         }
 
     def finished(self) -> list[Finished]:
-        """All trials that count, in the order of their numbers, those of other workers too."""
+        """All measured trials by number, including those of other workers."""
         found = []
         for trial in self._trials():
             if not trial.state.is_finished() or _RECORD not in trial.user_attrs:
@@ -87,7 +87,7 @@ class TrialStore:
         return found
 
     def pending(self) -> list[Pending]:
-        """Candidates that an interrupted search began, without those measured since."""
+        """Candidates that an interrupted search began and that were not measured since."""
         done = {past.key for past in self.finished()}
         found: dict[str, Pending] = {}
         for trial in self._trials():
@@ -107,7 +107,7 @@ class TrialStore:
         }
 
     def begin(self, params: Params, origin: str, label: str) -> tuple[int, int]:
-        """Writes down that a candidate is being measured; returns its number and its key in the storage."""
+        """Stores that a candidate is being measured; returns its number and its key in the storage."""
         trial = create_trial(
             state=TrialState.RUNNING,
             params={name: params[name] for name in self._distributions},
@@ -119,7 +119,7 @@ class TrialStore:
             return self._storage.get_trial_number_from_id(trial_id), trial_id
 
     def finish(self, trial_id: int, record: Record, values: Sequence[float] | None) -> None:
-        """Writes down what came of a candidate. ``values`` (for COMPLETE) are the study's objectives."""
+        """Stores the record of a candidate. ``values`` (for COMPLETE) are the study's objectives."""
         with storage_errors(self.where):
             self._storage.set_trial_user_attr(trial_id, _RECORD, record.to_dict())
             self._finish(trial_id, record, values)
@@ -131,18 +131,18 @@ class TrialStore:
         self._storage.set_trial_state_values(trial_id, state, values if state == TrialState.COMPLETE else None)
 
     def leave(self, trial_id: int, why: str) -> None:
-        """Gives a begun candidate up, to be measured again when the search is resumed."""
+        """Abandons a candidate, to be measured again when the search is resumed."""
         with storage_errors(self.where):
             self._storage.set_trial_user_attr(trial_id, _LEFT, why)
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
     def note(self, record: Record) -> None:
-        """Writes a record that is no trial (float32, the test) to the records alone."""
+        """Writes a record that is not a trial (float32, the test) to ``records.jsonl`` only."""
         if self._records is not None:
             append_record(self._records, record)
 
     def remember(self, key: str, value: Any) -> None:
-        """Keeps plain data with the study."""
+        """Stores plain data with the study."""
         with storage_errors(self.where):
             self._storage.set_study_user_attr(self._study_id, f"{KEPT}{key}", value)
 
@@ -152,10 +152,10 @@ class TrialStore:
             return self._storage.get_study_user_attrs(self._study_id).get(f"{KEPT}{key}")
 
     def recover(self, goal: Goal) -> None:
-        """Brings a study that was left at any moment in order. Safe beside another process that works on it.
+        """Repairs a study that was interrupted at any moment. Safe while another process works on it.
 
-        Measured trials are finished, dead ones given up (for good after some attempts), and the study and
-        ``records.jsonl`` get what the other has and they lack.
+        Finishes measured trials, abandons dead ones (for good after some attempts), and copies records that only the
+        study or only ``records.jsonl`` has to the other.
         """
         attempts: dict[str, int] = {}
         for trial in self._trials():
@@ -192,7 +192,7 @@ class TrialStore:
             try:
                 params = self._space.params(record.strategy)
             except HagoError:
-                continue  # a record of another space: it stays in the file, and is no trial here
+                continue  # a record of another space: it stays in the file and is not a trial here
             number, trial_id = self.begin(params, "records", record.label)
             record = replace(record, id=number)
             with storage_errors(self.where):
@@ -208,7 +208,7 @@ class TrialStore:
             return self.study.get_trials(deepcopy=False)
 
     def _strategy(self, trial: FrozenTrial) -> Strategy:
-        with storage_errors(self.where):  # a damaged study holds parameters that the space does not know
+        with storage_errors(self.where):  # a damaged study may hold parameters unknown to the space
             return self._space.strategy(self._params(trial))
 
     def _params(self, trial: FrozenTrial) -> dict[str, str]:
@@ -216,17 +216,17 @@ class TrialStore:
 
 
 def has_search(folder: Path) -> bool:
-    """Whether anything was measured in this folder, so that a search can be resumed there."""
+    """Whether this folder holds a search that can be resumed."""
     study = folder / STUDY_FILE
     return (folder / RECORDS_FILE).is_file() or (study.is_file() and has_trials(study))
 
 
 def _tell_damage(error: StorageError) -> None:
-    warnings.warn(f"{error.where} {error.what}; its trial is taken from the study, if it is there", HagoWarning, 2)
+    warnings.warn(f"{error.where} {error.what}; its trial is taken from the study, if the study has it", HagoWarning, 2)
 
 
 def stored_values(goal: Goal, record: Record) -> list[float] | None:
-    """The objectives of the stored study, as measured; None for a record that is not complete."""
+    """The measured values of the stored study's objectives; None for an incomplete record."""
     if record.state != "ok" or record.accuracy_change is None:
         return None
     return [QUANTITIES[name].stored(goal, record) for name in goal.objectives]

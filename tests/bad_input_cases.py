@@ -540,7 +540,7 @@ SEARCH = [
         errors.SearchError,
         "seed was '0', is '1'",
         "out",
-        "resume it as it was begun",
+        "resume it with its own options",
         finished_search,
     ),
     BadInput(

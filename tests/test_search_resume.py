@@ -86,7 +86,7 @@ class Interrupted(FakeEvaluator):
 
 def test_ctrl_c_gives_what_is_there_and_says_how_to_go_on(tmp_path, uninterrupted):
     result = search(tmp_path, Interrupted(residual_space(), LOSSES))
-    assert result.stopped == "Ctrl-C; nothing is lost: resume with --resume (resume=True)"
+    assert result.stopped == "Ctrl-C; nothing is lost: continue with --resume (resume=True)"
     assert keys(result) == uninterrupted[:2] and result.error is None
     assert result.test is not None and result.signum == signal.SIGINT
     assert [t.state for t in load(tmp_path).trials] == [TrialState.COMPLETE] * 2 + [TrialState.FAIL]
@@ -105,7 +105,7 @@ def test_other_signals_that_ask_for_the_end_are_like_ctrl_c(tmp_path, name):
 
     evaluator = Asked(residual_space(), LOSSES)
     result = search(tmp_path, evaluator)
-    assert result.stopped == f"{name}; nothing is lost: resume with --resume (resume=True)"
+    assert result.stopped == f"{name}; nothing is lost: continue with --resume (resume=True)"
     assert result.signum == getattr(signal, name) and len(result.records) == 2
     assert result.test is not None and set(evaluator.calls[-2:]) == {"test"}
 
@@ -324,7 +324,7 @@ def test_a_full_disk_ends_the_search_clearly_and_loses_nothing(tmp_path, uninter
     child.join()
     assert found == uninterrupted[:4]  # the fourth was measured, and is part of the answer
     assert error.startswith("StorageError") and "resume" in error
-    assert stopped == "the disk or the storage failed; resume when it is mended"
+    assert stopped == "the disk or the storage failed; resume once it is repaired"
     evaluator = FakeEvaluator(residual_space(), LOSSES)
     result = search(tmp_path, evaluator)
     assert keys(result) == uninterrupted
@@ -477,9 +477,9 @@ def test_a_second_search_in_the_same_place_is_refused(tmp_path):
 def test_resuming_another_search_says_what_differs(tmp_path, more, told):
     search(tmp_path, trials=1)
     evaluator = FakeEvaluator(residual_space(), LOSSES, identity=more.pop("evaluator", {}))
-    with pytest.raises(SearchError, match=f"the search there was another one: {told}") as caught:
+    with pytest.raises(SearchError, match=f"the search there was a different one: {told}") as caught:
         search(tmp_path, evaluator, **more)
-    assert caught.value.hint == "resume it as it was begun, or choose another folder for this one"
+    assert caught.value.hint == "resume it with its own options, or choose another folder for this one"
 
 
 def test_another_bound_or_sampler_may_be_taken_when_resuming(tmp_path):
@@ -495,7 +495,7 @@ def test_files_that_are_no_study_are_told(tmp_path):
     other = tmp_path / "other.db"
     study = optuna.create_study(storage=f"sqlite:///{other}", study_name="hago")
     study.add_trial(optuna.trial.create_trial(value=1.0))
-    with pytest.raises(SearchError, match="the study 'hago' there is not one of hago's"):
+    with pytest.raises(SearchError, match="the study 'hago' there was not created by hago"):
         search(tmp_path / "out", storage=other)
 
 
