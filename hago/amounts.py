@@ -35,8 +35,8 @@ def read_amount(name: str, value: Any, unit: str = "") -> float:
     except (TypeError, ValueError):
         found = math.nan
     if not math.isfinite(found):
-        told = {"share": "a number, such as 0.01 or '1%'", "dB": "a number of dB, such as 30"}.get(unit, "a number")
-        raise SearchError(f"{name} must be {told}, got {value!r}")
+        wanted = {"share": "a number, such as 0.01 or '1%'", "dB": "a number of dB, such as 30"}.get(unit, "a number")
+        raise SearchError(f"{name} must be {wanted}, got {value!r}")
     return found
 
 
@@ -54,14 +54,13 @@ def read_drop(metric: str, value: Any, unit: str = "") -> float:
         raise SearchError(
             f"max_drop={value} would let {metric}, a fraction, drop by {100 * drop:g} points: "
             f"{'was one point' if drop == 1 else f'were {drop:g} points'} meant?",
-            hint=f"--max-drop {meant} (max_drop={meant})"
-            + (" is one point; 1.0 is no bound at all" if drop == 1 else ""),
+            hint=f"--max-drop {meant} (max_drop={meant})" + (" is one point; 1.0 means no bound" if drop == 1 else ""),
         )
     return drop
 
 
 def read_value(metric: str, key: str, value: Any, unit: str = "") -> float:
-    """The value that the metric must have; ``key`` is the argument's name. Raises SearchError."""
+    """The value that the metric must reach; ``key`` is the argument's name. Raises SearchError."""
     limit = read_amount(key, value, unit)
     if unit == "share" and not 0 <= limit <= 1:
         raise SearchError(

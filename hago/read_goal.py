@@ -1,8 +1,8 @@
 """The goal of a search, as users ask for it.
 
 read_goal(metric)                                          the fastest within a drop of 0.01
-read_goal(metric, max_latency="5ms")                       the most accurate of at most 5 ms
-read_goal(metric, max_size="2MB")                          the fastest within a drop of 0.01 and of at most 2 MB
+read_goal(metric, max_latency="5ms")                       the most accurate with at most 5 ms
+read_goal(metric, max_size="2MB")                          the fastest within a drop of 0.01 and at most 2 MB
 read_goal(metric, objectives="size,accuracy")              the smallest within a drop of 0.01
 """
 
@@ -19,7 +19,7 @@ from .options import Default, GoalOptions
 
 
 class Judge(Protocol):
-    """A metric, as far as a goal needs it."""
+    """The part of a metric that a goal needs."""
 
     @property
     def name(self) -> str: ...
@@ -54,13 +54,13 @@ def read_goal(metric: Judge, unit: str = "", options: GoalOptions | None = None,
     drop = given.max_drop
     if isinstance(drop, Default) and is_free:
         if given.margin:
-            raise SearchError("margin is a part of the bound of accuracy, and there is none", hint="give max_drop too")
+            raise SearchError("margin is a part of the bound on accuracy, and there is none", hint="give max_drop too")
         return Goal(math.inf, **common)
     if unit == "dB":
         given = "" if drop == MAX_DROP else f", in place of max_drop={drop}"
         raise SearchError(
-            f"{metric.name} of float32 against itself has no value to drop from",
-            hint=f"say how many dB the answer must have: --min 30 (min_value=30){given}",
+            f"{metric.name} of float32 against itself is infinite, so there is nothing to drop from",
+            hint=f"give the dB that the answer must reach: --min 30 (min_value=30){given}",
         )
     return Goal(read_drop(metric.name, drop, unit), **common)
 
@@ -70,13 +70,13 @@ def _read_limit(metric: Judge, unit: str, asked: GoalOptions) -> float:
     name, better = metric.name, metric.higher_is_better
     drop, min_value, max_value = asked.max_drop, asked.min_value, asked.max_value
     if min_value is not None and max_value is not None:
-        raise SearchError("give a least value or a largest one, not both", where=f"the metric {name}")
+        raise SearchError("give a minimum value or a maximum value, not both", where=f"the metric {name}")
     if (min_value is None) == better:
         given, other = ("max_value", "min_value (--min)") if better else ("min_value", "max_value (--max)")
         raise SearchError(
-            f"{given} says nothing of {name}, of which {'more' if better else 'less'} is better", hint=f"give {other}"
+            f"{given} does not apply to {name}, where {'higher' if better else 'lower'} is better", hint=f"give {other}"
         )
     if isinstance(drop, str) or drop != MAX_DROP:
-        raise SearchError(f"give {'a least' if better else 'a largest'} value of {name} or a drop (max_drop), not both")
+        raise SearchError(f"give a {'minimum' if better else 'maximum'} value of {name} or a drop (max_drop), not both")
     key, value = ("min_value", min_value) if better else ("max_value", max_value)
     return read_value(name, key, value, unit)

@@ -1,4 +1,4 @@
-"""What came of one candidate: a Record, one line of ``records.jsonl`` (record_file.py)."""
+"""The measurement of one candidate: a Record, one line of ``records.jsonl`` (record_file.py)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 STATES = ("ok", "failed", "pruned")
 PARTS = ("search", "test")
-WORTH_TELLING = 0.95  # of float32's latency: less of a gain than that is none
+WORTH_TELLING = 0.95  # of float32's latency: smaller gains do not count
 _VERSION = 1
-_LEFT_OUT = ("estimated", "ratios", "accuracy_parts")  # of lines that say nothing of them
+_LEFT_OUT = ("estimated", "ratios", "accuracy_parts")  # of lines without a value for them
 
 
 def _now() -> str:
@@ -31,28 +31,26 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """One candidate: what it is, what was measured, and what it cost to find out.
+    """One candidate: its strategy, the measurements, and their cost.
 
-    ``id`` is the trial's number (negative outside the search, such as float32's), ``state`` is "ok",
-    "failed" or "pruned" (accuracy stopped early), the last two with a ``reason``. Accuracy is in the
-    metric's own unit (top-1: a fraction) on ``n_samples`` of the ``part`` "search" or "test"; changes are
-    to float32 on the same samples, the latency ratio is to float32 of the same compiler, interleaved
-    (below 1: faster). ``accuracy_parts`` are the values of each quantity among the outputs, where there are several.
-    ``expected_change`` is what the change is likely to be on other samples (measure/expected.py).
-    Intervals are (low, high) at 95 %. What was not measured is None.
-    ``layer_times`` are seconds per layer, ``environment`` is :meth:`Environment.key`, ``created`` is
-    ISO 8601 in UTC.
+    ``id`` is the trial's number (negative outside the search, such as float32's). ``state`` is "ok", "failed" or
+    "pruned" (accuracy stopped early), the last two with a ``reason``. Accuracy is in the metric's unit (top-1: a
+    fraction) on ``n_samples`` of the ``part`` "search" or "test"; changes are relative to float32 on the same samples.
+    The latency ratio is to float32 by the same compiler, interleaved (below 1: faster). ``accuracy_parts`` are the
+    values of each quantity among the outputs, if there are several. ``expected_change`` is the likely change on other
+    samples (measure/expected.py). Intervals are (low, high) at 95 %. What was not measured is None. ``layer_times`` are
+    seconds per layer, ``environment`` is :meth:`Environment.key`, ``created`` is ISO 8601 in UTC.
 
-    Of another machine than this one: ``device`` is the one that measured, ``trouble`` what other devices of its kind
-    did before, ``checked`` the number of samples whose outputs there were held against this machine's. Where
-    ``estimated``, no time was measured: ``latency_ratio`` is one of ``instructions``, counted in the emulator.
-    ``ratios`` are those of every device where one strategy was measured for several.
+    On another machine: ``device`` is the one that measured, ``trouble`` describes earlier failures of devices of its
+    kind, ``checked`` is the number of samples whose outputs there were compared with this machine's. If ``estimated``,
+    no time was measured: ``latency_ratio`` compares ``instructions``, counted in the emulator. ``ratios`` are those of
+    every device, if one strategy was measured for several.
 
-    ``clock`` is what the latency was measured by (measure/clocks.py) and ``disturbed`` the share of calls that other
-    work interrupted; where a machine was too busy to tell a latency, there is none. ``aa_ratio`` is that of the A/A
-    test: float32 against a second runner of itself, in float32's own records.
+    ``clock`` is the clock behind the latency (measure/clocks.py) and ``disturbed`` the share of calls that other work
+    interrupted; on a machine too busy to measure, there is no latency. ``aa_ratio``, in float32's records, is that of
+    the A/A test: float32 against a second runner of itself.
 
-    Raises StorageError when a field cannot be what it says.
+    Raises StorageError for an invalid field.
     """
 
     id: int
@@ -109,22 +107,22 @@ class Record:
 
     @property
     def is_trial(self) -> bool:
-        """Whether it is a trial of a search: neither float32 nor a test."""
+        """Whether this is a trial of a search: neither float32 nor a test."""
         return self.id >= 0 and self.part == "search" and self.strategy is not None
 
     @property
     def key(self) -> str:
-        """The key of its strategy; empty where it has none."""
+        """The key of its strategy; empty without one."""
         return "" if self.strategy is None else self.strategy.key()
 
     def measured_by(self, timing: Timing, name: str) -> Record:
-        """The same record with what a bench found of ``name``."""
+        """The same record with a bench's measurement of ``name``."""
         record = self.with_latency(timing.latency[name])
         return replace(record, device=timing.device, trouble=timing.trouble or self.trouble, checked=timing.checked)
 
     @property
     def cost_s(self) -> float | None:
-        """The latency; where it is estimated, the instructions times `INSTRUCTION_S`, for comparisons alone."""
+        """The latency; if estimated, the instructions times `INSTRUCTION_S`, only for comparisons."""
         return self.latency_s if self.instructions is None else self.instructions * INSTRUCTION_S
 
     @property
@@ -133,7 +131,7 @@ class Record:
         return self.latency_interval
 
     def with_latency(self, latency: Latency | InstructionEstimate) -> Record:
-        """The same record with a measured latency, or with what stands in for one."""
+        """The same record with a measured latency, or with an instruction estimate in its place."""
         if isinstance(latency, InstructionEstimate):
             return replace(
                 self,
@@ -157,12 +155,12 @@ class Record:
         )
 
     def with_latency_of(self, other: Record) -> Record:
-        """The same record with the latency of another, of the same candidate."""
+        """The same record with the latency of another record of the same candidate."""
         names = ("latency_s", "latency_interval", "latency_ratio", "latency_ratio_interval", "clock", "disturbed")
         return replace(self, **{name: getattr(other, name) for name in names})
 
     def with_aa_test(self, latency: Latency | InstructionEstimate) -> Record:
-        """The same record of float32 with what a second runner of it took, beside the first."""
+        """float32's record with the result of the A/A test: a second runner beside the first."""
         if isinstance(latency, InstructionEstimate):
             return self  # counts are the same every time
         if not latency.told:
@@ -172,9 +170,9 @@ class Record:
 
     @property
     def aa_holds(self) -> bool | None:
-        """Whether float32 was as fast as itself where it was measured: the machine was quiet enough to tell anything.
+        """Whether the A/A test passed: float32 was as fast as itself, so the machine was quiet enough to measure.
 
-        None where that was not tested.
+        None if it was not tested.
         """
         if self.aa_ratio_interval is None:
             return None
@@ -190,8 +188,8 @@ class Record:
 
     @property
     def is_untold(self) -> bool:
-        """Whether a gain worth having (5 %) can be neither told nor ruled out: the interval of the ratio holds 1, or
-        the machine was too busy for any number."""
+        """Whether a gain that counts (5 %) can be neither shown nor ruled out: the interval of the ratio contains 1, or
+        the machine was too busy to measure."""
         if self.state != "ok" or (self.strategy is not None and self.strategy.is_float):
             return False
         if self.latency_ratio is None:
@@ -200,10 +198,7 @@ class Record:
         return low < WORTH_TELLING and high >= 1
 
     def with_accuracy(self, accuracy: Accuracy, part: str = "search") -> Record:
-        """The same record with a measured accuracy on this part of the samples.
-
-        One that was stopped early makes the record "pruned".
-        """
+        """The same record with a measured accuracy on this part of the samples; one stopped early is "pruned"."""
         low, high = accuracy.change_low, accuracy.change_high
         state, reason = self.state, self.reason
         if accuracy.partial and state == "ok":
@@ -225,7 +220,7 @@ class Record:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, without what is None."""
+        """Plain data for JSON, without fields that are None."""
         data: dict[str, Any] = {"hago_record": _VERSION}
         for item in fields(self):
             value = getattr(self, item.name)
@@ -241,9 +236,9 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: Any, where: str | None = None) -> Record:
-        """Reads plain data; raises StorageError naming ``where`` and the key that is wrong."""
+        """Reads plain data. Raises StorageError naming ``where`` and the wrong key."""
         if not isinstance(data, Mapping) or data.get("hago_record") != _VERSION:
-            raise StorageError(f"is no record of version {_VERSION}", where=where)
+            raise StorageError(f"is not a record of version {_VERSION}", where=where)
         known = {item.name for item in fields(cls)}
         values = {key: value for key, value in data.items() if key != "hago_record"}
         if unknown := sorted(set(values) - known):
@@ -255,8 +250,8 @@ class Record:
         except StorageError as error:
             raise StorageError(error.what, where=where) from None
         except (HagoError, TypeError) as error:
-            raise StorageError(f"is no record: {error}", where=where) from error
+            raise StorageError(f"is not a record: {error}", where=where) from error
 
     def to_line(self) -> str:
-        """One line of JSON, without the line's end."""
+        """One line of JSON, without the line end."""
         return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"))

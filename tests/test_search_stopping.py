@@ -197,7 +197,7 @@ def test_the_front_holds_what_nothing_beats(points):
         ({"objectives": ()}, "objectives must be some of"),
         ({"objectives": ("latency", "latency")}, "objectives must be some of"),
         ({"objectives": ("speed",)}, "objectives must be some of latency, accuracy, size"),
-        ({"objectives": ("accuracy",)}, "accuracy alone is no objective"),
+        ({"objectives": ("accuracy",)}, "accuracy cannot be the only objective"),
     ],
 )
 def test_impossible_goals_are_refused(arguments, message):
