@@ -484,4 +484,4 @@ def test_what_cannot_be_answered_says_why(tmp_path: Path, capsys: pytest.Capture
         (out / "search.json").write_text(content)
         assert "search.json" in refused(str(out), "--max-drop", "0.1")
     (out / "records.jsonl").write_text("")
-    assert "no trial has been finished there" in refused(str(out), "--max-drop", "0.1")
+    assert "no trial has finished there" in refused(str(out), "--max-drop", "0.1")

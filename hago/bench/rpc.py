@@ -1,7 +1,7 @@
 """Benches on other machines: boards that time candidates over RPC, and the emulator that counts instructions.
 
-Accuracy is this machine's where the network has one right answer, bit for bit (it is all integers): then a few
-samples are run on the device too, and must give the same. Else the board itself tells it.
+If the network has one right answer, bit for bit (it is all integers), accuracy is measured on this machine, and a few
+samples run on the device must give the same outputs. Otherwise accuracy is measured on the board.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _ROUNDS, _ROUND_S = 20, 0.01
 _FORMS_KEPT = 4
-_CLOSE = 1e-3  # float32 on two machines: largest difference, as a part of the largest output
+_CLOSE = 1e-3  # float32 on two machines: largest difference relative to the largest output
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class _Form:
 
 
 class _Remote:
-    """What both benches share: candidates compiled for the device, and their outputs held against this machine's."""
+    """What both benches share: candidates compiled for the device, and the comparison of outputs with this machine."""
 
     estimated = False
     files = ("run.py",)
@@ -116,7 +116,7 @@ class _Remote:
         return self._forms[key]
 
     def _forms_of(self, candidates: Sequence[Candidate]) -> list[_Form]:
-        """Their forms. Of all others float32's, which came first, and the last few are kept."""
+        """The candidates for the device. Of earlier ones, float32's (the first) and the last few are kept."""
         forms = [self._form(candidate) for candidate in candidates]
         wanted = {form.key for form in forms}
         for key in [key for key in list(self._forms)[1:] if key not in wanted][:-_FORMS_KEPT]:
@@ -130,8 +130,8 @@ class _Remote:
         return self.pool.do(lambda member: self._net(member, form).run(feeds)).result
 
     def _check(self, member: PoolMember, candidate: Candidate, form: _Form, samples: Sequence[Feeds]) -> int:
-        """Holds the device's outputs against this machine's; returns how many samples that were."""
-        if not form.exact and candidate.quantized:  # a code may flip where floats round differently
+        """Compares the device's outputs with this machine's; returns the number of samples compared."""
+        if not form.exact and candidate.quantized:  # an integer may flip if floats round differently
             return 0
         if form.key in member.checked:
             return len(samples)
@@ -144,7 +144,7 @@ class _Remote:
 
 
 class RpcBench(_Remote):
-    """Boards of one kind; a candidate and float32 are timed in turns on the same board, by the board itself."""
+    """Boards of one kind; a candidate and float32 are timed in turns on one board, by its own clock."""
 
     def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], budget: MeasurementBudget) -> Timing:
         forms = self._forms_of(candidates)
@@ -203,7 +203,7 @@ class RpcBench(_Remote):
 
 
 class CountingBench(_Remote):
-    """No board: instructions are counted in the emulator, which also runs the samples that are checked."""
+    """No board: the emulator counts instructions, and also runs the samples that are checked."""
 
     estimated = True
 
@@ -241,7 +241,7 @@ class CountingBench(_Remote):
 
 
 class _DeviceRunner:
-    """A network on a device as a runner: when the device fails, another goes on with the next sample."""
+    """A network on a device as a runner: if the device fails, another one continues with the next sample."""
 
     def __init__(self, candidate: Candidate, run: Callable[[Feeds], list[NDArray[Any]]]) -> None:
         self.name, self.threads = candidate.name, int(candidate.artifact.threads)
@@ -256,13 +256,13 @@ class _DeviceRunner:
 
 
 def _hold(there: NDArray[Any], here: NDArray[Any], exact: bool, where: str) -> None:
-    """Raises MeasureError where a device's output is not this machine's: to the bit, or closely for floats."""
+    """Raises MeasureError if a device's output differs from this machine's: in any bit, or for floats clearly."""
     if exact and not np.array_equal(there, here):
         raise MeasureError(
-            f"{int((there != here).sum())} of {here.size} outputs are not this machine's, though there is one right "
-            "answer",
+            f"{int((there != here).sum())} of {here.size} outputs differ from this machine's, though only one answer is "
+            "right",
             where=where,
-            hint="please report this with the strategy; `hago device check` tells what the device is",
+            hint="please report this with the strategy; `hago device check` describes the device",
         )
     largest = float(np.abs(here).max(initial=0.0))
     if not exact and not np.allclose(there, here, rtol=0, atol=_CLOSE * max(largest, 1e-6)):

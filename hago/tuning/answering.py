@@ -39,7 +39,7 @@ _CALIBRATION = "calibration.npz"
 
 @dataclass(frozen=True)
 class Answered:
-    """The answer to a bound; ``folder`` holds its files: strategy.yaml, model.qdq.onnx, model.so and answer.md."""
+    """The answer to a goal; ``folder`` holds its files: strategy.yaml, model.qdq.onnx, model.so and answer.md."""
 
     result: SearchResult
     job: Job
@@ -47,7 +47,7 @@ class Answered:
 
     @property
     def best(self) -> Record:
-        """The answer, as the search measured it: on the samples that it chose by."""
+        """The answer as the search measured it, on the search samples."""
         return self.result.best
 
     def summary(self) -> str:
@@ -56,7 +56,7 @@ class Answered:
         parts = [self.result.summary()]
         if best is not floats and best.accuracy is not None:
             trial = f"trial {best.id + 1}"
-            label = "" if trial in best.label else f" ({best.label})"  # "tpe, trial 5" says it already
+            label = "" if trial in best.label else f" ({best.label})"  # "tpe, trial 5" names the trial already
             scores = f"{self.job.metric} {plain(best.accuracy)} on its samples, float32 {plain(floats.accuracy or 0.0)}"
             parts.append(f"It is {trial} of the search{label}: {scores}.")
             if self.result.test is None:
@@ -117,7 +117,7 @@ def answer(
 
 
 def measured(folder: str | os.PathLike[str]) -> tuple[Record, list[Record]]:
-    """float32 and the trials of the search in this folder, as they were measured. Raises SearchError, StorageError."""
+    """float32 and the trials of the search in this folder, as measured. Raises SearchError, StorageError."""
     return _measured(_records(Path(folder)), Path(folder))
 
 
@@ -127,7 +127,7 @@ def _measured(everything: Sequence[Record], folder: Path) -> tuple[Record, list[
     trials = {record.id: record for record in everything if record.is_trial}
     if not floats or not trials:
         raise SearchError(
-            "no trial has been finished there", where=str(folder), hint="`hago tune --resume` goes on with the search"
+            "no trial has finished there", where=str(folder), hint="`hago tune --resume` continues the search"
         )
     return floats[-1], [trials[number] for number in sorted(trials)]
 
@@ -184,7 +184,7 @@ def _write(answered: Answered, source: Path, model: Model, cache: KernelCache) -
         try:
             proto = quantize_static(model, strategy, source / _CALIBRATION, spec=spec, cache=cache)
         except DataError as error:
-            hint = "`hago tune --resume` makes it again"
+            hint = "`hago tune --resume` writes it again"
             raise SearchError(error.what, where=str(source / _CALIBRATION), hint=hint) from error
     strategy.bound_to(model).save(folder / "strategy.yaml")
     write_atomic(folder / "model.qdq.onnx", free_batch(proto, model).SerializeToString())

@@ -51,7 +51,7 @@ def compare_devices(
     say: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> DeviceComparison:
-    """Tunes the model for every device, runs every answer on every device, and writes the report across them.
+    """Tunes the model for every device, runs every answer on every device, and writes a cross-device report.
 
     ``devices`` are names in ``devices_file`` (docs/devices.md). ``options`` are those of `hago.tune`; ``budget`` is
     for each search. Each search has a folder with the device's name in ``out``; an existing search continues. A device
@@ -175,7 +175,7 @@ def _told(device: TunedDevice, other: TunedDevice, record: Record) -> Cell:
 
 
 def differences(model: Model, devices: Sequence[TunedDevice]) -> tuple[Difference, ...]:
-    """The layers whose precision is not the same on all devices, in the order of the model."""
+    """The layers whose precision differs between devices, in the order of the model."""
     found = []
     for layer in model.layers:
         precisions = {device.name: device.strategy.choice(layer.name).precision for device in devices}

@@ -58,7 +58,7 @@ class FloatReference:
         return self._metric
 
     def has_accuracy(self, part: str) -> bool:
-        """Whether float32's accuracy there has been measured."""
+        """Whether float32's accuracy on this part has been measured."""
         return part in self._kept_accuracy
 
     def accuracy(self, part: str) -> Accuracy:
@@ -133,7 +133,7 @@ class FloatReference:
         return Answers(self.metric, len(self.parts.search))
 
     def _keep_logits(self, outputs: Sequence[np.ndarray], where: np.ndarray) -> None:
-        """Keeps float32's scores of the classes [n, C], if there is one row of them for a sample."""
+        """Keeps float32's scores of the classes [n, C], if there is one row per sample."""
         metric, labels = self.metric, np.asarray(self.parts.search.labels)
         assert isinstance(metric, TopK)
         logits = metric.scores(outputs, labels[where])

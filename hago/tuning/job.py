@@ -41,7 +41,7 @@ class Job:
     @classmethod
     def load(cls, folder: Path) -> Job:
         """Reads ``search.json``. Raises SearchError."""
-        hint = "`hago tune --resume` ends a search and writes it"
+        hint = "`hago tune --resume` finishes a search and writes it"
         document = read_document(folder / JOB_FILE, error=SearchError, hint=hint)
         values = {key: value for key, value in document.data.items() if key != "hago_search"}
         kinds: dict[str, Any] = {
