@@ -129,7 +129,7 @@ def test_devices_are_read_from_their_file(tmp_path: Path) -> None:
         ("devices: {a: {spec: x, rpc: 'h:" + "9" * 5000 + "'}}", "devices.a.rpc: must be host:port"),
         ("devices: {a: {spec: x, rpc: 'h:\u0664'}}", "devices.a.rpc: must be host:port"),
         ("devices: {a: {spec: x, tracker: 'h:1'}}", "a tracker needs a key"),
-        ("devices: {a: {rpc: 'h:1'}}", "spec: auto is for this machine alone"),
+        ("devices: {a: {rpc: 'h:1'}}", "spec: auto is only for this machine"),
         ("devices: {a: {spec: x, rpc: 'h:1', port: 3}}", "devices.a.port"),
         ("devices: [", "broken YAML: "),
         ("", "must be a mapping of keys to values"),

@@ -259,8 +259,8 @@ def _hold(there: NDArray[Any], here: NDArray[Any], exact: bool, where: str) -> N
     """Raises MeasureError if a device's output differs from this machine's: in any bit, or for floats clearly."""
     if exact and not np.array_equal(there, here):
         raise MeasureError(
-            f"{int((there != here).sum())} of {here.size} outputs differ from this machine's, though only one answer is "
-            "right",
+            f"{int((there != here).sum())} of {here.size} outputs differ from this machine's, though only one answer "
+            "is right",
             where=where,
             hint="please report this with the strategy; `hago device check` describes the device",
         )

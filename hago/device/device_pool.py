@@ -1,7 +1,7 @@
-"""Several devices of one kind, of which any may die, hang or be taken away while something is measured.
+"""Several devices of one kind, any of which may fail, hang or disappear during a measurement.
 
-Work goes to the devices in turn. What fails on one is tried on the next; a device that cannot be reached rests for a
-while, and is then asked again.
+Work goes to the devices in turn. Work that fails on one is tried on the next; an unreachable device rests for a while
+and is then tried again.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ _REST_S, _PAUSE_S, _PATIENCE_S = 60.0, 3.0, 30.0
 
 
 class PoolMember:
-    """One device of a pool, with its session and what is loaded in it."""
+    """One device of a pool, with its session and the networks loaded there."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.rests_until = 0.0
-        self.checked: set[str] = set()  # what was held against this machine's outputs in this session
+        self.checked: set[str] = set()  # networks whose outputs were compared with this machine's in this session
         self._session: RemoteSession | None = None
         self._opened = ExitStack()
         self._nets: dict[str, RemoteNet] = {}
 
     @property
     def session(self) -> RemoteSession:
-        """The session, opened where there is none. Raises DeviceError."""
+        """The session, opened if necessary. Raises DeviceError."""
         if self._session is None:
             self._session = self._opened.enter_context(connect(self.device))
         return self._session
 
     def net(self, key: str, path: Path, meta: dict[str, Any]) -> RemoteNet:
-        """The saved network, loaded on the device, where it stays until `keep` does not name it."""
+        """The saved network, loaded on the device until a `keep` without it."""
         if key not in self._nets:
             self._nets[key] = self.session.load(path, meta)
         return self._nets[key]
 
     def keep(self, keys: Collection[str]) -> None:
-        """Unloads all networks but these."""
+        """Unloads all other networks."""
         for key in [key for key in self._nets if key not in keys]:
             self.session.unload(self._nets.pop(key))
 
     def close(self) -> None:
-        """Gives the session up, whatever state it is in."""
+        """Abandons the session, in any state."""
         self._nets.clear()
         self.checked.clear()
         self._session = None
@@ -62,7 +62,7 @@ class PoolMember:
 
 @dataclass(frozen=True)
 class Done(Generic[Result]):
-    """What came of some work, and on which device."""
+    """The result of some work, and the device that did it."""
 
     result: Result
     device: str
@@ -70,7 +70,7 @@ class Done(Generic[Result]):
 
 @dataclass
 class Pool:
-    """Devices of one spec; work is done by whichever can."""
+    """Devices of one spec that share the work."""
 
     devices: Sequence[Device]
     patience_s: float = field(default_factory=lambda: _PATIENCE_S)
@@ -85,10 +85,10 @@ class Pool:
         return "+".join(device.name for device in self.devices)
 
     def do(self, work: Callable[[PoolMember], Result]) -> Done[Result]:
-        """``work``, done by the device whose turn it is, or by the next that can.
+        """Does ``work`` on the device whose turn it is, or on the next one that can.
 
-        Raises DeviceError where it fails on every device (on the only one: twice) and one can be reached even so,
-        and NoDeviceError where none can be for ``patience_s`` seconds.
+        Raises DeviceError if it fails on every device (a single device is tried twice) while one is reachable, and
+        NoDeviceError if none is reachable for ``patience_s`` seconds.
         """
         end = time.monotonic() + self.patience_s
         while True:
@@ -115,23 +115,23 @@ class Pool:
             except DeviceError as error:
                 trouble.append(self._note(member, error))
                 failed = error.where or member.device.name
-            # Only now is nothing of the failed call left, which would keep the connection open.
+            # Only now are all references of the failed call gone, which would keep the connection open.
             self._rest(member, 0.0)
         if failed and any(self._answers(member) for member in self._members):
-            raise DeviceError("; ".join(trouble), where=failed, hint="`hago device check` tells what is there")
+            raise DeviceError("; ".join(trouble), where=failed, hint="`hago device check` describes the device")
         raise NoDeviceError(
             f"no device answers: {'; '.join(trouble)}",
             where=self.name,
-            hint="`hago device check` tells more; start it again, then go on with --resume",
+            hint="see `hago device check`; restart the device, then continue with --resume",
         )
 
     def close(self) -> None:
-        """Ends all sessions."""
+        """Closes all sessions."""
         for member in self._members:
             member.close()
 
     def _in_turn(self) -> list[PoolMember]:
-        """Whom to ask, in this order: the rested in turn, then the resting. A single device is asked twice."""
+        """The devices to try, in order: ready ones in turn, then resting ones. A single device comes twice."""
         first = self._members.pop(0)
         self._members.append(first)
         turn = [first, *self._members[:-1]]
@@ -142,7 +142,7 @@ class Pool:
         return [*asked, *(resting if len(rested) < 2 else [])]
 
     def new_trouble(self) -> str | None:
-        """What went wrong on devices since this was last asked; None where nothing did."""
+        """Failures of devices since the last call; None without any."""
         found, self._untold = self._untold, []
         return "; ".join(dict.fromkeys(found)) or None
 
@@ -151,7 +151,7 @@ class Pool:
         return self._untold[-1]
 
     def _answers(self, member: PoolMember) -> bool:
-        """Whether it can be reached: then it was the work that failed."""
+        """Whether the device is reachable, so that the work itself failed."""
         try:
             member.session  # noqa: B018 - connects
         except DeviceError:
@@ -159,6 +159,6 @@ class Pool:
         return True
 
     def _rest(self, member: PoolMember, seconds: float) -> None:
-        """Its session is no longer to be trusted."""
+        """Drops its session, which can no longer be trusted, and lets it rest."""
         member.close()
         member.rests_until = time.monotonic() + seconds

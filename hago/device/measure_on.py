@@ -1,4 +1,4 @@
-"""One strategy on several devices: how much faster than float32 it is there, and how good.
+"""One strategy on several devices: its speed against float32 and its accuracy on each.
 
 Each device compiles the float model and the quantized one for its own spec and is measured as in a search (hago.bench):
 timed in turns on a real device, and counted on an emulated one, which is *estimated*.
@@ -25,16 +25,16 @@ from ..measure.outputs import ModelOutputs
 from ..model import Model
 from .places import Target
 
-_CHECKED = 20  # samples at most whose outputs on the device are held against this machine's
+_CHECKED = 20  # samples at most whose outputs on the device are compared with this machine's
 
 
 @dataclass(frozen=True)
 class DeviceResult:
-    """What came of one device.
+    """The result of one device.
 
-    ``kind`` is "measured", "estimated" (then ``ratio`` is one of instructions) or "failed", with ``reason``.
-    ``accuracy`` is top-1, a fraction of ``samples``; the outputs of ``checked`` of them were held against this
-    machine's on the device, 0 where float layers may round differently.
+    ``kind`` is "measured", "estimated" (``ratio`` then compares instructions) or "failed", with ``reason``.
+    ``accuracy`` is top-1, a fraction of ``samples``; the device's outputs for ``checked`` of them were compared with
+    this machine's (0 if float layers may round differently).
     """
 
     device: str
@@ -59,7 +59,7 @@ class DeviceResult:
 def measure_on(
     place: Target, model: Model, qdq: onnx.ModelProto, samples: Samples, *, cache: KernelCache
 ) -> DeviceResult:
-    """The float model and its QDQ form at one place; whatever goes wrong there is a result with its reason."""
+    """The float model and its QDQ form at one place; a failure there is a result with its reason."""
     try:
         bench = place.bench(1, cache)
     except HagoError as error:
@@ -95,7 +95,7 @@ def _measure(
         about |= {"float_instructions": floats.instructions, "quantized_instructions": ours.instructions}
         return DeviceResult(name, bench.spec.name, "estimated", ours.ratio, **about)
     if not ours.told:
-        raise MeasureError("other work interrupted nearly every round: the latency cannot be told now", where=name)
+        raise MeasureError("other work interrupted nearly every round: the latency cannot be measured now", where=name)
     interval = ours.ratio_low, ours.ratio_high
     about |= {"float_s": floats.median_s, "quantized_s": ours.median_s}
     return DeviceResult(name, bench.spec.name, "measured", ours.ratio, interval, **about)

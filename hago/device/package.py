@@ -1,4 +1,4 @@
-"""What is copied to a board: the compiled network and a script that runs it, with TVM's runtime and numpy alone."""
+"""The package for a board: the compiled network and a script that runs it, with only TVM's runtime and numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a device is, held against what its spec says."""
+"""Compares a device with its spec."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of a device: ``facts`` as (name, value), and what is wrong."""
+    """The findings about a device: ``facts`` as (name, value), and what is wrong."""
 
     device: Device
     spec: HardwareSpec
@@ -36,7 +36,7 @@ class Finding:
 
 
 def check_device(device: Device) -> Finding:
-    """Connects to the device, and asks it what it is. Raises DeviceError where it cannot be reached."""
+    """Connects to the device and examines it. Raises DeviceError if it cannot be reached."""
     spec = resolve_hw(device.spec)
     if device.is_local:
         return _here(device, spec)
@@ -75,11 +75,11 @@ def _there(session: RemoteSession, spec: HardwareSpec) -> Finding:
 
 
 def _lacking(missing: list[str], spec: HardwareSpec) -> tuple[str, ...]:
-    return (f"the processor lacks {', '.join(missing)}, which {spec.name} asks for",) if missing else ()
+    return (f"the processor lacks {', '.join(missing)}, which {spec.name} requires",) if missing else ()
 
 
 def _probe(session: RemoteSession, spec: HardwareSpec, triple: str) -> tuple[dict[int, int], str]:
-    """The device's words of features by their numbers and its version of TVM's FFI, as the plainest code finds them."""
+    """The device's feature words by number and its version of TVM's FFI, read by code that needs no features."""
     import tvm
     from tvm.script.ir_builder import IRBuilder
     from tvm.script.ir_builder import tirx as T
@@ -118,7 +118,7 @@ def _read(session: RemoteSession, path: str) -> str:
 
 
 def _own_ffi() -> str:
-    """The version of TVM's FFI here, as its library tells it."""
+    """The version of TVM's FFI here, as its library reports it."""
     import tvm_ffi
 
     words = (ctypes.c_uint32 * 3)()
