@@ -1,13 +1,12 @@
 """Latency of runners, each with its error.
 
-Runners take turns, round by round in a new random order, so that whatever disturbs the machine disturbs all
-of them; a ratio is taken between times of the same rounds.
+Runners take turns, round by round in a new random order, so that any disturbance affects all of them; a ratio compares
+times of the same rounds.
 
-A latency is how long a call takes with the processor to itself, also on a machine with other work (see clocks.py).
-A runner on one thread that waits for nothing is timed by the CPU time of that thread. Any other is timed by wall
-time, and only calls count in which no thread of this process had to leave its CPU; where too few rounds have any,
-nothing is told (``Latency.told``). Of each turn the least call is taken, and of the rounds the quieter half: other work
-only ever adds.
+A latency is the time of a call with the processor to itself, even on a busy machine (see clocks.py). A runner on one
+thread that waits for nothing is timed by the CPU time of that thread. Any other is timed by wall time, and only calls
+without preemption of a thread of this process count; if too few rounds have any, there is no result
+(``Latency.told``). The least call of each turn and the quieter half of the rounds are used, since other work only adds.
 """
 
 from __future__ import annotations
@@ -32,20 +31,20 @@ from .turns import Series, Turn, take_turn
 _WARMUP_WINDOW = 5
 _WARMUP_TOLERANCE = 0.03
 _MAX_CALLS = 10_000
-_SAMPLE_S = 50e-6  # shorter calls are timed several at once: reading the clocks takes some us
-# Caches hold nothing of use to a call this long, so a turn need not begin with an untimed call.
+_SAMPLE_S = 50e-6  # shorter calls are timed in batches, because reading the clocks takes some us
+# Caches do not help a call this long, so a turn need not begin with an untimed call.
 _SETTLE_BELOW_S = 0.02
-# Idle worker threads of the runner before (TVM's, OpenVINO's) spin for about 1 ms before they sleep.
+# Idle worker threads of the previous runner (TVM's, OpenVINO's) spin for about 1 ms before they sleep.
 _SETTLE_THREADS_S = 0.002
-# Rounds that may be made for each that is to count, and how many must count for anything to be told.
+# Rounds that may be made for each one that must count, and how many must count for a result.
 _TRIES, _LEAST = 3, 6
-_HOPELESS = 6  # rounds of which none counts: no more are made
-_QUIETER = 0.5  # of the rounds that count: those that make the result
-# What rounds of one process do not show, as relative changes of a ratio. From one process to the next (where buffers
-# lie in memory and in the caches); with neighbours on the same processor that no clock sees; where every call found
-# caches that other work had emptied. By experiment: see docs/decisions.md.
+_HOPELESS = 6  # rounds without any that counts: no more are made
+_QUIETER = 0.5  # share of the counting rounds that make the result
+# Errors of a ratio that rounds of one process do not show: from one process to the next (placement of buffers in memory
+# and caches); with neighbours on the same processor that no clock sees; with caches that other work had emptied before
+# every call. By experiment: see docs/decisions.md.
 _ELSEWHERE, _NEIGHBOURS, _COLD = 0.03, 0.05, 0.35
-_FEW = 0.5  # over the square of the number of rounds: of one round or two, no resampling shows how they scatter
+_FEW = 0.5  # over the square of the number of rounds: resampling cannot show the scatter of one or two rounds
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,8 @@ class Latency:
     ``low_s`` and ``high_s`` bound the median of the quieter rounds, ``ratio`` is to the first runner of the same
     measurement (below 1: faster). ``times_s`` are the least times of a call in the rounds that count, by ``clock``
     (clocks.py), of ``calls`` calls in a row. ``disturbed`` is the share of calls in which a thread of this process was
-    preempted, None where that is not known. ``told`` is False where the machine was too busy for that: the numbers are
-    then good for nothing, and the ratio's interval is (0, infinity).
+    preempted, None if unknown. ``told`` is False if the machine was too busy: the numbers are then meaningless, and the
+    ratio's interval is (0, infinity).
     """
 
     name: str
@@ -86,7 +85,7 @@ class Latency:
 
     @property
     def samples(self) -> int:
-        """Rounds that count."""
+        """The number of rounds that count."""
         return len(self.times_s)
 
 
@@ -158,7 +157,7 @@ def _may_count(runner: Runner, turn: Turn) -> bool:
 
 
 def _warm_up(runner: Runner, feeds: Mapping[str, NDArray[Any]], warmup_s: float, clocks: Clocks) -> float:
-    """Calls until the last few calls take as long as the few before; returns seconds of a typical call."""
+    """Calls until the last few calls take as long as those before; returns the seconds of a typical call."""
     missing = sorted({info.name for info in runner.inputs} - set(feeds))
     if missing:
         raise MeasureError(f"no value for the inputs {missing}, got {sorted(feeds)}", where=runner.name)
@@ -185,7 +184,7 @@ def latency_of(
     spread: float = 0.0,
     seed: int = 0,
 ) -> Latency:
-    """What the times of a runner say, beside those of the baseline in the same rounds."""
+    """The latency from the times of a runner, and of the baseline in the same rounds."""
     moved = (series.times_s > 0) & (baseline.times_s > 0)
     if not moved.any():
         raise MeasureError("the clock did not move during any round of calls", where=name)
@@ -217,7 +216,7 @@ def latency_of(
 
 
 def _quieter(series: Series, baseline: Series, counts: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """The quieter half of the rounds that count, and six at least: those in which both took the least."""
+    """The quieter half of the rounds that count, and at least six: those in which both took the least."""
     rounds = np.flatnonzero(counts)
     both = series.times_s[rounds] * baseline.times_s[rounds]
     return rounds[np.argsort(both, kind="stable")[: max(_LEAST, math.ceil(_QUIETER * len(rounds)))]]
