@@ -2,6 +2,6 @@
 
 MET = "met"
 NOT_FASTER = "not faster"
-UNTOLD = "not told"
+INCONCLUSIVE = "not told"
 NOT_MET = "not met"
-OUTCOMES = (MET, NOT_FASTER, UNTOLD, NOT_MET)
+OUTCOMES = (MET, NOT_FASTER, INCONCLUSIVE, NOT_MET)

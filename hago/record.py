@@ -142,7 +142,7 @@ class Record:
                 threads=latency.threads,
             )
         how: dict[str, Any] = {"threads": latency.threads, "clock": latency.clock, "disturbed": latency.disturbed}
-        if not latency.told:
+        if not latency.reliable:
             how |= dict.fromkeys(("latency_s", "latency_interval", "latency_ratio", "latency_ratio_interval"))
             return replace(self, **how)
         return replace(
@@ -163,7 +163,7 @@ class Record:
         """float32's record with the result of the A/A test: a second runner beside the first."""
         if isinstance(latency, InstructionEstimate):
             return self  # counts are the same every time
-        if not latency.told:
+        if not latency.reliable:
             return replace(self, aa_ratio=None, aa_ratio_interval=None, disturbed=latency.disturbed)
         interval = latency.ratio_low, latency.ratio_high
         return replace(self, aa_ratio=latency.ratio, aa_ratio_interval=interval, disturbed=latency.disturbed)
@@ -187,7 +187,7 @@ class Record:
         return high < 1
 
     @property
-    def is_untold(self) -> bool:
+    def is_inconclusive(self) -> bool:
         """Whether a gain that counts (5 %) can be neither shown nor ruled out: the interval of the ratio contains 1, or
         the machine was too busy to measure."""
         if self.state != "ok" or (self.strategy is not None and self.strategy.is_float):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..errors import HagoError, NoDeviceError, StorageError
 from ..goal import QUANTITIES, Goal
-from ..outcomes import MET, NOT_FASTER, NOT_MET, UNTOLD
+from ..outcomes import INCONCLUSIVE, MET, NOT_FASTER, NOT_MET
 from ..record import Record
 from ..strategy import Strategy
 from .blockers import Blocker, accuracy_blockers, latency_blockers
@@ -41,23 +41,23 @@ def conclude(
     try:
         with interrupts.allowed():
             noise: dict[int, float] = {}
-            if outcome in (MET, UNTOLD) and can_measure and not deadline.over:
+            if outcome in (MET, INCONCLUSIVE) and can_measure and not deadline.over:
                 tell("play-off")
                 found = finalists(space, planner.times, goal, records)
                 noise = noise_of(evaluator, found, sample_count(space), deadline)
                 records = play_off(evaluator, found, records)
                 if outcome == MET and choose(float_record, records, goal, noise)[1] != MET and not deadline.over:
-                    tell("play-off once more: it contradicts the search")
+                    tell("repeating the play-off, which contradicts the search")
                     records = play_off(evaluator, found, records)
                 best, outcome = choose(float_record, records, goal, noise)
             if outcome in (NOT_FASTER, NOT_MET) and records and can_measure and not deadline.over:
-                tell("what stands in the way")
+                tell("finding the blocking layers")
                 blockers = find_blockers(context, planner, outcome)
             if not isinstance(error, NoDeviceError):
                 tell("test samples")
                 float_test = _test_float(evaluator, float_record, Strategy(space.model_hash, space.hw))
                 if outcome == NOT_FASTER and goal.primary.name == "latency" and float_test.aa_holds is False:
-                    outcome = UNTOLD
+                    outcome = INCONCLUSIVE
                 for _ in range(_MOST_TESTED):
                     test = None
                     if best.strategy is None or best is float_record:
@@ -66,9 +66,9 @@ def conclude(
                     if outcome != MET or test.state != "ok" or _holds(goal, test):
                         break
                     if told_to_end or deadline.over:
-                        best, outcome, test = float_record, UNTOLD, None
+                        best, outcome, test = float_record, INCONCLUSIVE, None
                         break
-                    tell("measured once more: the test contradicts the search")
+                    tell("measuring the answer again: the test contradicts the search")
                     newest = remeasured(evaluator, best, test)
                     records = [newest if record is best else record for record in records]
                     if _holds(goal, newest):
@@ -76,7 +76,7 @@ def conclude(
                         break
                     best, outcome = choose(float_record, records, goal, noise)
                 else:  # none of the tested candidates was as fast as in the search
-                    best, outcome, test = float_record, UNTOLD, None
+                    best, outcome, test = float_record, INCONCLUSIVE, None
                 test = float_test if best is float_record else test
     except KeyboardInterrupt as caught:
         if told_to_end:

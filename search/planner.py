@@ -185,9 +185,7 @@ class Planner:
             for group_name, choices in self._space.parameters.items()
         }
         baseline = self.measures.float_observation(float_params)
-        if (
-            self._space.strategy(float_params).key() == self._float_key
-        ):  # in this space, its outcome known
+        if self._space.strategy(float_params).key() == self._float_key:  # in this space, its outcome known
             observations = [baseline, *observations]
         known[self._float_key] = baseline
         for key in elsewhere:  # not to be proposed again; their outcome is not known yet

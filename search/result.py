@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from ..amounts import size_text, time_text
 from ..errors import HagoError
 from ..goal import Goal
-from ..outcomes import MET, NOT_FASTER, NOT_MET, UNTOLD
+from ..outcomes import INCONCLUSIVE, MET, NOT_FASTER, NOT_MET
 from ..record import Record
 from .blockers import Blocker
 from .sensitivity import Sensitivities
@@ -83,8 +83,8 @@ class SearchResult:
         elif self.outcome == NOT_FASTER:
             noise = "" if self.goal.primary.name == "size" else " beyond the noise"
             text = f"float32 stays: no strategy{phrase} is {better}{noise}"
-        elif self.outcome == UNTOLD:
-            text = f"float32 stays: whether a strategy{phrase} is faster cannot be told on this machine now"
+        elif self.outcome == INCONCLUSIVE:
+            text = f"float32 stays: whether a strategy{phrase} is faster cannot be determined on this machine now"
         elif self.best is self.float:
             text = f"float32 stays: no candidate could be measured{phrase}"
         else:
@@ -165,20 +165,20 @@ def choose(
             close = [record for record in kept if goal.cost(record) <= least * goal.primary.same]
             return min(close, key=lambda r: (noise.get(r.id, math.inf), goal.likely_drop(r), _ratio(r), r.id)), MET
     if within or (float_keeps and not goal.bounds_accuracy):
-        is_told = goal.primary.name != "latency" or not _is_busy(float_record, within)
-        return float_record, NOT_FASTER if is_told else UNTOLD
+        is_conclusive = goal.primary.name != "latency" or not _is_busy(float_record, within)
+        return float_record, NOT_FASTER if is_conclusive else INCONCLUSIVE
     measured = [record for record in records if record.state in ("ok", "pruned")]
     if not measured:
         return float_record, NOT_MET
     if goal.max_latency_s is not None and all(record.latency_s is None for record in measured):
-        return float_record, UNTOLD
+        return float_record, INCONCLUSIVE
     # A stopped measurement covers only some of the samples: complete ones come first.
     return min(measured, key=lambda r: (r.state != "ok", goal.missed(r), _ratio(r), r.id)), NOT_MET
 
 
 def _is_busy(float_record: Record, within: Sequence[Record]) -> bool:
     """Whether one of them may be faster than float32, but the machine was too busy to measure it."""
-    return float_record.aa_holds is False or any(record.is_untold for record in within)
+    return float_record.aa_holds is False or any(record.is_inconclusive for record in within)
 
 
 def find_closest(records: Sequence[Record], goal: Goal) -> Record | None:

@@ -212,7 +212,7 @@ class SearchSpace:
         params = self.make_params(options, self._settings_of(strategy, options))
         if self.strategy(params).key() != strategy.key():
             raise StrategyError(
-                "the strategy is none of this search: calibrators differ within a group or a shared tensor",
+                "the strategy is not in this search space: calibrators differ within a group or a shared tensor",
                 hint="give layers that read one tensor, and layers of one group, one calibrator",
             )
         return params

@@ -105,7 +105,7 @@ def test_on_several_threads_disturbed_rounds_do_not_count():
 
     slow.function = run
     found = measure_latency([slow, fast], FEEDS, rounds=12, clocks=clock)
-    assert found["slow"].clock == WALL and found["slow"].told
+    assert found["slow"].clock == WALL and found["slow"].reliable
     assert found["slow"].median_s == pytest.approx(8e-3) and found["fast"].ratio == pytest.approx(0.5)
     assert max(found["slow"].times_s) == pytest.approx(8e-3) and 0 < found["slow"].disturbed < 1
     assert found["slow"].samples >= 12  # more rounds were made for those that did not count
@@ -114,7 +114,7 @@ def test_on_several_threads_disturbed_rounds_do_not_count():
 def test_where_no_round_counts_nothing_is_told():
     clock = BusyClock(slice_ns=1)
     found = measure_latency(runners(clock, threads=2, slow=8 * MS, fast=4 * MS), FEEDS, rounds=7, clocks=clock)["fast"]
-    assert not found.told and (found.ratio_low, found.ratio_high) == (0, math.inf)
+    assert not found.reliable and (found.ratio_low, found.ratio_high) == (0, math.inf)
     record = Record(0, "candidate", latency_s=1.0, latency_ratio=0.5).with_latency(found)
     assert record.latency_s is None and record.latency_ratio is None and record.disturbed == 1.0
     assert Record.from_dict(json.loads(record.to_line())) == record

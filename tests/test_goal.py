@@ -15,7 +15,7 @@ from hago.amounts import read_bytes, read_seconds
 from hago.errors import SearchError
 from hago.goal import QUANTITIES, Goal
 from hago.measure.metrics import get_metric, unit_of
-from hago.outcomes import MET, NOT_FASTER, NOT_MET, UNTOLD
+from hago.outcomes import INCONCLUSIVE, MET, NOT_FASTER, NOT_MET
 from hago.read_goal import read_goal
 from hago.record import Record
 from hago.search.measures import violations
@@ -208,7 +208,7 @@ def test_the_answer_is_the_best_of_those_that_keep_every_bound(goal: Goal, rows:
         least = min(value(name, r) for r in cautious or rivals)
         assert best in (cautious or rivals)
         assert value(name, best) <= least * {"latency": 1.03, "size": 1.01, "accuracy": 1.0}[name] + 1e-12
-    elif outcome in (NOT_FASTER, UNTOLD):
+    elif outcome in (NOT_FASTER, INCONCLUSIVE):
         assert best is FLOAT
     else:
         assert outcome == NOT_MET and not any(kept(goal, r) for r in records)
@@ -263,7 +263,7 @@ def test_a_bound_on_latency_is_judged_by_the_upper_end_of_the_interval() -> None
 
 def test_on_a_machine_too_busy_to_time_a_bound_on_latency_is_not_said_to_be_kept() -> None:
     untimed = record(0, None, -0.01)
-    assert choose(FLOAT, [untimed], Goal(math.inf, max_latency_s=0.5)) == (FLOAT, UNTOLD)
+    assert choose(FLOAT, [untimed], Goal(math.inf, max_latency_s=0.5)) == (FLOAT, INCONCLUSIVE)
 
 
 def test_where_float32_keeps_the_bound_already_it_is_the_most_accurate() -> None:

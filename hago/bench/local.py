@@ -61,7 +61,7 @@ class LocalBench:
             )
 
         found = measure(0)
-        hopeless = any(latency.disturbed == 1.0 and not latency.told for latency in found.values())
+        hopeless = any(latency.disturbed == 1.0 and not latency.reliable for latency in found.values())
         if budget.settled and not hopeless and not all(map(is_steady, found.values())):
             found = measure(1)  # with twice the rounds; taking the better of two would only look certain
         return Timing(found)
@@ -105,7 +105,7 @@ def load_per_cpu() -> float | None:
 
 def is_steady(latency: Latency) -> bool:
     """Whether the times of the rounds agree."""
-    return latency.told and latency.high_s - latency.low_s <= _SCATTER * latency.median_s
+    return latency.reliable and latency.high_s - latency.low_s <= _SCATTER * latency.median_s
 
 
 def quietest(measure: Callable[[int], dict[str, Latency]]) -> dict[str, Latency]:

@@ -77,7 +77,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         measured = self.rows[0].latency is not None
-        told = self.aa if self.aa is not None and self.aa.told else None
+        told = self.aa if self.aa is not None and self.aa.reliable else None
         return {
             "model": self.model,
             "metric": self.metric,
@@ -116,7 +116,7 @@ class Comparison:
     @property
     def too_busy(self) -> bool:
         """Whether the baseline was not even as fast as itself, so that no latency here is to be relied on."""
-        return self.aa is not None and not (self.aa.told and self.aa.ratio_low <= 1 <= self.aa.ratio_high)
+        return self.aa is not None and not (self.aa.reliable and self.aa.ratio_low <= 1 <= self.aa.ratio_high)
 
     def _clocks(self) -> str:
         return " and ".join(dict.fromkeys(row.latency.clock for row in self.rows if row.latency is not None))
@@ -131,7 +131,7 @@ class Comparison:
         if self.aa is None:
             return busy
         if self.too_busy:
-            found = f", not 1 but {ratio_text(self.aa)}" if self.aa.told else ""
+            found = f", not 1 but {ratio_text(self.aa)}" if self.aa.reliable else ""
             return f"{busy} This machine is too busy to tell latencies now: {self.baseline} beside itself{found}."
         return f"{busy} A/A test ({self.baseline} beside itself): {ratio_text(self.aa)}."
 
@@ -185,8 +185,8 @@ def compare(
         batch = max((batch_of(runner) for runner in runners.values()), default=1)
         aa = _aa_test(engines[0], runners, samples, rounds, budget_s, seed, clocks)
         latencies = _latencies(runners, samples, notes, rounds, budget_s, seed, clocks, aa)
-        notes.update({label: _TOO_BUSY for label, latency in latencies.items() if not latency.told})
-        latencies = {label: latency for label, latency in latencies.items() if latency.told}
+        notes.update({label: _TOO_BUSY for label, latency in latencies.items() if not latency.reliable})
+        latencies = {label: latency for label, latency in latencies.items() if latency.reliable}
     finally:
         for runner in runners.values():
             runner.close()
@@ -282,7 +282,7 @@ def _latencies(
     aa: Latency | None,
 ) -> dict[str, Latency]:
     """Latency of each runner by label, all in turns; without those that fail, which are noted and dropped."""
-    spread = abs(math.log(aa.ratio)) if aa is not None and aa.told else 0.0
+    spread = abs(math.log(aa.ratio)) if aa is not None and aa.reliable else 0.0
     while runners:
         names = {runner.name: label for label, runner in runners.items()}
         batch = batch_of(next(iter(runners.values())))

@@ -75,7 +75,7 @@ class Pool:
     devices: Sequence[Device]
     patience_s: float = field(default_factory=lambda: _PATIENCE_S)
     _members: list[PoolMember] = field(default_factory=list)
-    _untold: list[str] = field(default_factory=list)
+    _unreported: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._members = [PoolMember(device) for device in self.devices]
@@ -143,12 +143,12 @@ class Pool:
 
     def new_trouble(self) -> str | None:
         """Failures of devices since the last call; None without any."""
-        found, self._untold = self._untold, []
+        found, self._unreported = self._unreported, []
         return "; ".join(dict.fromkeys(found)) or None
 
     def _note(self, member: PoolMember, error: DeviceError) -> str:
-        self._untold.append(f"{member.device.name}: {error.what}")
-        return self._untold[-1]
+        self._unreported.append(f"{member.device.name}: {error.what}")
+        return self._unreported[-1]
 
     def _answers(self, member: PoolMember) -> bool:
         """Whether the device is reachable, so that the work itself failed."""

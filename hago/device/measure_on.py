@@ -94,7 +94,7 @@ def _measure(
         assert isinstance(ours, InstructionEstimate) and isinstance(floats, InstructionEstimate)
         about |= {"float_instructions": floats.instructions, "quantized_instructions": ours.instructions}
         return DeviceResult(name, bench.spec.name, "estimated", ours.ratio, **about)
-    if not ours.told:
+    if not ours.reliable:
         raise MeasureError("other work interrupted nearly every round: the latency cannot be measured now", where=name)
     interval = ours.ratio_low, ours.ratio_high
     about |= {"float_s": floats.median_s, "quantized_s": ours.median_s}

@@ -54,10 +54,10 @@ def least_of(repeats: Sequence[float]) -> KernelTime:
 
 
 def time_kernel(run: Callable[[int], int], repeats: int, *, by_cpu: bool, clocks: Clocks = SYSTEM_CLOCKS) -> KernelTime:
-    """Times ``run(n)``, which calls a kernel about ``n`` times and tells how often: by the caller's CPU time (right
-    for calls on one thread of a processor), or by wall time.
+    """Times ``run(n)``, which calls a kernel about ``n`` times and returns how often, by the caller's CPU time (right
+    for calls on one thread of a processor) or by wall time.
 
-    The least of ``repeats``, of those that nothing interrupted where there are any.
+    The least of ``repeats``, of the uninterrupted ones if there are any.
     """
 
     def once(calls: int) -> tuple[float, bool]:

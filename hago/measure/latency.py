@@ -6,7 +6,8 @@ times of the same rounds.
 A latency is the time of a call with the processor to itself, even on a busy machine (see clocks.py). A runner on one
 thread that waits for nothing is timed by the CPU time of that thread. Any other is timed by wall time, and only calls
 without preemption of a thread of this process count; if too few rounds have any, there is no result
-(``Latency.told``). The least call of each turn and the quieter half of the rounds are used, since other work only adds.
+(``Latency.reliable``). The least call of each turn and the quieter half of the rounds are used, since other work only
+adds.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class Latency:
     ``low_s`` and ``high_s`` bound the median of the quieter rounds, ``ratio`` is to the first runner of the same
     measurement (below 1: faster). ``times_s`` are the least times of a call in the rounds that count, by ``clock``
     (clocks.py), of ``calls`` calls in a row. ``disturbed`` is the share of calls in which a thread of this process was
-    preempted, None if unknown. ``told`` is False if the machine was too busy: the numbers are then meaningless, and the
-    ratio's interval is (0, infinity).
+    preempted, None if unknown. ``reliable`` is False if the machine was too busy: the numbers are then meaningless, and
+    the ratio's interval is (0, infinity).
     """
 
     name: str
@@ -81,7 +82,7 @@ class Latency:
     calls: int
     clock: str = CPU
     disturbed: float | None = None
-    told: bool = True
+    reliable: bool = True
 
     @property
     def samples(self) -> int:
@@ -189,8 +190,8 @@ def latency_of(
     if not moved.any():
         raise MeasureError("the clock did not move during any round of calls", where=name)
     both = series.counts & baseline.counts & moved
-    told = int(both.sum()) >= min(_LEAST, len(both))
-    used = _quieter(series, baseline, both if told else moved)
+    reliable = int(both.sum()) >= min(_LEAST, len(both))
+    used = _quieter(series, baseline, both if reliable else moved)
     median = stats.median_interval(series.times_s[used])
     ratio = stats.paired_median_ratio(series.times_s[used], baseline.times_s[used], seed=seed)
     if series is not baseline:
@@ -205,13 +206,13 @@ def latency_of(
         low_s=median.low,
         high_s=median.high,
         ratio=ratio.value,
-        ratio_low=ratio.low if told or series is baseline else 0.0,
-        ratio_high=ratio.high if told or series is baseline else math.inf,
-        times_s=tuple(series.times_s[series.counts if told else ...].tolist()),
+        ratio_low=ratio.low if reliable or series is baseline else 0.0,
+        ratio_high=ratio.high if reliable or series is baseline else math.inf,
+        times_s=tuple(series.times_s[series.counts if reliable else ...].tolist()),
         calls=calls,
         clock=series.clock,
         disturbed=series.disturbed,
-        told=told,
+        reliable=reliable,
     )
 
 

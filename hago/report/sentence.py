@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..goal import QUANTITIES
-from ..outcomes import NOT_FASTER, NOT_MET, UNTOLD
+from ..outcomes import INCONCLUSIVE, NOT_FASTER, NOT_MET
 from ..record import Record
 from ..text import (
     factor,
@@ -61,8 +61,8 @@ def _tell(report: ReportData) -> Answer:
     words = _AnswerPhrases(report, metric_text(report))
     if report.outcome == NOT_FASTER:
         return words.not_faster()
-    if report.outcome == UNTOLD:
-        return words.untold()
+    if report.outcome == INCONCLUSIVE:
+        return words.inconclusive()
     if report.outcome == NOT_MET:
         return words.nothing_measured() if report.is_float else words.not_met()
     return words.met()
@@ -116,10 +116,10 @@ class _AnswerPhrases(Phrases):
         notes += [*self.in_the_way(), *self.search_notes()]
         return Answer(sentence, "float32 stays", MIXED, tuple(notes))
 
-    def untold(self) -> Answer:
+    def inconclusive(self) -> Answer:
         """float32 stays because nothing else can be relied on, not because quantization does not pay."""
         report, fastest = self.report, self.fastest()
-        head = "Whether quantization pays here cannot be told on this machine now"
+        head = "Whether quantization pays here cannot be determined on this machine now"
         stays = f"{report.model_name} stays in float32{self.float_numbers()}"
         if fastest is None:
             found = f"no latency of a strategy that keeps {self.bound_words()} could be measured on {self.where()}"
