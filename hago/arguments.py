@@ -27,7 +27,7 @@ def whole(name: str, value: Any, least: int, error: type[HagoError] = SearchErro
 
 
 def optional_whole(name: str, value: Any, least: int, error: type[HagoError] = SearchError) -> int | None:
-    """The same, or None for no limit."""
+    """A whole number of at least ``least``, or None for no limit."""
     return None if value is None else whole(name, value, least, error)
 
 

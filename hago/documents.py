@@ -142,7 +142,7 @@ def parse_json(text: str) -> Any:
     try:
         data = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
         if "\\ud" in text.lower():
-            json.dumps(data, ensure_ascii=False).encode("utf-8")  # half a character cannot be written again
+            json.dumps(data, ensure_ascii=False).encode("utf-8")  # a lone surrogate cannot be written again
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     except UnicodeEncodeError as error:
@@ -154,7 +154,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
+        raise ValueError(f"duplicate key {next(k for k in keys if keys.count(k) > 1)!r}")
     return result
 
 
@@ -179,7 +179,7 @@ def _parse_yaml(text: str, file: str, places: dict[KeyPath, Location], error: Ra
         mark = caught.problem_mark or caught.context_mark
         at = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
         raise error(f"broken YAML: {caught.problem or caught.context}", where=at) from caught
-    except (UnicodeError, RecursionError) as caught:  # half a character; brackets without end
+    except (UnicodeError, RecursionError) as caught:  # lone surrogates; unclosed brackets
         raise error(f"broken YAML: {caught}", where=file) from caught
 
 
@@ -228,14 +228,14 @@ class _YamlReader:
             at = f"{at}: {dotted(path)}" if path else at
             raise self._error("a key must be text", where=at, hint="put it in quotes")
         if key in known:
-            text = f"the key stands here a second time, after line {self._places[(*path, key)].line}"
+            text = f"duplicate key, first in line {self._places[(*path, key)].line}"
             raise self._error(text, where=f"{at}: {dotted((*path, key))}")
         self._places[(*path, key)] = Location(self._file, line)
         return key
 
     @staticmethod
     def _scalar(event: Any) -> Any:
-        event.value.encode("utf-8")  # half a character, which PyYAML lets pass, cannot be written again
+        event.value.encode("utf-8")  # a lone surrogate, which PyYAML accepts, cannot be written again
         if event.implicit[0]:
             for pattern, read in _PLAIN:
                 if pattern.fullmatch(event.value):

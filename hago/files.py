@@ -38,7 +38,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str, mode: int = 0o644) -> None:
-    """Writes ``data`` to ``path`` so that a reader, or a crash, never sees half of it.
+    """Writes ``data`` to ``path`` atomically: neither a reader nor a crash sees a partial file.
 
     Raises StorageError (disk full, no permission, no such folder).
     """
@@ -171,7 +171,7 @@ def write_failure(
     nbytes: int | None = None,
     *,
     what: str = "cannot be written",
-    hint: str = "choose another folder, or see that this one is there and can be written to",
+    hint: str = "choose another folder, or make sure that this one exists and is writable",
 ) -> StorageError:
     """The error for a failed write of ``nbytes``. For a full disk it says so, and how much is free."""
     reason = getattr(error, "strerror", None) or getattr(error, "what", None) or error

@@ -282,7 +282,7 @@ LANGUAGE = {
     "tab": ("name:\n\t- a", "{file}:2:1: broken YAML: found character"),
     "key twice": (
         "name: a\nmachine:\n  cores: 1\n  cores: 2",
-        "{file}:4: machine.cores: the key stands here a second time, after line 3",
+        "{file}:4: machine.cores: duplicate key, first in line 3",
     ),
     "anchor": ("name: &a b\ndescription: *a", "{file}:1:7: broken YAML: anchors and aliases are not allowed"),
     "tag": (
