@@ -111,7 +111,7 @@ def test_on_several_threads_disturbed_rounds_do_not_count():
     assert found["slow"].samples >= 12  # more rounds were made for those that did not count
 
 
-def test_where_no_round_counts_nothing_is_told():
+def test_where_no_round_counts_nothing_is_reported():
     clock = BusyClock(slice_ns=1)
     found = measure_latency(runners(clock, threads=2, slow=8 * MS, fast=4 * MS), FEEDS, rounds=7, clocks=clock)["fast"]
     assert not found.reliable and (found.ratio_low, found.ratio_high) == (0, math.inf)
@@ -139,7 +139,7 @@ def test_intervals_are_wider_by_what_float32_is_off_itself_and_by_neighbours_tha
     assert relative(shared=True) == pytest.approx(0.08 + rounds)
 
 
-def test_a_call_soon_after_an_interruption_is_told_from_a_settled_one():
+def test_a_call_soon_after_an_interruption_is_distinguished_from_a_settled_one():
     """Five calls of 0.4 ms; other work comes in the call named. The least call is settled 1 ms of own time later."""
 
     def least(interrupted, fastest, settling=1):
@@ -189,7 +189,7 @@ def test_one_round_is_not_taken_for_certain():
     assert found.ratio_low < 0.7 and found.ratio_high > 1.3
 
 
-def test_a_run_tells_the_calls_that_nothing_disturbed_or_that_there_are_none():
+def test_a_run_reports_the_calls_that_nothing_disturbed_or_that_there_are_none():
     def told(*preempted, threads=2):
         return latency_line(
             Series.of_turns([Turn((), (Sample(1, 2e-3 + p, 1e-3, p, 0),)) for p in preempted], threads == 1)
@@ -229,7 +229,7 @@ def test_a_comparison_whose_baseline_is_slower_than_itself_says_so():
     assert int8.ratio == pytest.approx(0.5) and int8.ratio_low < 0.36 and int8.ratio_high > 0.7
 
 
-def test_a_comparison_tells_no_latency_where_no_round_counts():
+def test_a_comparison_reports_no_latency_where_no_round_counts():
     clock = BusyClock(slice_ns=1)
     rows = [Engine(name, lambda name=name: runners(clock, threads=2, **{name: MS})[0]) for name in ("a", "b")]
     found = compare(rows, FakeSamples(one_hot([0, 1, 2]), [0, 1, 2]), Top1(), rounds=10, clocks=clock)

@@ -71,7 +71,7 @@ def test_every_answer_runs_on_every_device(comparison: DeviceComparison) -> None
         assert comparison.cell(name, "new").accuracy == comparison.cell(name, "old").accuracy
 
 
-def test_a_device_that_is_not_there_is_told(comparison: DeviceComparison, place: Path) -> None:
+def test_a_device_that_is_not_there_is_reported(comparison: DeviceComparison, place: Path) -> None:
     assert set(comparison.gone) == {"gone"} and "no device answers" in comparison.gone["gone"]
     assert "gone could not be measured" in (place / "out" / "devices.html").read_text()
 

@@ -171,7 +171,7 @@ def test_a_large_compressed_npz_goes_through_a_file(tmp_path: Path, monkeypatch:
     check(make_samples(tmp_path / "d.npz", IMAGE), x, y)
 
 
-def test_spool_beyond_memory_uses_a_file_and_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spool_beyond_memory_uses_a_file_and_a_full_disk_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     x, _ = images(20)
     spool = sources.Spool(x.shape[1:], x.dtype, "data", memory_bytes=x.nbytes // 3)
     for row in x:

@@ -114,7 +114,7 @@ def test_llvm_speaks_where_there_is_no_cpuinfo(tmp_path: Path) -> None:
     assert found.spec.name == "arm-cortex-a76" and found.notes == ()
 
 
-def test_the_kernel_is_believed_over_llvm_and_the_difference_told(tmp_path: Path) -> None:
+def test_the_kernel_is_believed_over_llvm_and_the_difference_reported(tmp_path: Path) -> None:
     definition = (
         "avx2 bmi bmi2 f16c fma lzcnt movbe avx512f avx512bw avx512cd avx512dq avx512vl avx512vnni avxvnni "
         "avx512vbmi avx512bf16 amx-tile amx-int8 amx-bf16"

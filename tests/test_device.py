@@ -90,7 +90,7 @@ def test_a_device_that_hangs_is_given_up() -> None:
         limited(device, "sleeping", lambda: time.sleep(5), device.timeout_s)
 
 
-def test_nobody_listening_is_told_with_the_address() -> None:
+def test_nobody_listening_is_reported_with_the_address() -> None:
     with (
         pytest.raises(DeviceError, match=r"device 'off' \(rpc 127\.0\.0\.1:9\): failed while connecting"),
         connect(Device("off", "arm-cortex-a72", rpc=("127.0.0.1", 9))),

@@ -82,7 +82,9 @@ def test_a_strategy_that_quantizes_nothing_is_float32(evaluator: TvmEvaluator, m
     assert evaluator.test(strategy).label == "float32" and evaluator.sensitivity(strategy, 8) == 0.0
 
 
-def test_answers_are_told_apart_from_float32_by_more_than_their_names(evaluator: TvmEvaluator, int8: Strategy) -> None:
+def test_answers_are_distinguished_from_float32_by_more_than_their_names(
+    evaluator: TvmEvaluator, int8: Strategy
+) -> None:
     """A device may have any name, float32 too."""
     proto = evaluator.qdq(int8)
     records = evaluator.test_together({"float32": proto, "other": proto})
@@ -171,7 +173,7 @@ def test_kernel_times_name_layers(evaluator: TvmEvaluator, int8: Strategy, model
         assert evaluator.kernel_times(strategy) == times  # from the cache
 
 
-def test_the_identity_tells_what_must_stay_the_same(
+def test_the_identity_holds_what_must_stay_the_same(
     evaluator: TvmEvaluator, parts: DataParts, model: Model, cache: KernelCache
 ) -> None:
     base = evaluator.identity()

@@ -71,7 +71,7 @@ def test_who_rounds_otherwise_is_not_blamed() -> None:
     assert text == f"not the file's answers: classes agree on {agreement} % of samples"
 
 
-def test_without_one_that_is_exact_nothing_is_told() -> None:
+def test_without_one_that_is_exact_nothing_is_reported() -> None:
     made, runners = engines("quantized")
     assert set(unfaithful(made, runners, SAMPLES)) == {"bfloat16 without a word"}
     made, runners = engines("float32")

@@ -111,7 +111,7 @@ def test_a_search_that_found_no_room_is_begun_anew(
     assert main([*command.split(), "--seed", "1"]) == 0, capsys.readouterr().err
 
 
-def test_a_device_whose_files_cannot_be_written_is_told(
+def test_a_device_whose_files_cannot_be_written_is_reported(
     here: Path, disk: Callable[[int], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """There is room for the search, and none for its network."""

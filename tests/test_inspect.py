@@ -102,7 +102,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("nodes, shape", REFUSED, ids=lambda v: v[-1][0] if isinstance(v[0], tuple) else "")
-def test_inspect_tells_what_compile_refuses(nodes: list[tuple], shape: list[int]) -> None:
+def test_inspect_reports_what_compile_refuses(nodes: list[tuple], shape: list[int]) -> None:
     outputs = ["j"] if "j" in nodes[-1] else ["y"]
     model = load_model(build(nodes, {"x": shape}, outputs, {"n": np.array([2], np.int64)}, opset=17))
     inspection = inspect_model(model, load_spec("x86-avx2"))

@@ -13,7 +13,7 @@ from hago.scheme import PER_CHANNEL, PER_TENSOR
 USUAL = {"calibrator": tuple(RANGES), "rounding": ("nearest",), "correction": ("none",)}
 
 
-def test_what_is_searched_unless_told_otherwise():
+def test_what_is_searched_by_default():
     assert read_knobs() == read_knobs({}) == USUAL
 
 

@@ -115,7 +115,7 @@ def test_the_budget_ends_the_measurement_after_a_whole_round():
     assert one["a"].samples == 1
 
 
-def test_a_clock_that_stands_still_is_no_endless_loop_and_no_division_by_zero():
+def test_a_clock_that_does_not_advance_is_no_endless_loop_and_no_division_by_zero():
     with pytest.raises(MeasureError, match="fake: the clock did not move"):
         measure_latency([FakeRunner()], FEEDS, rounds=1, clocks=FakeClock())
 
@@ -213,7 +213,7 @@ def test_a_metric_that_is_no_mean_is_resampled_as_it_is():
     assert found.low == found.value < found.high
 
 
-def test_infinite_errors_are_told_and_their_change_is_unknown():
+def test_infinite_errors_are_reported_and_their_change_is_unknown():
     class Error(Top1):
         def per_sample(self, outputs, labels, float_outputs):
             return np.where(outputs[0][:, 0] > 0, np.inf, 0.0)

@@ -588,7 +588,7 @@ class TestOther:
         assert first.weight == "w" and second.weight not in (None, "w")
 
     @pytest.mark.parametrize("opset", [11, 12, 13, 15, 18, 20, 21, 22])
-    def test_any_opset_is_told_at_21(self, opset: int) -> None:
+    def test_any_opset_is_reported_at_21(self, opset: int) -> None:
         axes = {"axes": [1]} if opset < 13 else {}
         nodes = [
             ("Conv", "x w", "c", {"pads": [1] * 4}), ("Softmax", "c", "s", {"axis": 1}),

@@ -104,7 +104,7 @@ def test_a_checked_value_can_be_checked_again() -> None:
     )
 
 
-def test_a_default_is_told_from_the_same_value_given() -> None:
+def test_a_default_is_distinguished_from_the_same_value_given() -> None:
     assert isinstance(GoalOptions().max_drop, Default) and not isinstance(GoalOptions(max_drop=0.01).max_drop, Default)
     assert command("tune")["max_drop"] == 0.01 and isinstance(command("tune")["max_drop"], Default)
 

@@ -142,7 +142,7 @@ def test_answer_out_of_bound_on_the_test_part() -> None:
     )
 
 
-def test_a_bound_missed_by_little_is_told_with_more_digits() -> None:
+def test_a_bound_missed_by_little_is_reported_with_more_digits() -> None:
     assert "costs 1.04 points of top-1 on the test samples" in tell(on_test(-0.0104)).sentence
     assert tell(on_test(-0.0104)).sentence.endswith("more than the allowed 1.00.")
     assert tell(on_test(-0.01)).tone == "good"
@@ -297,7 +297,7 @@ def test_answers_where_a_value_is_asked_for(limit: float, told: str) -> None:
     assert "required: 4" in (drawn := plot(report, metric_text(report), 880, 430, "wide")).bound_text, drawn
 
 
-def test_each_output_is_told_and_what_to_know_of_the_metric() -> None:
+def test_each_output_is_reported_and_what_to_know_of_the_metric() -> None:
     report = with_metric(samples.report(), MetricInfo("cosine similarity", "", True, True), 0.01, 1.0, 0.995)
     assert report.chosen_test is not None
     parts = {"boxes": 0.9999, "scores": 0.9951}
@@ -325,7 +325,7 @@ def test_layers_phrase_counts_precisions_and_leaves_out_what_only_moves_data() -
 # What the layers show.
 
 
-def test_slower_layers_are_flagged_and_told() -> None:
+def test_slower_layers_are_flagged_and_reported() -> None:
     report = samples.report()
     page = make_page(report)
     assert [view.row.name for view in page.layers if view.slow] == ["pool"]
@@ -637,7 +637,7 @@ def test_page_stays_small() -> None:
     assert len(html) < 400_000
 
 
-def test_trials_table_tells_states_and_reasons() -> None:
+def test_trials_table_shows_states_and_reasons() -> None:
     report = samples.report()
     table = make_page(report).trials
     states = [row[table.header.index("state")] for row in table.rows]

@@ -134,7 +134,7 @@ def test_the_report_names_a_busy_machine():
     assert "busy" not in " ".join(tell(quiet).notes)
 
 
-def test_what_cannot_be_told_is_no_verdict_against_quantization():
+def test_what_cannot_be_determined_is_no_verdict_against_quantization():
     answer = tell(busy(not_faster(), outcome=INCONCLUSIVE))
     assert answer.badge == "Cannot be told"
     assert "Whether quantization pays here cannot be determined on this machine now" in answer.sentence

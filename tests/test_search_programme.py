@@ -92,7 +92,7 @@ def test_options_without_times_take_those_of_their_kin():
     assert nothing.layer_s("fc", INT8, 10**6) < nothing.layer_s("fc", FLOAT32, 10**6)
 
 
-def test_failed_timing_leaves_an_empty_row_and_a_full_disk_is_told():
+def test_failed_timing_leaves_an_empty_row_and_a_full_disk_is_reported():
     space = residual_space()
 
     class Failing(FakeEvaluator):

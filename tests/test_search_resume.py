@@ -412,7 +412,7 @@ def test_any_name_of_a_folder_holds_its_own_study(tmp_path, name):
     assert len(run_search(space, FakeEvaluator(space), folder=neighbour, trials=1).records) == 1
 
 
-def test_a_path_too_long_for_sqlite_is_told(tmp_path):
+def test_a_path_too_long_for_sqlite_is_reported(tmp_path):
     with pytest.raises(StorageError, match="sqlite opens no path of more than 500 bytes"):
         search(tmp_path / ("a" * 200) / ("b" * 200) / ("c" * 200))
 
@@ -488,7 +488,7 @@ def test_another_bound_or_sampler_may_be_taken_when_resuming(tmp_path):
     assert len(result.records) == 8 and result.goal.max_drop == 0.05
 
 
-def test_files_that_are_no_study_are_told(tmp_path):
+def test_files_that_are_no_study_are_reported(tmp_path):
     (tmp_path / STUDY_FILE).write_text("this is no database, however long it may be " * 100)
     with pytest.raises(StorageError, match=r"study\.db: the study cannot be read or written: file is not a database"):
         search(tmp_path)
@@ -499,7 +499,7 @@ def test_files_that_are_no_study_are_told(tmp_path):
         search(tmp_path / "out", storage=other)
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be made"):
         search(tmp_path / "file" / "out")

@@ -144,7 +144,7 @@ def test_the_grid_of_a_large_space_keeps_the_most_sensitive_groups_in_float():
     assert [len(floats) for floats in kept] == [0, 1, 2, 3, 5]
 
 
-def test_unknown_samplers_and_missing_packages_are_told(monkeypatch):
+def test_unknown_samplers_and_missing_packages_are_reported(monkeypatch):
     with pytest.raises(SearchError, match=r"there is no sampler 'best'.*\n.*tpe, nsga2, gp, random, grid"):
         check_sampler("best")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

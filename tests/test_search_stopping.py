@@ -209,7 +209,7 @@ def result(best: Record, outcome: str, **more: object) -> SearchResult:
     return SearchResult(float=FLOAT, best=best, front=(), records=(best,), outcome=outcome, goal=Goal(), **more)  # type: ignore[arg-type]
 
 
-def test_the_summary_tells_the_answer_honestly():
+def test_the_summary_states_the_answer_honestly():
     best = record(1, 0.5, -0.005)
     inside = replace(best, part="test", accuracy=0.895, accuracy_change=-0.006)
     text = result(best, MET, test=inside).summary()

@@ -104,7 +104,7 @@ def test_any_objectives_go_with_any_sampler(objectives, sampler):
     assert result.met and len(result.records) > 12
 
 
-def test_a_bound_that_cannot_be_met_is_told_with_the_layers_in_the_way():
+def test_a_bound_that_cannot_be_met_is_reported_with_the_layers_in_the_way():
     class Hard(FakeEvaluator):
         """Whatever is quantized, one layer that is always touched ruins it: no strategy keeps the bound."""
 
@@ -259,7 +259,7 @@ def test_the_time_budget_is_kept(monkeypatch):
     assert 6 <= len(result.records) <= 12
 
 
-def test_a_front_that_stands_still_ends_the_search():
+def test_a_plateau_of_the_front_ends_the_search():
     evaluator = FakeEvaluator(residual_space(), {})
     result = run_search(evaluator.space, evaluator, trials=100, patience=6)
     assert result.stopped == "the front reached a plateau: no improvement in 6 trials"
@@ -295,7 +295,7 @@ def test_candidates_without_hope_may_be_cut_short_once_one_keeps_the_bound():
     assert all(record.state == "ok" for record in result.front)
 
 
-def test_progress_is_told_of_every_trial_and_the_end():
+def test_progress_hears_of_every_trial_and_the_end():
     evaluator, shown = FakeEvaluator(residual_space(), LOSSES), Watching()
     result = run_search(evaluator.space, evaluator, trials=14, progress=shown)
     assert [status.trial for status in shown.trials] == list(range(1, 15))
@@ -307,7 +307,7 @@ def test_progress_is_told_of_every_trial_and_the_end():
     assert len(shown.ended) == 1 and shown.ended[0].stage == "stopped: 14 trials"
 
 
-def test_the_study_stands_in_sqlite_as_optuna_knows_it(tmp_path):
+def test_the_study_is_in_sqlite_as_optuna_knows_it(tmp_path):
     evaluator = FakeEvaluator(residual_space(), LOSSES)
     result = run_search(evaluator.space, evaluator, folder=tmp_path / "out", trials=12)
     url = f"sqlite:///{tmp_path / 'out' / STUDY_FILE}"

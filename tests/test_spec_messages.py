@@ -262,7 +262,7 @@ def test_every_rule_has_its_message(rule: str, tmp_path: Path) -> None:
         assert f"{len(problems) - 1} more: hago hw check {file}" in str(caught.value)
 
 
-def test_a_problem_inherited_is_told_where_it_stands(tmp_path: Path) -> None:
+def test_a_problem_inherited_is_reported_where_it_is(tmp_path: Path) -> None:
     base, own = tmp_path / "base.yaml", tmp_path / "own.yaml"
     base.write_text(_HEAD.replace("mine", "base") + "machine:\n  cors: 4\n")
     own.write_text("name: own\ndescription: x\nextends: base.yaml\n")
