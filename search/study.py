@@ -71,8 +71,15 @@ def run_search(
         interrupts = interrupts or held.enter_context(Interrupts().installed())
         held.enter_context(interrupts.careful())
         identity = {**evaluator.identity(), "seed": str(chosen.seed)}
-        where = {"storage": chosen.storage, "study_name": chosen.study_name, "folder": folder}
-        store = open_store(space, goal, identity, **where, resume=chosen.resume)
+        store = open_store(
+            space,
+            goal,
+            identity,
+            storage=chosen.storage,
+            study_name=chosen.study_name,
+            folder=folder,
+            resume=chosen.resume,
+        )
         store.recover(goal)
         return SearchRun(space, evaluator, goal, store, display, interrupts, deadline, chosen).run()
 
