@@ -84,10 +84,10 @@ def answer(
 ) -> Answered:
     """The answer of the search in ``folder`` to another goal, with its files in ``out``.
 
-    ``options`` are those of `tune` that make the goal. Nothing is searched or measured: of the existing trials it selects the one that
-    `tune` would select. A search that is still running is read as it is at that moment. ``model`` is the model file, if
-    it has moved; ``out`` defaults to ``folder/max-drop-...`` (or ``min-...``). Raises SearchError if there is no
-    finished search, and ModelError, StorageError, BuildError.
+    ``options`` are those of `tune` that make the goal. Nothing is searched or measured: of the existing trials it
+    selects the one that `tune` would select. A search that is still running is read as it is at that moment. ``model``
+    is the model file, if it has moved; ``out`` defaults to ``folder/max-drop-...`` (or ``min-...``). Raises SearchError
+    if there is no finished search, and ModelError, StorageError, BuildError.
     """
     source = Path(folder)
     given = {name: value for name, value in options.items() if not (name == "max_drop" and value is None)}
