@@ -84,7 +84,7 @@ def test_what_is_no_goal_is_refused(asked: dict[str, Any], words: str) -> None:
 
 def test_of_decibels_a_value_is_asked_for_unless_accuracy_is_what_is_improved() -> None:
     assert read("sqnr", max_latency="5ms").max_drop == math.inf
-    with pytest.raises(SearchError, match="no value to drop from"):
+    with pytest.raises(SearchError, match="nothing to drop from"):
         read("sqnr", max_size="2MB")
 
 

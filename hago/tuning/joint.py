@@ -38,6 +38,7 @@ class JointEvaluator:
 
     @property
     def metric(self) -> Metric:
+        """The metric, the same on all devices."""
         return self._first.metric
 
     @property
@@ -46,9 +47,11 @@ class JointEvaluator:
 
     @property
     def unit(self) -> str:
+        """The unit of the metric: "share", "dB" or ""."""
         return self._first.unit
 
     def remarks(self) -> tuple[str, ...]:
+        """Caveats of the metric."""
         return self._first.remarks()
 
     @property
@@ -63,6 +66,7 @@ class JointEvaluator:
 
     @property
     def environment(self) -> Environment:
+        """The environment of this machine."""
         return self._first.environment
 
     def identity(self) -> Mapping[str, str]:
