@@ -62,7 +62,7 @@ def test_bounds_are_read_in_the_unit_of_the_metric(metric: Any, given: dict[str,
 @pytest.mark.parametrize(
     ("metric", "given", "words"),
     [
-        ("sqnr", {}, r"no value to drop from(.|\n)*--min 30"),
+        ("sqnr", {}, r"nothing to drop from(.|\n)*--min 30"),
         ("sqnr:a", {"max_drop": "1%"}, r"--min 30(.|\n)*in place of max_drop=1%"),
         ("sqnr", {"min_value": "1%"}, "min_value must be a number of dB, such as 30, got '1%'"),
         ("top1", {"max_drop": 1}, r"drop by 100 points: was one point meant(.|\n)*0.01"),
