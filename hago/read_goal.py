@@ -57,10 +57,10 @@ def read_goal(metric: Judge, unit: str = "", options: GoalOptions | None = None,
             raise SearchError("margin is a part of the bound on accuracy, and there is none", hint="give max_drop too")
         return Goal(math.inf, **common)
     if unit == "dB":
-        given = "" if drop == MAX_DROP else f", in place of max_drop={drop}"
+        replaced = "" if drop == MAX_DROP else f", in place of max_drop={drop}"
         raise SearchError(
             f"{metric.name} of float32 against itself is infinite, so there is nothing to drop from",
-            hint=f"give the dB that the answer must reach: --min 30 (min_value=30){given}",
+            hint=f"give the dB that the answer must reach: --min 30 (min_value=30){replaced}",
         )
     return Goal(read_drop(metric.name, drop, unit), **common)
 
