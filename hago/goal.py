@@ -234,8 +234,8 @@ class Goal:
         drop = self.likely_drop(record) if likely else self.drop(record)
         if self.limit is None or record.accuracy is None:
             return drop - self.max_drop
-        luck = drop - self.drop(record) if likely and not self._in_noise else 0.0
-        return luck - self._above(record.accuracy)
+        expected = drop - self.drop(record) if likely and not self._in_noise else 0.0
+        return expected - self._above(record.accuracy)
 
     def _latency_excess(self, record: Record, likely: bool) -> float:
         if self.max_latency_s is None or record.latency_s is None:

@@ -129,7 +129,7 @@ class PlainProgress:
         self._say(f"{_clock(status.elapsed_s)}  {status.stage}")
 
 
-class Telling:
+class JobProgress:
     """A display that also covers what precedes the search; it starts with the first message of either."""
 
     def __init__(self, display: Progress, deadline: Deadline) -> None:

@@ -699,7 +699,7 @@ DEVICES = [
         "a device, and hardware besides",
         "hago tune model.onnx --data samples.npz --device a --hw x86-avx2 --devices-file devices.yaml",
         errors.DeviceError,
-        "devices have specs of their own",
+        "each device has its own spec",
         "x86-avx2",
         "leave out --hw",
         text("devices.yaml", _TWO_KINDS),

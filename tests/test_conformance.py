@@ -24,7 +24,7 @@ from hago.errors import DataError
 from hago.measure.metrics import _METRICS, Metric, get_metric
 from hago.model import load_model
 from hago.search import Evaluator, LiveProgress, PlainProgress, Progress, SilentProgress
-from hago.search.progress import Telling
+from hago.search.progress import JobProgress
 from hago.spec import load_spec, resolve_hw
 from hago.strategy import Strategy, uniform
 from hago.testing import EvaluatorSuite, MetricSuite, ProgressSuite
@@ -77,7 +77,7 @@ DISPLAYS = {
     "silent": SilentProgress,
     "plain": lambda: PlainProgress(io.StringIO()),
     "live": lambda: LiveProgress(Console(file=io.StringIO(), force_terminal=True)),
-    "telling": lambda: Telling(SilentProgress(), Deadline()),
+    "job": lambda: JobProgress(SilentProgress(), Deadline()),
 }
 
 

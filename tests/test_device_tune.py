@@ -225,7 +225,7 @@ def test_devices_of_two_kinds_do_not_share_work(tmp_path: Path) -> None:
     )
     with pytest.raises(DeviceError, match="not of one kind"):
         find_place("a+b", file)
-    with pytest.raises(DeviceError, match="specs of their own"):
+    with pytest.raises(DeviceError, match="its own spec"):
         hago.tune(tiny.network(), data=tiny.samples(), devices="a", devices_file=file, hw="x86-avx2")
 
 

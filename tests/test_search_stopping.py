@@ -19,7 +19,15 @@ from hago.errors import SearchError
 from hago.goal import Goal
 from hago.interrupts import Interrupts, Stopped
 from hago.record import Record
-from hago.search.progress import LiveProgress, PlainProgress, SilentProgress, Status, Telling, describe, make_progress
+from hago.search.progress import (
+    JobProgress,
+    LiveProgress,
+    PlainProgress,
+    SilentProgress,
+    Status,
+    describe,
+    make_progress,
+)
 from hago.search.result import MET, NOT_FASTER, NOT_MET, SearchResult, choose, find_closest, pareto_front
 from hago.search.stopping import hypervolume, trials_without_gain
 
@@ -305,13 +313,13 @@ def test_a_display_hears_of_what_comes_before_the_search_and_begins_and_ends_onc
         def finish(self, status):
             heard.append(("finish", status.stage))
 
-    telling = Telling(Hearing(), Deadline())
-    telling.close()  # nothing was begun
-    telling.say("reading the samples")
-    telling.start(STATUS)
-    telling.say("calibrating")
-    telling.finish(replace(STATUS, stage="stopped"))
-    telling.close()
+    display = JobProgress(Hearing(), Deadline())
+    display.close()  # nothing was begun
+    display.say("reading the samples")
+    display.start(STATUS)
+    display.say("calibrating")
+    display.finish(replace(STATUS, stage="stopped"))
+    display.close()
     assert heard == [
         ("start", "reading the samples"),
         ("update", STATUS.stage),

@@ -48,7 +48,7 @@ from ..report.sentence import tell
 from ..runtime.threads import check_threads
 from ..search import SearchSpace, run_search
 from ..search.keep import read_keep
-from ..search.progress import Telling, make_progress
+from ..search.progress import JobProgress, make_progress
 from ..search.start import read_start
 from ..search.trial_store import has_search
 from ..spec import HardwareSpec, resolve_hw
@@ -131,7 +131,7 @@ class Session:
     options: Options
     goal: Goal
     start: Strategy | None
-    progress: Telling
+    progress: JobProgress
     folder: Path | None
     deadline: Deadline
     interrupts: Interrupts
@@ -235,12 +235,12 @@ def open_session(
     job, seed, keep = options.job, options.search.seed, read_keep(options.search.keep)
     places = [find_place(name, job.devices_file) for name in job.devices]
     if places and job.hw != "auto":
-        raise DeviceError("devices have specs of their own", where=f"hw {job.hw!r}", hint="leave out --hw (hw=)")
-    telling = Telling(make_progress(job.progress), deadline)
+        raise DeviceError("each device has its own spec", where=f"hw {job.hw!r}", hint="leave out --hw (hw=)")
+    display = JobProgress(make_progress(job.progress), deadline)
     with ExitStack() as held:
         folder = None if job.out is None else held.enter_context(filled_folder(job.out))
-        held.callback(telling.close)
-        telling.say("reading the model")
+        held.callback(display.close)
+        display.say("reading the model")
         shapes = partial(sample_shapes, data)
         loaded = load_model(model, job.batch, input_shapes=job.input_shapes, sample_shapes=shapes)
         spec = resolve_hw(job.hw)
@@ -251,9 +251,9 @@ def open_session(
         # A resumed run takes the samples that the earlier run took.
         begun = folder is not None and has_search(folder)
         affordable = Affordable(None if begun else deadline.seconds, folder, seed, resumed=begun)
-        parts = _divided(data, options, loaded, affordable, telling)
+        parts = _divided(data, options, loaded, affordable, display)
         if threads is None:
-            telling.say("choosing the number of threads")
+            display.say("choosing the number of threads")
             away = any(not place.is_here for place in places)
             threads = 1 if away else chosen_threads(loaded, spec, parts, cache, folder)
 
@@ -262,7 +262,7 @@ def open_session(
         specs = [bench.spec for bench in benches.values()]
         shared = specs[0] if len(specs) == 1 else join(specs)
         own: dict[str, Any] = {"threads": threads, "cache": cache, "folder": folder, "seed": seed}
-        own |= {"say": telling.say, "deadline": deadline, "knobs": options.search.knobs}
+        own |= {"say": display.say, "deadline": deadline, "knobs": options.search.knobs}
         evaluators = {
             name: TvmEvaluator(loaded, shared, parts, job.metric, bench=bench, **own) for name, bench in benches.items()
         }
@@ -273,15 +273,15 @@ def open_session(
         evaluator = alone if len(evaluators) == 1 else JointEvaluator(evaluators, job.joint)
         space = SearchSpace.from_model(loaded, shared, options.search.knobs, keep=keep)
         start = read_start(options.search.start, loaded, shared)
-        return Session(evaluator, space, options, goal, start, telling, folder, deadline, interrupts, held.pop_all())
+        return Session(evaluator, space, options, goal, start, display, folder, deadline, interrupts, held.pop_all())
 
 
-def _divided(data: Any, options: Options, model: Model, affordable: Affordable, telling: Telling) -> DataParts:
+def _divided(data: Any, options: Options, model: Model, affordable: Affordable, display: JobProgress) -> DataParts:
     """The three parts of the samples. Raises DataError."""
     job = options.job
 
     def read(name: str, source: Any) -> Samples:
-        telling.say(f"reading the samples: {name}")
+        display.say(f"reading the samples: {name}")
         return affordable.read(name, make_samples(source, model.inputs))
 
     samples = read("data", data)
@@ -289,7 +289,7 @@ def _divided(data: Any, options: Options, model: Model, affordable: Affordable, 
     if apart is not None:
         apart = affordable.read("calibration", apart.calibration or apart)
     held_out = None if job.test is None else read("test", job.test)
-    telling.say("splitting the samples")
+    display.say("splitting the samples")
     parts = split_samples(samples, apart, test=held_out, seed=options.search.seed)
     require_labels(job.metric, parts)
     return parts
