@@ -33,7 +33,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         hint = "choose another with --out"
-        raise write_failure(error, path, what="the folder cannot be made", hint=hint) from error
+        raise write_failure(error, path, what="the folder cannot be created", hint=hint) from error
     return Path(path)
 
 

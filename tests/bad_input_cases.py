@@ -105,7 +105,7 @@ MODELS = [
     ),
     BadInput(
         "Models",
-        "an operator that nobody knows",
+        "an unknown operator",
         "hago " + INSPECT.format("custom.onnx"),
         errors.UnsupportedOpError,
         "operator FancyRelu of domain com.example cannot be compiled",
@@ -135,7 +135,7 @@ MODELS = [
     ),
     BadInput(
         "Models",
-        "external weights that are missing",
+        "missing external weights",
         "hago " + INSPECT.format("external.onnx"),
         errors.ModelError,
         "'weights.bin' of tensor 'w1' is missing",
@@ -145,7 +145,7 @@ MODELS = [
     ),
     BadInput(
         "Models",
-        "an opset from before 7",
+        "an opset before 7",
         "hago " + INSPECT.format("old.onnx"),
         errors.ModelError,
         "the model's opset is 6",
@@ -247,7 +247,7 @@ SAMPLES = [
     ),
     BadInput(
         "Samples",
-        "another shape (channels last)",
+        "a different shape (channels last)",
         _BAD,
         errors.DataError,
         "takes samples of shape [1, 8, 8], found [8, 8, 3]",
@@ -277,7 +277,7 @@ SAMPLES = [
     ),
     BadInput(
         "Samples",
-        "labels that begin at 1",
+        "labels that start at 1",
         _BAD,
         errors.DataError,
         "labels must be from 0 to 9, found 10",
@@ -287,7 +287,7 @@ SAMPLES = [
     ),
     BadInput(
         "Samples",
-        "calibration samples that are among the others",
+        "calibration samples that also occur in the data",
         f"hago {TUNE} --calibration calibration.npz",
         errors.DataError,
         "share 10 samples",
@@ -297,7 +297,7 @@ SAMPLES = [
     ),
     BadInput(
         "Samples",
-        "too few to make three parts",
+        "too few samples for three parts",
         _BAD,
         errors.DataError,
         "3 parts (calibration, search, test) need as many",
@@ -307,7 +307,7 @@ SAMPLES = [
     ),
     BadInput(
         "Samples",
-        "a metric that nobody knows",
+        "an unknown metric",
         f"hago {TUNE} --metric accuracy",
         errors.DataError,
         "unknown metric 'accuracy'",
@@ -316,7 +316,7 @@ SAMPLES = [
     ),
     BadInput(
         "Samples",
-        "a metric of an output that is not there",
+        "a metric of an unknown output",
         f"hago {TUNE} --metric top1:classes",
         errors.DataError,
         "the metric top1:classes names the output 'classes', the model has scores",
@@ -347,7 +347,7 @@ SAMPLES = [
 HARDWARE = [
     BadInput(
         "Hardware",
-        "a name that nobody knows",
+        "an unknown name",
         "hago inspect model.onnx --hw x86-avx512-vni",
         errors.SpecError,
         "there is no such hardware spec",
@@ -471,7 +471,7 @@ SEARCH = [
     ),
     BadInput(
         "Searches",
-        "one point, or all of them",
+        "a drop of 1 where 0.01 was meant",
         f"hago {TUNE} --max-drop 1",
         errors.SearchError,
         "max_drop=1 would let top1, a fraction, drop by 100 points: was one point meant?",
@@ -480,7 +480,7 @@ SEARCH = [
     ),
     BadInput(
         "Searches",
-        "a drop of decibels from nothing",
+        "a drop of a metric without a float32 value",
         f"hago {TUNE} --metric sqnr",
         errors.SearchError,
         "sqnr of float32 against itself is infinite, so there is nothing to drop from",
@@ -489,7 +489,7 @@ SEARCH = [
     ),
     BadInput(
         "Searches",
-        "a budget that is no time",
+        "an invalid budget",
         f"hago {TUNE} --budget soon",
         errors.SearchError,
         "a time budget is written like 10m, 90s or 1h30m, got 'soon'",
@@ -507,7 +507,7 @@ SEARCH = [
     ),
     BadInput(
         "Searches",
-        "an objective that nobody knows",
+        "an unknown objective",
         f"hago {TUNE} --objectives speed",
         errors.SearchError,
         "objectives must be some of latency, accuracy, size",
@@ -569,16 +569,16 @@ FILES = [
     ),
     BadInput(
         "Files",
-        "a folder that cannot be made",
+        "a folder that cannot be created",
         f"hago {TUNE} --out samples.npz/out",
         errors.StorageError,
-        "the folder cannot be made: Not a directory",
+        "the folder cannot be created: Not a directory",
         "samples.npz/out",
         "--out",
     ),
     BadInput(
         "Files",
-        "a file where a folder has to be",
+        "a file in place of a folder",
         "hago compile model.onnx --hw x86-avx2 --out samples.npz/model.so",
         errors.StorageError,
         "cannot be written",
@@ -587,7 +587,7 @@ FILES = [
     ),
     BadInput(
         "Files",
-        "an output into a folder that is not there",
+        "an output in a missing folder",
         _QUANTIZE.replace("q.onnx", "nowhere/q.onnx"),
         errors.StorageError,
         "cannot be written: No such file or directory",
@@ -656,7 +656,7 @@ devices:
 DEVICES = [
     BadInput(
         "Devices",
-        "a name that is not in the file",
+        "a name that the file does not contain",
         "hago tune model.onnx --data samples.npz --device pi5 --devices-file devices.yaml",
         errors.DeviceError,
         "there is no device 'pi5'",
@@ -686,7 +686,7 @@ DEVICES = [
     ),
     BadInput(
         "Devices",
-        "two kinds that are to share the work",
+        "devices of two kinds that share the work",
         "hago tune model.onnx --data samples.npz --device a+b --devices-file devices.yaml",
         errors.DeviceError,
         "are not of one kind",
@@ -696,7 +696,7 @@ DEVICES = [
     ),
     BadInput(
         "Devices",
-        "a device, and hardware besides",
+        "a device and --hw together",
         "hago tune model.onnx --data samples.npz --device a --hw x86-avx2 --devices-file devices.yaml",
         errors.DeviceError,
         "each device has its own spec",

@@ -70,7 +70,7 @@ def check_private(folder: Path) -> None:
         else:
             continue
         raise StorageError(
-            f"the kernel cache holds code that will be run, and {wrong}",
+            f"the kernel cache holds code that Hago runs, and {wrong}",
             where=str(folder if place == end else place),
             hint=f"{hint}, or name another folder with cache=... (--cache)",
         )

@@ -87,7 +87,7 @@ def check_labels(samples: Samples, classes: int) -> None:
             f"labels must be from 0 to {classes - 1}, the label of sample {first[0]} is {labels[first]} "
             f"({int(wrong.sum())} such labels)",
             where=samples.where,
-            hint="do labels begin at 1, or belong to another model?",
+            hint="do the labels start at 1, or belong to another model?",
         )
 
 
@@ -137,7 +137,7 @@ def _from_arrays(
         raise DataError(
             f"expected arrays named {wanted} (after the model's inputs), found {', '.join(arrays) or 'none'}",
             where=where,
-            hint="save them so: numpy.savez(file, x=..., y=...)",
+            hint="save them with numpy.savez(file, x=..., y=...)",
         )
     label_key = next((key for key in _LABEL_KEYS if key in arrays and key not in keys.values()), None)
     unread: DataError | None = None

@@ -131,7 +131,7 @@ def split_samples(
         raise DataError(
             f"{len(drawn)} parts ({', '.join(drawn)}) need as many different samples, found {len(groups)}",
             where=samples.where,
-            hint="give more samples, or calibration samples apart",
+            hint="give more samples, or separate calibration samples",
         )
     strata = _classes(samples)
     if len(drawn) == 1:

@@ -47,7 +47,7 @@ def backend_of(spec: _Spec) -> Backend:
         raise BuildError(
             f"there are no kernels for this hardware yet (have: {', '.join(known)})",
             where=f"hardware {spec.name!r}",
-            hint="`hago hw list` shows for which hardware code can be made",
+            hint="`hago hw list` shows the hardware that Hago can compile for",
         )
     return cast("Backend", _module(known[spec.kernels], "backend").BACKEND)
 

@@ -178,9 +178,9 @@ class Artifact:
         """Raises an error, since an unsupported instruction would kill the process."""
         here = f"lacks {', '.join(self.missing)}" if self.missing else f"is {machine_name()}"
         raise MeasureError(
-            f"this processor {here}: the network is for another",
+            f"this processor {here}: the network is for another processor",
             where=f"hardware {self.meta.get('hw')!r}",
-            hint="it can be saved and run there; `hago hw detect` names what fits here",
+            hint="save it and run it there; `hago hw detect` shows what fits this machine",
         )
 
     def _explain(self, feeds: Mapping[str, Any]) -> None:
@@ -239,7 +239,7 @@ def load(path: str | os.PathLike[str]) -> Artifact:
         raise BuildError(
             f"the network was compiled for {machine}, this processor is {machine_name()}",
             where=where,
-            hint="run it there, or compile it for this one; `hago hw detect` names what fits here",
+            hint="run it there, or compile it for this one; `hago hw detect` shows what fits this machine",
         )
     try:
         module = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")(_name_for_loader(path), "so")
@@ -263,7 +263,7 @@ def load(path: str | os.PathLike[str]) -> Artifact:
         raise BuildError(
             f"this processor lacks {', '.join(net.missing)}: the network was compiled for {meta.get('hw')}",
             where=where,
-            hint="compile it for this one; `hago hw detect` names what fits here",
+            hint="compile it for this one; `hago hw detect` shows what fits this machine",
         )
     return net
 

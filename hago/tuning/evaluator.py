@@ -69,7 +69,7 @@ def require_labels(metric: Metric, parts: DataParts) -> None:
             raise DataError(
                 f"the metric {metric.name!r} needs labels, and the samples have none",
                 where=part.where,
-                hint="give labels (y), or take a metric without labels, such as --metric cosine (metric=)",
+                hint="give labels (y), or choose a metric without labels, such as --metric cosine (metric=)",
             )
 
 

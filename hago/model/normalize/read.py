@@ -141,7 +141,7 @@ def _load_external_data(proto: onnx.ModelProto, folder: Path | None, where: str)
             raise ModelError(
                 f"the external data file {location[:80]!r} of tensor {tensor.name!r} {_why(folder, location, error)}",
                 where=where,
-                hint="put it beside the model, or export the model with its data inside",
+                hint="put it next to the model, or export the model with its data inside",
             ) from None
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]

@@ -21,7 +21,7 @@ _WEIGHTED_OPS = (
     "InstanceNormalization", "GroupNormalization", "GRU", "LSTM", "RNN", "PRelu",
 )  # fmt: skip
 _RECURRENT = "recurrent layers have no kernels yet"
-_STANDARD = "export the model with standard ONNX operators alone"
+_STANDARD = "export the model with standard ONNX operators only"
 _LEFT_OUT = "export the model without that part, and compute it before or after the network"
 # Operators of the standard that no static, deterministic, tensor-only program can hold.
 _REFUSED_OPS = {
