@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ...errors import ModelError, UnsupportedOpError
 from .edit import CONTROL_FLOW_OPS, dims
 from .prepare import IR_VERSION, OPSET
+from .windows import resolve_ceil_mode
 
 _SHAPE_OF_INPUT = ("GroupNormalization",)
 _LARGEST_BYTES = 1 << 36  # of one tensor
@@ -26,6 +27,8 @@ def infer(graph: ir.Graph, where: str) -> None:
             if known is not None:
                 node.outputs[0].shape = ir.Shape(known)
                 _infer_once(graph, where)
+    while any(resolve_ceil_mode(node, where) for node in graph):  # any stops at the first: what follows is stale
+        _infer_once(graph, where)
 
 
 def _infer_once(graph: ir.Graph, where: str) -> None:
