@@ -147,7 +147,8 @@ def main() -> None:
             seed += 1
     valid = [o for o in outcomes if o.kind != "invalid"]
     report = _report(valid, len(outcomes) - len(valid))
-    write_table(options.out, f"{report}\n{provenance(1)}\n", [asdict(o) for o in valid])
+    notable = [asdict(o) for o in valid if o.kind != "right" or o.message]
+    write_table(options.out, f"{report}\n{provenance(1)}\n", notable)
 
 
 def _report(outcomes: Sequence[Outcome], invalid: int) -> str:
