@@ -263,7 +263,8 @@ def _threads(folder: Path, rng: Rng) -> Path:
 
 
 def _job(folder: Path, rng: Rng) -> Path:
-    from hago.tuning.job import JOB_FILE, Job
+    from hago.result_files import JOB_FILE
+    from hago.tuning.job import Job
 
     Job("/models/model.onnx", "0" * 64, SPEC, 1, 1, "top1", True, "share", {"x": (-1, 3, 8, 8)}).save(folder)
     return folder / JOB_FILE

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .strategy import Choice, Strategy
     from .tuning.answering import answer
     from .tuning.cross_device import compare_devices
-    from .tuning.session import Result
+    from .tuning.tuned import Result
 
 _HOMES = {
     "Artifact": "runtime.artifact",
@@ -35,7 +35,7 @@ _HOMES = {
     "JobOptions": "options",
     "Model": "model",
     "Record": "record",
-    "Result": "tuning.session",
+    "Result": "tuning.tuned",
     "SearchOptions": "options",
     "Strategy": "strategy",
     "answer": "tuning.answering",

@@ -93,15 +93,9 @@ def read_bytes(name: str, value: Any) -> int:
 
 
 def time_text(seconds: float) -> str:
-    """``0.2 ms``, ``12 us``."""
-    unit, scale = next(((u, s) for u, s in (("s", 1.0), ("ms", 1e-3)) if seconds >= 0.1 * s), ("us", 1e-6))
+    """``0.2 ms``, ``12 µs``."""
+    unit, scale = next(((u, s) for u, s in (("s", 1.0), ("ms", 1e-3)) if seconds >= 0.1 * s), ("µs", 1e-6))
     return f"{seconds / scale:.4g} {unit}"
-
-
-def size_text(size_bytes: float) -> str:
-    """``200 kB``, in powers of 1000."""
-    unit, scale = next(((u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if size_bytes >= s), ("B", 1.0))
-    return f"{size_bytes / scale:.4g} {unit}"
 
 
 def _number(value: Any) -> float:

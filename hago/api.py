@@ -35,7 +35,7 @@ from .spec import HardwareSpec, resolve_hw
 from .strategy import Strategy
 
 if TYPE_CHECKING:
-    from .tuning.session import Result
+    from .tuning.tuned import Result
 
 __all__ = ["compile", "load", "quantize", "tune"]
 
@@ -77,7 +77,7 @@ def tune(model: ModelLike, *, data: Any, **options: Any) -> Result:
     Raises HagoError (ModelError, DataError, SpecError ...) for unusable input; a candidate that fails is a record with
     its reason.
     """
-    from .tuning.session import goal_of, open_session
+    from .tuning.opening import goal_of, open_session
 
     asked = read_options(options)
     goal = goal_of(asked)

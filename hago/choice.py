@@ -8,7 +8,7 @@ from typing import Any
 from .documents import mapping
 from .errors import StrategyError
 from .knobs import KNOBS, find_knob
-from .precision import FLOAT32
+from .precision import FLOAT32, Precision
 from .scheme import PER_CHANNEL, Granularity
 
 _FIELDS = ("precision", "granularity", "calibrator")
@@ -44,6 +44,11 @@ class Choice:
         if knob in _FIELDS:
             return str(getattr(self, knob))
         return dict(self.methods).get(knob) or find_knob(knob).default
+
+    def values(self, weighted: bool) -> dict[str, str]:
+        """Knob -> value, of the knobs that change something; ``weighted``: whether the layer has weights."""
+        about = weighted, Precision.named(self.precision), self.granularity
+        return {knob.name: self.value(knob.name) for knob in KNOBS if knob.matters(*about)}
 
     def with_(self, **values: str) -> Choice:
         """The same choice with other values of some knobs. Raises StrategyError for an unknown knob or value."""

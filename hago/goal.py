@@ -13,8 +13,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from . import arguments
-from .amounts import size_text, time_text
+from .amounts import time_text
 from .errors import SearchError
+from .text import size
 
 if TYPE_CHECKING:
     from .record import Record
@@ -31,11 +32,13 @@ class Quantity:
     ``cost`` is what is minimised: infinite if it was not measured; costs within the factor ``same`` are alike.
     ``gains`` says whether a record is clearly better than float32. ``bound`` is the goal's (None: not bounded), and
     ``excess`` is how far a record exceeds it, in the bound's unit: as measured, or (True) at the pessimistic end.
-    ``text`` formats an amount. ``study_name`` and ``stored`` are its name and value in the stored study.
+    ``text`` formats an amount; ``best`` and ``better`` are the words for less of it. ``study_name`` and ``stored`` are
+    its name and value in the stored study.
     """
 
     name: str
     best: str
+    better: str
     bound_name: str
     study_name: str
     cost: Callable[[Goal, Record], float]
@@ -262,7 +265,7 @@ def _known(value: float | None) -> float:
 
 _LIST = (
     Quantity(
-        "latency", "fastest", "max_latency", "latency over float32",
+        "latency", "fastest", "faster", "max_latency", "latency over float32",
         cost=lambda goal, record: _known(record.latency_ratio),
         gains=lambda goal, record, floats: record.is_faster,
         bound=lambda goal: goal.max_latency_s,
@@ -272,7 +275,7 @@ _LIST = (
         same=1.03,
     ),
     Quantity(
-        "accuracy", "most accurate", "max_drop", "accuracy change",
+        "accuracy", "most accurate", "more accurate", "max_drop", "accuracy change",
         cost=Goal.drop,
         gains=lambda goal, record, floats: goal._more_accurate(record),
         bound=lambda goal: goal.max_drop if goal.bounds_accuracy else None,
@@ -282,13 +285,13 @@ _LIST = (
         maximised=True,
     ),
     Quantity(
-        "size", "smallest", "max_size", "size in bytes",
+        "size", "smallest", "smaller", "max_size", "size in bytes",
         cost=lambda goal, record: _known(record.size_bytes),
         gains=lambda goal, record, floats: _known(record.size_bytes) < _known(floats.size_bytes),
         bound=lambda goal: goal.max_size,
         excess=lambda goal, record, likely: _known(record.size_bytes) - (goal.max_size or 0),
         stored=lambda goal, record: float(record.size_bytes or 0),
-        text=size_text,
+        text=lambda amount: size(amount, digits=4),
         same=1.01,
     ),
 )  # fmt: skip

@@ -7,133 +7,37 @@ generated from these fields.
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import arguments
-from .deadline import parse_budget
 from .documents import did_you_mean
-from .errors import DeviceError, MissingExtraError, SearchError
+from .errors import SearchError
 from .goal import DEFAULT_OBJECTIVES, MAX_DROP
-
-if TYPE_CHECKING:
-    from .measure.metrics import Metric
-
-SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
-JOINT_RULES = ("worst", "mean")
-
-Read = Callable[[str, Any], Any]
-
-
-class Default(float):
-    """A default bound. It gives way to a bound that the user sets."""
-
-
-def option(
-    default: Any, help: str, read: Read | None = None, *, flag: str | None = "", shell: Any = None, **argument: Any
-) -> Any:
-    """A field of options. ``read(name, value)`` checks a value and returns it in canonical form.
-
-    ``flag`` is its flag on the command line (by default the field's name; None: no flag), ``shell`` its default there
-    if that differs, and ``argument`` holds further keywords for argparse.
-    """
-    known = {"read": read, "flag": flag, "help": help, "shell": default if shell is None else shell}
-    return field(default=default, metadata={**known, "argument": argument})
-
-
-class _Options:
-    """Checks every field on construction. Raises HagoError."""
-
-    def __post_init__(self) -> None:
-        for item in fields(self):  # type: ignore[arg-type]  # all that derive from it are dataclasses
-            if item.metadata["read"] is not None:
-                object.__setattr__(self, item.name, item.metadata["read"](item.name, getattr(self, item.name)))
-
-
-def _limit(name: str, value: Any) -> int | None:
-    return arguments.optional_whole(name, value, 1)
-
-
-def _budget(name: str, value: Any) -> float | None:
-    return parse_budget(value)
-
-
-def _seed(name: str, value: Any) -> int:
-    return arguments.whole(name, value, 0)
-
-
-def _name(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise SearchError(f"{name} must be a name, got {value!r}")
-    return value
-
-
-def check_sampler(sampler: Any) -> None:
-    """One of `SAMPLERS`, or a function: seed -> Optuna sampler. Raises SearchError, MissingExtraError."""
-    if callable(sampler):
-        return
-    if sampler not in SAMPLERS:
-        raise SearchError(f"there is no sampler {sampler!r}", hint=f"samplers: {', '.join(SAMPLERS)}")
-    if sampler == "gp" and importlib.util.find_spec("torch") is None:
-        raise MissingExtraError("torch", "torch", "the sampler 'gp' (Gaussian processes)")
-
-
-def _sampler(name: str, value: Any) -> Any:
-    check_sampler(value)
-    return value
-
-
-def check_rule(name: str, value: Any) -> str:
-    """The rule by which a joint search combines the ratios of its devices. Raises SearchError for any other."""
-    if value not in JOINT_RULES:
-        raise SearchError(f"a joint search judges by {' or '.join(JOINT_RULES)}, not {value!r}")
-    return str(value)
-
-
-def _path(name: str, value: Any) -> str | None:
-    return None if value is None else arguments.path(name, value)
-
-
-def _devices(name: str, value: Any) -> tuple[str, ...]:
-    return arguments.names(name, (value,) if isinstance(value, str) else () if value is None else value, DeviceError)
-
-
-def _metric(name: str, value: Any) -> Metric:
-    from .measure.metrics import get_metric
-
-    return get_metric(value)
-
-
-def _knobs(name: str, value: Any) -> Mapping[str, tuple[str, ...]]:
-    """The values that a search may use for each knob, from a mapping or from lines such as ``correction=none,bias``."""
-    from .knobs import read_knobs
-
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        value = dict(_pair(name, text, "=", "--knob correction=none,bias") for text in arguments.names(name, value))
-    return read_knobs(value)
-
-
-def _pair(name: str, text: str, sign: str, example: str) -> tuple[str, str]:
-    key, found, value = text.partition(sign)
-    if not (key and found and value):
-        raise SearchError(f"{name} must be NAME{sign}VALUE, got {text!r}", hint=f"for instance {example}")
-    return key, value
-
-
-def _trials(text: str) -> int | None:
-    """A number of trials on the command line; 0 means no limit."""
-    try:
-        return int(text) or None
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
+from .option_fields import (
+    JOINT_RULES,
+    SAMPLERS,
+    Default,
+    OptionValues,
+    check_rule,
+    option,
+    read_budget,
+    read_devices,
+    read_knob_values,
+    read_limit,
+    read_metric,
+    read_name,
+    read_path,
+    read_sampler,
+    read_seed,
+    trials_or_none,
+)
 
 
 @dataclass(frozen=True)
-class GoalOptions(_Options):
+class GoalOptions(OptionValues):
     """What the answer must satisfy, as the user wrote it; `read_goal` interprets it once the metric is known."""
 
     max_drop: float | str = option(
@@ -169,30 +73,30 @@ class GoalOptions(_Options):
 
 
 @dataclass(frozen=True)
-class SearchOptions(_Options):
+class SearchOptions(OptionValues):
     """How to search, and where to keep the study. ``budget`` is in seconds."""
 
     trials: int | None = option(
-        40, "maximum number of candidates (default: %(default)s)", _limit, type=int, metavar="N"
+        40, "maximum number of candidates (default: %(default)s)", read_limit, type=int, metavar="N"
     )
-    budget: Any = option(None, "maximum time, such as 10m, 90s or 1h30m", _budget, metavar="TIME")
+    budget: Any = option(None, "maximum time, such as 10m, 90s or 1h30m", read_budget, metavar="TIME")
     patience: int | None = option(
         15,
         "stop at a plateau: N trials without improvement of the Pareto front; 0: never (default: %(default)s)",
-        _limit,
-        type=_trials,
+        read_limit,
+        type=trials_or_none,
         metavar="N",
     )
     sampler: Any = option(
-        "tpe", "what proposes candidates (default: %(default)s; gp needs PyTorch)", _sampler, choices=SAMPLERS
+        "tpe", "what proposes candidates (default: %(default)s; gp needs PyTorch)", read_sampler, choices=SAMPLERS
     )
     seed: int = option(
-        0, "seed of the sample split and of the search (default: %(default)s)", _seed, type=int, metavar="N"
+        0, "seed of the sample split and of the search (default: %(default)s)", read_seed, type=int, metavar="N"
     )
     knobs: Any = option(
         None,
         "values of a knob: one fixes it, several are searched, such as correction=none,bias; may be repeated",
-        _knobs,
+        read_knob_values,
         flag="--knob",
         action="append",
         metavar="NAME=V,V",
@@ -209,7 +113,7 @@ class SearchOptions(_Options):
         True, "whether the same seed gives the same proposals, regardless of noise in the latencies", flag=None
     )
     storage: Any = option(None, "where to keep the study (default: sqlite, study.db in --out)", metavar="URL")
-    study_name: str = option("hago", "name of the study in a storage that several share", _name, flag=None)
+    study_name: str = option("hago", "name of the study in a storage that several share", read_name, flag=None)
     resume: bool = option(False, "continue the search in --out", action="store_true")
 
     def words(self) -> tuple[str, ...]:
@@ -224,7 +128,7 @@ class SearchOptions(_Options):
 
 
 @dataclass(frozen=True)
-class JobOptions(_Options):
+class JobOptions(OptionValues):
     """The surroundings of a search: hardware, samples, metric, and where results go."""
 
     hw: Any = option(
@@ -235,7 +139,7 @@ class JobOptions(_Options):
     )
     test: Any = option(None, "samples for the final accuracy alone (default: part of --data)", metavar="PATH")
     metric: Any = option(
-        "top1", "top1, top5, cosine, sqnr or mse; for one output: top1:NAME (default: %(default)s)", _metric
+        "top1", "top1, top5, cosine, sqnr or mse; for one output: top1:NAME (default: %(default)s)", read_metric
     )
     batch: int = option(1, "samples per call (default: %(default)s)", type=int, metavar="N")
     input_shapes: Any = option(
@@ -244,7 +148,7 @@ class JobOptions(_Options):
     threads: int | None = option(
         None, "number of threads (default: one, or all cores where that is faster)", type=int, metavar="N"
     )
-    out: Any = option(None, "folder for the results (default: %(default)s)", _path, shell="hago-out", metavar="DIR")
+    out: Any = option(None, "folder for the results (default: %(default)s)", read_path, shell="hago-out", metavar="DIR")
     cache: Any = option(None, "folder of the kernel cache (default: the user's cache)", metavar="DIR")
     progress: Any = option(
         "silent",
@@ -255,7 +159,7 @@ class JobOptions(_Options):
     devices: Any = option(
         (),
         "where candidates run, by their names in the devices file: one, or several for a joint strategy",
-        _devices,
+        read_devices,
         flag=None,
     )
     devices_file: Any = option(None, "the devices file (default: devices.yaml in this folder)", metavar="FILE")

@@ -45,6 +45,8 @@ class Format:
 
 _FLOAT_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "float8_e4m3": 8}
 FLOATS: Mapping[str, Format] = MappingProxyType({name: Format(name, bits) for name, bits in _FLOAT_BITS.items()})
+SHORT_FLOATS = tuple(name for name, held in FLOATS.items() if held.bits == 16)
+"""Floats of 16 bits: operands are stored in them, sums are float32."""
 _SHORT = {"float32": "32", "bfloat16": "bf16", "float16": "16", "float8_e4m3": "f8"}
 """Float activations in the name of a weight-only precision."""
 _ALIASES = {"w7a8": "int7"}

@@ -108,14 +108,14 @@ def factor(value: float) -> str:
     return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 
-def size(size_bytes: int | None) -> str:
-    """``268 kB``, in powers of 1000."""
+def size(size_bytes: float | None, digits: int = 3) -> str:
+    """``268 kB``, ``1.2 MB``: in powers of 1000, with at most so many digits."""
     if size_bytes is None:
         return NOTHING
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= scale:
-            return f"{significant(size_bytes / scale)} {unit}"
-    return f"{size_bytes} B"
+    units = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0))
+    unit, scale = next((each for each in units if size_bytes >= each[1]), units[-1])
+    text = significant(size_bytes / scale, digits)
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
 
 
 def count(number: int) -> str:

@@ -7,11 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..amounts import size_text, time_text
+from ..amounts import time_text
 from ..errors import HagoError
 from ..goal import Goal
+from ..measure.metric_text import MetricText
 from ..outcomes import INCONCLUSIVE, MET, NOT_FASTER, NOT_MET
 from ..record import Record
+from ..text import size
 from .blockers import Blocker
 from .sensitivity import Sensitivities
 from .timing import TimeTable
@@ -77,9 +79,9 @@ class SearchResult:
 
     def summary(self) -> str:
         """The answer in a few sentences."""
-        phrase, better = f" {self.goal.phrase}".rstrip(), _COMPARATIVES[self.goal.primary.name]
+        phrase, better = f" {self.goal.phrase}".rstrip(), self.goal.primary.better
         if self.outcome == MET:
-            text = f"{_gain(self.best, self.float, self.goal)}{phrase}"
+            text = _gain(self.best, self.float, self.goal)
         elif self.outcome == NOT_FASTER:
             noise = "" if self.goal.primary.name == "size" else " beyond the noise"
             text = f"float32 stays: no strategy{phrase} is {better}{noise}"
@@ -92,9 +94,10 @@ class SearchResult:
             text = f"no strategy keeps {self.goal.words}: the closest {closest}, {_speed(self.best)} than float32"
         sentences = [text[0].upper() + text[1:] + "."]
         if self.test is not None and self.test.state == "ok" and self.test.accuracy is not None:
-            where = f"On the test samples its accuracy is {self.test.accuracy:.4g}"
-            if self.test.accuracy_change is not None:
-                where += f" (float32 {self.test.accuracy - self.test.accuracy_change:.4g})"
+            metric = MetricText.of_record(self.test)
+            where = f"On the test samples its {metric.info.name} is {metric.value(self.test.accuracy)}"
+            if self.test.accuracy_change is not None and not metric.info.against_float:
+                where += f" (float32 {metric.value(self.test.accuracy - self.test.accuracy_change)})"
             if self.outcome == MET and not self.test_within:
                 where += ", outside the bound: it was chosen on other samples, where it looked better"
             sentences.append(where + ".")
@@ -107,17 +110,14 @@ class SearchResult:
         return " ".join(sentences)
 
 
-_COMPARATIVES = {"latency": "faster", "accuracy": "more accurate", "size": "smaller"}
-
-
 def _gain(record: Record, floats: Record, goal: Goal) -> str:
-    """``2.00 times faster than float32``; for other goals the size or the drop comes first."""
+    """``2.00 times faster than float32 within a drop of at most 0.01``; of other goals, the goal first."""
     speed = f"{_speed(record)} than float32"
     if goal.primary.name == "size" and record.size_bytes and floats.size_bytes:
-        return f"{floats.size_bytes / record.size_bytes:.2f} times smaller than float32 and {speed}"
+        return f"{goal.sentence}: {floats.size_bytes / record.size_bytes:.2f} times smaller and {speed}"
     if goal.primary.name == "accuracy":
-        return f"a drop of {max(0.0, goal.drop(record)):.4g} from float32 and {speed}"
-    return speed
+        return f"{goal.sentence}: a drop of {max(0.0, goal.drop(record)):.4g} from float32, {speed}"
+    return f"{speed} {goal.phrase}".rstrip()
 
 
 def _closest(record: Record, goal: Goal) -> str:
@@ -127,7 +127,7 @@ def _closest(record: Record, goal: Goal) -> str:
         if quantity.name == "latency":
             said.append("takes an unknown time" if record.latency_s is None else f"takes {time_text(record.latency_s)}")
         elif quantity.name == "size":
-            said.append("is of unknown size" if record.size_bytes is None else f"has {size_text(record.size_bytes)}")
+            said.append("is of unknown size" if record.size_bytes is None else f"has {size(record.size_bytes)}")
         elif goal.limit is None or record.accuracy is None:
             said.append(f"drops by {goal.drop(record):.4g}")
         else:

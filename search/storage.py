@@ -20,8 +20,8 @@ from .. import arguments
 from ..errors import HagoError, SearchError, StorageError, reason_of
 from ..files import is_full, room
 from ..locking import lock
+from ..result_files import STUDY_FILE
 
-STUDY_FILE = "study.db"
 _JOURNALS = (".journal", ".log")
 _LONGEST_PATH = 500  # bytes: the longest that sqlite opens
 _STUDY_BYTES = 256 << 10  # size of an empty study and its journal in sqlite

@@ -22,12 +22,12 @@ from ..errors import HagoError, HagoWarning, StorageError
 from ..goal import QUANTITIES, Goal
 from ..record import Record
 from ..record_file import append_record, read_records
+from ..result_files import RECORDS_FILE, STUDY_FILE
 from ..strategy import Strategy
 from .space import Params, SearchSpace
-from .storage import STUDY_FILE, has_trials, storage_errors
+from .storage import has_trials, storage_errors
 from .worker import is_alive, this_worker
 
-RECORDS_FILE = "records.jsonl"
 _RECORD, _WORKER, _ORIGIN, _LABEL, _LEFT = "record", "worker", "origin", "label", "interrupted"
 KEPT = "hago:"  # prefix of Hago's attributes of a study
 _ATTEMPTS = 3  # how often a candidate may crash the process

@@ -11,7 +11,7 @@ from measure_fakes import FEEDS, FakeClock, FakeRunner, FakeSamples, Top1, one_h
 
 from hago.bench import Timing
 from hago.cli.stages import _latency as latency_line
-from hago.compare import Engine, compare
+from hago.compare import Engine, TurnPlan, compare
 from hago.compiler.cache import KernelCache
 from hago.measure.clocks import CPU, REMOTE, WALL, Sample
 from hago.measure.kernels import KernelTime, least_of, time_kernel
@@ -211,7 +211,7 @@ def compared(*times_of_the_first):
         return runner
 
     rows = [Engine("float32", first), Engine("int8", lambda: runners(clock, q=MS)[0])]
-    return compare(rows, FakeSamples(one_hot([0, 1, 2]), [0, 1, 2]), Top1(), rounds=10, clocks=clock)
+    return compare(rows, FakeSamples(one_hot([0, 1, 2]), [0, 1, 2]), Top1(), plan=TurnPlan(10, clocks=clock))
 
 
 def test_a_comparison_holds_its_baseline_against_itself():
@@ -232,7 +232,7 @@ def test_a_comparison_whose_baseline_is_slower_than_itself_says_so():
 def test_a_comparison_reports_no_latency_where_no_round_counts():
     clock = BusyClock(slice_ns=1)
     rows = [Engine(name, lambda name=name: runners(clock, threads=2, **{name: MS})[0]) for name in ("a", "b")]
-    found = compare(rows, FakeSamples(one_hot([0, 1, 2]), [0, 1, 2]), Top1(), rounds=10, clocks=clock)
+    found = compare(rows, FakeSamples(one_hot([0, 1, 2]), [0, 1, 2]), Top1(), plan=TurnPlan(10, clocks=clock))
     assert found.too_busy and [row.latency for row in found.rows] == [None, None]
     assert all("latency cannot be told" in row.note and row.accuracy is not None for row in found.rows)
     assert "too busy to tell latencies now" in found.to_markdown() and "Infinity" not in found.to_json()

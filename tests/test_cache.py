@@ -568,7 +568,7 @@ def test_a_linker_that_fails_is_quoted(tmp_path: Path) -> None:
 def test_the_command_tells_and_clears(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "cache"
     assert main(["cache", "info", "--cache", str(folder)]) == 0
-    assert "kernels  0 (0.0 MiB)" in capsys.readouterr().out
+    assert "kernels  0 (0 B)" in capsys.readouterr().out
     assert not folder.exists()  # asking makes nothing
     compiled(KernelCache(folder))
     foreign = folder / "mine.txt"

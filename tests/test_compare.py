@@ -27,8 +27,8 @@ from rich.console import Console
 
 import hago
 from hago.cli import compare as cli_compare
-from hago.compare import Engine, compare
-from hago.compare.cells import accuracy_text, change_text, latency_text, size_text
+from hago.compare import Engine, TurnPlan, compare
+from hago.compare.cells import accuracy_text, change_text, latency_text
 from hago.compare.engines import usual_engines
 from hago.errors import BuildError, DataError, MeasureError, MissingExtraError
 from hago.measure.latency import Latency
@@ -79,7 +79,7 @@ def found():
     engines, made, clock = fakes()
     said = []
     result = compare(
-        engines, SAMPLES, Top1(), model="net.onnx", rounds=8, threads=1, progress=said.append, clocks=clock
+        engines, SAMPLES, Top1(), model="net.onnx", plan=TurnPlan(8, clocks=clock), threads=1, progress=said.append
     )
     return SimpleNamespace(result=result, made=made, said=said)
 
@@ -161,7 +161,7 @@ def test_without_its_baseline_a_comparison_has_no_ratios():
         Engine("first", lambda: FakeRunner("a", function=fail(OSError("gone")))),
         Engine("second", lambda: FakeRunner("b", clock=clock, ns=lambda call: 1_000_000)),
     ]
-    found = compare(rows, SAMPLES, Top1(), rounds=3, clocks=clock)
+    found = compare(rows, SAMPLES, Top1(), plan=TurnPlan(3, clocks=clock))
     assert found.row("second").latency.median_s == pytest.approx(1e-3)
     assert "latency_ratio" not in found.to_dict()["rows"][1]
     assert "| ratio |" not in found.to_markdown()
@@ -172,7 +172,7 @@ def test_a_bug_of_one_engine_leaves_the_other_rows():
     clock = FakeClock()
     good = Engine("good", lambda: FakeRunner(clock=clock, ns=lambda call: 1_000_000))
     rows = [good, Engine("bug", lambda: {}["x"])]
-    found = compare(rows, SAMPLES, Top1(), rounds=2, clocks=clock)
+    found = compare(rows, SAMPLES, Top1(), plan=TurnPlan(2, clocks=clock))
     assert [row.note for row in found.rows] == [None, "failed: KeyError('x')"]
 
 
@@ -193,14 +193,6 @@ def test_nothing_that_runs_is_still_a_table():
 def test_labels_must_tell_rows_apart(rows):
     with pytest.raises(MeasureError, match="different labels"):
         compare(rows, SAMPLES, Top1())
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(None, "–"), (12, "12 B"), (1500, "1.5 kB"), (268_400, "268 kB"), (3_470_000, "3.47 MB")],
-)
-def test_sizes_are_written_for_people(size, text):
-    assert size_text(size) == text
 
 
 @pytest.mark.parametrize(
@@ -239,7 +231,7 @@ def test_metrics_against_float_compare_with_the_first_row():
         Engine("float", lambda: FakeRunner("a", batch=8)),
         Engine("close", lambda: FakeRunner("b", batch=8, function=lambda x: x + np.float32([0.1, 0, 0]))),
     ]
-    found = compare(rows, SAMPLES, get_metric("sqnr"), rounds=2)
+    found = compare(rows, SAMPLES, get_metric("sqnr"), plan=TurnPlan(2))
     first, second = (row.accuracy for row in found.rows)
     assert first.value == 150.0 and 10 < second.value < 30 and second.change < -100
     assert "points" not in found.to_markdown()
@@ -258,7 +250,7 @@ def test_the_six_usual_rows_give_the_same_answers_on_a_tiny_model():
     pytest.importorskip("openvino")
     engines = usual_engines(tiny_model(), tiny_model(quantized=True), compile=fake_compile, batch=2, threads=1)
     samples = TwoInputSamples(101)
-    found = compare(engines, samples, Top1(), rounds=3)
+    found = compare(engines, samples, Top1(), plan=TurnPlan(3))
     assert [row.label for row in found.rows] == [
         f"{engine} {kind}"
         for engine, kinds in (
@@ -277,7 +269,7 @@ def test_absent_peers_leave_their_rows_and_the_others(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setitem(sys.modules, "openvino", None)
     engines = usual_engines(tiny_model(), tiny_model(quantized=True), compile=fake_compile, batch=2)
-    found = compare(engines, TwoInputSamples(20), Top1(), rounds=2)
+    found = compare(engines, TwoInputSamples(20), Top1(), plan=TurnPlan(2))
     assert [row.note for row in found.rows] == [None, None, *["not installed: pip install 'hago[peers]'"] * 4]
 
 

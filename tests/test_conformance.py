@@ -28,6 +28,7 @@ from hago.search.progress import JobProgress
 from hago.spec import load_spec, resolve_hw
 from hago.strategy import Strategy, uniform
 from hago.testing import EvaluatorSuite, MetricSuite, ProgressSuite
+from hago.tuning.candidates import EvaluatorOptions
 from hago.tuning.evaluator import TvmEvaluator
 from hago.tuning.joint import JointEvaluator
 
@@ -105,7 +106,7 @@ class TestFakeEvaluator(EvaluatorSuite):
 def _tvm(cache: KernelCache, folder: Path) -> TvmEvaluator:
     model = load_model(tiny.network())
     parts = split_samples(make_samples(tiny.samples(), model.inputs))
-    return TvmEvaluator(model, HOST, parts, get_metric("top1"), threads=1, cache=cache, folder=folder)
+    return TvmEvaluator(model, HOST, parts, get_metric("top1"), EvaluatorOptions(threads=1, cache=cache, folder=folder))
 
 
 @needs_kernels

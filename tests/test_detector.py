@@ -17,6 +17,7 @@ from hago.measure.metrics import get_metric
 from hago.model import Model, load_model
 from hago.spec import resolve_hw
 from hago.strategy import Choice, Strategy, uniform
+from hago.tuning.candidates import EvaluatorOptions
 from hago.tuning.evaluator import TvmEvaluator
 
 HOST = resolve_hw("auto")
@@ -77,7 +78,7 @@ def outputs() -> list[np.ndarray]:
 def evaluator(model: Model, cache: KernelCache, metric: str, labels: Any = None) -> TvmEvaluator:
     data = X if labels is None else (X, labels)
     parts = split_samples(make_samples(data, model.inputs))
-    return TvmEvaluator(model, HOST, parts, get_metric(metric), cache=cache)
+    return TvmEvaluator(model, HOST, parts, get_metric(metric), EvaluatorOptions(cache=cache))
 
 
 def test_a_metric_against_float32_tells_each_output(model: Model, cache: KernelCache) -> None:

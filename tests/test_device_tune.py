@@ -34,6 +34,7 @@ from hago.scheme import PER_TENSOR
 from hago.spec import load_spec, resolve_hw
 from hago.spec.join import join
 from hago.strategy import Choice, Strategy, uniform
+from hago.tuning.candidates import EvaluatorOptions
 from hago.tuning.evaluator import TvmEvaluator
 from hago.tuning.joint import JointEvaluator
 
@@ -178,7 +179,7 @@ def bench(cache: KernelCache) -> Iterator[RpcBench]:
 @pytest.fixture
 def evaluator(bench: RpcBench, model: Model, cache: KernelCache) -> TvmEvaluator:
     parts = split_samples(make_samples(tiny.samples(), model.inputs))
-    return TvmEvaluator(model, HOST, parts, get_metric("top1"), cache=cache, bench=bench)
+    return TvmEvaluator(model, HOST, parts, get_metric("top1"), EvaluatorOptions(cache=cache), bench=bench)
 
 
 def test_a_device_with_other_integers_is_a_failed_record(
@@ -293,7 +294,7 @@ def test_one_strategy_for_two_devices_keeps_a_value_of_the_whole_set(tmp_path: P
 
 def test_the_mean_rule_takes_the_geometric_mean(model: Model, cache: KernelCache) -> None:
     parts = split_samples(make_samples(tiny.samples(), model.inputs))
-    own = [TvmEvaluator(model, HOST, parts, get_metric("top1"), cache=cache) for _ in range(2)]
+    own = [TvmEvaluator(model, HOST, parts, get_metric("top1"), EvaluatorOptions(cache=cache)) for _ in range(2)]
     joint = JointEvaluator({"a": own[0], "b": own[1]}, "mean")
     record = joint.evaluate(uniform(model, HOST))
     assert record.latency_ratio == pytest.approx(np.sqrt(np.prod(list(record.ratios.values()))))

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from qdq_graphs import run_onnx
 
 import hago
-from hago.compare import Engine, compare
+from hago.compare import Engine, TurnPlan, compare
 from hago.compare.engines import usual_engines
 from hago.compare.faithful import unfaithful, warning
 from hago.data import make_samples
@@ -81,7 +81,7 @@ def test_without_one_that_is_exact_nothing_is_reported() -> None:
 def test_the_table_and_the_json_tell_it() -> None:
     made, _ = engines()
     made = [engine for engine in made if engine.label != "infinite"]
-    found = compare(made, SAMPLES, Top1(), rounds=3, clocks=CLOCK)
+    found = compare(made, SAMPLES, Top1(), plan=TurnPlan(3, clocks=CLOCK))
     assert found.row("saturates").note is None and found.row("quantized").unfaithful is None
     text = found.to_markdown()
     line = next(line for line in text.splitlines() if line.startswith("| saturates"))
@@ -89,7 +89,7 @@ def test_the_table_and_the_json_tell_it() -> None:
     assert "bfloat16 without a word and saturates do not compute what the file says" in text
     rows = {row["label"]: row for row in json.loads(found.to_json())["rows"]}
     assert rows["saturates"]["unfaithful"].startswith("not the file's") and rows["quantized"]["unfaithful"] is None
-    faithful = compare(made[:2], SAMPLES, Top1(), rounds=3, clocks=CLOCK)
+    faithful = compare(made[:2], SAMPLES, Top1(), plan=TurnPlan(3, clocks=CLOCK))
     assert faithful.warning() == "" and "what the file says" not in faithful.to_markdown()
 
 
@@ -142,7 +142,9 @@ def test_onnx_runtime_is_named_if_and_only_if_it_saturates_here() -> None:
     saturates = bool(np.abs(said - theirs).max() > 0.05 * np.abs(said).max())
     model = load_model(floats)
     samples = make_samples({"x": x}, model.inputs)
-    found = compare(usual_engines(floats, qdq, compile=hago.compile)[:4], samples, get_metric("cosine"), rounds=2)
+    found = compare(
+        usual_engines(floats, qdq, compile=hago.compile)[:4], samples, get_metric("cosine"), plan=TurnPlan(2)
+    )
     assert [row.note for row in found.rows] == [None] * 4
     assert [row.label for row in found.rows if row.unfaithful] == (["ONNX Runtime int8"] if saturates else [])
     net = usual_engines(floats, qdq, compile=hago.compile)[1].open()

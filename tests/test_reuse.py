@@ -386,7 +386,7 @@ def test_a_finished_search_answers_every_bound(bound: float, trial: int | None, 
         qdq = hago.quantize(model, strategy, out / "calibration.npz")
         assert onnx.load(found.folder / "model.qdq.onnx") == qdq
         np.testing.assert_array_equal(net(x[:1])[0], hago.compile(qdq, threads=1)(x[:1])[0])
-        assert ("test samples its accuracy is 0.88" in found.summary()) == (trial == 1)
+        assert ("test samples its top-1 is 88.0 %" in found.summary()) == (trial == 1)
         assert ("may look better than it is" in found.summary()) == (trial != 1)
     assert found.folder == out / f"max-drop-{bound:g}"
     assert (found.folder / "answer.md").read_text() == found.summary() + "\n"

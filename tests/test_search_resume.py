@@ -20,12 +20,11 @@ from hago.errors import HagoWarning, SearchError, StorageError
 from hago.folder_lock import filled_folder
 from hago.interrupts import Stopped
 from hago.record_file import read_records
+from hago.result_files import RECORDS_FILE, STUDY_FILE
 from hago.search import trial_store as store_module
 from hago.search.progress import SilentProgress, Status
 from hago.search.result import SearchResult
-from hago.search.storage import STUDY_FILE
 from hago.search.study import run_search
-from hago.search.trial_store import RECORDS_FILE
 from hago.search.worker import is_alive, this_worker
 
 LOSSES = {"stem": 6.0, "b0.conv1": 1.0, "b1.conv1": 12.0, "b1.conv2": 2.0, "b2.conv1": 0.5, "fc": 5.0}

@@ -10,7 +10,7 @@ import pytest
 from search_harness import NetBuilder, residual_space
 
 from hago.errors import MissingExtraError, SearchError
-from hago.options import SAMPLERS, check_sampler
+from hago.option_fields import SAMPLERS, check_sampler
 from hago.search.option import FLOAT32, precision_of
 from hago.search.sampling import Observation, grid, propose
 from hago.search.sensitivity import Sensitivities

@@ -249,8 +249,8 @@ def test_plain_progress_writes_a_line_per_trial_and_per_stage():
     lines = stream.getvalue().splitlines()
     assert lines == [
         "1:05  sensitivity",
-        "1:05  trial 4/40 | t3: 0.700 of float32's latency, accuracy 0.88 (-0.0200)"
-        " | best 0.512 of float32's latency, accuracy 0.896 (-0.0040) | 1:01:40 left",
+        "1:05  trial 4/40 | t3: 0.700 of float32's latency, accuracy 0.880 (−0.020)"
+        " | best 0.512 of float32's latency, accuracy 0.896 (−0.004) | 1:01:40 left",
         "1:05  stopped: 40 trials",
     ]
 
@@ -282,7 +282,22 @@ def test_displays_are_found_by_name():
 def test_records_are_described_in_a_few_words():
     assert describe(Record(0, "t", state="failed", reason="no kernel\nmore")) == "failed: no kernel"
     assert describe(replace(record(0, 0.5, -0.1), state="pruned", reason="early")).endswith("(stopped early)")
-    assert describe(Record(0, "t", accuracy=0.5)) == "no latency, accuracy 0.5"
+    assert describe(Record(0, "t", accuracy=0.5)) == "no latency, accuracy 0.500"
+
+
+@pytest.mark.parametrize(
+    ("metric", "accuracy", "change", "told"),
+    [
+        ("top1", 0.913, -0.002, "top-1 91.3 % (−0.2 points)"),
+        ("top5", 0.913, 0.0, "top-5 91.3 % (0.0 points)"),
+        ("cosine", 0.99991, -0.00009, "cosine similarity 0.999910"),
+        ("sqnr:logits", 38.21, -80.0, "SQNR of logits 38.2 dB"),
+        ("macro_f1", 0.713, 0.004, "macro_f1 0.713 (+0.004)"),
+    ],
+)
+def test_a_record_is_described_in_its_metric_and_unit(metric, accuracy, change, told):
+    found = Record(0, "t", metric=metric, accuracy=accuracy, accuracy_change=change, size_bytes=283_000)
+    assert describe(found) == f"no latency, {told}, 283 kB"
 
 
 def test_plain_progress_says_now_and_then_what_is_still_being_done():

@@ -14,13 +14,12 @@ from hago.errors import BuildError, HagoError, MeasureError, SearchError, Storag
 from hago.goal import Goal
 from hago.record import Record
 from hago.record_file import read_records
+from hago.result_files import RECORDS_FILE, STUDY_FILE
 from hago.search.open_store import open_store
 from hago.search.progress import Status
 from hago.search.result import MET, NOT_FASTER, NOT_MET
 from hago.search.space import SearchSpace
-from hago.search.storage import STUDY_FILE
 from hago.search.study import run_search
-from hago.search.trial_store import RECORDS_FILE
 from hago.spec import load_spec
 
 LOSSES = {"stem": 6.0, "b0.conv1": 1.0, "b1.conv1": 12.0, "b1.conv2": 2.0, "b2.conv1": 0.5, "fc": 5.0}

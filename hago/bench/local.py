@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..measure.clocks import SYSTEM_CLOCKS, take_sample
 from ..measure.latency import Latency, measure_latency
 from ..measure.runner import by_cpu_time
+from ..result_files import LIBRARY_FILE
 from . import Candidate, Feeds, MeasurementBudget, Timing
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class LocalBench:
         return candidate.artifact.layer_times()
 
     def save(self, candidate: Candidate, folder: Path) -> None:
-        candidate.artifact.save(folder / "model.so")
+        candidate.artifact.save(folder / LIBRARY_FILE)
 
     def close(self) -> None:
         pass

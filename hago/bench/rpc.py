@@ -34,6 +34,7 @@ from ..measure.instructions import INSTRUCTION_S, InstructionEstimate
 from ..measure.kernels import KernelTime
 from ..measure.latency import Latency, latency_of
 from ..measure.turns import Series
+from ..result_files import LIBRARY_FILE, SCRIPT_FILE
 from ..runtime.artifact import by_layer
 from ..spec import HardwareSpec, resolve_hw
 from ..tensor import TensorInfo
@@ -68,7 +69,7 @@ class _Remote:
     """What both benches share: candidates compiled for the device, and the comparison of outputs with this machine."""
 
     estimated = False
-    files = ("run.py",)
+    files = (SCRIPT_FILE,)
 
     def __init__(self, devices: Sequence[Device], *, threads: int, cache: KernelCache, seed: int = 0) -> None:
         self.spec: HardwareSpec = resolve_hw(devices[0].spec)
@@ -97,7 +98,7 @@ class _Remote:
             yield _DeviceRunner(candidate, lambda feeds: self._run(form, feeds))
 
     def save(self, candidate: Candidate, folder: Path) -> None:
-        self._form(candidate).network.save(folder / "model.so")
+        self._form(candidate).network.save(folder / LIBRARY_FILE)
         write_runner(candidate.artifact.input_info[0], folder)
 
     def close(self) -> None:

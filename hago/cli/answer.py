@@ -66,18 +66,19 @@ def _list(folder: str) -> int:
     """Prints the Pareto front as a table."""
     from rich.table import Table
 
+    from ..measure.metric_text import MetricText
     from ..search import Goal, pareto_front
-    from ..text import plain, size
+    from ..text import size
     from ..tuning.answering import measured
     from ..tuning.job import Job
 
     (floats, records), job = measured(folder), Job.load(Path(folder))
-    goal = Goal(higher_is_better=job.higher_is_better)
+    goal, metric = Goal(higher_is_better=job.higher_is_better), MetricText.of_record(floats)
     columns: dict[str, Callable[[Record], str]] = {"answer": _name}
     if job.unit != "dB":  # float32 against itself has no value to drop from
         columns["from a drop of"] = lambda record: f"{max(0.0, goal.likely_drop(record)):.3g}"
     columns["times faster"] = lambda record: "-" if not record.latency_ratio else f"{1 / record.latency_ratio:.2f}"
-    columns[job.metric] = lambda record: "-" if record.accuracy is None else plain(record.accuracy)
+    columns[metric.info.name] = lambda record: metric.value(record.accuracy)
     columns["size"] = lambda record: size(record.size_bytes)
     table = Table(box=None, header_style="bold")
     for title in columns:

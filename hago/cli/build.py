@@ -35,6 +35,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..folder_lock import filled_folder
     from ..runtime.threads import check_threads
     from ..spec import resolve_hw
+    from ..text import size
 
     started = time.perf_counter()
     spec, cache = resolve_hw(arguments.hw), KernelCache(arguments.cache)
@@ -44,7 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
     threads = check_threads(arguments.threads)
     with filled_folder(arguments.out) as folder:
         package = make_package(model, proto, spec, folder, threads=threads, cache=cache)
-    kib = package.library.stat().st_size / 1024
-    print(f"{package.library}: {kib:,.0f} KiB for {spec.name}, built in {time.perf_counter() - started:.1f} s")
+    written, seconds = size(package.library.stat().st_size), time.perf_counter() - started
+    print(f"{package.library}: {written} for {spec.name}, built in {seconds:.1f} s")
     print(f"Copy {package.folder} to the machine and run there: python run.py SAMPLES.npz")
     return 0

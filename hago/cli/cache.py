@@ -10,8 +10,6 @@ from .common_arguments import add_cache, leaf
 
 _DESCRIPTION = "The cache of compiled kernels, shared by all models."
 
-_MIB = 1 << 20
-
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``cache info`` and ``cache clear``."""
@@ -28,19 +26,21 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> int:
+    from ..text import size
+
     found = KernelCache(arguments.cache).info()
     print(f"folder   {found.folder}")
     print(f"version  {found.version}")
-    print(f"kernels  {found.kernels} ({found.bytes / _MIB:.1f} MiB)")
-    print(f"stale    {found.stale_kernels} ({found.stale_bytes / _MIB:.1f} MiB), of other versions")
+    print(f"kernels  {found.kernels} ({size(found.bytes)})")
+    print(f"stale    {found.stale_kernels} ({size(found.stale_bytes)}), of other versions")
     return 0
 
 
 def _clear(arguments: argparse.Namespace) -> int:
-    from ..text import plural
+    from ..text import plural, size
 
     before = KernelCache(arguments.cache).clear(stale_only=arguments.stale)
     kernels = before.stale_kernels + (0 if arguments.stale else before.kernels)
     nbytes = before.stale_bytes + (0 if arguments.stale else before.bytes)
-    print(f"deleted {plural(kernels, 'kernel')} ({nbytes / _MIB:.1f} MiB) in {before.folder}")
+    print(f"deleted {plural(kernels, 'kernel')} ({size(nbytes)}) in {before.folder}")
     return 0

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import DataError
 from ..files import write_atomic
 from ..folder_lock import filled_folder
+from ..result_files import QDQ_FILE
 from ..visible import cell
 from .common_arguments import CALIBRATION, DATA, add_cache, add_hw, add_model, open_model, positive
 from .screen import screen
@@ -78,7 +79,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from .. import api
-    from ..compare import compare
+    from ..compare import TurnPlan, compare
     from ..compare.engines import usual_engines
     from ..data import make_samples
     from ..measure.metrics import get_metric
@@ -109,8 +110,7 @@ def _run(arguments: argparse.Namespace) -> int:
         samples,
         metric,
         model="/".join(Path(arguments.model).parts[-2:]),  # many files are named model.onnx
-        rounds=arguments.rounds,
-        seed=arguments.seed,
+        plan=TurnPlan(arguments.rounds, seed=arguments.seed),
         threads=threads,
         progress=say,
         outputs=ModelOutputs.of(model),
@@ -165,7 +165,7 @@ def _write(path: str, found: Comparison, qdq: onnx.ModelProto) -> None:
     with filled_folder(path) as folder:
         write_atomic(folder / "compare.md", found.to_markdown())
         write_atomic(folder / "compare.json", found.to_json() + "\n")
-        write_atomic(folder / "model.qdq.onnx", qdq.SerializeToString())
+        write_atomic(folder / QDQ_FILE, qdq.SerializeToString())
 
 
 def _print(found: Comparison, as_json: bool) -> None:

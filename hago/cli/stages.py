@@ -75,7 +75,7 @@ def _compile(arguments: argparse.Namespace) -> int:
     from .. import api
     from ..compiler.linker import require_linker
     from ..spec import resolve_hw
-    from ..text import plural
+    from ..text import plural, size
 
     started = time.perf_counter()
     spec = resolve_hw(arguments.hw)
@@ -84,9 +84,8 @@ def _compile(arguments: argparse.Namespace) -> int:
     source = model if qdq is None else qdq
     net = api.compile(source, hw=spec, batch=model.batch, threads=arguments.threads, cache=arguments.cache)
     net.save(arguments.out)
-    kib = Path(arguments.out).stat().st_size / 1024
-    seconds = time.perf_counter() - started
-    print(f"{arguments.out}: {kib:,.0f} KiB, {plural(net.threads, 'thread')}, built in {seconds:.1f} s")
+    seconds, written = time.perf_counter() - started, size(Path(arguments.out).stat().st_size)
+    print(f"{arguments.out}: {written}, {plural(net.threads, 'thread')}, built in {seconds:.1f} s")
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import names
 from ..options import GoalOptions, JobOptions, SearchOptions
+from ..result_files import HTML_FILE, LIBRARY_FILE, SCRIPT_FILE
 from ..visible import visible
 from .common_arguments import DATA, add_model, input_shapes
 from .exit_codes import EXIT_CUT_SHORT, code_of
@@ -19,9 +20,8 @@ from .flags import add_flags, flag_names, from_arguments
 
 if TYPE_CHECKING:
     from ..search import SearchResult
-    from ..tuning.session import Result
+    from ..tuning.tuned import Result
 
-_LIBRARY = "model.so"
 
 _DESCRIPTION = """
 Searches the precision and granularity of every layer, so that the network runs as fast as possible on this hardware
@@ -78,20 +78,18 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _summary(result: Result) -> str:
     """The text printed at the end."""
-    from ..report.write import HTML
-
     lines = [result.summary()]
     if result.folder is not None:
-        if (result.folder / HTML).is_file():  # a full disk may have prevented it
-            lines.append(f"Report: {result.folder / HTML}")
+        if (result.folder / HTML_FILE).is_file():  # a full disk may have prevented it
+            lines.append(f"Report: {result.folder / HTML_FILE}")
         lines += [f"Run it: {how}" for how in _how_to_run(result.folder)]
     return "\n".join(map(visible, lines))
 
 
 def _how_to_run(folder: Path) -> list[str]:
     """The command to run next, here or on the device."""
-    boards = [script.parent for script in sorted([*folder.glob("run.py"), *folder.glob("*/run.py")])]
-    built = [library for library in sorted(folder.rglob(_LIBRARY)) if library.parent not in boards]
+    boards = [script.parent for script in sorted([*folder.glob(SCRIPT_FILE), *folder.glob(f"*/{SCRIPT_FILE}")])]
+    built = [library for library in sorted(folder.rglob(LIBRARY_FILE)) if library.parent not in boards]
     here = [f"hago run {shlex.quote(str(library))} --data SAMPLES.npz" for library in built]
     return here + [f"copy {board} to the board, and there: python run.py SAMPLES.npz" for board in boards]
 
@@ -101,7 +99,7 @@ def tell_shortfall(found: SearchResult, folder: Path | None, device: str = "") -
     of = f"{device}: " if device else ""
     if found.error is not None:
         print(f"error: {of}{found.error}", file=sys.stderr)
-    elif folder is not None and not any(folder.rglob(_LIBRARY)):
+    elif folder is not None and not any(folder.rglob(LIBRARY_FILE)):
         print(f"error: {of}everything but model.so was written: there is no linker", file=sys.stderr)
         print("  hint: on a machine with a linker, run: hago compile model.qdq.onnx --out model.so", file=sys.stderr)
         return EXIT_CUT_SHORT if found.signum is None else code_of(found)

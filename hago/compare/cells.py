@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from ..text import plain
+from ..text import NOTHING, plain, size
 from ..visible import cell, plain_markdown
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ..measure.latency import Latency
     from .rows import ComparisonRow
 
-_NOTHING = "–"
 _ROUNDING = 1e-9  # of a value: a change that is no larger is one of the last bits of its floats
 
 
@@ -24,11 +23,11 @@ def row_cells(row: ComparisonRow, baseline_measured: bool) -> list[str]:
     latency, accuracy = row.latency, row.accuracy
     return [
         row.label,
-        _NOTHING if latency is None else latency_text(latency),
-        _NOTHING if latency is None or not baseline_measured else ratio_text(latency),
-        _NOTHING if accuracy is None else accuracy_text(accuracy),
-        _NOTHING if accuracy is None or accuracy.change is None else change_text(accuracy),
-        size_text(row.size_bytes),
+        NOTHING if latency is None else latency_text(latency),
+        NOTHING if latency is None or not baseline_measured else ratio_text(latency),
+        NOTHING if accuracy is None else accuracy_text(accuracy),
+        NOTHING if accuracy is None or accuracy.change is None else change_text(accuracy),
+        size(row.size_bytes),
         row.note or row.unfaithful or "",
     ]
 
@@ -61,7 +60,7 @@ def change_text(accuracy: Accuracy) -> str:
     """``-0.3 points [-1.1, +0.5], p = 0.45`` for shares, else four digits."""
     change, low, high = accuracy.change, accuracy.change_low, accuracy.change_high
     if change is None:
-        return _NOTHING
+        return NOTHING
     if not accuracy.is_share:
         nothing = _ROUNDING * abs(accuracy.value)
         told = ["0" if abs(x) <= nothing else f"{x:+.4g}" for x in (change, low, high) if x is not None]
@@ -70,16 +69,6 @@ def change_text(accuracy: Accuracy) -> str:
         return f"{change * 100:+.1f} points"
     p_value = "" if accuracy.p_value is None else f", p = {accuracy.p_value:.2g}"
     return f"{change * 100:+.1f} points [{low * 100:+.1f}, {high * 100:+.1f}]{p_value}"
-
-
-def size_text(size_bytes: int | None) -> str:
-    """``268 kB``, in powers of 1000."""
-    if size_bytes is None:
-        return _NOTHING
-    for unit, factor in (("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.3g} {unit}"
-    return f"{size_bytes} B"
 
 
 def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str, caption: str) -> Table:
@@ -103,4 +92,4 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _kept_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    return [i for i in range(len(header)) if i == 0 or any(row[i] not in ("", _NOTHING) for row in rows)]
+    return [i for i in range(len(header)) if i == 0 or any(row[i] not in ("", NOTHING) for row in rows)]

@@ -35,8 +35,8 @@ def unfaithful(
 ) -> dict[str, str]:
     """Label -> in what it differs, of engines that do not compute what their file says.
 
-    The first engine of each ``file`` tells what that is, the first of all what float32 is; without them nothing is
-    told, nor of one that fails. ``classes``: outputs [n, C] are scores of classes. Looks at up to `SAMPLES` samples.
+    The first engine of each ``file`` defines that, the first of all defines float32; without them nothing is
+    reported, nor for one that fails. ``classes``: outputs [n, C] are scores of classes. Up to `SAMPLES` samples count.
     """
     few = samples.subset(np.arange(min(SAMPLES, len(samples))))
     outputs: dict[str, list[Array]] = {}

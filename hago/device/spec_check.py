@@ -12,12 +12,13 @@ import numpy as np
 from ..compiler.linker import link, object_code
 from ..errors import BuildError, DeviceError
 from ..files import TemporaryFolder
-from ..runtime.processor import ARM_FEATURE_WORDS, arm_features, missing_features
+from ..kernels import executor_named
+from ..runtime.processor import ARM_FEATURE_WORDS, GOVERNOR, arm_features, missing_features
 from ..spec import HardwareSpec, resolve_hw
 from .config import Device
 from .remote import RemoteSession, connect
 
-_GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
+_UNREADABLE = "not readable"
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,13 @@ def _here(device: Device, spec: HardwareSpec) -> Finding:
     from ..measure.environment import read_environment
 
     environment = read_environment()
-    facts = [("processor", environment.cpu), ("spec", spec.name), ("clock governor", _local_governor())]
-    facts.append(("TVM", environment.packages.get("apache-tvm", "?")))
-    return Finding(device, spec, tuple(facts), _lacking(missing_features(spec.cpu_features), spec))
+    facts = (
+        ("processor", environment.cpu),
+        ("spec", spec.name),
+        ("clock governor", environment.governor or _UNREADABLE),
+        ("TVM", environment.packages.get("apache-tvm", "?")),
+    )
+    return Finding(device, spec, facts, _lacking(missing_features(spec.cpu_features), spec))
 
 
 def _there(session: RemoteSession, spec: HardwareSpec) -> Finding:
@@ -66,7 +71,7 @@ def _there(session: RemoteSession, spec: HardwareSpec) -> Finding:
         features = arm_features(words.__getitem__)
         facts.append(("features", " ".join(sorted(features))))
         problems += _lacking([name for name in spec.cpu_features if name not in features], spec)
-    facts.append(("clock governor", _read(session, _GOVERNOR)))
+    facts.append(("clock governor", _read(session, str(GOVERNOR))))
     facts.append(("TVM's FFI", ffi))
     own = _own_ffi()
     if ffi != own:
@@ -102,7 +107,7 @@ def _probe(session: RemoteSession, spec: HardwareSpec, triple: str) -> tuple[dic
             raise DeviceError(error.what, hint=error.hint) from error
         remote = session.remote
         remote.upload(str(library))
-        buffer = tvm.runtime.tensor(np.zeros(size, np.int64), remote.cpu())
+        buffer = executor_named("cpu").tensor(np.zeros(size, np.int64), remote)
         remote.load_module(library.name)["probe"](buffer)
         found = buffer.numpy()
         words_by_number = dict(zip(ARM_FEATURE_WORDS, map(int, found[:-2]), strict=True))
@@ -113,8 +118,8 @@ def _read(session: RemoteSession, path: str) -> str:
     try:
         text: Any = session.call(f"reading {path}", lambda: bytes(session.remote.download(path)))
     except DeviceError:
-        return "not readable"
-    return text.decode(errors="replace").strip() or "not readable"
+        return _UNREADABLE
+    return text.decode(errors="replace").strip() or _UNREADABLE
 
 
 def _own_ffi() -> str:
@@ -124,10 +129,3 @@ def _own_ffi() -> str:
     words = (ctypes.c_uint32 * 3)()
     ctypes.CDLL(tvm_ffi.libinfo.find_libtvm_ffi()).TVMFFIGetVersion(words)
     return ".".join(map(str, words))
-
-
-def _local_governor() -> str:
-    try:
-        return Path(_GOVERNOR).read_text().strip()
-    except OSError:
-        return "not readable"

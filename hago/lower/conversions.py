@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .graph import SHORT_FLOATS
+from ..precision import SHORT_FLOATS
 from .source import SourceNode
 from .translate import Translator
 from .values import Quant, Value

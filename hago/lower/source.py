@@ -15,8 +15,9 @@ import numpy as np
 import onnx
 
 from ..errors import ModelError, UnsupportedOpError
+from ..precision import SHORT_FLOATS
 from ..tensor import TensorType
-from .graph import SHORT_FLOATS, array_of, attribute_value, code_dtype, type_of
+from .graph import array_of, attribute_value, code_dtype, type_of
 
 
 @dataclass(frozen=True, eq=False)

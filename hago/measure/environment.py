@@ -87,8 +87,8 @@ def read_environment(threads: int | None = None) -> Environment:
         cores=os.cpu_count() or 1,
         cpus=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (),
         features=tuple(name for name in FEATURES if name in flags),
-        caches=_caches(),
-        governor=_read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        caches=processor.read_caches(),
+        governor=_read(processor.GOVERNOR),
         load=_load(),
         system=f"{platform.system()} {_release()}".strip(),
         python=platform.python_version(),
@@ -117,16 +117,6 @@ def _release() -> str:
     """Only the kernel's version numbers: the rest often names a private build."""
     found = re.match(r"\d+(\.\d+)*", platform.release())
     return found.group() if found else ""
-
-
-def _caches() -> dict[str, int]:
-    caches: dict[str, int] = {}
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        kind, level, size = (_read(index / name) for name in ("type", "level", "size"))
-        if kind in ("Data", "Unified") and level and size and size[:-1].isdigit():
-            unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(size[-1], 0)
-            caches[f"L{level}d" if kind == "Data" else f"L{level}"] = int(size[:-1]) * unit
-    return caches
 
 
 def _load() -> float | None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import DataError
+from ..record import Record
 from ..text import NOTHING, signed, significant
 from .metrics import Metric, SampleMetric, get_metric, unit_of
 
@@ -67,25 +68,31 @@ class MetricText:
             return cls(info, 2 if fine or (n_samples or 0) >= 5000 else 1)
         if info.unit == "dB":
             return cls(info, 1)
-        # Two digits of the smaller of what is told: a bound, or an error that is close to zero.
+        # Two digits of the smaller of the two: a bound, or an error that is close to zero.
         told = [max_drop, value]
         if info.is_similarity:  # what counts is how near to 1 it is
             told += [max(1 - x, _NEAR) for x in (max_drop, value) if x is not None and x < 1]
         small = min((abs(x) for x in told if x and math.isfinite(x)), default=1.0)
         return cls(info, min(9, max(3, 1 - math.floor(math.log10(small)))))
 
+    @classmethod
+    def of_record(cls, record: Record) -> MetricText:
+        """For the values of one record, outside of a report."""
+        return cls.of(describe_named(record.metric or "accuracy"), 0.0, record.n_samples, record.accuracy)
+
     @property
     def is_share(self) -> bool:
+        """Whether values are fractions, written in percent."""
         return self.info.unit == "share"
 
     @property
     def factor(self) -> float:
-        """From the metric's unit to the one that changes are told in."""
+        """From the metric's unit to that of changes."""
         return 100.0 if self.is_share else 1.0
 
     @property
     def change_unit(self) -> str:
-        """What changes are told in: "points", "dB" or nothing."""
+        """The unit of changes: "points", "dB" or nothing."""
         return "points" if self.is_share else self.info.unit
 
     def value(self, value: float | None) -> str:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-SHORT_FLOATS = (onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT16)
+from ..precision import SHORT_FLOATS
+
+_SHORT_FLOATS = frozenset(onnx.TensorProto.DataType.Value(name.upper()) for name in SHORT_FLOATS)
 
 
 class GraphView:
@@ -43,7 +45,7 @@ class GraphView:
         types = {self.types.get(node.input[0]), self.types.get(node.output[0])} if node.op_type == "Cast" else set()
         if node.op_type == "Cast" and node.input[0] in self.initializers:
             types.add(self.initializers[node.input[0]].data_type)
-        return not types.isdisjoint(SHORT_FLOATS)
+        return not types.isdisjoint(_SHORT_FLOATS)
 
     def origin(self, tensor: str) -> str:
         """The tensor behind any quantize, dequantize and casts to short floats."""

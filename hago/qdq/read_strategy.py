@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import StrategyError
-from ..lower.graph import SHORT_FLOATS
 from ..lower.source import Codes, SourceGraph, SourceNode
+from ..precision import SHORT_FLOATS
 from ..scheme import PER_CHANNEL, PER_TENSOR, Granularity
 from ..strategy import Choice, Strategy
 from ..ways import granularities, ways_of

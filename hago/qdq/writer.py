@@ -23,7 +23,6 @@ from .placement import Placement
 if TYPE_CHECKING:
     from ..model import Layer
 
-SHORT_FLOATS = {"bfloat16": TensorProto.BFLOAT16, "float16": TensorProto.FLOAT16}
 LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 _INTEGERS = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}
 _JOINS = ("add", "mul", "concat", "matmul")
@@ -217,9 +216,9 @@ class CandidateWriter:
                 short = self.graph.add_initializer(key, f"{name}_{precision}", proto)
             else:
                 source = self._within_float16(name, layer) if precision == "float16" else name
-                short = self.graph.unique(f"{name}_{precision}")
-                self.graph.add_node("Cast", [source], short, layer.name, {"to": SHORT_FLOATS[precision]})
-                self.graph.add_type(short, SHORT_FLOATS[precision], shape)
+                short, code = self.graph.unique(f"{name}_{precision}"), TensorProto.DataType.Value(precision.upper())
+                self.graph.add_node("Cast", [source], short, layer.name, {"to": code})
+                self.graph.add_type(short, code, shape)
             self._pairs[key] = output = self.graph.unique(f"{name}_from_{precision}")
             self.graph.add_node("Cast", [short], output, layer.name, {"to": TensorProto.FLOAT})
             self.graph.add_type(output, TensorProto.FLOAT, shape)

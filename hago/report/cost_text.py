@@ -1,6 +1,6 @@
-"""How a cost is told: a time where one was measured, instructions where they were counted, never one as the other.
+"""Costs as text: a time where one was measured, instructions where they were counted, never one as the other.
 
-Of several devices at once there is neither: what a layer costs is told as a part of the whole network in float32.
+For several devices at once there is neither: a layer's cost is a part of the whole network's in float32.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..text import NOTHING, duration, pair_of_durations, percent, significant
 class _CostWords:
     """The words of one kind of cost."""
 
-    noun: str  # what is told
+    noun: str  # the quantity
     short: str  # the same, where there is little room
     absolute: str  # what a number of it is
     of_layers: str  # heading of a column of layers' costs
@@ -24,7 +24,7 @@ class _CostWords:
     more: str  # as in "slower than in float32"
     is_slower: str
     are_slower: str
-    tile: str  # heading of the number that stands first
+    tile: str  # heading of the first number
 
 
 _TIME = _CostWords(
@@ -59,7 +59,7 @@ _PART = _CostWords(
 
 @dataclass(frozen=True)
 class CostText:
-    """Tells seconds; where ``estimated``, the instructions that they stand for; with ``whole_s``, parts of that."""
+    """Writes seconds; where ``estimated``, the instructions that they represent; with ``whole_s``, parts of that."""
 
     estimated: bool = False
     whole_s: float | None = None

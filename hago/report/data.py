@@ -1,24 +1,24 @@
-"""What a report says, as plain values: everything the page needs and nothing else.
+"""The contents of a report, as plain values: everything the page needs and nothing else.
 
 `from_search` fills a `ReportData` from a finished search; anyone else can fill one by hand.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from ..data import SplitRecord
 from ..goal import Goal
+from ..knobs import KNOBS, Knob, find_knob
 from ..measure.environment import Environment
 from ..measure.metric_text import MetricInfo
 from ..outcomes import OUTCOMES
 from ..record import Record
+from ..result_files import ANSWER_FILES, SEARCH_FILES
+from ..strategy import Strategy
 from ..tensor import TensorInfo
 from .cost_text import CostText
-
-# What `hago tune` leaves in its folder, in the order of use.
-KEPT = ("records.jsonl", "study.db", "search.json", "environment.json", "calibration.npz", "report.html", "report.md")
-FILES = ("model.so", "model.qdq.onnx", "strategy.yaml", *KEPT)
 
 # Kernel times of one layer repeat to about this: a smaller difference is no finding.
 NOISE = 0.03
@@ -29,8 +29,8 @@ NOISE_S = 5e-8
 class LayerRow:
     """One layer, as it is and as it was chosen.
 
-    ``precision`` is the chosen one; ``granularity`` and ``calibrator`` are None where they say nothing (no
-    quantized weights, no integer activations). ``group`` are the layers that change together with it, itself
+    ``precision`` is the chosen one, ``knobs`` the values of the other knobs (hago/knobs.py) that matter for it:
+    (name, value), none where it stays in float32. ``group`` are the layers that change together with it, itself
     included; empty where it has no choice. ``sensitivity`` is the noise power over the signal power of the
     final outputs when the group alone is quantized, None where not probed, infinite where that failed.
     ``float_s`` and ``chosen_s`` are seconds of its kernels; ``quantized_s`` those with the whole model
@@ -46,8 +46,7 @@ class LayerRow:
     macs: int = 0
     params: int = 0
     precision: str = "float32"
-    granularity: str | None = None
-    calibrator: str | None = None
+    knobs: tuple[tuple[str, str], ...] = ()
     sensitivity: float | None = None
     group: tuple[str, ...] = ()
     float_s: float | None = None
@@ -137,19 +136,18 @@ class SearchFacts:
 
 @dataclass(frozen=True)
 class ReportData:
-    """One search, told.
+    """One search and its answer.
 
-    ``model_source`` is a base name, without folders. ``goal`` is what was asked for; ``asked`` is what else the search
-    was told, in words: layers kept at a precision, a strategy to begin with, knobs. ``float_search``
-    and ``chosen_search`` were measured on the search part, ``float_test`` and ``chosen_test`` (None where
-    the search was cut short) on the test part; where float32 is the answer, they are float32's.
-    ``outcome`` is one of `OUTCOMES`, as in ``SearchResult``. ``records`` are all trials, ``front`` those
-    that no other beats, the fastest first. ``float_other_s`` and ``chosen_other_s`` are the kernel times
-    that belong to no layer (layout changes, conversions); ``rounds`` counts those of the final latency.
-    ``where`` names the device, empty for this machine. Where ``estimated``, all times are instructions counted in
-    the emulator, each taken for `INSTRUCTION_S` seconds (cost_text.py tells them as what they are). ``joint``: several
-    devices at once; records then have no latency but ratios, and layers' times are told as parts of float32's.
-    ``remarks`` are what to know of the metric before its values are believed.
+    ``model_source`` is a base name, without folders. ``goal`` is what was asked for; ``asked`` says in words what
+    else was: layers kept at a precision, a strategy to begin with, knobs. ``float_search`` and ``chosen_search``
+    were measured on the search part, ``float_test`` and ``chosen_test`` (None where the search was cut short) on
+    the test part; where float32 is the answer, they are float32's. ``outcome`` is one of `OUTCOMES`, as in
+    ``SearchResult``. ``records`` are all trials, ``front`` those that no other beats, the fastest first.
+    ``float_other_s`` and ``chosen_other_s`` are the kernel times that belong to no layer (layout changes,
+    conversions); ``rounds`` counts those of the final latency. ``where`` names the device, empty for this machine.
+    Where ``estimated``, all times are instructions counted in the emulator, each taken for `INSTRUCTION_S` seconds
+    (cost_text.py writes them as instructions). ``joint``: several devices at once; records then have ratios but no
+    latency, and layers' times are parts of float32's. ``remarks`` are caveats about the metric.
     """
 
     model_name: str
@@ -177,7 +175,7 @@ class ReportData:
     float_other_s: float | None = None
     chosen_other_s: float | None = None
     rounds: int | None = None
-    files: tuple[str, ...] = FILES
+    files: tuple[str, ...] = (*ANSWER_FILES, *SEARCH_FILES)
     where: str = ""
     estimated: bool = False
     joint: bool = False
@@ -196,7 +194,7 @@ class ReportData:
 
     @property
     def cost(self) -> CostText:
-        """How this report tells times, or what stands in for them."""
+        """How this report writes times, or what replaces them."""
         if not self.joint:
             return CostText(self.estimated)
         return CostText(self.estimated, (self.float_other_s or 0.0) + sum(row.float_s or 0.0 for row in self.layers))
@@ -240,9 +238,26 @@ class ReportData:
         """Whether the record keeps every bound, as measured."""
         return self.goal.keeps(record)
 
+    def gains(self, record: Record) -> bool:
+        """Whether it is better than float32 in what the goal asks for, or keeps a bound that float32 breaks."""
+        float_keeps = self.goal.keeps(replace(self.float_search, accuracy_change=0.0))
+        return not float_keeps or self.goal.primary.gains(self.goal, record, self.baseline)
+
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """The knobs besides the precision that are shown: those of all strategies, and those that a trial changed."""
+        tried = {name for record in self.records if record.strategy is not None for name in _changed(record.strategy)}
+        tried |= {name for row in self.layers for name, value in row.knobs if value != find_knob(name).default}
+        return tuple(knob for knob in KNOBS if knob.name != "precision" and (knob.always or knob.name in tried))
+
     @property
     def baseline(self) -> Record:
         """float32 on the part of `chosen`."""
         if self.chosen.part == "test" and self.float_test is not None and self.float_test.state == "ok":
             return self.float_test
         return self.float_search
+
+
+def _changed(strategy: Strategy) -> Iterable[str]:
+    """The knobs that it has at another value than the usual one in some layer."""
+    return (name for choice in set(strategy.choices.values()) for name, _ in choice.methods)

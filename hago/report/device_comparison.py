@@ -1,4 +1,4 @@
-"""What is told of one model on several devices, as plain values."""
+"""One model on several devices, as plain values."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def _facts(comparison: DeviceComparison) -> tuple[tuple[str, str], ...]:
         (
             "Samples",
             f"The same for all: {', '.join(f'{n:,} for {part}' for part, n in report.split.sizes.items())}. Every "
-            "device was searched by itself; this page tells the test samples, which no search saw.",
+            "device had its own search; this page shows the test samples, which no search saw.",
         ),
         (
             "Ratios",
@@ -224,7 +224,7 @@ def _facts(comparison: DeviceComparison) -> tuple[tuple[str, str], ...]:
             "Accuracy",
             "That of the compiled network. Networks that are all integers have one right answer on every machine: "
             "their accuracy is measured here, and samples on the device must be the same, bit for bit. Float layers "
-            "may round differently: a board tells its own accuracy, an emulated one is told this machine's.",
+            "may round differently: for a board the accuracy is its own, for an emulated one it is this machine's.",
         ),
     )
 

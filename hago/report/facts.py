@@ -7,24 +7,10 @@ from pathlib import PurePath
 from statistics import median
 
 from ..measure.metric_text import MetricText
+from ..result_files import LIBRARY_FILE, PURPOSES, QDQ_FILE
 from ..strategy import Strategy
 from ..text import clock, count, listing, percent, plural, ratio_interval, size
 from .data import ReportData
-
-_PURPOSE = {
-    "model.so": "the chosen model, compiled: one file that needs TVM's runtime alone",
-    "run.py": "runs model.so on samples, on the device, with numpy and TVM's runtime alone",
-    "model.qdq.onnx": "the chosen model as standard ONNX (QuantizeLinear and DequantizeLinear): opens in Netron, "
-    "runs in ONNX Runtime, OpenVINO and TensorRT",
-    "strategy.yaml": "the answer itself: layer by layer the precision, granularity and calibrator",
-    "records.jsonl": "everything that was measured, one JSON record on a line",
-    "study.db": "the Optuna study: look at it with optuna-dashboard, go on with it by hago tune --resume",
-    "search.json": "what the search was for; from it and the records, hago answer answers other bounds",
-    "environment.json": "the machine and the software that measured",
-    "calibration.npz": "the ranges of all activations that were found in calibration",
-    "report.html": "this report",
-    "report.md": "this report as Markdown",
-}
 
 
 def facts(report: ReportData, metric: MetricText) -> tuple[tuple[str, str], ...]:
@@ -54,7 +40,7 @@ def _goal(report: ReportData) -> str:
 
 def files(report: ReportData) -> tuple[tuple[str, str], ...]:
     """Name and purpose of each file beside the report."""
-    return tuple((name, _PURPOSE.get(PurePath(name).name, "")) for name in report.files)
+    return tuple((name, PURPOSES.get(PurePath(name).name, "")) for name in report.files)
 
 
 def python_snippet(report: ReportData) -> str:
@@ -62,7 +48,7 @@ def python_snippet(report: ReportData) -> str:
     names = [f"x{i}" if len(report.inputs) > 1 else "x" for i in range(len(report.inputs))] or ["x"]
     shapes = [f"{name}: {i.dtype} {list(i.shape)}" for name, i in zip(names, report.inputs, strict=False)]
     comment = f"  # {', '.join(shapes)}" if shapes else ""
-    opened = 'load("model.so")' if _is_saved(report) else 'compile("model.qdq.onnx")'
+    opened = f'load("{LIBRARY_FILE}")' if _is_saved(report) else f'compile("{QDQ_FILE}")'
     return f"import hago\n\nnet = hago.{opened}{comment}\noutputs = net({', '.join(names)})"
 
 
@@ -75,7 +61,7 @@ def shell_snippet(report: ReportData) -> str:
 
 
 def _is_saved(report: ReportData) -> bool:
-    return any(PurePath(name).name == "model.so" for name in report.files)
+    return any(PurePath(name).name == LIBRARY_FILE for name in report.files)
 
 
 def precisions(strategy: Strategy | None) -> str:
@@ -128,7 +114,7 @@ def _samples(report: ReportData) -> str:
         how += f" {plural(split.duplicates, 'sample')} repeat another of their set; equal ones share a part."
     return (
         f"{listing(sizes)}; the parts share no sample. Calibration finds ranges, search chooses, and the test "
-        f"part, which the search never sees, tells the final accuracy.{how}"
+        f"part, which the search never sees, gives the final accuracy.{how}"
     )
 
 

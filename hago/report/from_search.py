@@ -12,8 +12,9 @@ from ..data import SplitRecord
 from ..measure.environment import Environment
 from ..measure.metric_text import describe_metric
 from ..measure.metrics import Metric
+from ..result_files import ANSWER_FILES, SEARCH_FILES
 from ..strategy import WEIGHTED_KINDS, Choice, Strategy
-from .data import FILES, BlockerRow, LayerRow, PeerRow, ReportData, SearchFacts
+from .data import BlockerRow, LayerRow, PeerRow, ReportData, SearchFacts
 
 if TYPE_CHECKING:
     from ..compare import Comparison
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ..spec import HardwareSpec
 
 Times = Mapping[str, float]
-"""Layer -> seconds of its kernels; what belongs to no layer stands under ``""``."""
+"""Layer -> seconds of its kernels; what belongs to no layer is under ``""``."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Measured:
     joint: bool = False
     remarks: Sequence[str] = ()
     asked: Sequence[str] = ()
-    files: Sequence[str] = FILES
+    files: Sequence[str] = (*ANSWER_FILES, *SEARCH_FILES)
     name: str | None = None
     rounds: int | None = None
     peers: Comparison | None = None
@@ -130,12 +131,6 @@ class _Layers:
         self._known, space = result.sensitivities, measured.space
         self._spec, self._strategy = measured.spec, strategy
         self._groups = {name: group for group in space.groups for name in group.layers}
-        self._integer = {
-            (member.layer, option.partition("/")[0])
-            for group in space.groups
-            for member in group.members
-            for option in member.integer
-        }
         self._floats, self._chosen = floats, chosen
         timed = {k: v for k, v in result.times.times.items() if k.split("/")[0] != "float32"}
         self._quantized = [times for times in timed.values() if times]
@@ -149,7 +144,7 @@ class _Layers:
                 False,
                 f"{self._spec.name} runs {layer.kind.replace('_', ' ')} in float32 alone",
             )
-        has_integers = (layer.name, choice.precision) in self._integer
+        knobs = choice.values(layer.kind in WEIGHTED_KINDS) if choice.is_quantized else {}
         return LayerRow(
             name=layer.name,
             kind=layer.kind,
@@ -159,8 +154,7 @@ class _Layers:
             macs=layer.macs,
             params=layer.params,
             precision=choice.precision,
-            granularity=str(choice.granularity) if has_integers and layer.kind in WEIGHTED_KINDS else None,
-            calibrator=choice.calibrator if has_integers else None,
+            knobs=tuple((name, value) for name, value in knobs.items() if name != "precision"),
             sensitivity=self._sensitivity(layer.name, choice),
             group=group.layers if group is not None and len(group.options) > 1 else (),
             float_s=_of(self._floats, layer.name),

@@ -14,7 +14,7 @@ _SMALL = 0.01  # shares below this are not worth a sentence
 
 def findings(report: ReportData) -> tuple[str, ...]:
     """Sentences about the layers, the most useful first; none where nothing was timed or probed."""
-    found = [*_slower(report), *_gains(report), *_fragile(report), *_conversions(report), *_ways(report)]
+    found = [*_slower(report), *_gains(report), *_fragile(report), *_conversions(report), *_knobs(report)]
     return tuple(found)
 
 
@@ -137,26 +137,21 @@ def _conversions(report: ReportData) -> list[str]:
     ]
 
 
-def _ways(report: ReportData) -> list[str]:
-    """Which granularities and calibrators were chosen, counted."""
+def _knobs(report: ReportData) -> list[str]:
+    """What was chosen for the quantized layers, knob by knob: ``Ranges of activations: min-max in 12 layers.``"""
     quantized = [row for row in report.layers if row.is_quantized]
-    granularities = Counter(readable(row.granularity) for row in quantized if row.granularity)
-    calibrators = Counter(readable(row.calibrator) for row in quantized if row.calibrator)
-    parts = []
-    if granularities:
-        told = listing([f"{n} {name}" for name, n in granularities.most_common()])
-        parts.append(f"Scales of weights: {told}.")
-    if calibrators:
-        told = listing([f"{n} by {name}" for name, n in calibrators.most_common()])
-        parts.append(f"Ranges of activations: {told}.")
-    return [" ".join(parts)] if parts else []
+    sentences = []
+    for knob in report.knobs:
+        counted = Counter(value for row in quantized for name, value in row.knobs if name == knob.name).most_common()
+        parts = [f"{readable(value)} in {plural(number, 'layer')}" for value, number in counted]
+        if parts:
+            sentences.append(f"{knob.title}: {listing(parts)}.")
+    return [" ".join(sentences)] if sentences else []
 
 
-def readable(name: str | None) -> str:
+def readable(value: str) -> str:
     """``per_group:32`` as "per group of 32", ``minmax`` as "min-max", ``mse`` as "squared error"."""
-    if name is None:
-        return ""
     known = {"minmax": "min-max", "mse": "squared error", "entropy": "entropy (KL)"}
-    kind, _, group = name.partition(":")
+    kind, _, group = value.partition(":")
     text = known.get(kind, kind.replace("_", " "))
     return f"{text} of {group}" if group else text

@@ -9,18 +9,30 @@ from .data import PeerRow, ReportData
 from .facts import precisions
 from .tables import Table
 
+BESIDE = "float32 beside it"
+BESIDE_NOTE = (
+    f"Every strategy takes turns with float32, and its ratio is to float32 in those turns (column {BESIDE}), since "
+    "float32 is not equally fast at all times."
+)
+
 
 def records_table(report: ReportData, metric: MetricText, records: tuple[Record, ...]) -> Table:
-    """One row for each record: what it was, what was measured, what came of it."""
+    """One row for each record: what it was, what was measured, what came of it.
+
+    Ratios are to float32 in the same turns, whose time is shown (`BESIDE`) where it is not always the same.
+    """
     unit = f", {metric.change_unit}" if metric.change_unit else ""
     noun = report.cost.words.noun
     header = (
-        "trial", "strategy", "state", f"{noun} / float32", noun, f"change of {report.metric.name}{unit}",
+        "trial", "strategy", "state", f"{noun} / float32", noun, BESIDE, f"change of {report.metric.name}{unit}",
         report.metric.name, "size", "quantized", "took",
     )  # fmt: skip
     on_front = {record.id for record in report.front}
+    beside = [_beside(report, record) for record in records]
+    if len(set(beside) - {NOTHING}) < 2:
+        beside = [NOTHING] * len(records)
     rows = []
-    for record in records:
+    for record, floats in zip(records, beside, strict=True):
         state = "chosen" if record.id == report.chosen_search.id else record.state
         if state == "ok":
             state = "front" if record.id in on_front else "ok"
@@ -32,13 +44,21 @@ def records_table(report: ReportData, metric: MetricText, records: tuple[Record,
             {"pruned": "stopped early", "failed": f"failed: {record.reason or 'no reason given'}"}.get(state, state),
             "1" if is_float else ratio_interval(record.latency_ratio, record.latency_ratio_interval),
             report.cost.amount(record.cost_s),
+            floats,
             NOTHING if is_float else change,
             metric.value(record.accuracy),
             size(record.size_bytes),
             precisions(record.strategy),
             NOTHING if record.trial_s is None else clock(record.trial_s),
         ))  # fmt: skip
-    return Table.of(header, rows, (0, 3, 4, 5, 6, 7, 9))
+    return Table.of(header, rows, (0, 3, 4, 5, 6, 7, 8, 10))
+
+
+def _beside(report: ReportData, record: Record) -> str:
+    """float32's time in the turns with this record."""
+    if record.id < 0 or not record.latency_ratio or record.cost_s is None:
+        return NOTHING
+    return report.cost.amount(record.cost_s / record.latency_ratio)
 
 
 def peers_table(report: ReportData, metric: MetricText) -> Table:

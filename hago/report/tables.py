@@ -11,7 +11,7 @@ from ..visible import plain_markdown, visible
 
 
 class Name(str):
-    """A text that stands for itself: the name of a layer, a file. Set in fixed width."""
+    """A literal name, such as a layer's or a file's. Set in fixed width."""
 
     __slots__ = ()
 

@@ -10,13 +10,13 @@ from typing import Any
 import jinja2
 
 from ..files import write_atomic
+from ..result_files import HTML_FILE, MARKDOWN_FILE
 from ..text import no_break
 from ..visible import visible
 from .data import ReportData
 from .page import colour_class, make_page
 from .tables import Name, markdown
 
-HTML, MARKDOWN = "report.html", "report.md"
 _FOLDER = Path(__file__).parent
 
 
@@ -28,9 +28,9 @@ def write_report(report: ReportData, folder: str | os.PathLike[str]) -> tuple[Pa
     target = Path(folder)
     page = {"page": make_page(report), "report": report}
     html, text = templates().get_template("report.html.j2"), templates().get_template("report.md.j2")
-    write_atomic(target / HTML, html.render(page))
-    write_atomic(target / MARKDOWN, text.render(page))
-    return target / HTML, target / MARKDOWN
+    write_atomic(target / HTML_FILE, html.render(page))
+    write_atomic(target / MARKDOWN_FILE, text.render(page))
+    return target / HTML_FILE, target / MARKDOWN_FILE
 
 
 def _shown(value: Any) -> Any:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from .amx import allow_tiles
 
-CPUINFO = Path("/proc/cpuinfo")
+CPUINFO, SYSTEM_CPUS = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu")
+GOVERNOR = SYSTEM_CPUS / "cpu0" / "cpufreq" / "scaling_governor"
 
 # Bits of Linux's auxiliary vector (uapi/asm/hwcap.h of arm64) by LLVM's name of the feature.
 _HWCAP, _HWCAP2 = ARM_FEATURE_WORDS = 16, 26
@@ -53,6 +54,20 @@ def read_cpuinfo(path: Path = CPUINFO) -> list[dict[str, str]]:
         if "processor" in block:
             blocks.append(block)
     return blocks
+
+
+def read_caches(system_cpus: Path = SYSTEM_CPUS) -> dict[str, int]:
+    """Bytes of one instance of each cache that holds data, by name ("L1d", "L2"); empty where unknown."""
+    caches: dict[str, int] = {}
+    for index in sorted((system_cpus / "cpu0" / "cache").glob("index*")):
+        try:
+            kind, level, size = ((index / name).read_text().strip() for name in ("type", "level", "size"))
+            unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(size[-1:], 1)
+            if kind in ("Data", "Unified"):
+                caches[f"L{int(level)}{'d' if kind == 'Data' else ''}"] = int(size.rstrip("KMG")) * unit
+        except (OSError, ValueError):
+            continue
+    return caches
 
 
 def missing_features(wanted: Collection[str]) -> list[str]:

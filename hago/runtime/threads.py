@@ -11,11 +11,11 @@ from __future__ import annotations
 import ctypes
 import operator
 import os
-from pathlib import Path
 from threading import RLock, local
 from weakref import WeakSet
 
 from ..errors import MeasureError
+from .processor import SYSTEM_CPUS
 
 _MODE_BIG_CORES = 1
 _MOST_THREADS = 1024
@@ -30,7 +30,7 @@ def default_threads() -> int:
         return max(1, (os.cpu_count() or 2) // 2)
     siblings = set()
     for cpu in allowed:
-        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        path = SYSTEM_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list"
         try:
             siblings.add(path.read_text().strip())
         except OSError:

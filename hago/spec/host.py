@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def llvm_view() -> tuple[str, frozenset[str]]:
 def read_host(
     llvm: LlvmView = llvm_view,
     cpuinfo: Path = processor.CPUINFO,
-    sysfs: Path = Path("/sys/devices/system/cpu"),
+    sysfs: Path = processor.SYSTEM_CPUS,
     machine: str | None = None,
     tiles: Callable[[], bool] = allow_tiles,
 ) -> HostInfo:
@@ -93,7 +93,7 @@ def read_host(
     flags = (first.get("flags") or first.get("Features") or "").split()
     cores = {(block.get("physical id"), block["core id"]) for block in blocks if "core id" in block}
     logical = len(blocks) or os.cpu_count() or 1
-    levels = _caches(sysfs / "cpu0" / "cache")
+    caches = processor.read_caches(sysfs)
     features = frozenset(map(_llvm_name, flags)) if flags else llvm_features
     if "amx-tile" in features and not tiles():
         features = frozenset(feature for feature in features if not feature.startswith("amx-"))
@@ -103,9 +103,9 @@ def read_host(
         llvm_cpu=llvm_cpu,
         logical_cpus=logical,
         physical_cores=len(cores) or logical,
-        l1_bytes=levels.get(1, 0),
-        l2_bytes=levels.get(2, 0),
-        l3_bytes=levels.get(3, 0),
+        l1_bytes=_level(caches, 1),
+        l2_bytes=_level(caches, 2),
+        l3_bytes=_level(caches, 3),
         features=features,
         source="/proc/cpuinfo" if flags else "LLVM",
         llvm_features=llvm_features,
@@ -116,19 +116,9 @@ def _llvm_name(flag: str) -> str:
     return _LLVM_NAMES.get(flag) or (flag.replace("_", "") if flag.startswith("avx512_") else flag)
 
 
-def _caches(folder: Path) -> dict[int, int]:
-    """Level -> bytes of the data or unified cache, from sysfs."""
-    levels: dict[int, int] = {}
-    for index in sorted(folder.glob("index*")):
-        try:
-            kind = (index / "type").read_text().strip()
-            level, size = int((index / "level").read_text()), (index / "size").read_text().strip()
-            if kind != "Instruction":
-                unit = {"K": 1024, "M": 1024**2, "G": 1024**3}.get(size[-1], 1)
-                levels[level] = int(size.rstrip("KMG")) * unit
-        except (OSError, ValueError, IndexError):
-            continue
-    return levels
+def _level(caches: Mapping[str, int], level: int) -> int:
+    """Bytes of the cache of that level, be it for data alone or unified; 0 where unknown."""
+    return caches.get(f"L{level}d") or caches.get(f"L{level}", 0)
 
 
 def best_fit(host: HostInfo, specs: Iterable[HardwareSpec]) -> Detection:

@@ -10,6 +10,7 @@ import pytest
 
 from ..bench import Bench, Candidate, MeasurementBudget
 from ..measure.latency import Latency
+from ..result_files import LIBRARY_FILE
 from ..spec import HardwareSpec
 from .networks import random_feeds
 
@@ -56,4 +57,4 @@ class BenchSuite:
 
     def test_what_is_saved_is_all_there(self, bench: Bench, candidates: Sequence[Candidate], tmp_path: Path) -> None:
         bench.save(candidates[-1], tmp_path)
-        assert {path.name for path in tmp_path.iterdir()} == {"model.so", *bench.files}
+        assert {path.name for path in tmp_path.iterdir()} == {LIBRARY_FILE, *bench.files}

@@ -20,21 +20,19 @@ from ..errors import DataError, SearchError
 from ..files import write_atomic
 from ..folder_lock import filled_folder
 from ..goal import Goal
+from ..measure.metric_text import MetricText
 from ..model import Model, load_model
 from ..options import OF_A_NEW_SEARCH, read_options
 from ..qdq.batch import free_batch
 from ..read_goal import read_goal
 from ..record import Record
 from ..record_file import read_records
+from ..result_files import ANSWER_FILE, CALIBRATION_FILE, LIBRARY_FILE, QDQ_FILE, RECORDS_FILE, STRATEGY_FILE
 from ..runtime.artifact import missing_features
 from ..search import SearchResult, choose, pareto_front
-from ..search.trial_store import RECORDS_FILE
 from ..signature import takes_options
 from ..spec import HardwareSpec, resolve_hw
-from ..text import plain
 from .job import Job
-
-_CALIBRATION = "calibration.npz"
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,10 @@ class Answered:
         if best is not floats and best.accuracy is not None:
             trial = f"trial {best.id + 1}"
             label = "" if trial in best.label else f" ({best.label})"  # "tpe, trial 5" names the trial already
-            scores = f"{self.job.metric} {plain(best.accuracy)} on its samples, float32 {plain(floats.accuracy or 0.0)}"
+            metric = MetricText.of_record(best)
+            scores = f"{metric.info.name} {metric.value(best.accuracy)} on its samples"
+            if floats.accuracy is not None and not metric.info.against_float:
+                scores += f", float32 {metric.value(floats.accuracy)}"
             parts.append(f"It is {trial} of the search{label}: {scores}.")
             if self.result.test is None:
                 parts.append(
@@ -65,7 +66,7 @@ class Answered:
                     "it may look better than it is. `hago tune ... --resume` with this bound measures it thoroughly "
                     "and on the test samples."
                 )
-        if not (self.folder / "model.so").is_file():
+        if not (self.folder / LIBRARY_FILE).is_file():
             places = ", ".join(self.job.devices) or self.job.hw
             parts.append(
                 f"There is no model.so: build one for {places} with hago build MODEL --strategy strategy.yaml."
@@ -112,7 +113,7 @@ def answer(
     with filled_folder(source / _folder(wanted) if out is None else out) as place:
         answered = Answered(result, job, place)
         _write(answered, source, loaded, KernelCache.of(cache))
-        write_atomic(place / "answer.md", f"{answered.summary()}\n")
+        write_atomic(place / ANSWER_FILE, f"{answered.summary()}\n")
     return answered
 
 
@@ -146,7 +147,7 @@ def _folder(goal: Goal) -> str:
     elif goal.bounds_accuracy:
         parts.append(f"max-drop-{goal.max_drop:g}")
     parts += [f"{name.replace('_', '-')}-{text}" for name, text in goal.amounts.items()]
-    return "-".join(parts).replace(" ", "")
+    return "-".join(parts).replace(" ", "").replace("µ", "u")
 
 
 @dataclass(frozen=True)
@@ -182,14 +183,14 @@ def _write(answered: Answered, source: Path, model: Model, cache: KernelCache) -
     proto = model.proto
     if strategy.choices:
         try:
-            proto = quantize_static(model, strategy, source / _CALIBRATION, spec=spec, cache=cache)
+            proto = quantize_static(model, strategy, source / CALIBRATION_FILE, spec=spec, cache=cache)
         except DataError as error:
             hint = "`hago tune --resume` writes it again"
-            raise SearchError(error.what, where=str(source / _CALIBRATION), hint=hint) from error
-    strategy.bound_to(model).save(folder / "strategy.yaml")
-    write_atomic(folder / "model.qdq.onnx", free_batch(proto, model).SerializeToString())
+            raise SearchError(error.what, where=str(source / CALIBRATION_FILE), hint=hint) from error
+    strategy.bound_to(model).save(folder / STRATEGY_FILE)
+    write_atomic(folder / QDQ_FILE, free_batch(proto, model).SerializeToString())
     if _runs_here(spec) and not job.devices:
-        compile(proto, hw=spec, batch=model.batch, threads=job.threads, cache=cache).save(folder / "model.so")
+        compile(proto, hw=spec, batch=model.batch, threads=job.threads, cache=cache).save(folder / LIBRARY_FILE)
     elif len(job.devices) == 1:
         make_package(model, proto, spec, folder, threads=job.threads, cache=cache)
 

@@ -1,4 +1,4 @@
-"""One model on several devices: a search for each device, and every answer run on every device."""
+"""One model on several devices: each device's own search, and every device's answer run on every other."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from ..spec import HardwareSpec
 from ..strategy import Strategy
 from ..ways import check_choice, op_kind, ways_of
 from .evaluator import TvmEvaluator
-from .session import goal_of, open_session
+from .opening import goal_of, open_session
 
 _INTERRUPTED = "the run was interrupted before; the same command continues it"
 

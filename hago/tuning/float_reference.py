@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data import DataParts, Samples
+from ..errors import DataError
 from ..measure.accuracy import Accuracy, StopRule, hopeless, measure_accuracy
 from ..measure.against_float import AgainstFloat
 from ..measure.expected import ExpectedChange, is_classifier
@@ -21,6 +22,17 @@ from ..model import Model
 from ..runners import Runner
 
 _FEW = 32  # calibration samples to find the magnitudes of outputs
+
+
+def require_labels(metric: Metric, parts: DataParts) -> None:
+    """Raises DataError if the metric needs labels and the search or test part has none."""
+    for part in (parts.search, parts.test):
+        if metric.needs_labels and part.labels is None:
+            raise DataError(
+                f"the metric {metric.name!r} needs labels, and the samples have none",
+                where=part.where,
+                hint="give labels (y), or choose a metric without labels, such as --metric cosine (metric=)",
+            )
 
 
 class FloatReference:

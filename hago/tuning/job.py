@@ -11,8 +11,8 @@ from typing import Any
 from ..documents import read_document
 from ..errors import SearchError
 from ..files import write_atomic
+from ..result_files import JOB_FILE
 
-JOB_FILE = "search.json"
 _FORMAT = 1
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..measure.environment import Environment
 from ..measure.metrics import Metric
-from ..options import check_rule
+from ..option_fields import check_rule
 from ..record import Record
 from ..strategy import Strategy
 from .evaluator import TvmEvaluator
