@@ -31,6 +31,7 @@ from hago.search import SearchSpace
 from hago.spec import load_spec, resolve_hw
 from hago.strategy import Strategy, uniform
 from hago.testing import TransformationSuite
+from hago.tuning.candidates import EvaluatorOptions
 from hago.tuning.evaluator import TvmEvaluator
 
 HOST = resolve_hw("auto")
@@ -179,7 +180,9 @@ def test_ranges_of_the_network_as_it_was_are_refused(tmp_path: Path, cache: Kern
 def evaluator_with(knobs: dict[str, str] | None, folder: Path, cache: KernelCache) -> TvmEvaluator:
     parts = split_samples(make_samples(tiny.samples(), model().inputs))
     asked = read_knobs(knobs)
-    return TvmEvaluator(model(), HOST, parts, get_metric("top1"), cache=cache, folder=folder, knobs=asked)
+    return TvmEvaluator(
+        model(), HOST, parts, get_metric("top1"), EvaluatorOptions(cache=cache, folder=folder, knobs=asked)
+    )
 
 
 @needs_kernels
