@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+import hago.knobs
 from hago.compare import Comparison, ComparisonRow
 from hago.errors import StorageError
 from hago.knobs import KNOBS, Knob
@@ -481,7 +482,7 @@ def test_a_new_knob_needs_no_change_in_reports(monkeypatch: pytest.MonkeyPatch) 
     toy = Knob("toy", "off", ("off", "fast_mode"), "Toys of layers", lambda weights, numbers, granularity: weights)
     for module in ("hago.knobs", "hago.choice", "hago.report.data"):
         monkeypatch.setattr(f"{module}.KNOBS", (*KNOBS, toy))
-    monkeypatch.setattr("hago.knobs._BY_NAME", {knob.name: knob for knob in (*KNOBS, toy)})
+    monkeypatch.setitem(hago.knobs._BY_NAME, "toy", toy)  # type: ignore[index]
     chosen = Choice("int8", methods=(("toy", "fast_mode"),))
     assert chosen.values(weighted=True)["toy"] == "fast_mode" and "toy" not in chosen.values(weighted=False)
     rows = tuple(
