@@ -217,14 +217,14 @@ def compared(*times_of_the_first):
 def test_a_comparison_holds_its_baseline_against_itself():
     found = compared(2 * MS, 2 * MS)
     assert not found.too_busy and found.aa.ratio == pytest.approx(1)
-    assert "A/A test (float32 beside itself): 1.00 [0.96, 1.04]" in found.provenance()
+    assert "A/A test (float32 against itself): 1.00 [0.96, 1.04]" in found.provenance()
     assert found.to_dict()["aa_ratio"] == pytest.approx(1)
 
 
 def test_a_comparison_whose_baseline_is_slower_than_itself_says_so():
     found = compared(2 * MS, 3 * MS)
     assert found.too_busy and found.to_dict()["too_busy"]
-    assert "too busy to tell latencies now: float32 beside itself, not 1 but 1.50" in found.provenance()
+    assert "too busy to measure latencies now: float32 against itself has a ratio of 1.50" in found.provenance()
     int8 = found.row("int8").latency  # as sure of itself as float32 is
     assert int8.ratio == pytest.approx(0.5) and int8.ratio_low < 0.36 and int8.ratio_high > 0.7
 
@@ -234,8 +234,8 @@ def test_a_comparison_reports_no_latency_where_no_round_counts():
     rows = [Engine(name, lambda name=name: runners(clock, threads=2, **{name: MS})[0]) for name in ("a", "b")]
     found = compare(rows, FakeSamples(one_hot([0, 1, 2]), [0, 1, 2]), Top1(), plan=TurnPlan(10, clocks=clock))
     assert found.too_busy and [row.latency for row in found.rows] == [None, None]
-    assert all("latency cannot be told" in row.note and row.accuracy is not None for row in found.rows)
-    assert "too busy to tell latencies now" in found.to_markdown() and "Infinity" not in found.to_json()
+    assert all("latency cannot be determined" in row.note and row.accuracy is not None for row in found.rows)
+    assert "too busy to measure latencies now" in found.to_markdown() and "Infinity" not in found.to_json()
 
 
 # -- times of kernels

@@ -321,7 +321,7 @@ def test_without_a_board_everything_is_marked_as_estimated(tmp_path: Path, cache
         assert record.latency_ratio == pytest.approx(
             (record.instructions or 0) / (result.search.float.instructions or 1)
         )
-    assert "Estimated: there was no board" in result.summary()
+    assert "Estimated: no board was attached" in result.summary()
     for name in ("report.html", "report.md"):
         text = (tmp_path / "out" / name).read_text()
         assert "stimated" in text and not re.search(r"\d.(ms|µs)\b", text)

@@ -61,14 +61,14 @@ def test_who_rounds_otherwise_is_not_blamed() -> None:
     made, runners = engines()
     found = unfaithful(made, runners, SAMPLES)
     assert set(found) == {"bfloat16 without a word", "saturates", "infinite"}
-    assert found["bfloat16 without a word"] == "not the file's answers: they differ by 0.4 % of their size"
-    assert found["infinite"] == "not the file's answers: they differ by inf % of their size"
+    assert found["bfloat16 without a word"] == "differs from the file: by 0.4 % of the outputs' magnitude"
+    assert found["infinite"] == "differs from the file: by inf % of the outputs' magnitude"
     said, theirs = (np.stack([runners[label].run({"x": x[None]})[0][0] for x in X[:200]]).argmax(1)
                     for label in ("quantized", "saturates"))  # fmt: skip
     agreement = round(100 * (said == theirs).mean())
     assert agreement < 95
     text = unfaithful(made, runners, SAMPLES, classes=True)["saturates"]
-    assert text == f"not the file's answers: classes agree on {agreement} % of samples"
+    assert text == f"differs from the file: classes agree on {agreement} % of samples"
 
 
 def test_without_one_that_is_exact_nothing_is_reported() -> None:
@@ -85,12 +85,14 @@ def test_the_table_and_the_json_tell_it() -> None:
     assert found.row("saturates").note is None and found.row("quantized").unfaithful is None
     text = found.to_markdown()
     line = next(line for line in text.splitlines() if line.startswith("| saturates"))
-    assert "not the file's answers: classes agree on" in line
-    assert "bfloat16 without a word and saturates do not compute what the file says" in text
+    assert "differs from the file: classes agree on" in line
+    assert "bfloat16 without a word and saturates do not compute what the file defines" in text
     rows = {row["label"]: row for row in json.loads(found.to_json())["rows"]}
-    assert rows["saturates"]["unfaithful"].startswith("not the file's") and rows["quantized"]["unfaithful"] is None
+    assert (
+        rows["saturates"]["unfaithful"].startswith("differs from the file") and rows["quantized"]["unfaithful"] is None
+    )
     faithful = compare(made[:2], SAMPLES, Top1(), plan=TurnPlan(3, clocks=CLOCK))
-    assert faithful.warning() == "" and "what the file says" not in faithful.to_markdown()
+    assert faithful.warning() == "" and "what the file defines" not in faithful.to_markdown()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,9 @@ def test_the_table_and_the_json_tell_it() -> None:
 def test_saturation_is_named_where_it_is_likely(architecture, features, saturates) -> None:
     environment = replace(read_environment(), architecture=architecture, features=features)
     text = warning(["A"], environment)
-    assert text.startswith("A does not compute what the file says: latency and accuracy are those of another network.")
+    assert text.startswith(
+        "A does not compute what the file defines: latency and accuracy are those of a different network."
+    )
     assert ("products of 8-bit weights saturate" in text) == saturates
 
 

@@ -123,7 +123,7 @@ def test_answer_whose_interval_reaches_beyond_the_bound() -> None:
     answer = tell(on_test(-0.004, accuracy_change_interval=(-0.014, 0.006)))
     assert answer.tone == "good"
     assert answer.notes == (
-        "On 452 test samples the measured drop keeps the bound, the true one may not: its 95 % interval "
+        "On 452 test samples the measured drop keeps the bound, but the true drop may not: its 95 % interval "
         "reaches 1.4 points.",
     )
     near = tell(on_test(-0.004, accuracy_change_interval=(-0.0104, 0.006))).notes[0]
@@ -136,10 +136,10 @@ def test_answer_out_of_bound_on_the_test_part() -> None:
         f"{HEAD}{FASTER}, but costs 1.4 points of top-1 on the test samples (91.3 % → 89.9 %, 95 % CI −2.0 to "
         "−0.8), more than the allowed 1.0."
     )
-    assert (answer.badge, answer.tone) == ("Out of bound on the test samples", "bad")
+    assert (answer.badge, answer.tone) == ("Outside the bound on the test samples", "bad")
     assert answer.notes == (
         "It was chosen on the search samples, where its change was −0.4 points; the best of many looks better "
-        "there than it is. A margin (--margin), more samples, or a slower strategy of the front is the safer "
+        "there than it is. A margin (--margin), more samples, or a slower strategy of the front is a safer "
         "choice.",
     )
 
@@ -157,7 +157,7 @@ def test_answer_without_a_test() -> None:
         "+0.2), within the allowed 1.0."
     )
     assert (answer.badge, answer.tone) == ("Within the bound, not tested", "mixed")
-    assert answer.notes[0].startswith("The test samples were not reached")
+    assert answer.notes[0].startswith("The search ended before the test samples")
 
 
 def test_answer_that_is_no_faster_at_length() -> None:
@@ -172,14 +172,14 @@ def test_answer_that_is_no_faster_at_length() -> None:
 def test_answer_that_stays_in_float() -> None:
     answer = tell(samples.not_faster())
     assert answer.sentence == (
-        "int8 does not pay here: on this AMD EPYC (1 thread) no strategy tried that stays within 1.0 points of "
+        "int8 does not pay off here: on this AMD EPYC (1 thread) no strategy tried that stays within 1.0 points of "
         "float32's top-1 is faster than float32, so autoencoder stays in float32 (0.55 ms, top-1 91.3 %)."
     )
     assert (answer.badge, answer.tone) == ("float32 stays", "mixed")
     assert answer.notes == (
         "The fastest strategy within the bound (trial 0) takes 1.08 (1.07 to 1.10) times as long as float32.",
-        "In the way stand conv1 (40 % of float32's time, no faster quantized) and fc (with 1 more that must "
-        "agree) (20 % of float32's time, no faster quantized).",
+        "Main obstacles: conv1 (40 % of float32's time, no faster when quantized) and fc (with 1 more that must "
+        "agree) (20 % of float32's time, no faster when quantized).",
     )
 
 
@@ -199,7 +199,7 @@ def test_answer_that_misses_the_bound() -> None:
     )
     assert (answer.badge, answer.tone) == ("Bound not met", "bad")
     assert answer.notes == (
-        "In the way stand layer1.0.conv1 (61 % of the loss) and fc (with 1 more that must agree) (20 % of the loss).",
+        "Main obstacles: layer1.0.conv1 (61 % of the loss) and fc (with 1 more that must agree) (20 % of the loss).",
     )
 
 
@@ -221,8 +221,7 @@ def test_closest_that_is_slower_names_the_closest_that_is_faster() -> None:
         "1.64 times faster."
     ) in notes
     assert (
-        "No strategy that was tried is faster than float32."
-        in tell(samples.not_met(chosen_search=slow, records=(slow,))).notes
+        "No strategy tried is faster than float32." in tell(samples.not_met(chosen_search=slow, records=(slow,))).notes
     )
 
 
@@ -239,7 +238,7 @@ def test_answer_with_nothing_measured() -> None:
         "No candidate could be measured on this AMD EPYC (1 thread) (all 3 failed), so resnet20 stays in float32 "
         "(0.55 ms, top-1 91.3 %)."
     )
-    assert answer.notes == ("The first failed with: no space left",)
+    assert answer.notes == ("The first failure: no space left",)
 
 
 def test_a_search_cut_short_says_so() -> None:
@@ -294,7 +293,9 @@ def test_answers_where_a_value_is_asked_for(limit: float, told: str) -> None:
     report = replace(report, goal=replace(report.goal, limit=limit))
     answer = tell(report)
     assert answer.sentence == f"{HEAD}{FASTER}{told}"
-    doubt = "On 452 test samples the measured value keeps the bound, the true one may not: its 95 % interval reaches"
+    doubt = (
+        "On 452 test samples the measured value keeps the bound, but the true value may not: its 95 % interval reaches"
+    )
     assert any(note.startswith(doubt) for note in answer.notes) == (limit == 4.25)
     assert "required: 4" in (drawn := plot(report, metric_text(report), 880, 430, "wide")).bound_text, drawn
 
@@ -305,7 +306,7 @@ def test_each_output_is_reported_and_what_to_know_of_the_metric() -> None:
     parts = {"boxes": 0.9999, "scores": 0.9951}
     told = replace(report, chosen_test=replace(report.chosen_test, accuracy_parts=parts), remarks=("Know this.",))
     assert tell(told).notes[:2] == (
-        "By output, cosine similarity is 0.9999 in boxes and 0.9951 in scores; each sample counts by its worst.",
+        "By output, cosine similarity is 0.9999 in boxes and 0.9951 in scores; each sample counts by its worst output.",
         "Know this.",
     )
     drawn = plot(told, metric_text(told), 880, 430, "wide")
@@ -362,10 +363,10 @@ def test_answer_beyond_the_latency_in_the_final_measurement() -> None:
     late = replace(samples.fast_enough().chosen_search, latency_s=0.21e-3, part="test")
     answer = tell(samples.fast_enough(chosen_test=late))
     assert answer.sentence.endswith(", but takes 0.210 ms, more than the allowed 0.2 ms.")
-    assert (answer.badge, answer.tone) == ("Out of bound in the final measurement", "bad")
+    assert (answer.badge, answer.tone) == ("Outside the bound in the final measurement", "bad")
     assert answer.notes == (
-        "It was chosen by an earlier measurement, which kept the bound: what is so close to it does not always do so. "
-        "Ask for a little less than you need.",
+        "It was chosen by an earlier measurement, which kept the bound; a result this close to it does not always "
+        "repeat. Set a slightly tighter bound than you need.",
     )
 
 
@@ -499,7 +500,7 @@ def test_slower_layers_are_flagged_and_reported() -> None:
     page = make_page(report)
     assert [view.row.name for view in page.layers if view.slow] == ["pool"]
     assert page.findings[0].startswith("int8 is slower than float32 in 1 layer: pool (+0.50 µs).")
-    assert page.findings[1] == "Left in float32, and slower when quantized: fc (0.90 µs against 0.60 µs)."
+    assert page.findings[1] == "Left in float32 and slower when quantized: fc (0.90 µs against 0.60 µs)."
     assert why(report, next(row for row in report.layers if row.name == "pool")) == "slower than in float32 by 0.50 µs"
     html = render(report)[0]
     assert html.count("▲ slower") == 1
@@ -549,8 +550,8 @@ def test_float_layers_say_why() -> None:
     report = samples.report()
     told = {row.name: why(report, row) for row in report.layers}
     assert told["softmax"] == "Softmax runs in float"
-    assert told["conv1"].startswith("if quantized: saves 4.5 µs, brings ")
-    assert told["fc"].startswith("if quantized: slower, 0.90 µs, brings ")
+    assert told["conv1"].startswith("if quantized: saves 4.5 µs, adds ")
+    assert told["fc"].startswith("if quantized: slower, 0.90 µs, adds ")
     assert told["layer2.0.pad"] == "moves data"
 
 
@@ -822,7 +823,7 @@ def test_peers_are_shown() -> None:
         PeerRow("OpenVINO int8", note="needs the extra peers"),
     )
     html, text = render(samples.report(peers=peers))
-    assert "Beside other engines" in html and "Beside other engines" in text
+    assert "Other engines" in html and "Other engines" in text
     assert "| TVM float32 | 0.550 ms (0.540 to 0.560) | 1.00 | 91.3 % (88.5 to 93.6) |" in text
     assert "needs the extra peers" in text
 
@@ -1022,7 +1023,7 @@ def test_a_layer_that_the_hardware_offers_no_integers_for_says_so(net: onnx.Mode
         Strategy(model.hash, spec.name),
     )
     add = next(row for row in report.layers if row.name == "add")
-    assert not add.quantizable and why(report, add) == "x86-avx512-vnni runs add in float32 alone"
+    assert not add.quantizable and why(report, add) == "x86-avx512-vnni runs add in float32 only"
 
 
 @pytest.mark.parametrize(

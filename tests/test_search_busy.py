@@ -137,6 +137,6 @@ def test_the_report_names_a_busy_machine():
 def test_what_cannot_be_determined_is_no_verdict_against_quantization():
     answer = tell(busy(not_faster(), outcome=INCONCLUSIVE))
     assert answer.badge == "Inconclusive"
-    assert "The measurements do not show whether quantization pays here" in answer.sentence
+    assert "The measurements do not show whether quantization pays off here" in answer.sentence
     assert "stays in float32" in answer.sentence and "does not pay" not in answer.sentence
     assert any("too busy" in note for note in answer.notes)

@@ -1,4 +1,4 @@
-"""One model in several engines, side by side: latency in turns, accuracy on the same samples, size."""
+"""Compares one model in several engines: latency in turns, accuracy on the same samples, size."""
 
 from .comparison import Comparison
 from .rows import ComparisonRow, Engine

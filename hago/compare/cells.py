@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..measure.latency import Latency
     from .rows import ComparisonRow
 
-_ROUNDING = 1e-9  # of a value: a change that is no larger is one of the last bits of its floats
+_ROUNDING = 1e-9  # of a value: smaller changes are float rounding
 
 
 def row_cells(row: ComparisonRow, baseline_measured: bool) -> list[str]:
@@ -41,7 +41,7 @@ def latency_text(latency: Latency) -> str:
 
 
 def ratio_text(latency: Latency) -> str:
-    """``0.52 [0.50, 0.53]``; the baseline's own is 1."""
+    """``0.52 [0.50, 0.53]``; 1 for the baseline."""
     if latency.ratio_low == latency.ratio == latency.ratio_high == 1.0:
         return "1"
     return f"{latency.ratio:.2f} [{latency.ratio_low:.2f}, {latency.ratio_high:.2f}]"
@@ -72,7 +72,7 @@ def change_text(accuracy: Accuracy) -> str:
 
 
 def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str, caption: str) -> Table:
-    """The table for a terminal; empty columns are left out."""
+    """The table for a terminal, without empty columns."""
     heading = cell(title) if title else None
     table = Table(title=heading, caption=cell(caption), caption_justify="left", title_justify="left")
     kept = _kept_columns(header, rows)
@@ -84,7 +84,7 @@ def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str,
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The table for a page; empty columns are left out."""
+    """The table in Markdown, without empty columns."""
     kept = _kept_columns(header, rows)
     lines = [[header[i] for i in kept], ["---" if i == 0 else "---:" for i in kept]]
     lines += [[plain_markdown(row[i]) for i in kept] for row in rows]

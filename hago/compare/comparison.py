@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows, in the order asked for, and how they came about.
+    """The rows, in the order of the engines, and how they were measured.
 
-    ``aa`` is the A/A test: a second runner of the baseline, beside the first. None where nothing was timed.
+    ``aa`` is the A/A test: a second runner of the baseline against the first; None if nothing was timed.
     """
 
     rows: tuple[ComparisonRow, ...]
@@ -39,11 +39,11 @@ class Comparison:
 
     @property
     def baseline(self) -> str:
-        """The label of the first row, which ratios and changes are to."""
+        """The label of the first row, to which ratios and changes are relative."""
         return self.rows[0].label
 
     def row(self, label: str) -> ComparisonRow:
-        """The row of this label; KeyError where there is none."""
+        """The row with this label. Raises KeyError if there is none."""
         return {row.label: row for row in self.rows}[label]
 
     def table(self) -> Table:
@@ -51,7 +51,7 @@ class Comparison:
         return rich_table(self._header(), self._cells(), title=self.model, caption=self.provenance())
 
     def to_markdown(self) -> str:
-        """The table for a page, with how it was measured below it."""
+        """The table in Markdown, with a description of the measurement below it."""
         return markdown_table(self._header(), self._cells()) + f"\n\n{self.provenance()}\n"
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,25 +77,25 @@ class Comparison:
         return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
 
     def provenance(self) -> str:
-        """How and on what it was measured, in sentences."""
+        """How and on which machine it was measured, in sentences."""
         rounds = max((row.latency.samples for row in self.rows if row.latency is not None), default=0)
         timed = f"Latency: median of {rounds} rounds in turns, batch {self.batch}, {self._clocks()}. " if rounds else ""
         sentences = (
             *self.notes,
             f"{timed}Accuracy: {self.metric} on {self.n_samples} samples. In brackets: 95 % intervals. "
-            f"Ratio and change are to {self.baseline}. {self.environment.sentence()}.{self._quiet()}",
+            f"Ratio and change are relative to {self.baseline}. {self.environment.sentence()}.{self._quiet()}",
             self.warning(),
         )
         return " ".join(filter(None, sentences))
 
     def warning(self) -> str:
-        """What is to be said of engines that do not compute what their file says; empty where all do."""
+        """A warning about engines that do not compute what their file defines; empty if all do."""
         labels = [row.label for row in self.rows if row.unfaithful]
         return warning(labels, self.environment) if labels else ""
 
     @property
     def too_busy(self) -> bool:
-        """Whether the baseline was not even as fast as itself, so that no latency here is to be relied on."""
+        """Whether the A/A test failed, so that these latencies are unreliable."""
         return self.aa is not None and not (self.aa.reliable and self.aa.ratio_low <= 1 <= self.aa.ratio_high)
 
     def _clocks(self) -> str:
@@ -111,9 +111,9 @@ class Comparison:
         if self.aa is None:
             return busy
         if self.too_busy:
-            found = f", not 1 but {ratio_text(self.aa)}" if self.aa.reliable else ""
-            return f"{busy} This machine is too busy to tell latencies now: {self.baseline} beside itself{found}."
-        return f"{busy} A/A test ({self.baseline} beside itself): {ratio_text(self.aa)}."
+            found = f": {self.baseline} against itself has a ratio of {ratio_text(self.aa)}" if self.aa.reliable else ""
+            return f"{busy} This machine is too busy to measure latencies now{found}."
+        return f"{busy} A/A test ({self.baseline} against itself): {ratio_text(self.aa)}."
 
     def _header(self) -> list[str]:
         return ["", "latency", "ratio", self.metric, "change", "size", ""]

@@ -12,7 +12,7 @@ from ..runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
 from ..runners.onnx_io import ModelLike
 from .rows import Engine
 
-# The part of hago.compile that engines need.
+# The signature of hago.compile that engines need.
 Compile = Callable[..., Any]
 
 
@@ -27,7 +27,7 @@ def usual_engines(
 ) -> list[Engine]:
     """TVM float32 and quantized, then ONNX Runtime and OpenVINO float32 and int8.
 
-    The three engines are given the same float model, as the user's file has it, and the same QDQ model.
+    All three engines get the same float model, as in the user's file, and the same QDQ model.
     ``compile`` is ``hago.compile``.
     """
 

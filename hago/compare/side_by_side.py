@@ -1,4 +1,4 @@
-"""Opens, scores and times engines beside each other."""
+"""Opens, scores and times engines side by side."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 
-_FEW = 32  # samples that tell the magnitudes of outputs
+_FEW = 32  # samples to find the magnitudes of outputs
 _AA_TEST_S = 2.0
-_TOO_BUSY = "latency cannot be told: other work interrupted nearly every turn"
+_TOO_BUSY = "latency cannot be determined: other work interrupted nearly every turn"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def compare(
     if not engines or len({engine.label for engine in engines}) != len(engines):
         raise MeasureError("a comparison needs engines with different labels")
     say = progress if progress is not None else lambda text: None
-    environment = read_environment(threads)  # now: the load must not be that of the comparison itself
+    environment = read_environment(threads)  # now, so that the load excludes the comparison itself
     opened = _Opened(engines, samples, plan, say)
     try:
         opened.open()
@@ -120,7 +120,7 @@ class _Opened:
                 runner = self.runners[engine.label] = engine.open()
                 if engine.size_bytes is None:
                     self.sizes[engine.label] = getattr(runner, "size_bytes", None)
-            except Exception as error:  # also a bug of one engine leaves the other rows
+            except Exception as error:  # a bug in one engine must not affect the other rows
                 self.notes[engine.label] = _note(error)
 
     def close(self) -> None:
@@ -198,14 +198,14 @@ class _Opened:
 
 
 def _with_values(outputs: ModelOutputs | None, floats: list[np.ndarray]) -> ModelOutputs:
-    """The outputs with float32's values on a few samples; without names they are numbered."""
+    """The outputs with float32's values on a few samples; unnamed outputs are numbered."""
     if outputs is None:
         outputs = ModelOutputs(tuple(TensorInfo(str(i), f.dtype.name, f.shape) for i, f in enumerate(floats)))
     return replace(outputs, few=lambda: [array[:_FEW] for array in floats])
 
 
 def _first_batch(samples: Samples, batch: int) -> dict[str, np.ndarray]:
-    """The first samples, repeated from the start where there are fewer than a batch."""
+    """The first samples, repeated from the start if there are fewer than a batch."""
     feeds = samples.batch(0, min(batch, len(samples)))
     return {name: np.ascontiguousarray(np.resize(x, (batch, *x.shape[1:]))) for name, x in feeds.items()}
 

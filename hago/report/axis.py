@@ -1,4 +1,4 @@
-"""Axes: from values to places on the page, and the round numbers to write beside them."""
+"""Axes: from values to positions on the page, and the round numbers of their ticks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear axis: ``low`` lies at ``start``, ``high`` at ``end`` (pixels; ``end`` may be the smaller)."""
+    """A linear axis: ``low`` is at ``start``, ``high`` at ``end`` (pixels; ``end`` may be smaller)."""
 
     low: float
     high: float
@@ -17,19 +17,19 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """Where ``value`` lies, rounded to a tenth of a pixel; values outside are put on the edge."""
+        """The position of ``value``, rounded to a tenth of a pixel; values outside are clipped."""
         inside = min(max(value, self.low), self.high)
         part = (inside - self.low) / (self.high - self.low)
         return round(self.start + part * (self.end - self.start), 1)
 
     def holds(self, value: float) -> bool:
-        """Whether ``value`` lies on the axis."""
+        """Whether ``value`` is within the axis."""
         return self.low <= value <= self.high
 
     def ticks(self, most: int) -> list[float]:
         """Round numbers on the axis, 1, 2 or 5 times a power of ten apart, at most ``most`` of them."""
         step = nice_step(self.high - self.low, most)
-        # Between two multiples of that step there may be none on the axis: then of a finer one.
+        # The axis may lie between two multiples of that step: then use a finer one.
         for finer in (1.0, 2.5, 5.0):
             first = math.ceil(self.low * finer / step - 1e-9)
             last = math.floor(self.high * finer / step + 1e-9)
@@ -53,6 +53,6 @@ def padded(low: float, high: float, share: float, least: float) -> tuple[float, 
 
 
 def decimals(ticks: list[float]) -> int:
-    """Digits after the point that tell these ticks apart, and no more."""
+    """The digits after the point needed to distinguish these ticks."""
     step = min((b - a for a, b in pairwise(ticks)), default=1.0)
     return max(0, -math.floor(math.log10(step) + 1e-9))

@@ -16,10 +16,10 @@ class _CostWords:
     """The words of one kind of cost."""
 
     noun: str  # the quantity
-    short: str  # the same, where there is little room
-    absolute: str  # what a number of it is
-    of_layers: str  # heading of a column of layers' costs
-    gain: str  # heading of a column of how many times less it is
+    short: str  # the same, abbreviated
+    absolute: str  # its absolute value
+    of_layers: str  # column heading for the cost of layers
+    gain: str  # column heading for the factor gained
     less: str  # as in "both faster and better"
     more: str  # as in "slower than in float32"
     is_slower: str
@@ -52,7 +52,7 @@ _COUNT = _CostWords(
     "Instructions, estimated",
 )
 _PART = _CostWords(
-    "cost on all devices", "cost", "the cost", "Part of float32", "Gain", "cheaper", "dearer",
+    "cost on all devices", "cost", "the cost", "Part of float32", "Gain", "cheaper", "more expensive",
     "costs more than float32", "cost more than float32", "Cost",
 )  # fmt: skip
 
@@ -71,7 +71,7 @@ class CostText:
 
     @property
     def digits(self) -> int:
-        """How many digits of a rough number say something."""
+        """The number of significant digits of a rough number."""
         return 3 if self.estimated else 2
 
     def amount(self, seconds: float | None, digits: int = 3) -> str:
@@ -83,7 +83,7 @@ class CostText:
         return _instructions(seconds, digits) if self.estimated else duration(seconds, digits)
 
     def pair(self, first: float, second: float) -> tuple[str, str]:
-        """Two costs, with digits enough to tell them apart."""
+        """Two costs, with enough digits to distinguish them."""
         if not self.estimated:
             return pair_of_durations(first, second)
         for digits in (2, 3, 4):
@@ -95,7 +95,7 @@ class CostText:
     def compared(self, ratio: float, factor: str) -> str:
         """``2.9 times faster``, or ``an estimated 2.9 times cheaper``."""
         if self.estimated:
-            return f"an estimated {factor} times {'cheaper' if ratio < 1 else 'dearer'}"
+            return f"an estimated {factor} times {'cheaper' if ratio < 1 else 'more expensive'}"
         return f"{factor} times {'faster' if ratio < 1 else 'slower'}"
 
 

@@ -20,14 +20,14 @@ from ..strategy import Strategy
 from ..tensor import TensorInfo
 from .cost_text import CostText
 
-# Kernel times of one layer repeat to about this: a smaller difference is no finding.
+# The repeatability of kernel times: smaller differences mean nothing.
 NOISE = 0.03
 NOISE_S = 5e-8
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer, as it is and as it was chosen.
+    """One layer of the model and what was chosen for it.
 
     ``precision`` is the chosen one, ``knobs`` the values of the other knobs (hago/knobs.py) that matter for it:
     (name, value), none where it stays in float32. ``group`` are the layers that change together with it, itself
@@ -57,40 +57,40 @@ class LayerRow:
 
     @property
     def moves_data(self) -> bool:
-        """Whether it computes nothing and takes the type of its neighbours."""
+        """Whether it computes nothing and has the type of its neighbours."""
         return self.kind == "shape"
 
     @property
     def is_quantized(self) -> bool:
-        """Whether it computes in something else than float32."""
+        """Whether it computes in a precision other than float32."""
         return not self.moves_data and self.precision != "float32"
 
     @property
     def saved_s(self) -> float | None:
-        """Seconds saved against float32 (negative: lost); None where not timed."""
+        """Seconds saved against float32 (negative: lost); None if not timed."""
         return None if self.float_s is None or self.chosen_s is None else self.float_s - self.chosen_s
 
     @property
     def is_slower(self) -> bool:
-        """Whether it is quantized and takes longer for it, beyond the noise."""
+        """Whether it is quantized and slower than in float32, beyond the noise."""
         return self.is_quantized and _longer(self.chosen_s, self.float_s)
 
     @property
     def would_be_slower(self) -> bool:
-        """Whether it stays in float32 where quantized it takes longer, beyond the noise."""
+        """Whether it stays in float32 and would be slower if quantized, beyond the noise."""
         return self.quantizable and not self.is_quantized and _longer(self.quantized_s, self.float_s)
 
 
 def _longer(time_s: float | None, float_s: float | None) -> bool:
-    # Of layers that share a kernel one has all the time: there is nothing to hold against each other.
+    # If layers share a kernel, one has all the time and the others 0, which cannot be compared.
     return bool(time_s and float_s) and (time_s or 0.0) > (float_s or 0.0) * (1 + NOISE) + NOISE_S
 
 
 @dataclass(frozen=True)
 class BlockerRow:
-    """Layers that stand in the way, of "accuracy" or of "latency".
+    """Layers that prevent the goal from being met; ``cause`` is "accuracy" or "latency".
 
-    ``share`` is their part of the whole loss, or of float32's time.
+    ``share`` is their share of the whole loss, or of float32's time.
     """
 
     layers: tuple[str, ...]
@@ -99,14 +99,14 @@ class BlockerRow:
 
     @property
     def name(self) -> str:
-        """The first layer, and how many go with it."""
+        """The first layer, and the number of layers that go with it."""
         more = len(self.layers) - 1
         return self.layers[0] if not more else f"{self.layers[0]} (with {more} more that must agree)"
 
 
 @dataclass(frozen=True)
 class PeerRow:
-    """The model in some engine, measured beside the others; ``note`` says why something is None."""
+    """The model in one engine, measured next to the others; ``note`` says why a value is None."""
 
     label: str
     latency_s: float | None = None
@@ -123,7 +123,7 @@ class PeerRow:
 
 @dataclass(frozen=True)
 class SearchFacts:
-    """How the search went. ``stopped`` says why it ended, ``error`` what ended it early."""
+    """Facts about the search. ``stopped`` says why it ended, ``error`` what ended it early."""
 
     sampler: str
     seed: int
@@ -188,7 +188,7 @@ class ReportData:
 
     @property
     def chosen(self) -> Record:
-        """The answer where it is best known: on the test part, if it was measured there."""
+        """The answer's record: on the test part if it was measured there, else on the search part."""
         test = self.chosen_test
         return test if test is not None and test.state == "ok" else self.chosen_search
 
@@ -207,7 +207,7 @@ class ReportData:
 
     @property
     def resumed(self) -> bool:
-        """Whether trials were made by earlier runs too: they took longer than the last run did."""
+        """Whether earlier runs contributed trials: together they took longer than the last run."""
         return sum(record.trial_s or 0.0 for record in self.records) > self.search.seconds
 
     def drop(self, record: Record) -> float | None:
@@ -217,12 +217,12 @@ class ReportData:
 
     @property
     def asks_for_value(self) -> bool:
-        """Whether a value of the metric is asked for, rather than a change against float32's own."""
+        """Whether the bound is on the metric's value rather than on its change against float32."""
         return self.metric.against_float or self.limit is not None
 
     @property
     def limit(self) -> float | None:
-        """The value of the metric that was asked for, if one was."""
+        """The bound on the metric's value, or None."""
         return self.goal.limit
 
     @property

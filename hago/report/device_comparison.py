@@ -51,7 +51,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """A layer that runs in another precision on another device, and the rules of the specs behind it."""
+    """A layer whose precision differs between devices, and the rules of the specs behind it."""
 
     layer: str
     kind: str
@@ -61,9 +61,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class DeviceComparison:
-    """Devices side by side; those that are ``gone``, with the reason, are in nothing else.
+    """Devices side by side. Devices that are ``gone``, with the reason, appear nowhere else.
 
-    ``error`` is what kept files of the report from being written, such as a full disk.
+    ``error`` is what prevented files of the report from being written, such as a full disk.
     """
 
     model: Model
@@ -74,7 +74,7 @@ class DeviceComparison:
     error: HagoError | None = None
 
     def cell(self, tuned_for: str, run_on: str) -> Cell:
-        """What became of one device's answer on another."""
+        """The result of one device's answer on another device."""
         return next(cell for cell in self.cells if (cell.tuned_for, cell.run_on) == (tuned_for, run_on))
 
     def to_dict(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ _MATRIX = (
     "tuned_for", "run_on", "how", "ratio", "ratio_low", "ratio_high", "accuracy", "change", "change_low", "change_high",
     "within", "reason",
 )  # fmt: skip
-_NAMED = 3  # layers that a row names before it counts the rest
+_NAMED = 3  # layers named in a row; the rest is counted
 _FRONT = ("device", "estimated", "trial", "strategy", "ratio", "ratio_low", "ratio_high", "accuracy", "change")
 
 
@@ -37,7 +37,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """One cell as it is shown: ``main`` is the ratio or why there is none, ``lines`` stand below it."""
+    """One cell as shown: ``main`` is the ratio or the reason there is none, with ``lines`` below it."""
 
     main: str
     lines: tuple[str, ...]
@@ -77,7 +77,7 @@ def write_devices(comparison: DeviceComparison, folder: Path) -> None:
 
 
 def make_page(comparison: DeviceComparison) -> DevicesPage:
-    """What is shown of these devices."""
+    """Everything shown about these devices."""
     first = comparison.devices[0].report
     metric = metric_text(first)
     names = tuple(device.name for device in comparison.devices)
@@ -108,7 +108,7 @@ def _how(device: TunedDevice) -> str:
 
 
 def _title(comparison: DeviceComparison) -> str:
-    """What each device gains, in one sentence."""
+    """The gain on each device, in one sentence."""
     parts = []
     for device in comparison.devices:
         ratio = device.report.chosen.latency_ratio
@@ -125,13 +125,13 @@ def _notes(comparison: DeviceComparison) -> tuple[str, ...]:
     guessed = [device.name for device in comparison.devices if device.estimated]
     if guessed:
         notes.append(
-            f"Estimated, on {listing(guessed)}: no board was attached. What is compared there are instructions, "
-            "counted in an emulator, which are no times."
+            f"Estimated, on {listing(guessed)}: no board was attached. The comparison there uses instructions counted "
+            "in an emulator, not times."
         )
     notes += [f"{name} could not be measured: {reason}" for name, reason in comparison.gone.items()]
     kept = [other.name for other in comparison.devices if _fits_all(comparison, other)]
     if kept:
-        notes.append(f"The answer of {listing(kept)} runs on all of them and keeps the bound on each.")
+        notes.append(f"The answer of {listing(kept)} runs on all devices and keeps the bound on each.")
     for device in comparison.devices:
         best = comparison.cell(device.name, device.name)
         rivals = [c for c in comparison.cells if c.run_on == device.name and c.ratio and c.within and c is not best]
@@ -217,8 +217,8 @@ def _facts(comparison: DeviceComparison) -> tuple[tuple[str, str], ...]:
         (
             "Ratios",
             "To float32 on the same device, compiled by the same compiler. Measured: float32 and all answers are timed "
-            "in turns on that device, so that a column can be compared. "
-            "Estimated: instructions of one call, counted in an emulator; exact, and no times.",
+            "in turns on that device, so that the cells of a column are comparable. "
+            "Estimated: instructions of one call, counted in an emulator; exact, but not times.",
         ),
         (
             "Accuracy",

@@ -1,4 +1,4 @@
-"""From the outcome of a search to what a report says of it."""
+"""Turns the result of a search into the contents of a report."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Times = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a search was made of, and where it was measured: all that its result does not say itself.
+    """The inputs of a search and where it was measured: everything that its result does not contain.
 
-    ``name`` is what the report calls the model, which else is named after its file. ``peers`` are other engines,
+    ``name`` is the model's name in the report (default: that of its file). ``peers`` are other engines,
     measured on the same samples; ``rounds`` are those of the final latency. ``where``, ``estimated``, ``joint``,
     ``remarks`` and ``asked`` are as in `ReportData`.
     """
@@ -62,7 +62,7 @@ def from_search(
     float_times: Times | None = None,
     chosen_times: Times | None = None,
 ) -> ReportData:
-    """What a report says of ``result``.
+    """The contents of a report on ``result``.
 
     ``strategy`` is the answer (that of ``result.best`` by default), ``float_times`` and ``chosen_times`` the
     kernel times of float32 and of it.
@@ -115,7 +115,7 @@ def from_search(
 
 
 def model_name(source: str) -> str:
-    """What to call a model: its file's name, or the folder's where the file is called model.onnx."""
+    """The name of a model: its file name, or its folder's if the file is called model.onnx."""
     path = PurePath(source)
     if path.stem.lower() in ("model", "network", "net") and path.parent.name:
         return path.parent.name
@@ -123,7 +123,7 @@ def model_name(source: str) -> str:
 
 
 class _Layers:
-    """Rows of layers, from the tables that the search filled."""
+    """Builds the rows of layers from the tables of the search."""
 
     def __init__(
         self, result: SearchResult, measured: Measured, strategy: Strategy, floats: Times, chosen: Times
@@ -142,7 +142,7 @@ class _Layers:
         if quantizable and group is None and layer.kind != "shape":
             quantizable, reason = (
                 False,
-                f"{self._spec.name} runs {layer.kind.replace('_', ' ')} in float32 alone",
+                f"{self._spec.name} runs {layer.kind.replace('_', ' ')} in float32 only",
             )
         knobs = choice.values(layer.kind in WEIGHTED_KINDS) if choice.is_quantized else {}
         return LayerRow(
@@ -165,7 +165,7 @@ class _Layers:
         )
 
     def _sensitivity(self, name: str, choice: Choice) -> float | None:
-        """The least loss probed for the group at the precision chosen, or else at any."""
+        """The smallest loss probed for the group at the chosen precision, or else at any."""
         group = self._groups.get(name)
         if group is None:
             return None
@@ -174,7 +174,7 @@ class _Layers:
         return min(exact or probed.values(), default=None)
 
     def _losses(self, group: str) -> dict[str, float]:
-        """Option -> least loss over the calibrators probed."""
+        """Option -> smallest loss over the calibrators probed."""
         least: dict[str, float] = {}
         for (name, option, _), loss in self._known.losses.items():
             if name == group:
@@ -187,7 +187,7 @@ class _Layers:
 
 
 def _of(times: Times, name: str) -> float | None:
-    """A layer's time: 0 where others were timed and it was not, since a neighbour's kernel does its work."""
+    """A layer's time: 0 if others were timed and it was not, because it is fused into a neighbour's kernel."""
     return None if not times else float(times.get(name, 0.0))
 
 

@@ -1,4 +1,4 @@
-"""The notes below the answer: doubts about it, what stands in the way, and how the search went."""
+"""The notes below the answer: its caveats, obstacles to the goal, and how the search went."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Notes(Phrases):
     """The notes of one report, each a sentence or two."""
 
     def nearest_gain(self) -> list[str]:
-        """Of the strategies within the bounds, the one that came nearest to beating float32."""
+        """The strategy within the bounds that came closest to beating float32."""
         report, primary = self.report, self.report.goal.primary
         within = [r for r in self.quantized_within() if math.isfinite(report.goal.cost(r))]
         if not within:
@@ -31,7 +31,7 @@ class Notes(Phrases):
         return [f"The {primary.best} strategy within the {self.bounds_phrase()} ({best.label}) {found}."]
 
     def keeps_accuracy(self, record: Record) -> bool:
-        """Whether it keeps the bound of accuracy, if there is one, as measured."""
+        """Whether it keeps the accuracy bound, if there is one, as measured."""
         goal = self.report.goal
         return not goal.bounds_accuracy or goal.kept(QUANTITIES["accuracy"], record, likely=False)
 
@@ -42,13 +42,13 @@ class Notes(Phrases):
         interval = record.accuracy_change_interval
         if record.part == "search":
             notes.append(
-                "The test samples were not reached: these numbers are from the samples that chose the strategy, where "
-                "the best of many looks better than it is."
+                "The search ended before the test samples: these numbers come from the samples that chose the "
+                "strategy, where the best of many looks better than it is."
             )
         elif not within and self.keeps_accuracy(record):
             notes.append(
-                "It was chosen by an earlier measurement, which kept the bound: what is so close to it does not always "
-                "do so. Ask for a little less than you need."
+                "It was chosen by an earlier measurement, which kept the bound; a result this close to it does not "
+                "always repeat. Set a slightly tighter bound than you need."
             )
         elif not within:
             search = report.chosen_search
@@ -56,7 +56,7 @@ class Notes(Phrases):
             notes.append(
                 f"It was chosen on the search samples, where its change was {change}; the best of many looks "
                 "better there than it is. A margin (--margin), more samples, or a slower strategy of the front "
-                "is the safer choice."
+                "is a safer choice."
             )
         if within and report.asks_for_value:
             notes += self.doubtful_value(record)
@@ -64,13 +64,13 @@ class Notes(Phrases):
             worst = -interval[0] if report.metric.higher_is_better else interval[1]
             if worst > report.max_drop:
                 notes.append(
-                    f"On {record.n_samples or 0:,} {record.part} samples the measured drop keeps the bound, the "
-                    f"true one may not: its 95 % interval reaches {self.metric.beyond(worst, report.max_drop)[0]}."
+                    f"On {record.n_samples or 0:,} {record.part} samples the measured drop keeps the bound, but the "
+                    f"true drop may not: its 95 % interval reaches {self.metric.beyond(worst, report.max_drop)[0]}."
                 )
         return notes
 
     def doubtful_value(self, record: Record) -> list[str]:
-        """Where the interval of the value reaches beyond the one asked for."""
+        """A note if the interval of the value crosses the bound."""
         report, interval = self.report, record.accuracy_interval
         if interval is None or record.accuracy is None:
             return []
@@ -79,23 +79,22 @@ class Notes(Phrases):
         if report.within(replace(record, accuracy=worst, accuracy_change=change)):
             return []
         return [
-            f"On {record.n_samples or 0:,} {record.part} samples the measured value keeps the bound, the true one may "
-            f"not: its 95 % interval reaches {self.metric.value(worst)}."
+            f"On {record.n_samples or 0:,} {record.part} samples the measured value keeps the bound, but the true "
+            f"value may not: its 95 % interval reaches {self.metric.value(worst)}."
         ]
 
     def in_the_way(self) -> list[str]:
-        """The layers that keep the search from the goal, by cause."""
+        """The layers that prevent the goal from being met, by cause."""
         told: list[str] = []
         for cause, text in (
-            ("latency", "of float32's time, no faster quantized"),
+            ("latency", "of float32's time, no faster when quantized"),
             ("accuracy", "of the loss"),
         ):
             rows = [b for b in self.report.blockers if b.cause == cause and self._asks_for(cause)]
-            # Where speed is what is missing, what accuracy costs is no obstacle.
+            # If speed is what is missing, the accuracy cost is not an obstacle.
             if rows and not (self.report.outcome == NOT_FASTER and cause == "accuracy" and told):
                 names = listing([f"{b.name} ({percent(b.share)} {text})" for b in rows])
-                verb = "stands" if len(rows) == 1 else "stand"
-                told.append(f"In the way {verb} {names}.")
+                told.append(f"Main {'obstacle' if len(rows) == 1 else 'obstacles'}: {names}.")
         return told
 
     def _asks_for(self, name: str) -> bool:
@@ -104,13 +103,13 @@ class Notes(Phrases):
         return goal.primary.name == name or QUANTITIES[name] in goal.bounds
 
     def faster_ones(self) -> list[str]:
-        """Where the closest strategy is no faster, the closest that is."""
+        """If the closest strategy is no faster than float32, the closest one that is."""
         if self.report.chosen_search.is_faster or not self._asks_for("latency"):
             return []
         faster = [r for r in self.report.records if r.state == "ok" and r.is_faster]
         faster = [r for r in faster if r.accuracy_change is not None]
         if not faster:
-            return ["No strategy that was tried is faster than float32."]
+            return ["No strategy tried is faster than float32."]
         best = min(faster, key=self.drop)
         name = self.report.metric.name
         told = f"changes {name} by {self.metric.change(best.accuracy_change)} {self.metric.change_unit}".rstrip()
@@ -122,7 +121,7 @@ class Notes(Phrases):
         ]
 
     def fastest(self) -> Record | None:
-        """The strategy within the bounds that came out fastest."""
+        """The fastest strategy within the bounds, as measured."""
         timed = (record for record in self.quantized_within() if record.latency_ratio)
         return min(timed, key=lambda record: record.latency_ratio or 0.0, default=None)
 
@@ -132,10 +131,10 @@ class Notes(Phrases):
         return [record for record in within if record.strategy is None or not record.strategy.is_float]
 
     def bounds_phrase(self) -> str:
-        """``bound``, or ``bounds`` where there are several."""
+        """``bound``, or ``bounds`` if there are several."""
         return "bounds" if len(self.report.goal.bounds) > 1 else "bound"
 
     def search_notes(self) -> list[str]:
-        """A busy machine, and what ended the search early."""
+        """Notes on a busy machine, and on what ended the search early."""
         error = self.report.search.error
         return [*self.busy(), *([f"The search ended early: {error}"] if error else [])]

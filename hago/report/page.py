@@ -1,4 +1,4 @@
-"""What the templates are filled with: every number already a text, every bar already a width."""
+"""The data for the templates, with every number already a text and every bar already a width."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from .summary_tiles import SummaryTile, summary_tiles
 from .tables import Name, Table
 from .timestrip import Strip, strip
 
-# Precisions that have a colour of their own; every other one shares a colour, and says its name anyway.
+# Precisions with their own colour; the others share one and are labelled anyway.
 COLOURED = ("int8", "int7", "bfloat16", "float16", "float32", "quantized", "other")
 
 
 @dataclass(frozen=True)
 class LayerView:
-    """One row of the layer map. Widths are percent of the longest bar of their column."""
+    """One row of the layer map. Widths are in percent of the longest bar of the column."""
 
     row: LayerRow
     what: str
@@ -88,7 +88,7 @@ class Page:
 
 
 def make_page(report: ReportData) -> Page:
-    """Everything that the templates show of this report."""
+    """Everything that the templates show."""
     metric = metric_text(report)
     layers = _layers(report)
     trials = records_table(report, metric, report.records)
@@ -162,7 +162,7 @@ def _layer(report: ReportData, row: LayerRow, other: float | None, longest: floa
 
 
 def _totals(report: ReportData) -> tuple[tuple[str, str, str, str, str], ...]:
-    """What belongs to no layer, and the sums of all kernels; nothing where they were not timed."""
+    """The times that belong to no layer, and the sums of all kernels; empty if not timed."""
     layers = report.layers
     if report.is_float or any(row.float_s is None or row.chosen_s is None for row in layers):
         return ()
@@ -196,7 +196,7 @@ def _what(row: LayerRow, batch: int) -> str:
 
 
 def _one(dims: tuple[int, ...], batch: int) -> str:
-    """A shape without its batch."""
+    """A shape without the batch dimension."""
     return shape(dims[1:] if len(dims) > 1 and dims[0] == batch else dims)
 
 

@@ -16,12 +16,12 @@ from .axis import Scale, decimals, padded
 from .cost_axis import CostAxis, cost_axis
 from .data import ReportData
 
-# Beyond this many times the bound, what a strategy loses is of no interest: the frame ends there.
+# The frame ends at this many times the bound: larger losses are of no interest.
 _FRAME_DROPS = 4.0
-# Beyond this part of float32's latency, how slow a strategy is is of no interest.
+# The frame ends at this multiple of float32's latency: slower strategies are of no interest.
 _FRAME_RATIO = 1.5
 
-# Pixels: an axis's title with the gaps beside it, and a digit of a tick.
+# Pixels: an axis title with its gaps, and one digit of a tick.
 _TITLE_WIDTH, _DIGIT_WIDTH = 30, 7.5
 
 
@@ -42,7 +42,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Label:
-    """A short text beside a mark."""
+    """A short text next to a mark."""
 
     text: str
     x: float
@@ -53,7 +53,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Tick:
-    """A place on an axis, its number, and what the number means in the other unit."""
+    """A position on an axis, its number, and that number in the other unit."""
 
     at: float
     text: str
@@ -106,7 +106,7 @@ class _Point:
 
 
 def plot(report: ReportData, metric: MetricText, width: int, height: int, name: str) -> Plot | None:
-    """The plot at this size, or None where nothing was measured that could be drawn."""
+    """The plot at this size, or None if there is nothing to draw."""
     axis = cost_axis(report)
     points = list(_points(report, axis))
     if len(points) < 2:
@@ -169,7 +169,7 @@ def plot(report: ReportData, metric: MetricText, width: int, height: int, name: 
 
 
 def _tick(report: ReportData, metric: MetricText, base: float | None, change: float) -> tuple[str, str]:
-    """The texts on the left and on the right: changes and values, or, of a distance from float32, values alone."""
+    """The texts on the left and on the right: changes and values, or only values for a distance from float32."""
     value = _absolute(metric, base, change)
     return (value, "") if report.metric.against_float else (metric.change(change), value)
 
@@ -211,18 +211,18 @@ def _points(report: ReportData, axis: CostAxis) -> Iterable[_Point]:
 
 
 def _room(texts: Iterable[str]) -> float:
-    """Pixels that an axis needs for its title and the texts of its ticks."""
+    """The pixels an axis needs for its title and tick texts."""
     return _TITLE_WIDTH + _DIGIT_WIDTH * max(map(len, texts), default=0)
 
 
 def _ranges(
     points: list[_Point], report: ReportData, bound_x: float | None
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """What the axes show: all that matters, and of the other trials those that are near."""
+    """The ranges of the axes: everything that matters, and other trials that are near."""
     bound = _lowest(points, report)
     answer = [p for p in points if p.kind in ("chosen", "test")]
     if not answer:
-        # float32 is the answer: then the trials that were to beat it are what matters.
+        # If float32 is the answer, the trials that competed with it matter.
         answer = [p for p in points if p.x <= _FRAME_RATIO and p.y >= -bound]
     core = [*answer, *(p for p in points if p.kind in ("front", "float") and p.y >= -_FRAME_DROPS * bound)]
     xs = [x for p in core for x in p.x_ends]
@@ -273,7 +273,7 @@ def _title(point: _Point, metric: MetricText, axis: CostAxis) -> str:
 
 
 def _labels(by_kind: dict[str, Mark], frame: tuple[float, float, float, float]) -> Iterable[Label]:
-    """Names of the marks that matter, on the side where there is room and no other of them."""
+    """Names of the important marks, placed where there is room."""
     left, top, right, bottom = frame
     chosen, test = by_kind.get("chosen"), by_kind.get("test")
     for kind, text in (("float", "float32"), ("chosen", "chosen"), ("test", "chosen, test samples")):

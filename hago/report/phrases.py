@@ -1,4 +1,4 @@
-"""The phrases of which the answer is made: where it was measured, how fast it is, what it costs."""
+"""Phrases of the answer: where it was measured, how fast it is, what it costs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def metric_text(report: ReportData) -> MetricText:
 
 
 def layers_phrase(layers: tuple[LayerRow, ...]) -> str:
-    """``18 of 21 layers in int8 and 2 in bfloat16``; layers that only move data are not counted."""
+    """``18 of 21 layers in int8 and 2 in bfloat16``, not counting layers that only move data."""
     counted = [layer for layer in layers if not layer.moves_data]
     precisions = Counter(layer.precision for layer in counted if layer.is_quantized).most_common()
     if not precisions:
@@ -49,7 +49,7 @@ class Phrases:
         return f"{machine} ({plural(threads, 'thread')}{batch})"
 
     def busy(self) -> list[str]:
-        """What other work the machine had, and what that means for the latencies; empty on a quiet one."""
+        """How busy the machine was, and what that means for the latencies; empty on a quiet machine."""
         report, told = self.report, []
         load, cores = report.environment.load, report.environment.cores
         if not report.where and load is not None and load > cores:
@@ -61,8 +61,8 @@ class Phrases:
         if report.baseline.aa_holds is False:
             times = ratio_interval(report.baseline.aa_ratio, report.baseline.aa_ratio_interval)
             notes.append(
-                f"The machine is too busy to tell small gains: float32 took {times} times as long as float32 itself, "
-                "measured in turns."
+                "The machine is too busy to resolve small gains: measured in turns against itself, float32 took "
+                f"{times} times as long."
             )
         return notes
 
@@ -101,7 +101,7 @@ class Phrases:
         compared = cost.compared(ratio, factor(max(ratio, 1 / ratio)))
         if self.report.joint or spent is None:
             return compared
-        # The ratio is of two medians of the same rounds: this is float32's in those.
+        # The ratio compares medians of the same rounds: derive float32's latency in those.
         ours, floats = cost.pair(spent, spent / ratio)
         low, high = record.latency_ratio_interval or (ratio, ratio)
         if low <= 1 <= high:
@@ -215,7 +215,7 @@ class Phrases:
         return f"{side} the required {self.limit()}"
 
     def limit(self) -> str:
-        """The value that is to be kept: the one asked for, or the one that a distance from float32 may reach."""
+        """The bound as a value: the one asked for, or float32's value less the allowed drop."""
         if self.report.limit is not None:
             return self.metric.value(self.report.limit)
         best = self.report.baseline.accuracy or 0.0
@@ -241,6 +241,6 @@ class Phrases:
 
 
 def _article(noun: str) -> str:
-    """The article of a noun as it is spoken: "an SQNR", "a cosine similarity"."""
+    """The indefinite article: "an SQNR", "a cosine similarity"."""
     spelt = noun[:2].isupper() and noun[0] in "AEFHILMNORSX"
     return "an" if spelt or (noun[:1] in "aeio" and not spelt) else "a"

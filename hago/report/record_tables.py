@@ -62,7 +62,7 @@ def _beside(report: ReportData, record: Record) -> str:
 
 
 def peers_table(report: ReportData, metric: MetricText) -> Table:
-    """One row for each engine."""
+    """One row per engine."""
     unit = f", {metric.change_unit}" if metric.change_unit else ""
     header = ("engine", "latency", "ratio", report.metric.name, f"change{unit}", "size", "remark")
     return Table.of(header, [_peer(row, metric) for row in report.peers], (1, 2, 3, 4, 5))

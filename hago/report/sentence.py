@@ -1,6 +1,6 @@
 """The answer in one sentence.
 
-Its numbers are from the test part where there is one. `phrases.py` has its parts, `notes.py` what is added to it.
+Its numbers come from the test part if that was measured. `phrases.py` has its parts, `notes.py` its caveats.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ GOOD, MIXED, BAD = "good", "mixed", "bad"
 
 @dataclass(frozen=True)
 class Answer:
-    """``sentence`` is the whole answer, ``notes`` what to know with it.
+    """``sentence`` is the whole answer, ``notes`` are its caveats.
 
-    ``badge`` says in two or three words how it went; ``tone`` is `GOOD`, `MIXED` or `BAD`.
+    ``badge`` sums it up in two or three words; ``tone`` is `GOOD`, `MIXED` or `BAD`.
     """
 
     sentence: str
@@ -32,25 +32,25 @@ class Answer:
 
 
 _ESTIMATED = (
-    "Estimated: there was no board. What is compared are instructions, counted in an emulator, which are no times; "
+    "Estimated: no board was attached. The comparison uses instructions counted in an emulator, not times; "
     "measure on the device before you rely on it (hago measure)."
 )
 
 
 def tell(report: ReportData) -> Answer:
-    """The answer of this report."""
+    """The answer that this report gives."""
     answer = _tell(report)
     first = (_ESTIMATED,) if report.estimated else ()
     return replace(answer, notes=(*first, *_parts(report), *report.remarks, *answer.notes))
 
 
 def _parts(report: ReportData) -> tuple[str, ...]:
-    """The value of each quantity among the outputs, where a metric judges several."""
+    """The value of each quantity among the outputs, if the metric scores several."""
     parts, metric = report.chosen.accuracy_parts, metric_text(report)
     if report.is_float or len(parts) < 2:
         return ()
     told = listing([f"{metric.value(value)} in {name}" for name, value in parts.items()])
-    return (f"By output, {report.metric.name} is {told}; each sample counts by its worst.",)
+    return (f"By output, {report.metric.name} is {told}; each sample counts by its worst output.",)
 
 
 def _tell(report: ReportData) -> Answer:
@@ -83,16 +83,16 @@ class _AnswerPhrases(Notes):
             sentence = f"{head}, but {self.cost(record, drop)}, more than the allowed {bound}."
         notes, bounds = [*self.doubts(record, within), *self.search_notes()], self.bounds_phrase()
         if not within and self.keeps_accuracy(record):
-            return Answer(sentence, f"Out of {bounds} in the final measurement", BAD, tuple(notes))
+            return Answer(sentence, f"Outside the {bounds} in the final measurement", BAD, tuple(notes))
         if not within:
-            return Answer(sentence, f"Out of {bounds} on the test samples", BAD, tuple(notes))
+            return Answer(sentence, f"Outside the {bounds} on the test samples", BAD, tuple(notes))
         if not report.gains(record):
             return Answer(sentence, "No clear gain", MIXED, tuple(notes))
         badge = f"Within the {bounds}{'' if record.part == 'test' else ', not tested'}"
         return Answer(sentence, badge, GOOD if record.part == "test" else MIXED, tuple(notes))
 
     def _kept(self, record: Record) -> str:
-        """What follows the gain where every bound is kept: the cost, and by how much."""
+        """What follows the gain if every bound is kept: the cost, and how it relates to the bounds."""
         if self.report.goal.primary.name == "accuracy" and self.limits():
             allowed = f", within the allowed {listing(self.limits().values())}"
             return f"{allowed}, and {self.cost(record)}{self.bound(record)}: the most accurate strategy found"
@@ -119,14 +119,16 @@ class _AnswerPhrases(Notes):
         is_better = f"is {primary.better}"
         if primary.name == "latency" and report.estimated:
             is_better = "takes fewer instructions"
-        sentence = f"{what} pay here: on {self.where()} no strategy tried{kind} {is_better} than float32, so {stays}."
+        sentence = (
+            f"{what} pay off here: on {self.where()} no strategy tried{kind} {is_better} than float32, so {stays}."
+        )
         notes = [*self.nearest_gain(), *self.in_the_way(), *self.search_notes()]
         return Answer(sentence, "float32 stays", MIXED, tuple(notes))
 
     def inconclusive(self) -> Answer:
-        """float32 stays because nothing else can be relied on, not because quantization does not pay."""
+        """float32 stays because nothing else is certain, not because quantization does not pay off."""
         report, fastest = self.report, self.fastest()
-        head = "The measurements do not show whether quantization pays here"
+        head = "The measurements do not show whether quantization pays off here"
         stays = f"{report.model_name} stays in float32{self.float_numbers()}"
         if fastest is None:
             found = f"no latency of a strategy that {self.bound_words()} could be measured on {self.where()}"
@@ -136,7 +138,7 @@ class _AnswerPhrases(Notes):
                 f"on {self.where()} the fastest strategy that {self.bound_words()} ({fastest.label}) takes "
                 f"{times} times as long as float32"
             )
-        again = "Search once more where nothing else runs (hago tune --resume measures the finalists anew)."
+        again = "Repeat the search on an idle machine (hago tune --resume measures the finalists again)."
         return Answer(f"{head}: {found}, so {stays}.", "Inconclusive", BAD, (*self.search_notes(), again))
 
     def not_met(self) -> Answer:
@@ -161,8 +163,8 @@ class _AnswerPhrases(Notes):
         if search.expected_change is not None and report.within(search):
             change = self.metric.change(search.expected_change)
             notes.append(
-                f"On the search samples it kept the bound, but so many of its answers are not float32's that "
-                f"{change} {self.metric.change_unit} are to be expected on others."
+                "On the search samples it kept the bound, but so many of its answers differ from float32's that a "
+                f"change of {change} {self.metric.change_unit} is to be expected on other samples."
             )
         notes += [*self.in_the_way(), *self.faster_ones(), *self.search_notes()]
         return Answer(sentence, f"{self.bounds_phrase().capitalize()} not met", BAD, tuple(notes))
@@ -175,5 +177,5 @@ class _AnswerPhrases(Notes):
             f"No candidate could be measured on {self.where()} ({why}), so {report.model_name} stays in float32"
             f"{self.float_numbers()}."
         )
-        notes = [f"The first failed with: {failed[0].reason}"] if failed and failed[0].reason else []
+        notes = [f"The first failure: {failed[0].reason}"] if failed and failed[0].reason else []
         return Answer(sentence, "Nothing measured", BAD, (*notes, *self.search_notes()))

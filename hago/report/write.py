@@ -1,4 +1,4 @@
-"""Writes a report: ``report.html``, one file that needs nothing else, and ``report.md``."""
+"""Writes a report: ``report.html``, one self-contained file, and ``report.md``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FOLDER = Path(__file__).parent
 def write_report(report: ReportData, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
     """Writes both files into ``folder``, each whole or not at all; returns their paths.
 
-    Raises StorageError where they cannot be written.
+    Raises StorageError if they cannot be written.
     """
     target = Path(folder)
     page = {"page": make_page(report), "report": report}
@@ -34,13 +34,13 @@ def write_report(report: ReportData, folder: str | os.PathLike[str]) -> tuple[Pa
 
 
 def _shown(value: Any) -> Any:
-    """What a template prints: names come from models and files, and may hold what nobody sees."""
+    """What a template prints: names from models and files may contain invisible characters."""
     return visible(value, lines=True) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 @cache
 def templates() -> jinja2.Environment:
-    """The templates. What they are filled with is escaped, but for the style sheet, which is ours."""
+    """The templates. All values are escaped except for our style sheet."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=lambda name: name is not None and not name.endswith(".md.j2"),
