@@ -282,7 +282,7 @@ SAMPLES = [
         errors.DataError,
         "labels must be from 0 to 9, found 10",
         None,
-        "do labels begin at 1",
+        "do the labels start at 1",
         classes_from_one,
     ),
     BadInput(
