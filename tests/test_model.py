@@ -255,7 +255,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[ModelError], str]] = {
     "contributed": (lambda: _op("FastGelu", "com.microsoft"), UnsupportedOpError, r"FastGelu of domain com"),
     "newer operator": (lambda: _op("Gelu"), UnsupportedOpError, r"Gelu .*no such operator at opset 17"),
     "random": (lambda: _op("RandomNormalLike"), UnsupportedOpError, r"RandomNormalLike .* it is random"),
-    "beyond opset 21": (_scatter, ModelError, r"TensorScatter of opset 24 cannot be told at opset 21"),
+    "beyond opset 21": (_scatter, ModelError, r"TensorScatter of opset 24 cannot be expressed at opset 21"),
     "data of another size": (_damaged_shape, ModelError, r"breaks the ONNX standard|does not fit its shape"),
     "a cycle": (_cycle, ModelError, r"breaks the ONNX standard.*sorted"),
     "shapes that clash": (_shapes, ModelError, r"do not fit together"),

@@ -243,7 +243,7 @@ def _fix_one(
 
 
 def to_opset(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """The same model at opset 21, node names kept. Raises ModelError when it cannot be told there."""
+    """The same model at opset 21, node names kept. Raises ModelError if it cannot be expressed there."""
     version = default_opset(proto, where)
     if version > OPSET:
         _check_backward(proto, where, version)
@@ -324,7 +324,7 @@ def _check_backward(proto: onnx.ModelProto, where: str, version: int) -> None:
                     why = f"the default of its attribute {name!r} changed"
         if why:
             raise ModelError(
-                f"operator {node.op_type} of opset {version} cannot be told at opset {OPSET}: {why}",
+                f"operator {node.op_type} of opset {version} cannot be expressed at opset {OPSET}: {why}",
                 where=f"{where}, node {node.name!r}",
                 hint="export the model at opset 21",
             )
