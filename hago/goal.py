@@ -43,10 +43,10 @@ class Quantity:
     study_name: str
     cost: Callable[[Goal, Record], float]
     gains: Callable[[Goal, Record, Record], bool]
-    bound: Callable[[Goal], float | None]
-    excess: Callable[[Goal, Record, bool], float]
     stored: Callable[[Goal, Record], float]
-    text: Callable[[float], str]
+    bound: Callable[[Goal], float | None] = lambda goal: None
+    excess: Callable[[Goal, Record, bool], float] = lambda goal, record, likely: 0.0
+    text: Callable[[float], str] = "{:g}".format
     same: float = 1.0
     maximised: bool = False
 

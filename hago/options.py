@@ -15,7 +15,7 @@ from typing import Any
 from . import arguments
 from .documents import did_you_mean
 from .errors import SearchError
-from .goal import DEFAULT_OBJECTIVES, MAX_DROP
+from .goal import DEFAULT_OBJECTIVES, MAX_DROP, OBJECTIVES
 from .option_fields import (
     JOINT_RULES,
     SAMPLERS,
@@ -65,7 +65,7 @@ class GoalOptions(OptionValues):
     )
     objectives: str | Sequence[str] = option(
         DEFAULT_OBJECTIVES,
-        "what to optimize, in order: latency, accuracy, size; the answer is the best in the first without a bound "
+        f"what to optimize, in order: {', '.join(OBJECTIVES)}; the answer is the best in the first without a bound "
         "(default: %(default)s)",
         arguments.names,
         shell=",".join(DEFAULT_OBJECTIVES),

@@ -44,7 +44,7 @@ def read_goal(metric: Judge, unit: str = "", options: GoalOptions | None = None,
     latency_s = None if given.max_latency is None else read_seconds("max_latency", given.max_latency)
     size = None if given.max_size is None else read_bytes("max_size", given.max_size)
     bounded = {"latency": latency_s is not None, "size": size is not None}
-    is_free = "accuracy" in wanted and all(bounded[name] for name in wanted if name != "accuracy")
+    is_free = "accuracy" in wanted and all(bounded.get(name) for name in wanted if name != "accuracy")
     common: dict[str, Any] = {
         "margin": arguments.number("margin", given.margin), "objectives": wanted, "unit": unit,
         "higher_is_better": metric.higher_is_better, "max_latency_s": latency_s, "max_size": size,

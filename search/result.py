@@ -117,7 +117,7 @@ def _gain(record: Record, floats: Record, goal: Goal) -> str:
         return f"{goal.sentence}: {floats.size_bytes / record.size_bytes:.2f} times smaller and {speed}"
     if goal.primary.name == "accuracy":
         return f"{goal.sentence}: a drop of {max(0.0, goal.drop(record)):.4g} from float32, {speed}"
-    return f"{speed} {goal.phrase}".rstrip()
+    return f"{speed} {goal.phrase}".rstrip() if goal.primary.name == "latency" else f"{goal.sentence}: {speed}"
 
 
 def _closest(record: Record, goal: Goal) -> str:
