@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -73,16 +74,24 @@ def accumulator(
     tr.finish(epilogue, Value(quant=Quant(output, params)) if params is not None else Value(tensor=output))
 
 
-def _integer_anchor(
-    tr: Translator, op: str, node: SourceNode, x: Quant, weight: IntegerWeight, epilogue: Epilogue,
-    bias: np.ndarray | None, attrs: dict[str, Any], alpha: float = 1.0,
-) -> bool:  # fmt: skip
-    """Emits QConv or QGemm; ``bias`` [O] is real. False where an int32 cannot hold the sums."""
+@dataclass(frozen=True)
+class _Anchor:
+    """A convolution or product to be emitted: ``alpha`` * (x * weight) + ``bias`` [O] (real), then ``epilogue``."""
+
+    node: SourceNode
+    epilogue: Epilogue
+    bias: np.ndarray | None
+    attrs: dict[str, Any] = field(default_factory=dict)
+    alpha: float = 1.0
+
+
+def _integer_anchor(tr: Translator, op: str, anchor: _Anchor, x: Quant, weight: IntegerWeight) -> bool:
+    """Emits QConv or QGemm. False where an int32 cannot hold the sums."""
+    node, epilogue, bias, attrs = anchor.node, anchor.epilogue, anchor.bias, dict(anchor.attrs)
     factor: np.ndarray = weight.scale * x.params.scale  # float32: see `accumulator`
-    if alpha != 1.0:
-        factor = factor * np.float64(alpha)
-    outputs = weight.codes.shape[0]
-    real = np.zeros(outputs) if bias is None else bias.astype(np.float64)
+    if anchor.alpha != 1.0:
+        factor = factor * np.float64(anchor.alpha)
+    real = np.zeros(weight.codes.shape[0]) if bias is None else bias.astype(np.float64)
     if epilogue.bias is not None:
         real = real + epilogue.bias
     fitted = with_integer_bias(weight.codes, factor, real)
@@ -113,11 +122,9 @@ def _bias_scale(bias: Constant | None, x: Quant) -> np.ndarray | None:
     return bias.codes.scale.reshape(-1) / x.params.scale
 
 
-def _float_anchor(
-    tr: Translator, op: str, node: SourceNode, x: str, weight: np.ndarray, precision: str, epilogue: Epilogue,
-    bias: np.ndarray | None, attrs: dict[str, Any],
-) -> bool:  # fmt: skip
-    """Emits Conv or Gemm; ``weight`` and ``x`` are of that precision."""
+def _float_anchor(tr: Translator, op: str, anchor: _Anchor, x: str, weight: np.ndarray, precision: str) -> bool:
+    """Emits Conv or Gemm; ``weight``, which holds ``alpha``, and ``x`` are of that precision."""
+    node, epilogue, bias = anchor.node, anchor.epilogue, anchor.bias
     total = np.zeros(weight.shape[0], np.float32) if bias is None else bias.astype(np.float32)
     if epilogue.bias is not None:
         total = total + epilogue.bias.astype(np.float32)
@@ -126,7 +133,7 @@ def _float_anchor(
         tr.build.constant(weight, f"{node.name}_weight"),
         tr.build.constant(np.ascontiguousarray(total), f"{node.name}_bias"),
     ]
-    attrs |= {"act_lo": epilogue.low, "act_hi": epilogue.high, "precision": precision}
+    attrs = {**anchor.attrs, "act_lo": epilogue.low, "act_hi": epilogue.high, "precision": precision}
     output = tr.hago(op, node, inputs, tr.source.type(epilogue.out), epilogue.out, attrs)
     tr.finish(epilogue, Value(tensor=output))
     return True
@@ -154,17 +161,17 @@ def conv(tr: Translator, node: SourceNode) -> bool:
     group = node.attrs.get("group", 1)
     attrs = window(node, shape, w_shape[2:], tr.source.shape(node.outputs[0])) | {"group": group}
     epilogue = tr.ahead.epilogue(node, bias_axis=1)
-    values = None if bias is None else bias.exact
+    anchor = _Anchor(node, epilogue, None if bias is None else bias.exact, attrs)
     x = tr.quant(node.inputs[0])
     kind = "depthwise_conv" if group > 1 and group == shape[1] else "conv"
     if x is not None and weight.codes is not None and tr.integers(kind):
         whole = integer_weight(weight.codes, 0, 1, _bias_scale(bias, x))
         if whole is not None:
             whole = IntegerWeight(_channels_last(whole.codes), whole.scale, whole.mult, whole.group_size)
-            if _integer_anchor(tr, "QConv", node, x, whole, epilogue, values, dict(attrs)):
+            if _integer_anchor(tr, "QConv", anchor, x, whole):
                 return True
     source, real, precision = _float_operands(tr, kind, node.inputs[0], weight)
-    return _float_anchor(tr, "Conv", node, source, _channels_last(real), precision, epilogue, values, attrs)
+    return _float_anchor(tr, "Conv", anchor, source, _channels_last(real), precision)
 
 
 def _channels_last(weight: np.ndarray) -> np.ndarray:
@@ -196,16 +203,17 @@ def _fully_connected(tr: Translator, node: SourceNode, transposed: bool) -> bool
     epilogue = tr.ahead.epilogue(node, bias_axis=-1)
     if bias is None and epilogue.bias is not None:
         bias = _epilogue_bias(tr, epilogue)
+    anchor = _Anchor(node, epilogue, values, alpha=alpha)
     x = tr.quant(node.inputs[0])
     if x is not None and weight.codes is not None and alpha > 0 and tr.integers("fully_connected"):
         whole = integer_weight(weight.codes, out_axis, 1 - out_axis, _bias_scale(bias, x))
-        if whole is not None and _integer_anchor(tr, "QGemm", node, x, whole, epilogue, values, {}, alpha):
+        if whole is not None and _integer_anchor(tr, "QGemm", anchor, x, whole):
             return True
     source, real, precision = _float_operands(tr, "fully_connected", node.inputs[0], weight, alpha == 1.0)
     if alpha != 1.0:
         real = real * np.float32(alpha)
     real = real if transposed else real.T
-    return _float_anchor(tr, "Gemm", node, source, real, precision, epilogue, values, {})
+    return _float_anchor(tr, "Gemm", anchor, source, real, precision)
 
 
 def _epilogue_bias(tr: Translator, epilogue: Epilogue) -> Constant | None:

@@ -51,7 +51,7 @@ from .epilogue import (
 from .epilogue_arm import residual_bytes
 from .families import Isa
 from .ir_builder import Registers, argument, channel_start, flat, maybe_parallel, moved_back, prefetch, vector_index
-from .padding import padded_copy
+from .padding import Padding, padded_copy
 from .pairwise import pairs_copy
 
 _WEIGHTS_IN_CACHE = 512 * 1024
@@ -119,13 +119,11 @@ class Dense:
             self.x = flat(x)
             if self.plan.scratch:
                 pad = T.Cast(dot.x_type, self.zero[0] if integer else T.int32(0))
-                image, slack = (p.n, p.h, p.w, p.c), dot.pack * max(1, p.group_steps)
+                padding, slack = Padding((p.n, p.h, p.w, p.c), p.pads, pad), dot.pack * max(1, p.group_steps)
                 if dot.narrow:
-                    self.x = pairs_copy(
-                        self.x, image, p.groups, self.c, p.pads, pad, slack, self.chunks, dot.read
-                    )  # fmt: skip
+                    self.x = pairs_copy(self.x, padding, p.groups, self.c, slack, self.chunks, dot.read)
                 else:
-                    self.x = padded_copy(self.x, image, p.pads, dot.read_type, pad, slack, self.chunks, dot.read)
+                    self.x = padded_copy(self.x, padding, dot.read_type, slack, self.chunks, dot.read)
             with dot.scope(self.isa):
                 self.loops()
         return builder.get()

@@ -36,7 +36,7 @@ from .epilogue import (
 from .families import Isa
 from .float16 import MOST_TERMS, doubled, factors
 from .ir_builder import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
-from .padding import padded_copy
+from .padding import Padding, padded_copy
 from .window import Window
 
 MIN_CHANNELS = 4  # the narrowest vector; thinner images take the dense template, group by group
@@ -210,8 +210,8 @@ class Depthwise:
             self.x, self.y = flat(source), flat(target)
             if self.whole:
                 pad = self.zero[0] if dot.integer else T.float32(0)
-                image, slack = (p.n, p.h, p.w, p.c), self.lanes * dot.pack
-                self.x = padded_copy(self.x, image, p.pads, dot.x_type, pad, slack, self.chunks)
+                padding = Padding((p.n, p.h, p.w, p.c), p.pads, pad)
+                self.x = padded_copy(self.x, padding, dot.x_type, self.lanes * dot.pack, self.chunks)
             with maybe_parallel(p.n * self.strips, self.chunks) as (at, end):
                 self.rows(at, end)
         return builder.get()

@@ -21,7 +21,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from .ir_builder import vector_index
-from .padding import each_line
+from .padding import Padding, each_line
 
 TIMES = 4  # each pair stands in the copy
 _CHANNELS, _STEP = 4, 8
@@ -43,21 +43,19 @@ def sums_fit_int16(weights: np.ndarray, terms: int) -> bool:
 
 
 def pairs_copy(
-    x: Any, shape: tuple[int, int, int, int], groups: int, channels: int, pads: tuple[int, int, int, int], pad: Any,
-    slack: int, chunks: int, read: Callable[..., Any],
-) -> Any:  # fmt: skip
+    x: Any, padding: Padding, groups: int, channels: int, slack: int, chunks: int, read: Callable[..., Any]
+) -> Any:
     """Copies flat ``x`` [N, H, W, C] to [N, top+H+bottom, left+W+right, G, C'], each pair four times (`padded_copy`).
 
     C' are the ``channels`` that each of the ``groups`` shall have there: as many as it has, or one more so that pairs
     do not reach into the next pixel. ``slack`` counts elements of the input.
     """
-    n, h, w, c = shape
-    top, left, bottom, right = pads
-    pixel, height = groups * channels, top + h + bottom
-    line = (left + w + right) * pixel
-    size = n * height * line
+    (_, _, w, c), left, right = padding.shape, padding.pads[1], padding.pads[3]
+    pixel = groups * channels
+    line = padding.columns * pixel
+    size = padding.lines * line
     copy = T.alloc_buffer((TIMES * (size + slack),), "int8")
-    value = T.bind(read(pad))
+    value = T.bind(read(padding.value))
 
     def fill(start: Any, count: int) -> None:
         if count:
@@ -111,7 +109,7 @@ def pairs_copy(
     def copy_across(source: Any, target: Any, count: int) -> None:
         """A line whose pairs reach from one pixel into the next, and from padding into pixels."""
         fill(target, line)
-        byte, eight = T.bind(T.Cast("uint16", T.Cast("uint8", pad))), T.Cast("uint16", T.int32(8))
+        byte, eight = T.bind(T.Cast("uint16", T.Cast("uint8", padding.value))), T.Cast("uint16", T.int32(8))
         start, before = target + left * pixel, left * pixel % 2
         if before:
             store_pair(byte + T.shift_left(T.Cast("uint16", x[source]), eight), start - 1)
@@ -120,7 +118,7 @@ def pairs_copy(
             last = source + count - 1
             store_pair(T.Cast("uint16", x[last]) + T.shift_left(byte, eight), start + count - 1)
 
-    each_line(n, h, (top, bottom), chunks, copy_line, lambda target: fill(target * line, line))
+    each_line(padding, chunks, copy_line, lambda target: fill(target * line, line))
     fill(size, slack)
     return copy
 
