@@ -37,7 +37,7 @@ And two multiply pairs of pixels by pairs of channels (Arm, see pairs.py), twice
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -125,31 +125,8 @@ class Dot:
         return laid_out(packed) if self.narrow else packed
 
     def step(self, isa: Isa, acc: Any, a: Any, w: Any) -> Any:
-        """``acc`` plus the products of ``a`` and ``w``."""
-        bits, lanes = isa.bits, isa.lanes
-        ints, floats = f"int32x{lanes}", f"float32x{lanes}"
-        if self.name == "fma":
-            return T.call_llvm_pure_intrin(floats, "llvm.fma", a, w, acc)
-        if self.name == "half":
-            return T.call_llvm_pure_intrin(f"float16x{lanes}", "llvm.fma", a, w, acc)
-        if self.name == "vnni":
-            return T.call_llvm_pure_intrin(ints, f"llvm.x86.avx512.vpdpbusd.{bits}", acc, a, w)
-        if self.name in _BF16_LLVM:
-            return T.call_extern(floats, f"hago_{self.name}_{bits}", acc, a, w)
-        if self.name == "usmmla":
-            return T.call_llvm_pure_intrin(ints, "llvm.aarch64.neon.usmmla.v4i32.v16i8", acc, a, w)
-        if self.name in ("sdot", "usdot"):
-            # The factor that may be a single lane of a register comes second, or is the unsigned one.
-            factors = (a, w) if self.name == "usdot" else (w, a)
-            return T.call_llvm_pure_intrin(ints, f"llvm.aarch64.neon.{self.name}.v4i32.v16i8", acc, *factors)
-        if self.name == "mlal16":
-            return acc + T.Cast(ints, a) * T.Cast(ints, w)
-        if self.narrow:
-            return T.call_extern(ints, "hago_step", acc, a, w)
-        if self.name == "maddubs":
-            a = T.call_llvm_pure_intrin(f"int16x{lanes * 2}", _MADDUBS[bits], a, w)
-            w = T.broadcast(T.int16(1), lanes * 2)
-        return acc + T.call_llvm_pure_intrin(ints, _MADDWD[bits], a, w)
+        """``acc`` [L] plus the products of ``a`` and ``w`` [L*KP], those of a lane added up."""
+        return _STEPS[self.name](isa, acc, a, w)
 
     def half_step(self, acc: Any, x: Any, at: Any, w: Any) -> Any:
         """The first half of a step of a `narrow` one: ``w`` has its weights."""
@@ -172,6 +149,70 @@ class Dot:
             yield
 
 
+Step = Callable[[Isa, Any, Any, Any], Any]
+"""(instruction set, acc [L], a [L*KP], w [L*KP]) -> acc [L]."""
+
+
+def _fma(kind: str) -> Step:
+    return lambda isa, acc, a, w: T.call_llvm_pure_intrin(f"{kind}x{isa.lanes}", "llvm.fma", a, w, acc)
+
+
+def _vnni(isa: Isa, acc: Any, a: Any, w: Any) -> Any:
+    return T.call_llvm_pure_intrin(f"int32x{isa.lanes}", f"llvm.x86.avx512.vpdpbusd.{isa.bits}", acc, a, w)
+
+
+def _maddwd(isa: Isa, acc: Any, a: Any, w: Any) -> Any:
+    """int16 [2 L] x int16 [2 L] -> int32 [L]: two products in each lane."""
+    return acc + T.call_llvm_pure_intrin(f"int32x{isa.lanes}", _MADDWD[isa.bits], a, w)
+
+
+def _maddubs(isa: Isa, acc: Any, a: Any, w: Any) -> Any:
+    """u8 [4 L] x s8 [4 L] -> int16 [2 L], whose neighbours a product with ones then adds up."""
+    pairs = T.call_llvm_pure_intrin(f"int16x{isa.lanes * 2}", _MADDUBS[isa.bits], a, w)
+    return _maddwd(isa, acc, pairs, T.broadcast(T.int16(1), isa.lanes * 2))
+
+
+def _mlal16(isa: Isa, acc: Any, a: Any, w: Any) -> Any:
+    kind = f"int32x{isa.lanes}"
+    return acc + T.Cast(kind, a) * T.Cast(kind, w)
+
+
+def _neon(name: str, weights_first: bool = False) -> Step:
+    """Arm's sdot, usdot, usmmla. The factor that may be one lane of a register comes second, or is the unsigned one."""
+
+    def step(isa: Isa, acc: Any, a: Any, w: Any) -> Any:
+        factors = (w, a) if weights_first else (a, w)
+        return T.call_llvm_pure_intrin(f"int32x{isa.lanes}", f"llvm.aarch64.neon.{name}.v4i32.v16i8", acc, *factors)
+
+    return step
+
+
+def _bfloat16(name: str) -> Step:
+    """By the function that `Dot.scope` brings in."""
+    return lambda isa, acc, a, w: T.call_extern(f"float32x{isa.lanes}", f"hago_{name}_{isa.bits}", acc, a, w)
+
+
+def _narrow(isa: Isa, acc: Any, a: Any, w: Any) -> Any:
+    """By the function that `Dot.scope` brings in."""
+    return T.call_extern(f"int32x{isa.lanes}", "hago_step", acc, a, w)
+
+
+_STEPS: Mapping[str, Step] = {
+    "vnni": _vnni,
+    "maddubs": _maddubs,
+    "maddwd": _maddwd,
+    "fma": _fma("float32"),
+    "bf16": _bfloat16("bf16"),
+    "sdot": _neon("sdot", weights_first=True),
+    "usdot": _neon("usdot"),
+    "smull": _narrow,
+    "smull7": _narrow,
+    "mlal16": _mlal16,
+    "bfdot": _bfloat16("bfdot"),
+    "half": _fma("float16"),
+    "usmmla": _neon("usmmla"),
+    "bfmmla": _bfloat16("bfmmla"),
+}
 _MADDUBS = {
     512: "llvm.x86.avx512.pmaddubs.w.512",
     256: "llvm.x86.avx2.pmadd.ub.sw",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tvm.script.ir_builder import tirx as T
 
 from . import math as vm
-from .vector import Expr, typed
+from .vector import Expr, all_lanes, typed
 
 ONNX_DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
@@ -116,8 +116,3 @@ def rounded(vec: Vec) -> Vec:
         kept = T.Select(magnitude > all_lanes(T.uint32(0x7F800000), lanes), nan, up)
         return Vec(T.reinterpret(kept, dtype=typed("float32", lanes)), vec.dtype, lanes)
     return vec
-
-
-def all_lanes(number: Expr, lanes: int) -> Expr:
-    """A scalar in every lane."""
-    return number if lanes == 1 else T.broadcast(number, lanes)

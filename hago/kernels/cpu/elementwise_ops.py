@@ -9,8 +9,8 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from . import math as vm
-from .elements import FLOATS, HALF, ONNX_DTYPES, Vec, all_lanes, cast, constant, held, rounded
-from .vector import Expr, rint_to_int32, typed
+from .elements import FLOATS, HALF, ONNX_DTYPES, Vec, cast, constant, held, rounded
+from .vector import Expr, all_lanes, rint_to_int32, typed
 
 _FUNCTIONS = frozenset({"float32"}) | HALF
 

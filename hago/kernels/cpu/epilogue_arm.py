@@ -44,6 +44,18 @@ def narrowed(whole: list[Any], zero: Any) -> Any:
     return halves[0] if len(halves) == 1 else T.Shuffle(halves, list(range(16)))
 
 
+def saturated_bytes(isa: Isa, product: Any, low: Any, high: Any, zero: Any) -> Any:
+    """float32 products [16] -> uint8 codes [16]: clamped to the scalars ``low`` and ``high``, rounded, ``zero`` added.
+
+    The upper bound waits until the results are bytes. NaN becomes the lower one.
+    """
+    product = T.bind(product)
+    parts = [T.Shuffle([product], list(range(at, at + 4))) for at in range(0, 16, 4)]  # 4 x [4]
+    reals = [T.call_llvm_pure_intrin("float32x4", "llvm.maxnum", part, T.broadcast(low, 4)) for part in parts]
+    codes = narrowed([round_to_int(isa, real) for real in reals], zero)
+    return T.min(codes, T.broadcast(T.cast(T.cast(high, "int32") + zero, "uint8"), 16))
+
+
 def requantized_bytes(isa: Isa, sums: list[Any], scales: list[Any], zero: Any, bounds: Any) -> Any:
     """Two or four neighbouring vectors of int32 sums [4] -> their uint8 codes [8] or [16]."""
     whole = [round_to_int(isa, T.Cast("float32x4", value) * scale) for value, scale in zip(sums, scales, strict=True)]

@@ -29,18 +29,9 @@ def _at_most(isa: Isa, value: Any, high: Any) -> Any:
 
 def round_to_int(isa: Isa, value: Any) -> Any:
     """float32 lanes -> int32 lanes, ties to even (the rounding mode that MXCSR starts with)."""
-    lanes = isa.lanes
-    if isa.bits == 512:
-        return T.call_llvm_pure_intrin(
-            f"int32x{lanes}",
-            "llvm.x86.avx512.mask.cvtps2dq.512",
-            value,
-            T.broadcast(T.int32(0), lanes),
-            T.int16(-1),
-            T.int32(4),
-        )
-    name = "llvm.x86.avx.cvt.ps2dq.256" if isa.bits == 256 else "llvm.x86.sse2.cvtps2dq"
-    return T.call_llvm_pure_intrin(f"int32x{lanes}", name, value)
+    # With 512 bits the instruction takes what masked lanes keep, the mask (all lanes), and the rounding mode (MXCSR's).
+    masked = [T.broadcast(T.int32(0), isa.lanes), T.int16(-1), T.int32(4)] if isa.bits == 512 else []
+    return T.call_llvm_pure_intrin(f"int32x{isa.lanes}", _ROUND[isa.bits], value, *masked)
 
 
 def requantized_bytes(isa: Isa, sums: list[Any], scales: list[Any], zero: Any, bounds: Any) -> Any:
@@ -66,6 +57,11 @@ def pack_bytes(isa: Isa, whole: list[Any], zero: Any, low: Any) -> Any:
     return T.max(packed, T.broadcast(T.Cast("uint8", T.Cast("int32", low) + zero), count))
 
 
+_ROUND = {
+    512: "llvm.x86.avx512.mask.cvtps2dq.512",
+    256: "llvm.x86.avx.cvt.ps2dq.256",
+    128: "llvm.x86.sse2.cvtps2dq",
+}
 _PACK_WORDS = {
     512: "llvm.x86.avx512.packssdw.512",
     256: "llvm.x86.avx2.packssdw",

@@ -14,8 +14,8 @@ from ..common.calls import KernelCall, NodeView
 from .fallback import emit_fallback
 from .families import Isa
 from .registry import emits
-from .rowwise import Register, across, along, fresh, repeated, row_lanes
-from .vector import Expr, Flat, primfunc, rows
+from .rowwise import Register, across, along, fresh, row_lanes
+from .vector import Expr, Flat, all_lanes, primfunc, rows
 
 _REGISTERS = 8
 """Rows of up to so many vectors stay in registers between the passes."""
@@ -55,7 +55,7 @@ def layer_norm(params: LayerNorm, isa: Isa, threads: int) -> Any:
 
                 def add(i: Expr, seen: int) -> None:
                     value = term(x.load(begin + i, lanes))
-                    sum_.set(sum_.value + fresh(value, seen, lanes, repeated(T.float32(0), lanes)))
+                    sum_.set(sum_.value + fresh(value, seen, lanes, all_lanes(T.float32(0), lanes)))
 
                 along(n, lanes, add, unrolled=unrolled)
                 return across(sum_.value, lanes, lambda a, b: a + b)

@@ -17,7 +17,7 @@ from .families import Isa
 from .mapped import emit_mapped
 from .movement import call, known
 from .registry import emits
-from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans, unravel
+from .vector import Expr, Flat, all_lanes, copy_lanes, primfunc, rows, spans, unravel
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def pad(params: Pad, isa: Isa, threads: int) -> Any:
 
         def fill(begin: Expr, count: int) -> None:
             def vector(i: Expr, width: int) -> None:
-                y.store(begin + i, filler if width == 1 else T.broadcast(filler, width), width)
+                y.store(begin + i, all_lanes(filler, width), width)
 
             spans(count, lanes, vector)
 

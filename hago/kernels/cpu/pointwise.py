@@ -19,12 +19,24 @@ from ...errors import BuildError
 from ...tensor import TensorType
 from ..common.calls import KernelCall, NodeView
 from .broadcast import nest, operand, walk
-from .elements import all_lanes
 from .families import Isa
 from .lookup import Lookup, lookup
 from .registry import emits
 from .transpose import order, permute
-from .vector import Epilogue, Expr, Flat, byte_lanes, cast, factors_of, numbers_of, primfunc, rows, spans, typed
+from .vector import (
+    Epilogue,
+    Expr,
+    Flat,
+    all_lanes,
+    byte_lanes,
+    cast,
+    factors_of,
+    numbers_of,
+    primfunc,
+    rows,
+    spans,
+    typed,
+)
 
 _INT = "int32"
 

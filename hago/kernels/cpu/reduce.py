@@ -17,8 +17,8 @@ from .fallback import emit_fallback
 from .families import Isa
 from .movement import known
 from .registry import emits
-from .rowwise import Combine, Register, across, along, fresh, repeated, row_lanes
-from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans, typed
+from .rowwise import Combine, Register, across, along, fresh, row_lanes
+from .vector import Expr, Flat, all_lanes, copy_lanes, primfunc, rows, spans, typed
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def reduction(params: Reduce, isa: Isa, threads: int) -> Any:
 
             def add(i: Expr, seen: int) -> None:
                 value = kind.before(x.load(begin + i, lanes))
-                total.set(kind.combine(total.value, fresh(value, seen, lanes, repeated(start, lanes))))
+                total.set(kind.combine(total.value, fresh(value, seen, lanes, all_lanes(start, lanes))))
 
             along(params.n, lanes, add)
             y.store(row, finish(across(total.value, lanes, kind.combine)))
@@ -193,7 +193,7 @@ def arg_extreme(params: ArgExtreme, isa: Isa, threads: int) -> Any:
 
             def look(i: Expr, seen: int) -> None:
                 place = T.ramp(T.cast(i, "int32"), 1, lanes) if lanes > 1 else T.cast(i, "int32")
-                equal = T.EQ(x.load(begin + i, lanes), repeated(found, lanes))
+                equal = T.EQ(x.load(begin + i, lanes), all_lanes(found, lanes))
                 pick = T.max if params.last else T.min
                 where.set(T.Select(equal, pick(where.value, place), where.value))
 
@@ -211,7 +211,7 @@ def arg_extreme(params: ArgExtreme, isa: Isa, threads: int) -> Any:
                 with T.serial(1, n) as i:
                     value = x.load(begin + i * inner + c, lanes)
                     # (A boolean vector bound to a name trips TVM's simplifier.)
-                    place = repeated(T.cast(i, "int32"), lanes)
+                    place = all_lanes(T.cast(i, "int32"), lanes)
                     where.set(T.Select(better(value, best.value), place, where.value))
                     best.set(combine(best.value, value))
                 y.store(row * inner + c, T.cast(where.value, typed("int64", lanes)), lanes)

@@ -22,8 +22,8 @@ from .families import Isa
 from .mapped import emit_mapped
 from .movement import call, contiguous_strides, known
 from .registry import emits
-from .rowwise import Register, repeated
-from .vector import Expr, Flat, primfunc, rows, spans, unravel
+from .rowwise import Register
+from .vector import Expr, Flat, all_lanes, primfunc, rows, spans, unravel
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def resample(params: Resample, isa: Isa, threads: int) -> Any:
                 total = Register(T.float32(0), "float32", width)
                 with T.serial(0, params.taps) as tap:
                     at = start + positions.load(first + tap) + i
-                    share = repeated(shares.load(first + tap), width)
+                    share = all_lanes(shares.load(first + tap), width)
                     total.set(total.value + x.load(at, width) * share)
                 y.store(row * run + i, total.value, width)
 

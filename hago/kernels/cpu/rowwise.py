@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .vector import Expr
+from .vector import Expr, all_lanes
 
 Row = Callable[[Expr, int], None]
 """Receives the first index of a vector and how many of its first lanes were seen before."""
@@ -63,7 +63,7 @@ class Register:
         self._buffer: Any = T.alloc_buffer((lanes,), dtype)
         self._whole = 0 if lanes == 1 else T.ramp(0, 1, lanes)
         self.dtype, self.lanes = dtype, lanes
-        self.set(start if lanes == 1 else T.broadcast(start, lanes))
+        self.set(all_lanes(start, lanes))
 
     @property
     def value(self) -> Expr:
@@ -76,8 +76,3 @@ class Register:
     def get(self) -> Expr:
         """The value as it is now, under a name."""
         return T.bind(self.value)
-
-
-def repeated(value: Expr, lanes: int) -> Expr:
-    """A number in every lane."""
-    return value if lanes == 1 else T.broadcast(value, lanes)

@@ -15,8 +15,8 @@ from . import math as vm
 from .fallback import emit_fallback
 from .families import Isa
 from .registry import emits
-from .rowwise import Register, across, along, fresh, repeated, row_lanes
-from .vector import Expr, Flat, primfunc, rows, spans
+from .rowwise import Register, across, along, fresh, row_lanes
+from .vector import Expr, Flat, all_lanes, primfunc, rows, spans
 
 _REGISTERS = 8
 """Rows of up to so many vectors stay in registers between the passes."""
@@ -77,7 +77,7 @@ def _short_row(params: Softmax, x: Flat, y: Flat, begin: Expr, lanes: int) -> No
         less = T.bind(value - largest)
         power = vm.exp(less, lanes)
         kept.append((i, less if params.log else power))
-        power = fresh(power, seen, lanes, repeated(T.float32(0), lanes))
+        power = fresh(power, seen, lanes, all_lanes(T.float32(0), lanes))
         total = power if total is None else total + power
     _, finish = _finish(params, across(total, lanes, lambda a, b: a + b), 1)
     for i, value in kept:
@@ -96,7 +96,7 @@ def _long_row(params: Softmax, x: Flat, y: Flat, begin: Expr, lanes: int) -> Non
         less = T.bind(x.load(begin + i, lanes) - largest)
         power = vm.exp(less, lanes)
         y.store(begin + i, less if params.log else power, lanes)
-        total.set(total.value + fresh(power, seen, lanes, repeated(T.float32(0), lanes)))
+        total.set(total.value + fresh(power, seen, lanes, all_lanes(T.float32(0), lanes)))
 
     along(n, lanes, add)
     _, finish = _finish(params, across(total.value, lanes, lambda a, b: a + b), 1)

@@ -17,8 +17,7 @@ from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.calls import item_bytes, stored
-from .epilogue import round_to_int
-from .epilogue_arm import narrowed
+from .epilogue_arm import saturated_bytes
 from .families import Isa
 
 Expr: TypeAlias = Any
@@ -103,6 +102,11 @@ def primfunc(
 def typed(dtype: str, lanes: int) -> str:
     """TVM's name of the vector type."""
     return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def all_lanes(number: Expr, lanes: int) -> Expr:
+    """A scalar in every lane."""
+    return number if lanes == 1 else T.broadcast(number, lanes)
 
 
 def cast(value: Expr, dtype: str, lanes: int) -> Expr:
@@ -210,20 +214,11 @@ class Epilogue:
 
     def __call__(self, product: Expr, lanes: int) -> Expr:
         if self.isa.narrows > 1 and self.out == "uint8" and lanes == 16:
-            return self._saturated(product)
+            return saturated_bytes(self.isa, product, self.low, self.high, self.zero_point)
         clamped = T.min(T.max(product, self.low), self.high)
         if self.out == "float32":
             return clamped
         return cast(rint_to_int32(clamped, lanes) + self.zero_point, "uint8", lanes)
-
-    def _saturated(self, product: Expr) -> Expr:
-        """On Arm, where rounding and narrowing saturate: the upper end can wait until the results are bytes."""
-        product, low = T.bind(product), T.broadcast(self.low, 4)
-        parts = [T.Shuffle([product], list(range(at, at + 4))) for at in range(0, 16, 4)]
-        # What is no number becomes the lower end, as it does above.
-        reals = [T.call_llvm_pure_intrin("float32x4", "llvm.maxnum", part, low) for part in parts]
-        codes = narrowed([round_to_int(self.isa, real) for real in reals], self.zero_point)
-        return T.min(codes, T.broadcast(T.cast(T.cast(self.high, "int32") + self.zero_point, "uint8"), 16))
 
 
 @lru_cache(maxsize=8192)

@@ -24,6 +24,7 @@ from .vector import (
     Epilogue,
     Expr,
     Flat,
+    all_lanes,
     byte_lanes,
     cast,
     local,
@@ -176,7 +177,7 @@ def _windows(
             to = ((image * out_height + oh) * out_width + ow) * channels + c
             acc = local(many, dtype)
             whole = [0 if many == 1 else T.ramp(0, 1, many)]
-            T.buffer_store(acc, start if many == 1 else T.broadcast(start, many), whole)
+            T.buffer_store(acc, all_lanes(start, many), whole)
             with T.serial(0, kh_to - kh_from) as i, T.serial(0, kw_to - kw_from) as j:
                 at_h, at_w = h + (kh_from + i) * far_h, w + (kw_from + j) * far_w
                 at = ((image * height + at_h) * width + at_w) * channels + c
