@@ -1,13 +1,14 @@
 """Dense dot products in float16 (Arm): twice the channels in a vector, short sums in float16, long ones in float32.
 
-    x f16 [N, H, W, C]   weights f16 [G*OV, steps, L], divided by scale f32 [G*OV*L]   y f32 [N, OH, OW, O]
+    x f16 [N, H, W, C]   weights f16 [G*OV, D, L], divided by scale f32 [G*OV*L]   y f32 [N, OH, OW, O]
 
-A sum of many products in float16 would lose what is added last, and overflow beyond 65504 where float32 does not. So
+A long sum of products in float16 would lose what is added last, and overflow beyond 65504 where float32 does not. So
 at most `TERMS` products are added in float16, and these sums in float32. The weights of a channel are divided by a
-power of two such that the sizes of those that meet in one short sum add up to less than one: whatever finite input
-there is, no sum leaves float16. Dividing is exact but for weights far smaller than their neighbours.
+power of two such that the magnitudes of those that meet in one short sum add up to less than one: no sum of finite
+inputs leaves float16. Dividing is exact but for weights far smaller than their neighbours.
 
-Vectors of L = 8 channels are what the dense template makes of vectors twice as wide: `doubled`.
+To get vectors of L = 8 channels, the dense template is given vectors twice as wide (`doubled`). Other buffers as in
+dense.py.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from .dense import Dense, DenseParams, Tile, pack_weights, plan
 from .families import Isa
 from .ir_builder import Registers
 
-TERMS = 32  # the error of such sums is then three times that of rounding the operands, and a third of bfloat16's
-MOST_TERMS = 2 * TERMS  # where there is no end of a sum in between: a depthwise kernel of up to 8x8
-_ROOM = 31 / 32  # rounding makes the largest possible sum of so many larger by less than 1/31
+TERMS = 32  # the error of a sum is then three times that of rounding the operands, and a third of bfloat16's
+MOST_TERMS = 2 * TERMS  # of a sum that cannot be cut: a depthwise kernel of up to 8x8
+_ROOM = 31 / 32  # rounding enlarges the largest possible sum of that many terms by less than 1/31
 
 
 def doubled(isa: Isa) -> Isa:
-    """The instruction set with the vectors of floats that are as long as one of float16."""
+    """The instruction set with vectors that hold as many float32 lanes as one vector of float16."""
     return replace(isa, bits=2 * isa.bits)
 
 
@@ -41,7 +42,7 @@ def halved(p: DenseParams, isa: Isa, threads: int) -> Any:
 
 
 def blocks(p: DenseParams, isa: Isa) -> tuple[int, int]:
-    """How the steps of one tap are cut into short sums: their number and length; (0, 0) where one holds all taps."""
+    """How the steps of one tap are cut into short sums: their number and length; (0, 0) if one sum holds all taps."""
     shape = plan(p, isa)
     if p.kernel[0] * shape.taps * shape.steps <= TERMS:
         return 0, 0
@@ -49,13 +50,13 @@ def blocks(p: DenseParams, isa: Isa) -> tuple[int, int]:
 
 
 def factors(sizes: np.ndarray) -> np.ndarray:
-    """Powers of two that bring the largest of the sums ``sizes`` [.., O] of each channel below one."""
+    """float32 [O]: powers of two that bring the largest of the sums ``sizes`` [.., O] of each channel below one."""
     largest = np.maximum(sizes.reshape(-1, sizes.shape[-1]).max(axis=0), 2.0**-14)
     return np.exp2(np.ceil(np.log2(largest / _ROOM))).astype(np.float32)
 
 
 def pack_halves(w: np.ndarray, p: DenseParams, isa: Isa) -> tuple[np.ndarray, np.ndarray]:
-    """Weights float16 [O, KH, KW, C/G], divided and packed as by `pack_weights`; and the factors [O]."""
+    """Weights float16 [O, KH, KW, C/G] -> those divided and packed by `pack_weights`, and the factors float32 [O]."""
     isa = doubled(isa)
     count, length = blocks(p, isa)
     sizes = np.abs(w.astype(np.float32))
@@ -71,7 +72,7 @@ def pack_halves(w: np.ndarray, p: DenseParams, isa: Isa) -> tuple[np.ndarray, np
 
 @lru_cache(maxsize=4096)
 def choose_half_tile(p: DenseParams, isa: Isa) -> Tile:
-    """The tile with the fewest estimated instructions, for doubled vectors: of each sum, three registers."""
+    """The tile with the fewest estimated instructions, for doubled vectors: each sum takes three registers."""
     shape = plan(p, isa)
     depth = p.kernel[0] * shape.taps * shape.steps
     count = p.kernel[0] * shape.taps * blocks(p, isa)[0] or 1
@@ -97,6 +98,7 @@ class _Halved(Dense):
 
     def compute(self, vector: Any, first: Any, x_at: Any, y_at: Any) -> None:
         p, sums = self.p, self.P * self.V
+        # P*V x float32 [L], and as many short sums float16 [L]
         acc, part = Registers(sums, self.acc_type), Registers(sums, f"float16x{self.lanes}")
         for k in range(sums):
             acc[k] = T.broadcast(T.float32(0), self.lanes)
@@ -118,7 +120,7 @@ class _Halved(Dense):
 
     @contextmanager
     def short_sums(self, acc: Registers, part: Registers) -> Iterator[None]:
-        """Around what fills ``part``: begun at zero, and added to ``acc`` behind."""
+        """Encloses what fills ``part``: sets it to zero before, and adds it to ``acc`` after."""
         for k in range(self.P * self.V):
             part[k] = T.broadcast(T.float16(0), self.lanes)
         yield
@@ -126,7 +128,7 @@ class _Halved(Dense):
             acc[k] = acc[k] + T.Cast(self.acc_type, part[k])
 
     def steps(self, part: Registers, x_at: Any, first: Any, depth: Any, count: int) -> None:
-        """``count`` neighbouring steps, as many at once as one load of a pixel's elements serves."""
+        """``count`` neighbouring steps, in runs that one load of a pixel's elements serves."""
         at_once = self.row_steps
         in_rows = count // at_once * at_once if at_once > 1 else 0
         if in_rows:

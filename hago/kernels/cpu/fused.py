@@ -2,7 +2,8 @@
 
 `Fused` is the node that `hago.kernels.common.fusion` makes; its body is a graph of standard ONNX operators. A single
 elementwise operator is a body of one. Numbers in the body are part of the code; constants that are inputs of
-the node (quantization scales) are not.
+the node (quantization scales) are not. Inputs broadcast to the output's shape as in numpy; a vector runs along the
+last (merged) dimension. No two buffers may overlap.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from .vector import Expr, Flat, primfunc
 
 @dataclass(frozen=True)
 class FusedStep:
-    """One operator of a body. ``inputs`` number the values: inputs, then scalars, then steps; -1 is absent."""
+    """One operator of a body. ``inputs`` number values: the body's inputs, its scalars, its steps; -1 is absent."""
 
     op: str
     inputs: tuple[int, ...]
@@ -49,7 +50,7 @@ class Body:
 
 
 def fused(params: Body, isa: Isa, threads: int) -> Any:
-    """(inputs ...) -> y."""
+    """(inputs ..., each broadcast to y) -> y."""
     loops = nest(params.y.shape, [tensor.shape for tensor in params.inputs])
     costly = any(heavy(step.op) for step in params.steps)
     lanes = isa.lanes * (2 if costly else 4)
@@ -70,6 +71,7 @@ def fused(params: Body, isa: Isa, threads: int) -> Any:
             values += [constant(value, dtype, width) for dtype, value in params.scalars]
 
             def computed(step: FusedStep) -> Vec:
+                """[width], from the values so far."""
                 given: list[Any] = [values[i] if i >= 0 else None for i in step.inputs]
                 return OPS[step.op](given, dict(step.attrs))
 
@@ -114,7 +116,7 @@ def emit_fused(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 @emits("", *(op for op in OPS if op not in ("QuantizeLinear", "DequantizeLinear")))
 def emit_single(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """One operator; what has no vector expression (float64 functions, say) goes to TVM's own lowering."""
+    """One operator; one without a vector expression (float64 functions, say) takes TVM's own lowering."""
     types = [node.type(name).dtype if name else "" for name in node.inputs]
     if not supported(node.op, types, node.attrs):
         return emit_fallback(node, isa)

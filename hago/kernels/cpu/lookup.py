@@ -1,7 +1,7 @@
-"""256-entry tables applied to uint8 tensors.
+"""256-entry tables applied to uint8 tensors of any shape.
 
-By what the processor has: `vpermi2b` (AVX512-VBMI), 128 entries at a time from registers; on Arm `tbl` and `tbx`, 64
-entries at a time; else one load per element, which the processor overlaps to about one a cycle.
+The table is read by what the processor has: `vpermi2b` (AVX512-VBMI), 128 entries at a time from registers; on Arm
+`tbl` and `tbx`, 64 entries at a time; else one load per element, of which processors finish about one a cycle.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .vector import Expr, Flat, byte_lanes, chunks, primfunc
 
 @dataclass(frozen=True)
 class Lookup:
-    """y = table[x]; ``dtype`` is the table's and the output's."""
+    """y = table[x]; ``dtype`` is that of the table and of the output, uint8 or float32."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 def lookup(params: Lookup, isa: Isa, threads: int) -> Any:
-    """(x uint8, table [256]) -> y."""
+    """(x uint8, table [256]) -> y like x, of the table's type."""
 
     def body(x: Flat, table: Flat, y: Flat) -> None:
         apply = LookupTable(table, isa, x.size)
@@ -41,9 +41,9 @@ def lookup(params: Lookup, isa: Isa, threads: int) -> Any:
 
 
 class LookupTable:
-    """A table held in registers where the instruction set allows; made before the loops.
+    """A table that is held in registers if the instruction set allows it; made before the loops.
 
-    ``lanes`` is the vector width that suits it.
+    ``lanes`` is the vector width that suits it; ``count`` how many elements will be looked up.
     """
 
     def __init__(self, table: Flat, isa: Isa, count: int) -> None:

@@ -4,12 +4,14 @@
     smlal2  t += a1 * w1          the next two steps of the same channels
     sadalp  acc += t, pairwise    a channel's two sums, in int32
 
-No instruction moves anything: a step of eight is, of the weights, each channel's first pair of steps, then each one's
-second pair and so on (`laid_out`), and of the input each pair four times (`pairs_copy`). That copy of the input,
+    acc int32 [4]   a int8 [4 pairs of steps, 4 channels, 2]   w int8 [4 pairs of steps, 4 channels, 2]
+
+No instruction rearranges data. A packed step of weights holds every channel's first pair of steps, then every channel's
+second pair and so on (`laid_out`); the input holds each pair four times (`pairs_copy`). That copy of the input,
 which is made anyway (padding, codes less 128), is four times as large, but a load from it serves all output channels
 of a tile.
 
-    L = 4 channels of a vector, KP = 8 steps, of which the last may be half a step: 4
+    L = 4 channels of a vector, KP = 8 steps; the last packed step of a row may be half of one, 4 steps
 """
 
 from __future__ import annotations
@@ -23,18 +25,18 @@ from tvm.script.ir_builder import tirx as T
 from .ir_builder import vector_index
 from .padding import Padding, each_line
 
-TIMES = 4  # each pair stands in the copy
+TIMES = 4  # copies of each pair of elements: one for each channel of a vector
 _CHANNELS, _STEP = 4, 8
 
 
 def laid_out(packed: np.ndarray) -> np.ndarray:
-    """Packed weights [.., L*KP], channel by channel -> pair by pair, and in each channel by channel."""
+    """Packed weights [.., L, KP], channel by channel -> [.., KP/2, L, 2], pair by pair; last axes flattened."""
     by_channel = packed.reshape(*packed.shape[:-1], _CHANNELS, _STEP // 2, 2)
     return np.ascontiguousarray(by_channel.swapaxes(-3, -2)).reshape(packed.shape)
 
 
 def sums_fit_int16(weights: np.ndarray, terms: int) -> bool:
-    """Whether no sum of ``terms`` products in int16 can leave it, for weights as `laid_out` has them.
+    """Whether no sum of ``terms`` products can leave int16, for weights in the order of `laid_out`.
 
     The other factor is a code less 128, so each product is at most 128 |w|.
     """
@@ -47,8 +49,8 @@ def pairs_copy(
 ) -> Any:
     """Copies flat ``x`` [N, H, W, C] to [N, top+H+bottom, left+W+right, G, C'], each pair four times (`padded_copy`).
 
-    C' are the ``channels`` that each of the ``groups`` shall have there: as many as it has, or one more so that pairs
-    do not reach into the next pixel. ``slack`` counts elements of the input.
+    C' = ``channels`` is what each of the ``groups`` has, or one more, so that pairs do not reach into the next pixel.
+    ``slack`` counts elements of the input. Returns the flat buffer int8 [4 * elements].
     """
     (_, _, w, c), left, right = padding.shape, padding.pads[1], padding.pads[3]
     pixel = groups * channels
@@ -78,7 +80,7 @@ def pairs_copy(
         store_pair(codes, target)
 
     def copy_colours(source: Any, target: Any) -> None:
-        """Four pixels of three colours. What a fourth would be meets zero weights, so any byte will do."""
+        """Four pixels of three colours. The fourth channel meets zero weights, so any byte will do."""
         flip, order = T.reinterpret("int32", T.uint32(0x80808080)), [k // 8 * 2 + k % 2 for k in range(16)]
         for k, at in enumerate((0, 3, 6, 8)):
             codes = T.reinterpret("int32", x.vload([source + at], "uint8x4"))
@@ -124,10 +126,10 @@ def pairs_copy(
 
 
 def llvm(terms: int) -> str:
-    """Functions of LLVM's that add one step, and half of one, to four sums; ``terms`` products are added in int16.
+    """LLVM functions that add one step, and half of one, to four sums; ``terms`` products are added in int16.
 
-    Each is one block of assembly: left to LLVM's scheduler, the products of many steps are begun before any is
-    added, and all are spilled.
+    Each is one block of assembly: LLVM's scheduler would start the products of many steps before it adds any, and
+    spill them all.
     """
     product = "smull $1.8h, ${0}.8b, ${1}.8b; smlal2 $1.8h, ${0}.16b, ${1}.16b; "
     more = "smlal $1.8h, ${0}.8b, ${1}.8b; smlal2 $1.8h, ${0}.16b, ${1}.16b; "

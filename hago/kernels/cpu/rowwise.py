@@ -38,7 +38,7 @@ def along(n: int, lanes: int, body: Row, *, unrolled: int = 1) -> None:
 
 
 def fresh(value: Expr, seen: int, lanes: int, instead: Expr) -> Expr:
-    """``value`` with its first ``seen`` lanes taken from ``instead``, so that nothing counts twice."""
+    """``value`` [lanes] with its first ``seen`` lanes taken from ``instead``, so that nothing counts twice."""
     if not seen:
         return value
     lane = T.ramp(T.int32(0), 1, lanes)
@@ -46,7 +46,7 @@ def fresh(value: Expr, seen: int, lanes: int, instead: Expr) -> Expr:
 
 
 def across(value: Expr, lanes: int, combine: Combine) -> Expr:
-    """One number from the lanes of a vector, by halves."""
+    """[lanes] -> one number: the halves of the vector are combined until one lane is left."""
     value = T.bind(value)
     while lanes > 1:
         half = lanes // 2
@@ -57,7 +57,7 @@ def across(value: Expr, lanes: int, combine: Combine) -> Expr:
 
 
 class Register:
-    """A vector that changes: an accumulator."""
+    """A vector [lanes] that changes: an accumulator."""
 
     def __init__(self, start: Expr, dtype: str, lanes: int) -> None:
         self._buffer: Any = T.alloc_buffer((lanes,), dtype)
@@ -67,6 +67,7 @@ class Register:
 
     @property
     def value(self) -> Expr:
+        """The value at the time when the expression is evaluated."""
         return self._buffer[self._whole]
 
     def set(self, value: Expr) -> None:
@@ -74,5 +75,5 @@ class Register:
         T.buffer_store(self._buffer, value, [self._whole])
 
     def get(self) -> Expr:
-        """The value as it is now, under a name."""
+        """The current value, bound to a name."""
         return T.bind(self.value)

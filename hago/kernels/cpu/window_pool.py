@@ -1,8 +1,10 @@
 """Windowed pooling over images in NHWC: maximum and average, quantized and float.
 
-Notation: N images, H W input height and width, OH OW output, KH KW window, C channels. A vector runs
-along C. Pixels whose window lies inside the image take unrolled taps; those at the border loop over the
-taps that exist.
+    N images, H W input height and width, OH OW output, KH KW window, C channels
+    x [N, H, W, C] -> y [N, OH, OW, C]
+
+A vector runs along C. Pixels whose window lies inside the image take unrolled taps; those at the border loop over
+the taps that lie inside. No two buffers may overlap.
 """
 
 from __future__ import annotations
@@ -39,10 +41,10 @@ _MOST_UNROLLED_TAPS = 25
 
 @dataclass(frozen=True)
 class PoolWindow:
-    """A pool of one image batch ``x`` [N, H, W, C] to ``y`` [N, OH, OW, C].
+    """A pool of a batch of images of shape ``x`` [N, H, W, C] to shape ``y`` [N, OH, OW, C].
 
-    ``pads`` top, left, bottom, right (rounding up is resolved into them); padded positions never count in a
-    maximum or a sum; an average divides by all taps where ``include_pad``, else by those inside the image.
+    ``pads`` are top, left, bottom, right (ceil_mode is already resolved into them). Padded positions never count in
+    a maximum or a sum; an average divides by all taps if ``include_pad``, else by those inside the image.
     """
 
     op: str
@@ -65,7 +67,7 @@ Finish = Callable[[Expr, Expr, Expr, int], None]
 
 
 def max_pool(params: PoolWindow, isa: Isa, threads: int) -> Any:
-    """(x) -> y, on uint8 or float32."""
+    """(x) -> y, both uint8 or both float32."""
     lanes = byte_lanes(isa) if params.dtype == "uint8" else isa.lanes
     lowest = T.uint8(0) if params.dtype == "uint8" else T.float32("-inf")
 
@@ -76,7 +78,7 @@ def max_pool(params: PoolWindow, isa: Isa, threads: int) -> Any:
                 return value
             if params.dtype == "uint8":
                 return T.max(acc, value)
-            return named(maximum(acc, named(value)))  # used several times: see `math.named`
+            return named(maximum(acc, named(value)))  # both are used several times: see `math.named`
 
         def finish(at: Expr, acc: Expr, taps: Expr, width: int) -> None:
             y.store(at, acc, width)
@@ -87,7 +89,7 @@ def max_pool(params: PoolWindow, isa: Isa, threads: int) -> Any:
 
 
 def avg_pool(params: PoolWindow, isa: Isa, threads: int) -> Any:
-    """Float (x) -> y = sum / count."""
+    """(x float32) -> y float32 = sum / count."""
     taps = params.kernel[0] * params.kernel[1]
 
     def body(x: Flat, y: Flat) -> None:
@@ -104,10 +106,10 @@ def avg_pool(params: PoolWindow, isa: Isa, threads: int) -> Any:
 
 
 def q_avg_pool(params: PoolWindow, isa: Isa, threads: int) -> Any:
-    """(x uint8, numbers int32 [1] x_zero_point, scales float32 [KH*KW + 1], epilogue constants) -> y.
+    """(x uint8, numbers int32 [1] x_zero_point, scales float32 [KH*KW + 1], epilogue constants) -> y uint8 or float32.
 
     acc = sum of (x - x_zero_point) over the taps inside the image; y = epilogue(float32(acc) * scales[count])
-    where count is the number of taps that the average divides by.
+    where count is the number of taps that the average divides by: scales[count] = scale / count.
     """
     taps = params.kernel[0] * params.kernel[1]
 
@@ -146,7 +148,7 @@ def _windows(
     accumulate: Accumulate,
     finish: Finish,
 ) -> None:
-    """Every output pixel, every vector of channels: accumulates the taps from ``start`` and finishes."""
+    """For every output pixel and vector of channels: accumulates the taps, from ``start`` on, and finishes."""
     _, height, width, channels = params.x
     images, out_height, out_width, _ = params.y
     (kh_all, kw_all), (step_h, step_w), (far_h, far_w) = params.kernel, params.strides, params.dilations
@@ -225,7 +227,7 @@ def _interior(size: int, out: int, taps: int, step: int, far: int, before: int) 
 
 
 def _taps(start: Expr, far: int, taps: int, size: int) -> tuple[Expr, Expr]:
-    """The range of taps, of a window whose first stands at ``start``, that lie inside [0, size)."""
+    """The range of taps that lie inside [0, size), of a window whose first tap is at ``start``."""
     first = T.bind(T.min(T.max((far - 1 - start) // far, 0), taps))
     last = T.bind(T.max(T.min((size - 1 - start) // far + 1, taps), first))
     return first, last
