@@ -427,7 +427,7 @@ def test_without_a_home_it_compiles_and_runs(tmp_path: Path, setting: dict[str, 
     assert done.returncode == 0, done.stderr
     if os.getuid() != 0 or setting:  # root can write to /
         assert done.stderr.count("warning:") == done.stderr.count("the kernel cache") == 1
-        assert "cannot be used (it cannot be made: " in done.stderr and "--cache" in done.stderr
+        assert "cannot be used (it cannot be created: " in done.stderr and "--cache" in done.stderr
     assert [path.name for path in place.iterdir()] == ["model.so"]
     done = hago_without(setting, "run", "model.so", "--data", samples, cwd=place)
     assert (done.returncode, done.stderr) == (0, "") and "top-1" in done.stdout
@@ -527,7 +527,7 @@ def test_a_read_only_cache_is_read_and_otherwise_says_so(disk: Disk) -> None:
     assert all(t > 0 for _, _, t in net.kernel_times(repeats=1))
     with pytest.raises(StorageError, match=r"kernel cache cannot be written: Read-only.*\n.*--cache"):
         compiled(KernelCache(disk.folder), 3)
-    with pytest.raises(StorageError, match="kernel cache cannot be made: Read-only"):
+    with pytest.raises(StorageError, match="kernel cache cannot be created: Read-only"):
         compiled(KernelCache(disk.folder / "new"))
 
 

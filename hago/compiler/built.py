@@ -1,4 +1,4 @@
-"""The compiler's side of a network: saves it and times its kernels."""
+"""What can be done with a network only where it was compiled: save it, and time its kernels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .toolchain import Toolchain
 
 @dataclass(frozen=True)
 class KernelUse:
-    """One kernel call: its layer, its kernel, and the types and shapes of its inputs and outputs."""
+    """One call of a kernel: its layer, the kernel, and the types and shapes of its inputs and outputs."""
 
     layer: str | None
     family: str
@@ -44,9 +44,9 @@ class KernelUse:
 
 @dataclass(frozen=True)
 class Built:
-    """The program of an artifact, and its kernels.
+    """The program behind an artifact, and its kernels.
 
-    ``modules`` are the loaded kernels, or None for each if the network is for another machine.
+    ``modules`` are the loaded kernels, each None if the network is for another machine.
     """
 
     program: Program
@@ -57,7 +57,7 @@ class Built:
 
     @property
     def executor(self) -> Executor:
-        """The device it runs on."""
+        """The executor of the target that it was compiled for."""
         return self.toolchain.backend.executor
 
     def export(self, path: Path, meta: Mapping[str, Any]) -> None:
@@ -69,11 +69,11 @@ class Built:
         for key, path_of_object in objects.items():
             library = tvm.runtime.load_static_library(str(path_of_object), [symbol(key)])
             linked.mod.import_module(library)
-        if not objects:  # outputs are inputs or constants; what imports nothing is not exported
+        if not objects:  # all outputs are inputs or constants; TVM does not export a module that imports nothing
             nothing = tvm.tirx.PrimFunc([], tvm.tirx.Evaluate(0)).with_attr("global_symbol", "hago_no_kernels")
             module = tvm.IRModule({"hago_no_kernels": nothing})
             linked.mod.import_module(tvm.compile(module, target=self.toolchain.target).mod)
-        # Weights and kernels, once in what LLVM writes on the way and once in the result.
+        # Weights and kernels, once in LLVM's temporary files and once in the result.
         size = int(meta["size_bytes"]) + sum(item.stat().st_size for item in objects.values())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ class Built:
         link(list(self._objects().values()), path, self.toolchain.triple)
 
     def _objects(self) -> dict[str, Path]:
-        """Key -> object file of every kernel; kernels that the cache has lost are compiled again."""
+        """Key -> object file of every kernel; those that have disappeared from the cache are compiled again."""
         lost = [key for key in self.modules if self.cache.object_file(key) is None]
         for key in lost:
             self.cache.forget(key)
@@ -102,9 +102,9 @@ class Built:
         found = {key: self.cache.object_file(key) for key in self.modules}
         if None in found.values():
             raise StorageError(
-                "the kernel cache loses what is written to it",
+                "files disappear from the kernel cache while they are in use",
                 where=str(self.cache.folder),
-                hint="is somebody clearing it?",
+                hint="is another process clearing it?",
             )
         return {key: path for key, path in found.items() if path is not None}
 
@@ -120,9 +120,9 @@ class Built:
         return [use(s, s.call, s.key) for s in steps if s.key is not None and s.call is not None]
 
     def kernel_times(self, repeats: int) -> list[tuple[str | None, str, float]]:
-        """Times every kernel separately on zeros.
+        """Times every kernel on its own, on zeros.
 
-        Stored times are reused, unless the machine was busy then; these are repeated once per process.
+        Times in the cache are not measured again, unless the machine was busy then: once in each process.
         """
         measure = lambda uses: [self._time(use, repeats) for use in uses]  # noqa: E731
         return self.kernel_costs(read_environment().cpu, measure)
@@ -130,10 +130,10 @@ class Built:
     def kernel_costs(
         self, place: str, measure: Callable[[Sequence[KernelUse]], Sequence[KernelTime]]
     ) -> list[tuple[str | None, str, float]]:
-        """(layer, family, cost) of every kernel call, in order, as found by ``measure`` at ``place``.
+        """(layer, family, cost) of every kernel call, in order, as ``measure`` finds it at ``place``.
 
-        ``place`` names a machine and the kind of cost. Costs that the cache stores for it are not measured again,
-        unless that can improve them.
+        ``place`` names a machine and the kind of cost; a cost that the cache holds for it is not measured again if
+        that cannot improve it.
         """
         uses = self.uses()
         new = list({use.key: use for use in uses if self.cache.wants_time(use.key, place)}.values())
@@ -159,7 +159,7 @@ def _type(item: str | np.ndarray, types: Mapping[str, TensorType]) -> TensorType
 
 
 class _Linker:
-    """The linking function for TVM's export, which needs a callable that also knows the target."""
+    """Links for TVM's export, which takes a callable that also knows the target."""
 
     def __init__(self, triple: str) -> None:
         self._triple = triple

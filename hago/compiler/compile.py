@@ -1,4 +1,4 @@
-"""Program -> compiled kernels: compiles those that are missing from the cache, in parallel."""
+"""Program -> compiled kernels: compiles, in parallel, those that the cache does not have yet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Progress = Callable[[int, int], None]
 
 
 def symbol(key: str) -> str:
-    """The name of a kernel inside its module."""
+    """The name of a kernel in its module."""
     return f"hago_{key}"
 
 
@@ -26,8 +26,8 @@ def compile_missing(
 ) -> dict[str, Any]:
     """Key -> loaded module, for all kernels of the program.
 
-    Of kernels for another machine only the objects are kept, and None stands in place of the module. Raises BuildError
-    where a kernel does not compile, StorageError where the cache cannot be written to.
+    For another machine only objects are stored, and the modules are None. Raises BuildError if a kernel does not
+    compile, StorageError if the cache cannot be written to.
     """
     foreign = toolchain.is_foreign
     calls = {step.key: step.call for step in program.steps if step.key is not None and step.call is not None}
@@ -45,7 +45,7 @@ def compile_missing(
                 found[key] = module
                 if progress is not None:
                     progress(done + 1, len(missing))
-        except BaseException:  # a failure or Ctrl-C: cancel what has not started
+        except BaseException:  # one failed, or Ctrl-C: the rest is not needed
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return found

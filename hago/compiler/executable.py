@@ -1,10 +1,10 @@
-"""Program -> VM executable: instructions that allocate memory and call one kernel after another.
+"""Program -> VM executable: the instructions that allocate memory and call one kernel after another.
 
-The instructions are emitted directly. Relax's passes would arrive at the same list but take tens of milliseconds,
-although all types are static and every call is a kernel call.
+The instructions are emitted directly. Relax's passes would produce the same list, but take tens of
+milliseconds to find what is already known: every type is static, every call is a kernel.
 
-Intermediate tensors share a few blocks of memory, which are planned here; outputs have separate memory, since they
-outlive the call.
+Tensors between the kernels share a few blocks of memory, which are planned here; outputs get separate memory,
+since they outlive the call.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def executable(program: Program, meta: bytes = b"") -> Any:
 class MemoryPlan:
     """The blocks of memory (``sizes``, bytes), and the block of each tensor.
 
-    ``roots`` maps every tensor that a step produces to the tensor whose memory it uses: itself unless it is an alias.
+    ``roots`` gives, for every tensor that a step makes, the tensor whose memory it is: itself, unless it is an alias.
     """
 
     sizes: tuple[int, ...]
@@ -54,13 +54,13 @@ class MemoryPlan:
 
 
 def plan_memory(program: Program) -> MemoryPlan:
-    """Assigns every intermediate tensor a block that nothing else uses at the time.
+    """Gives every tensor between the kernels a block that no other live tensor uses.
 
-    Kernels require tensors that start at their block, so a block holds one tensor at a time. Outputs, inputs and
-    constants are stored elsewhere.
+    Kernels take tensors that start where their block starts, so a block holds one tensor at a time. Outputs,
+    inputs and constants are elsewhere.
     """
     roots: dict[str, str] = {}
-    last: dict[str, int] = {}  # tensor -> the last step that reads it
+    last: dict[str, int] = {}  # tensor of a kernel -> the last step that needs it
     for i, step in enumerate(program.steps):
         used = [roots.get(item, item) for item in step.inputs if isinstance(item, str)]
         last.update({root: i for root in used if root in last})
@@ -121,7 +121,7 @@ class _Writer:
         builder.emit_ret(result)
 
     def _check(self, name: str) -> None:
-        """Kernels trust shapes and types, so the caller's inputs are checked once, here."""
+        """Checks what the caller passes, once: kernels rely on shapes and types."""
         kind = self.program.types[name]
         about = self._object(f"input {name!r} must be {kind.dtype} of shape {list(kind.shape)}")
         rank = self.builder.imm(len(kind.shape))
@@ -164,12 +164,13 @@ class _Writer:
         return register
 
     def _outputs(self) -> list[int]:
-        """Registers of the outputs, each with memory that only the caller uses.
+        """Registers of the outputs, each with memory that only the caller holds.
 
-        Outputs that are inputs, constants or duplicates are copied (`vm.builtin.copy` would only create an alias).
+        So inputs, constants and tensors that are already an output are copied (`vm.builtin.copy` would only give the
+        same memory another name).
         """
         roots, registers = self.plan.roots, []
-        free = {root for root in roots.values() if roots.get(root) == root}  # made by kernels, not yet given out
+        free = {root for root in roots.values() if roots.get(root) == root}  # made by kernels, not yet an output
         for name in self.program.outputs:
             root = roots.get(name, name)
             if root not in free:
@@ -204,7 +205,7 @@ class _Writer:
 
 
 def _nbytes(kind: TensorType) -> int:
-    """Bytes in memory, rounded up to cache lines."""
+    """Bytes in memory, rounded up to whole cache lines."""
     size = kind.size * item_bytes(kind.dtype)
     return -(-size // _ALIGN) * _ALIGN
 
@@ -216,7 +217,7 @@ class _Shared:
     """Read-only arrays (packed weights, scales) as TVM tensors, copied once for all candidates."""
 
     def __init__(self) -> None:
-        # The array is kept with its tensor, because its id is unique only while it lives.
+        # The array is kept beside its tensor: its id is unique only while it is alive.
         self._kept: OrderedDict[int, tuple[np.ndarray, Any]] = OrderedDict()
         self._nbytes = 0
 
@@ -234,7 +235,7 @@ class _Shared:
 
 
 def _copied(array: np.ndarray) -> Any:
-    """A new TVM tensor, like `tvm.runtime.tensor` but seven times faster for small arrays."""
+    """A copy as a TVM tensor: like `tvm.runtime.tensor`, but seven times faster for small arrays."""
     if array.dtype == bool or not array.size:
         return tvm.runtime.tensor(np.asarray(array, order="C"))
     memory = np.empty(array.nbytes + _ALIGN, np.uint8)

@@ -1,4 +1,4 @@
-"""The toolchain for one spec: the target's backend, the parameters of its templates, TVM's target, threads."""
+"""How kernels are compiled for one spec: the target's backend, its kernel family, TVM's target, threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Toolchain:
-    """How the kernels of a network are compiled; ``key`` has everything their code depends on besides their calls."""
+    """How the kernels of a network are compiled; ``key`` has all that their code depends on besides their calls."""
 
     backend: Backend
     family: Any
@@ -28,12 +28,12 @@ class Toolchain:
 
     @property
     def triple(self) -> str:
-        """LLVM's name of the machine compiled for."""
+        """LLVM's name of the machine that the code is for."""
         return str(self.target.attrs.get("mtriple", "x86_64-linux-gnu"))
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the code cannot run on this machine."""
+        """Whether the code is for another kind of machine than this one."""
         return is_foreign(self.triple)
 
 

@@ -1,4 +1,4 @@
-"""Operators that only change how a value is held: QuantizeLinear, DequantizeLinear, Cast, Identity."""
+"""Operators that only change how a value is represented: QuantizeLinear, DequantizeLinear, Cast, Identity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def quantize_linear(tr: Translator, node: SourceNode) -> bool:
 
 
 def dequantize_linear(tr: Translator, node: SourceNode) -> bool:
-    """DequantizeLinear from 8 bits per tensor: nothing is emitted until somebody needs real values."""
+    """DequantizeLinear from 8 bits per tensor: nothing is emitted until an operator needs real values."""
     params = tr.ahead.quantize_params(node)
     codes = tr.codes_of(node.inputs[0]) if params is not None else None
     if params is None or codes is None:
@@ -29,7 +29,7 @@ def dequantize_linear(tr: Translator, node: SourceNode) -> bool:
 
 
 def cast(tr: Translator, node: SourceNode) -> bool:
-    """Widening a short float: nothing is emitted until somebody needs float32."""
+    """Widening a short float: nothing is emitted until an operator needs float32."""
     if tr.source.type(node.inputs[0]).dtype not in SHORT_FLOATS or node.attrs["to"] != 1:
         return False
     tr.set(node.outputs[0], Value(short=tr.tensor(node.inputs[0])))

@@ -1,4 +1,4 @@
-"""Data movement: concat, reshapes, slices and their like, nearest-neighbour resize."""
+"""Data movement: concat, reshapes, slices and the like, nearest-neighbour resize."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .values import Quant, Value
 
 
 def concat(tr: Translator, node: SourceNode) -> bool:
-    """Concat of quantized tensors; real ones among them are quantized where the result is."""
+    """Concat of quantized tensors; real ones among them are quantized if the result is."""
     quants = [tr.quant(name) for name in node.inputs]
     params = tr.ahead.target(node.outputs[0])
     type_ = TensorType("uint8", tr.source.shape(node.outputs[0]))
@@ -41,7 +41,7 @@ def concat(tr: Translator, node: SourceNode) -> bool:
 
 
 def move(tr: Translator, node: SourceNode) -> bool:
-    """Data movement: on uint8 codes where the input is quantized; reshapes always become Reshape."""
+    """Data movement: on uint8 codes if the input is quantized; reshapes always become Reshape."""
     value = tr.value(node.inputs[0])
     quant = value.quant
     commutes = tr.ahead.commutes(node)
@@ -93,7 +93,7 @@ def split(tr: Translator, node: SourceNode) -> bool:
 
 
 def resize(tr: Translator, node: SourceNode) -> bool:
-    """Nearest-neighbour Resize as one Gather per resized axis: the same in every order and type."""
+    """Nearest-neighbour Resize as one Gather per resized axis, which works in every layout and type."""
     name, out = node.inputs[0], node.outputs[0]
     optional = [tr.source.array(node.input(i)) if node.input(i) else None for i in (1, 2, 3)]
     computed = any(node.input(i) and held is None for i, held in zip((1, 2, 3), optional, strict=True))

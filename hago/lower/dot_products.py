@@ -1,4 +1,4 @@
-"""Convolution and fully connected operators, on integers, short floats and float32."""
+"""Sums of products: convolution, fully connected and MatMul, on integers, short floats and float32."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def window(
 ) -> dict[str, Any]:
     """strides, pads (t, l, b, r), dilations of a sliding window, always two-dimensional.
 
-    Resolves auto_pad and ceil_mode by the output's shape; one-dimensional windows get H = 1.
+    auto_pad and ceil_mode are resolved from the output's shape; one-dimensional windows get H = 1.
     """
     spatial = len(in_shape) - 2
     strides = tuple(node.attrs.get("strides") or (1,) * spatial)
@@ -36,7 +36,7 @@ def window(
             small, large = total // 2, total - total // 2
             pads[axis], pads[spatial + axis] = (small, large) if auto == "SAME_UPPER" else (large, small)
         elif auto == "NOTSET":
-            # More than was asked for only in ceil_mode; never less, a window may leave a rest unread.
+            # More than the node says only in ceil_mode; never less, as windows may leave a remainder unread.
             pads[spatial + axis] = max(pads[spatial + axis], needed - pads[axis])
     if spatial == 1:
         strides, dilations = (1, *strides), (1, *dilations)
@@ -50,8 +50,8 @@ def accumulator(
 ) -> None:  # fmt: skip
     """Emits an integer op with the common epilogue; real result = acc * factor * epilogue.factor.
 
-    ``inputs`` has "" where the scale goes, or no such place: then ``scale`` is an attribute. Products and
-    quotients of scales are taken in float32, step by step, as ONNX Runtime takes them: the same codes.
+    ``inputs`` has "" in the position of the scale, or no such position: then ``scale`` is an attribute. Products and
+    quotients of scales are computed in float32, step by step, as ONNX Runtime does, to get the same codes.
     """
     scale = np.asarray(factor, np.float32)
     if epilogue.factor != 1.0:
@@ -86,7 +86,7 @@ class _Anchor:
 
 
 def _integer_anchor(tr: Translator, op: str, anchor: _Anchor, x: Quant, weight: IntegerWeight) -> bool:
-    """Emits QConv or QGemm. False where an int32 cannot hold the sums."""
+    """Emits QConv or QGemm. False if int32 cannot hold the sums."""
     node, epilogue, bias, attrs = anchor.node, anchor.epilogue, anchor.bias, dict(anchor.attrs)
     factor: np.ndarray = weight.scale * x.params.scale  # float32: see `accumulator`
     if anchor.alpha != 1.0:
@@ -116,7 +116,7 @@ def _integer_anchor(tr: Translator, op: str, anchor: _Anchor, x: Quant, weight: 
 
 
 def _bias_scale(bias: Constant | None, x: Quant) -> np.ndarray | None:
-    """The weight scale [O] that an int32 bias was quantized with, where it is one."""
+    """The weight scale [O] that an int32 bias was quantized with; None for another bias."""
     if bias is None or bias.codes is None or bias.codes.block_size or bias.codes.scale.size == 1:
         return None
     return bias.codes.scale.reshape(-1) / x.params.scale
@@ -142,7 +142,7 @@ def _float_anchor(tr: Translator, op: str, anchor: _Anchor, x: str, weight: np.n
 def _float_operands(
     tr: Translator, kind: str, name: str, weight: Constant, short: bool = True
 ) -> tuple[str, np.ndarray, str]:
-    """Input, weight and precision: a short float where input, weight and hardware have it, else float32."""
+    """Input, weight and precision: a short float if input, weight and hardware have it, else float32."""
     x = tr.value(name).short if short else None
     if x is not None and weight.short is not None:
         precision = tr.build.types[x].dtype
@@ -217,7 +217,7 @@ def _fully_connected(tr: Translator, node: SourceNode, transposed: bool) -> bool
 
 
 def _epilogue_bias(tr: Translator, epilogue: Epilogue) -> Constant | None:
-    """The constant of the Add that follows a MatMul: its scale tells how the bias was quantized."""
+    """The constant of the Add that follows a MatMul: its scale shows how the bias was quantized."""
     first = epilogue.nodes[0]
     return next((c for name in first.inputs if (c := tr.source.constant(name)) is not None), None)
 

@@ -30,7 +30,7 @@ def add(tr: Translator, node: SourceNode) -> bool:
 def sum_of_codes(a: Params, b: Params, y: Params, sign: int = 1) -> dict[str, float]:
     """The numbers of QAdd: y's code is rint(a_scale * code of a + b_scale * code of b + offset), clamped.
 
-    float32 throughout, with these roundings: so the codes are those of ONNX Runtime's QLinearAdd on x86.
+    float32 throughout and rounded in this order, so the codes are those of ONNX Runtime's QLinearAdd on x86.
     """
     a_scale, b_scale = a.scale / y.scale, np.float32(sign) * b.scale / y.scale
     zero = fma(np.array(a_scale), np.float32(a.zero_point), b_scale * np.float32(b.zero_point))
@@ -73,7 +73,7 @@ def _quantized(
 def affine(tr: Translator, node: SourceNode) -> bool:
     """y = x * a[c] + b[c]: BatchNormalization, and Mul or Add with a constant per channel.
 
-    A quantized x with a quantized y makes QScaleShift; a float BatchNormalization becomes Mul and Add.
+    If x and y are quantized it becomes QScaleShift; a float BatchNormalization becomes Mul and Add.
     """
     found = _affine_of(tr, node)
     if found is None:
@@ -104,8 +104,8 @@ def affine(tr: Translator, node: SourceNode) -> bool:
 def affine_of_codes(x: Params, factor: np.ndarray, offset: np.ndarray, y: Params) -> tuple[np.ndarray, np.ndarray]:
     """(mul, add) of QScaleShift, float32 [C], for y = x * factor + offset (float32 [C]) between quantized tensors.
 
-    There are 256 codes of x: `add` is moved, where need be, so that each gives the code that the float32 operators
-    of the source give it (dequantize, multiply, add, divide by y's scale, round), ties and all.
+    x has 256 codes: `add` is shifted where necessary, so that each code gives the result of the source's float32
+    operators (dequantize, multiply, add, divide by y's scale, round), ties included.
     """
     codes = np.arange(256, dtype=np.float32)
     real = x.reals() * factor[:, None] + offset[:, None]  # two roundings
@@ -118,7 +118,7 @@ def affine_of_codes(x: Params, factor: np.ndarray, offset: np.ndarray, y: Params
     most = np.where(wanted < 255, slack + 0.5, np.inf).min(axis=1)
     with np.errstate(invalid="ignore"):
         middle = np.where(np.isfinite(least + most), (least + most) / 2, np.clip(0.0, least, most))
-    margin = 2.0**-14  # of one code: what fma may lose where it rounds to float32
+    margin = 2.0**-14  # of one code: what fma may lose when it rounds to float32
     shift = np.where((least + margin <= 0) & (most - margin >= 0), 0.0, middle)
     return mul, (add + shift).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Which function lowers which standard operator, in the order in which they are asked."""
+"""The functions that lower each standard operator, in the order in which they are tried."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Position:
 
 
 Rule = Callable[["LayoutPass", Node], bool]
-"""Emits one node in the order of its choice; False leaves it to ONNX's order."""
+"""Emits one node in a layout of its choice; False leaves it in ONNX's order."""
 
 
 class LayoutPass:
@@ -79,7 +79,7 @@ class LayoutPass:
         return position.last
 
     def constant(self, name: str, array: np.ndarray, variant: object) -> str:
-        """A constant of the draft in the new graph; ``variant`` tells apart the orders it comes in."""
+        """A constant of the draft in the new graph; ``variant`` distinguishes its layouts."""
         key = (name, variant)
         if key not in self._constants:
             self._constants[key] = self.build.constant(array, name)
@@ -169,7 +169,7 @@ class LayoutPass:
         return layouts[0]
 
     def operands_last(self, operands: Sequence[str], layout: Layout) -> list[str] | None:
-        """The operands of an operator, channels-last; None where a constant cannot follow."""
+        """The operands of an operator, channels-last; None if a constant has no such layout."""
         found: list[str] = []
         for name in operands:
             if not name:
@@ -234,7 +234,7 @@ def fold_permutations(graph: LoweredGraph) -> LoweredGraph:
 
 
 def rename_outputs(graph: LoweredGraph, names: Sequence[str]) -> LoweredGraph:
-    """Gives the graph's outputs their names; Identity where one tensor has to have two."""
+    """Gives the graph's outputs their names, with an Identity for a tensor that needs two."""
     renamed: dict[str, str] = {}
     extra: list[Node] = []
     fixed = {*graph.inputs, *graph.constants}

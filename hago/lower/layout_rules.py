@@ -1,4 +1,4 @@
-"""How each operator treats the order of its tensors; see `hago.lower.layout_pass`."""
+"""Which layout each operator takes and produces; see `hago.lower.layout_pass`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _quantize_linear(run: LayoutPass, node: Node) -> bool:
 
 
 def _along_axis(run: LayoutPass, node: Node) -> bool:
-    """Softmax and its like: elementwise but for one axis."""
+    """Softmax and the like: elementwise but for one axis."""
     layout = run.common_layout(node, [node.inputs[0]])
     if layout is None or layout.rank == 2:
         return False
@@ -86,7 +86,7 @@ def _concat(run: LayoutPass, node: Node) -> bool:
 
 
 def _movable(run: LayoutPass, node: Node) -> tuple[Layout, list[np.ndarray | None]] | None:
-    """The layout of a data movement's input where channels-last is what there is, and its other inputs."""
+    """The layout of a data movement's input, if that is channels-last, and its other inputs; else None."""
     layout = run.common_layout(node, [node.inputs[0]])
     if layout is None or layout.rank == 2 or run.is_constant(node.inputs[0]):
         return None
@@ -171,7 +171,7 @@ def _reduce(run: LayoutPass, node: Node) -> bool:
 
 
 def _transpose(run: LayoutPass, node: Node) -> bool:
-    """A transpose that converts between the two layouts costs nothing; others start from what is there."""
+    """A transpose that converts between the two layouts is free; others start from the layout that exists."""
     name, out = node.inputs[0], node.outputs[0]
     if run.is_constant(name):
         return False
@@ -200,7 +200,7 @@ def _transpose(run: LayoutPass, node: Node) -> bool:
 
 
 def _reshape(run: LayoutPass, node: Node) -> bool:
-    """Flattening an image keeps its order (the reader's weights follow); unit dimensions cost nothing."""
+    """Flattening an image keeps its order (the reader's weights are reordered); unit dimensions are free."""
     name, out = node.inputs[0], node.outputs[0]
     if run.is_constant(name) or not run.is_constant(node.inputs[1]):
         return False
@@ -221,7 +221,7 @@ def _reshape(run: LayoutPass, node: Node) -> bool:
 
 
 def _fully_connected(run: LayoutPass, node: Node) -> bool:
-    """A flattened channels-last image is taken as it is, with the weight's columns in that order."""
+    """A flattened channels-last image is used as it is, with the weight's columns in that order."""
     x, weight = node.inputs[0], node.inputs[1]
     position = run.positions.get(x)
     if position is None or position.onnx is not None or position.layout is None or position.layout.rank != 2:

@@ -1,4 +1,4 @@
-"""Looks ahead in the source graph: how a tensor will be quantized, and what an epilogue can take on."""
+"""Looks ahead in the source graph: how a tensor will be quantized, and what an epilogue can include."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ DATA_MOVEMENT = frozenset(
 
 @dataclass
 class Epilogue:
-    """What follows an accumulator: y = min(max((acc + bias) * factor, low), high), as source tensor ``out``.
+    """What follows an accumulator: y = min(max((acc + bias) * factor, low), high), the source tensor ``out``.
 
-    ``bias`` is in the units of the result before ``factor``; None where there is none.
+    ``bias`` is in the units of the result before ``factor``, or None. ``nodes`` are those that it includes.
     """
 
     out: str
@@ -34,16 +34,16 @@ class Epilogue:
 
 
 class Lookahead:
-    """Answers about the source graph alone; nothing here depends on what was lowered before."""
+    """Answers from the source graph alone; nothing here depends on what was lowered before."""
 
     def __init__(self, source: SourceGraph) -> None:
         self._source = source
         self._targets: dict[str, Params | None] = {}
 
     def target(self, name: str) -> Params | None:
-        """The parameters with which *every* reader quantizes the tensor, if all agree, else None.
+        """The parameters with which *every* reader quantizes the tensor if all agree, else None.
 
-        Looks through operators that commute with quantization.
+        Operators that commute with quantization are looked through.
         """
         if name not in self._targets:
             self._targets[name] = None
@@ -98,10 +98,10 @@ class Lookahead:
         return Params(np.float32(scale.reshape(())), SIGNED_SHIFT if dtype == "int8" else 0)
 
     def epilogue(self, node: SourceNode, *, bias_axis: int | None = None, factor: bool = False) -> Epilogue:
-        """Follows the only readers of a node's output that an epilogue can do.
+        """The operators behind a node that its epilogue can include, each the only reader of the one before.
 
-        These are: adding a constant along ``bias_axis`` (where given), multiplying by a positive
-        constant (where ``factor``), Relu and Clip.
+        These are: adding a constant along ``bias_axis`` (if given), multiplying by a positive
+        constant (if ``factor``), Relu and Clip.
         """
         found = Epilogue(node.outputs[0], [])
         while (reader := self._source.sole_consumer(found.out)) is not None and reader.domain == "":

@@ -1,7 +1,7 @@
 """Functions of one quantized tensor, as tables of 256 values.
 
-A table is made by running the ONNX operator itself on the real values of all codes, so that a look-up
-gives exactly what dequantize, operator, quantize would.
+A table is made by running the ONNX operator on the real values of all codes, so that a look-up gives exactly
+what dequantize, operator, quantize would.
 """
 
 from __future__ import annotations

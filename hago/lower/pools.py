@@ -44,7 +44,7 @@ def average_pool(tr: Translator, node: SourceNode) -> bool:
     attrs = window(node, shape, kernel, out)
     include = int(node.attrs.get("count_include_pad", 0))
     if include and node.attrs.get("ceil_mode", 0):
-        # Positions that only ceil_mode adds count for nothing, those of the padding do: no attribute says so.
+        # Positions that only ceil_mode adds do not count, those of the padding do: no attribute expresses that.
         return False
     attrs |= {"kernel_shape": kernel if len(kernel) == 2 else (1, *kernel), "count_include_pad": include}
     return _average(tr, node, "AvgPool", attrs, 1.0)
@@ -65,7 +65,7 @@ def global_average_pool(tr: Translator, node: SourceNode) -> bool:
 
 
 def _average(tr: Translator, node: SourceNode, op: str, attrs: dict[str, Any], factor: float) -> bool:
-    """Emits the integer or the float form of a pool; a ReduceMean without keepdims is reshaped."""
+    """Emits the integer or the float op of a pool; a ReduceMean without keepdims is reshaped."""
     name = node.inputs[0]
     if tr.source.type(name).dtype != "float32":
         return False

@@ -1,7 +1,7 @@
-"""A checksum at the end of a shared object, so that damage is detected before the file is mapped.
+"""A checksum at the end of a shared object, so that damage is noticed before a byte of it is mapped.
 
-The loader would map a truncated file and die of SIGBUS when it touches the missing part. Loaders ignore bytes after
-the end of an ELF file, so a file with a checksum loads anywhere.
+The loader maps a truncated file, and SIGBUS kills the process when it touches the missing part. Bytes
+after the end of an ELF file are ignored by every loader, so a file with a checksum loads anywhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The features of this processor, as reported by Linux: the only place in Hago that reads them."""
+"""What this processor can do, according to Linux. All of Hago looks up features here."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _ELF_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv
 
 
 def machine_name() -> str:
-    """The machine, as in the first part of LLVM's triples: x86_64, aarch64."""
+    """The kind of this machine, as in LLVM's triples: x86_64, aarch64."""
     machine = platform.machine().lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
 def machine_of(path: str | os.PathLike[str]) -> str | None:
-    """The machine that a shared object is for, by the same names; None if it is no shared object, or unknown."""
+    """The kind of machine that a shared object is for; None for another file, or an unknown machine."""
     with open(path, "rb") as file:
         head = file.read(20)
     if len(head) < 20 or not head.startswith(b"\x7fELF"):
@@ -42,7 +42,7 @@ def machine_of(path: str | os.PathLike[str]) -> str | None:
 
 
 def read_cpuinfo(path: Path = CPUINFO) -> list[dict[str, str]]:
-    """The fields of each logical processor; empty without /proc/cpuinfo."""
+    """The fields of each logical processor; empty if there is no such file."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -71,9 +71,9 @@ def read_caches(system_cpus: Path = SYSTEM_CPUS) -> dict[str, int]:
 
 
 def missing_features(wanted: Collection[str]) -> list[str]:
-    """The features (LLVM's names) that this process cannot use; empty if unknown.
+    """Those of the features (LLVM's names) that this process cannot use; none if that is unknown.
 
-    AMX tiles are requested on the way.
+    Requests AMX tiles if they are among them.
     """
     host = host_features()
     missing = [name for name in wanted if host and linux_name(name) not in host]
@@ -83,7 +83,7 @@ def missing_features(wanted: Collection[str]) -> list[str]:
 
 @cache
 def host_features() -> frozenset[str]:
-    """The processor's features, spelled as by `plain`; empty if they cannot be read."""
+    """The processor's features, as `plain` spells them; empty if they cannot be read."""
     if platform.machine() in ("aarch64", "arm64"):
         return _own_arm_features()
     first = next(iter(read_cpuinfo()), {})
@@ -91,17 +91,17 @@ def host_features() -> frozenset[str]:
 
 
 def is_virtual() -> bool:
-    """Whether a hypervisor presents this x86 processor; others do not report it and count as real."""
+    """Whether a hypervisor presents this x86 processor; others do not say, and count as real."""
     return "hypervisor" in host_features()
 
 
 def arm_features(word: Callable[[int], int]) -> frozenset[str]:
-    """The features that the words of an auxiliary vector tell; ``word`` gives one by its number."""
+    """The features in the words of an auxiliary vector; ``word`` returns one by its number."""
     return frozenset(name for name, (number, bit) in _ARM_FEATURE_BITS.items() if word(number) >> bit & 1)
 
 
 def _own_arm_features() -> frozenset[str]:
-    """The auxiliary vector of the process; an emulator reports the processor that it emulates."""
+    """The features that the kernel reports to every process; an emulator reports those that it emulates."""
     try:
         getauxval = ctypes.CDLL(None).getauxval
     except (OSError, AttributeError):  # not Linux
@@ -111,7 +111,7 @@ def _own_arm_features() -> frozenset[str]:
 
 
 def linux_name(feature: str) -> str:
-    """Linux's name of a feature that LLVM names, as `plain` spells it."""
+    """Linux's name of a feature, given LLVM's, as `plain` spells it."""
     return plain(_OTHER_NAMES.get(feature, feature))
 
 
