@@ -424,5 +424,5 @@ def test_errors_name_the_tensor() -> None:
     found = calibrate(["x"], samples_of(2), run, 1)
     with pytest.raises(DataError, match="'y' was not observed"):
         found.range("y", RANGES["minmax"], U8)
-    with pytest.raises(DataError, match=r"no input_mean of tensor 'x'.*\n.*calibrate anew"):
+    with pytest.raises(DataError, match=r"no input_mean of tensor 'x'.*\n.*calibrate again"):
         found.statistic(TensorStatistic(Need("input_mean"), "x", 1))

@@ -99,7 +99,7 @@ def test_show_marks_what_has_no_kernel_yet(
     [
         (
             "target: {kind: cuda, arch: banana, mtriple: null, mcpu: null}\n",
-            "TVM refuses it: .*invalid CUDA arch",
+            "TVM rejects it: .*invalid CUDA arch",
         ),
         ("cpu_features: [avx2, warp-drive]\n", "LLVM does not give x86-64-v3 the features warp-drive"),
     ],

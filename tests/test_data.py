@@ -366,7 +366,7 @@ def test_things_that_are_no_samples() -> None:
     refuse([(x[0], None), (x[1], 1)], IMAGE, "item 1", "label")
     refuse([(x[0], 1), (x[1][:, :2], 1)], IMAGE, "item 1", "found [3, 2, 5]")
     refuse([x, y], IMAGE, "item 1", "data=(x, y)")
-    refuse([(x, y[:2])], IMAGE, "as many labels")
+    refuse([(x, y[:2])], IMAGE, "labels, found 2")
     refuse(x, TWO, "ids, mask")
     refuse([(x, y)], TWO, "'mask'")
     refuse(np.array([None, 1]), IMAGE, "objects")

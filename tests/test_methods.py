@@ -158,5 +158,5 @@ def test_clipping_reaches_the_file_where_channels_and_groups_have_scales(granula
 def test_a_calibration_without_what_a_method_needs_is_refused():
     model, xs = net(), inputs(2)
     bare = calibrated(model, xs, uniform(model, HARDWARE, "int8"))
-    with pytest.raises(DataError, match="no input_mean of tensor 'x'\n  hint: calibrate anew, with samples"):
+    with pytest.raises(DataError, match="no input_mean of tensor 'x'\n  hint: calibrate again, with samples"):
         Quantizer(model, bare, HARDWARE).qdq(uniform(model, HARDWARE, "int8", correction="bias"))

@@ -239,9 +239,9 @@ def _opset(version: int) -> onnx.ModelProto:
 BAD: dict[str, tuple[Callable[[], Any], type[ModelError], str]] = {
     "no such file": (lambda: "/nowhere/m.onnx", ModelError, r"/nowhere/m.onnx: no such file"),
     "empty bytes": (lambda: b"", ModelError, r"the file is empty"),
-    "noise": (lambda: b"\xff\xfe" * 50, ModelError, r"is not an ONNX model, or is cut short"),
-    "text": (lambda: b"hello world, this is no model", ModelError, r"is not an ONNX model, or is cut short"),
-    "truncated": (lambda: small().SerializeToString()[:-100], ModelError, r"is not an ONNX model, or is cut short"),
+    "noise": (lambda: b"\xff\xfe" * 50, ModelError, r"is not an ONNX model, or is truncated"),
+    "text": (lambda: b"hello world, this is no model", ModelError, r"is not an ONNX model, or is truncated"),
+    "truncated": (lambda: small().SerializeToString()[:-100], ModelError, r"is not an ONNX model, or is truncated"),
     "zip": (lambda: b"PK\x03\x04rest", ModelError, r"a zip archive \(a PyTorch or Keras file\?\)"),
     "pickle": (lambda: b"\x80\x02}q\x00.", ModelError, r"a Python pickle, which Hago never opens"),
     "tflite": (lambda: b"\x1c\0\0\0TFL3rest", ModelError, r"a TensorFlow Lite model"),

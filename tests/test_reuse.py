@@ -176,7 +176,7 @@ def test_the_calibration_of_a_search_serves_again(tmp_path: Path) -> None:
     assert net.batch == 3
     np.testing.assert_array_equal(net(x[:3])[0], quantized(x[:3])[0])
     other = load_model(fine_tuned(tiny.network()))
-    with pytest.raises(DataError, match="are of other weights"):
+    with pytest.raises(DataError, match="belong to other weights"):
         hago.quantize(other, uniform(other, HOST), file)
 
 

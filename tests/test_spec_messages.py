@@ -84,12 +84,12 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "precision unlike its bits": (
         "ways: {int8: {precision: int6}}",
-        "{file}:4: ways.int8.precision: must be int8 as its operands are, found 'int6'",
+        "{file}:4: ways.int8.precision: must be int8, like its operands, found 'int6'",
     ),
     "accumulator overflow": (
         "ways: {int8: {max_reduction: 66312}}",
         "{file}:4: ways.int8.max_reduction: the accumulator overflows: 66312 sums of activation, "
-        "|a - zero point| <= 255, times weight, |w| <= 127, leave int32\n"
+        "|a - zero point| <= 255, times weight, |w| <= 127, exceed int32\n"
         "  hint: at most 66311; half of that leaves room for the bias",
     ),
     "accumulator narrower than a product": (
@@ -101,7 +101,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     "int16 accumulator": (
         "ways: {int8: {accumulator: int16, max_reduction: 32768}}",
         "{file}:4: ways.int8.max_reduction: the accumulator overflows: 32768 sums of activation, "
-        "|a - zero point| <= 255, times weight, |w| <= 127, leave int16\n"
+        "|a - zero point| <= 255, times weight, |w| <= 127, exceed int16\n"
         "  hint: at most 1; half of that leaves room for the bias",
     ),
     "matmul overflow": (
@@ -111,7 +111,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "float accumulator of integers": (
         "ways: {int8: {accumulator: float32}}",
-        "{file}:4: ways.int8.accumulator: must be an integer, as the products are: found float32",
+        "{file}:4: ways.int8.accumulator: must be an integer, like the products, found float32",
     ),
     "saturating pairs": (
         "ways:\n  int8: {instruction: vpmaddubsw + vpmaddwd}",
@@ -206,7 +206,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "unknown operation": (
         "ops: {avgpool: null}",
-        "{file}:4: ops.avgpool: is no kind of operation\n  hint: did you mean 'avg_pool'?",
+        "{file}:4: ops.avgpool: is not a kind of operation\n  hint: did you mean 'avg_pool'?",
     ),
     "missing operation": (
         "ops: {resize: null}",
@@ -242,7 +242,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "a feature that is not asked for": (
         "target: {mattr: [+avxvnni]}",
-        "{file}:4: target.mattr[0]: code may use avxvnni, which cpu_features does not ask of the host",
+        "{file}:4: target.mattr[0]: code may use avxvnni, which cpu_features does not require of the host",
     ),
 }
 

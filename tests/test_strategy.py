@@ -52,7 +52,7 @@ class Spec:
 
     def choices(self, kind):
         if kind == "float":
-            raise SpecError("'float' is no kind of operation")
+            raise SpecError("'float' is not a kind of operation")
         return self.ops.get(kind, ())
 
     def find(self, kind, precision):

@@ -91,7 +91,7 @@ class Calibration:
             raise DataError(
                 f"there is no {wanted.need.statistic} of tensor {wanted.tensor!r}",
                 where="calibration",
-                hint="calibrate anew, with samples, for the methods that the strategy names",
+                hint="calibrate again, with samples, for the methods that the strategy names",
             )
         return self._statistics[wanted]
 
@@ -101,11 +101,9 @@ class Calibration:
         if missing is None and self.model_hash in ("", model_hash):
             return
         raise DataError(
-            "the ranges there are of other weights"
-            if missing is None
-            else f"there are no ranges of tensor {missing!r}",
+            "its ranges belong to other weights" if missing is None else f"it has no range for tensor {missing!r}",
             where="calibration",
-            hint="ranges belong to one set of weights: calibrate anew, with samples",
+            hint="ranges belong to one set of weights: calibrate again, with samples",
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -136,7 +134,7 @@ class Calibration:
     def load(cls, path: str | os.PathLike[str]) -> Calibration:
         """Reads what `save` wrote. Raises DataError if the file is damaged or something else."""
         hint = "remove it; it will be made again"
-        with faults_of_others(lambda reason: DataError(f"is no calibration: {reason}", where=str(path), hint=hint)):
+        with faults_of_others(lambda reason: DataError(f"is not a calibration: {reason}", where=str(path), hint=hint)):
             try:
                 file = NpzFile(path)
                 header, counts = parse_json(file["header"].tobytes().decode("utf-8")), file["counts"]

@@ -159,7 +159,7 @@ class Statistics:
             return values.reshape(self._batch, -1, *values.shape[1:])[:count]
         if wanted.need.samples:
             raise DataError(
-                f"its {values.shape[0]} rows do not belong to {self._batch} samples each",
+                f"its {values.shape[0]} rows cannot be divided among {self._batch} samples",
                 where=f"calibration, tensor {wanted.tensor}",
                 hint="take a batch of 1",
             )

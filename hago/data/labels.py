@@ -26,7 +26,7 @@ def as_labels(labels: object, total: int, where: str) -> Array:
     rows = _rows(labels)
     if rows is None or len(rows) != total:
         found = "a single one" if rows is None else f"{len(rows)}"
-        raise DataError(f"{total} samples need as many labels, found {found}", where=where, hint=_hint(labels))
+        raise DataError(f"{total} samples need {total} labels, found {found}", where=where, hint=_hint(labels))
     if isinstance(rows, list):
         rows = _regular(rows)
     if rows.dtype.kind in "iu" and rows.ndim == 2 and rows.shape[1] == 1:

@@ -96,7 +96,7 @@ class _Rows:
 
     def __init__(self, samples: Samples, name: str) -> None:
         if name not in samples.names:
-            raise DataError(f"the model wants the input {name!r}, the samples have {list(samples.names)}")
+            raise DataError(f"the model needs the input {name!r}, the samples have {list(samples.names)}")
         self._samples, self._name = samples, name
 
     def __len__(self) -> int:

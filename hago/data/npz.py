@@ -93,10 +93,10 @@ def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, 
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(stream)
     if any(not isinstance(size, int) or size < 0 for size in shape):
-        raise ValueError(f"{shape} is no shape")
+        raise ValueError(f"{shape} is not a shape")
     if dtype.hasobject:
         raise DataError(
-            "holds Python objects, which only pickle can read, and pickle can run any code",
+            "contains Python objects, which only pickle can read, and pickle can run any code",
             where=where,
             hint="store plain arrays of numbers or texts; in Python, labels may be any objects: data=(x, y)",
         )

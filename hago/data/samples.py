@@ -31,7 +31,7 @@ def element_type(name: str) -> np.dtype[Any]:
     except TypeError:
         dtype = np.dtype(getattr(ml_dtypes, name, object))
     if dtype.kind not in "biufV" or dtype.hasobject:
-        raise DataError(f"samples can be numbers or truth values only, the model wants {name}")
+        raise DataError(f"samples must be numbers or booleans, but the model takes {name}")
     return dtype
 
 
@@ -155,7 +155,7 @@ class Samples:
         if total == 0:
             raise DataError("there are no samples", where=where)
         if isinstance(labels, np.ndarray) and len(labels) != total:
-            raise DataError(f"{total} samples need as many labels, found {len(labels)}", where=where)
+            raise DataError(f"{total} samples need {total} labels, found {len(labels)}", where=where)
         self._all_labels = labels
         self._digests: list[bytes | None] = [None] * total
         self._indices: Indices = np.arange(total)

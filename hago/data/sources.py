@@ -47,7 +47,7 @@ def as_array(value: object, where: str) -> Array:
         raise DataError(f"cannot be read as an array: {error}", where=where) from error
     if array.dtype.hasobject:
         raise DataError(
-            f"holds Python objects ({type(value).__name__}), not an array of numbers",
+            f"contains Python objects ({type(value).__name__}), not an array of numbers",
             where=where,
             hint="samples of one input must all have the same shape; stack them with numpy.stack",
         )

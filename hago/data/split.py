@@ -67,7 +67,7 @@ class SplitRecord:
                 left_out={str(part): int(count) for part, count in data.get("left_out", {}).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"is no record of a split: {error!r}") from error
+            raise DataError(f"is not a record of a split: {error!r}") from error
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,8 @@ def split_samples(
     _refuse_overlap(named)
     if len(groups) < len(drawn):
         raise DataError(
-            f"{len(drawn)} parts ({', '.join(drawn)}) need as many different samples, found {len(groups)}",
+            f"{len(drawn)} parts ({', '.join(drawn)}) need at least {len(drawn)} different samples, "
+            f"found {len(groups)}",
             where=samples.where,
             hint="give more samples, or separate calibration samples",
         )

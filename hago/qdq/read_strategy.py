@@ -48,7 +48,7 @@ def strategy_of(qdq: Model, model: Model, spec: HardwareSpec) -> Strategy:
         raise StrategyError(
             f"no layer of {model.source} is quantized in it, in a way that {spec.name} offers",
             where=qdq.source,
-            hint="is it a QDQ form of this model? Layers are found by the names of their nodes or outputs",
+            hint="is it a quantized version of this model? Layers are found by the names of their nodes or outputs",
         )
     return Strategy(model.hash, spec.name, choices, model.structure)
 

@@ -142,9 +142,9 @@ def best_fit(host: HostInfo, specs: Iterable[HardwareSpec]) -> Detection:
     reasons = []
     for spec in sorted(members, key=lambda spec: (spec is not best, spec not in fitting, spec.name)):
         if spec is best:
-            reasons.append(f"{spec.name} fits: all {len(spec.cpu_features)} features that it needs are there")
+            reasons.append(f"{spec.name} fits: all {len(spec.cpu_features)} features that it needs are present")
         elif spec in fitting:
-            reasons.append(f"{spec.name} would run too, but asks for less of the processor")
+            reasons.append(f"{spec.name} would run too, but uses less of the processor")
         else:
             reasons.append(f"{spec.name} does not fit: no {' '.join(missing[spec.name])}")
     return Detection(best, host, tuple(reasons), tuple(_disagreements(host, best, members)))
@@ -179,7 +179,7 @@ def check_target(spec: HardwareSpec) -> None:
         Target(spec.target)
     except Exception as error:
         reason = str(error).strip().splitlines()[-1]
-        raise SpecError(f"TVM refuses it: {reason}", where=where) from error
+        raise SpecError(f"TVM rejects it: {reason}", where=where) from error
     for target, wanted in ((spec.target, spec.cpu_features), (spec.target.get("host", {}), ())):
         if target.get("kind") != "llvm":
             continue

@@ -39,7 +39,7 @@ def problems_of(spec: SpecFile) -> list[Problem]:
         found.append(Problem(("kernels",), f"there is no kernel family {spec.kernels!r}", hint))
     for index, attribute in enumerate(spec.target.mattr or ()):
         if attribute.startswith("+") and attribute[1:] not in spec.cpu_features:
-            text = f"code may use {attribute[1:]}, which cpu_features does not ask of the host"
+            text = f"code may use {attribute[1:]}, which cpu_features does not require of the host"
             found.append(Problem(("target", "mattr", index), text))
     return found
 
@@ -68,7 +68,7 @@ def _instruction_problems(spec: SpecFile) -> Iterator[Problem]:
         path: KeyPath = ("instructions", name)
         if (section.intermediate is None) != (section.terms is None):
             path = (*path, "terms" if section.terms is None else "intermediate")
-            yield Problem(path, "is missing: terms tells how many products intermediate sums up")
+            yield Problem(path, "is missing: terms is the number of products that intermediate adds up")
         elif section.terms is not None and section.dot % section.terms:
             text = f"must divide the {section.dot} products of a lane, found {section.terms}"
             yield Problem((*path, "terms"), text)
@@ -93,7 +93,7 @@ def _way_problems(spec: SpecFile, path: KeyPath, way: WaySection) -> list[Proble
         return [Problem((*path, "weight"), text)]
     numbers = Precision(activation, weight)
     if way.precision != numbers.name:
-        text = f"must be {numbers.name} as its operands are, found {way.precision!r}"
+        text = f"must be {numbers.name}, like its operands, found {way.precision!r}"
         found.append(Problem((*path, "precision"), text))
     if numbers.is_integer:
         return [*found, *_integer_way(path, way, operands, instruction)]
@@ -139,7 +139,7 @@ def _integer_way(
     if way.accumulator is None:
         return
     if way.accumulator.startswith("float"):
-        yield Problem((*path, "accumulator"), f"must be an integer, as the products are: found {way.accumulator}")
+        yield Problem((*path, "accumulator"), f"must be an integer, like the products, found {way.accumulator}")
         return
     if way.requantize is None and any(output in INTEGER_STORAGE for output in way.outputs):
         yield Problem((*path, "requantize"), f"is missing: {way.accumulator} must be brought back to 8 bits")
@@ -163,7 +163,7 @@ def _overflow_problems(
     elif way.max_reduction is not None and way.max_reduction > limit:
         yield Problem(
             (*path, "max_reduction"),
-            f"the accumulator overflows: {way.max_reduction} sums of {terms}, leave {way.accumulator}",
+            f"the accumulator overflows: {way.max_reduction} sums of {terms}, exceed {way.accumulator}",
             hint=f"at most {limit}; half of that leaves room for the bias",
         )
     if instruction.terms is None or weight is None:
@@ -202,7 +202,7 @@ def _granularity_problems(path: KeyPath, way: WaySection, instruction: Instructi
 def _float_way(path: KeyPath, way: WaySection, storage: str, numbers: Precision) -> Iterator[Problem]:
     """Of float activations of this ``storage``, with weights of the same float or of integers."""
     if way.accumulator is not None and way.accumulator not in FLOATS:
-        yield Problem((*path, "accumulator"), f"must be a float, as the products are: found {way.accumulator}")
+        yield Problem((*path, "accumulator"), f"must be a float, like the products, found {way.accumulator}")
     elif way.accumulator is not None and FLOATS[way.accumulator].bits < FLOATS[storage].bits:
         text = f"{way.accumulator} is narrower than the {storage} that it sums up"
         yield Problem((*path, "accumulator"), text)

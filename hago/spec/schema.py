@@ -188,7 +188,7 @@ def parse(document: Document) -> tuple[SpecFile | None, list[Problem]]:
     """The typed spec, or None and the problems. An abstract spec (a family) may omit fields."""
     ops = document.data.get("ops")
     problems = [
-        Problem(("ops", kind), "is no kind of operation", did_you_mean(kind, OP_KINDS))
+        Problem(("ops", kind), "is not a kind of operation", did_you_mean(kind, OP_KINDS))
         for kind in (ops if isinstance(ops, dict) else ())
         if kind not in OP_KINDS
     ]

@@ -112,7 +112,9 @@ class HardwareSpec:
         at all. Raises SpecError for a kind that is none of `OP_KINDS`.
         """
         if kind not in OP_KINDS:
-            raise SpecError(f"{kind!r} is no kind of operation", where=self.name, hint=f"known: {', '.join(OP_KINDS)}")
+            raise SpecError(
+                f"{kind!r} is not a kind of operation", where=self.name, hint=f"known: {', '.join(OP_KINDS)}"
+            )
         return self.ops.get(kind, ())
 
     def find(self, kind: str, precision: str) -> Way:

@@ -1,4 +1,4 @@
-"""One way to write each heavy operator: explicit padding, Gemm as x @ W.T + b, one output per node."""
+"""A canonical form for each heavy operator: explicit padding, Gemm as x @ W.T + b, one output per node."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _gemm(editor: Editor, node: ir.Node) -> None:
         return
     bias = constant(c)
     if c is not None and (bias is None or not _fits_row(bias, shape[1])):
-        # An addend that is no bias of the columns: computed at run time, or different for each row.
+        # An addend that is not a bias of the columns: computed at run time, or different in each row.
         addend = _scaled(editor, node, c, "beta")
         product = editor.node("Gemm", [a, b], node, {**_attributes(node), "beta": 1.0}, shape=shape)
         total = editor.node("Add", [product, addend], node, name=f"{node.name}_add", shape=shape)
@@ -106,7 +106,7 @@ def _scaled(editor: Editor, node: ir.Node, value: ir.Value, attribute: str) -> i
 
 
 def _quantized_gemm(editor: Editor, node: ir.Node) -> None:
-    """Turns the integer weight of a quantized Gemm to [N, K], its scales with it."""
+    """Transposes the integer weight of a quantized Gemm to [N, K], and its scales with it."""
     weight = node.inputs[1]
     dequantize = weight.producer() if weight is not None else None
     if attr_int(node, "transB", 0) or dequantize is None or weight is None:
@@ -128,7 +128,7 @@ def _quantized_gemm(editor: Editor, node: ir.Node) -> None:
 
 
 def _matmul_weight(editor: Editor, node: ir.Node) -> None:
-    """A constant right operand [1, ..., K, N] to [K, N], where the result's rank stays the same."""
+    """A constant right operand [1, ..., K, N] to [K, N], if the result's rank stays the same."""
     left, right = node.inputs
     weight, shape = constant(right), dims(left)
     if weight is None or right is None or shape is None or weight.ndim <= 2 or len(shape) < weight.ndim:
@@ -170,7 +170,7 @@ def _spatial_mean(editor: Editor, node: ir.Node) -> None:
     if source is None or shape is None or result is None or axes is None or not is_float(source):
         return
     rank = len(shape)
-    # At rank 3 the last axis may just as well be the features of a sequence (a layer norm's mean).
+    # At rank 3 the last axis may also be the features of a sequence (a layer norm's mean).
     if rank != 4 or {int(a) % rank for a in axes} != {2, 3}:
         return
     pooled = editor.node("GlobalAveragePool", [source], node, shape=(*shape[:2], 1, 1))
@@ -181,7 +181,7 @@ def _spatial_mean(editor: Editor, node: ir.Node) -> None:
 
 
 def _absorb_pad(editor: Editor, node: ir.Node) -> None:
-    """Zero padding before a convolution becomes the convolution's own."""
+    """Zero padding before a convolution becomes part of the convolution."""
     source = node.inputs[0]
     pad = source.producer() if source is not None else None
     if source is None or pad is None or pad.op_type != "Pad" or pad.domain:

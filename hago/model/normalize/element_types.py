@@ -1,4 +1,4 @@
-"""Element types: what the tensors of a network may hold."""
+"""Element types: what the tensors of a network may contain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .quantizers import FLOAT8, SUB_BYTE
 def check_types(graph: ir.Graph, where: str) -> None:
     """Raises ModelError for a tensor whose element type cannot be computed with.
 
-    4 and 2 bits may stand between QuantizeLinear and DequantizeLinear, and in constants; 8-bit floats in constants.
+    4 and 2 bits are allowed between QuantizeLinear and DequantizeLinear, and in constants; 8-bit floats in constants.
     """
     for side, values in (("input", graph.inputs), ("output", graph.outputs)):
         for value in values:

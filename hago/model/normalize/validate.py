@@ -1,4 +1,4 @@
-"""Refusing, with a reason, a model that breaks the ONNX standard or cannot be worked with."""
+"""Refuses, with a reason, a model that violates the ONNX standard or that Hago cannot handle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .qoperators import MICROSOFT, can_expand
 OLDEST_OPSET = 7
 _LIMIT_BYTES = 2**31 - 1  # of one protobuf message
 
-# Inputs of these operators hold trained numbers; an infinity there is damage, elsewhere it may be a mask.
+# Inputs of these operators are trained numbers; an infinity there is damage, elsewhere it may be a mask.
 _WEIGHTED_OPS = (
     "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization",
     "InstanceNormalization", "GroupNormalization", "GRU", "LSTM", "RNN", "PRelu",
@@ -23,7 +23,7 @@ _WEIGHTED_OPS = (
 _RECURRENT = "recurrent layers have no kernels yet"
 _STANDARD = "export the model with standard ONNX operators only"
 _LEFT_OUT = "export the model without that part, and compute it before or after the network"
-# Operators of the standard that no static, deterministic, tensor-only program can hold.
+# Operators of the standard that a static, deterministic program on tensors cannot contain.
 _REFUSED_OPS = {
     "RandomNormal": "it is random", "RandomNormalLike": "it is random", "RandomUniform": "it is random",
     "RandomUniformLike": "it is random", "Multinomial": "it is random", "Bernoulli": "it is random",
@@ -40,7 +40,7 @@ _REFUSED_OPS = {
 
 
 def check(proto: onnx.ModelProto, where: str) -> None:
-    """Holds a model to the ONNX standard and to what Hago can work with; raises ModelError."""
+    """Raises ModelError unless a model follows the ONNX standard and Hago can handle it."""
     opset = default_opset(proto, where)
     if not proto.graph.node:
         raise ModelError("the graph is empty: it has no operators", where=where, hint="export the model again")
@@ -72,7 +72,7 @@ def check(proto: onnx.ModelProto, where: str) -> None:
 
 
 def _with_ranks(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which no input or output lacks a shape: an unknown one is common, and told about later."""
+    """A copy in which every input and output has a shape: unknown ones are common, and reported later."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     for value in [*copy.graph.input, *copy.graph.output]:
@@ -82,11 +82,11 @@ def _with_ranks(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def default_opset(proto: onnx.ModelProto, where: str) -> int:
-    """The version of the standard operator set that the model asks for."""
+    """The version of the standard operator set that the model uses."""
     versions = [o.version for o in proto.opset_import if o.domain in STANDARD_DOMAINS]
     if not versions:
         raise ModelError(
-            "is not an ONNX model, or is cut short: it names no operator set",
+            "is not an ONNX model, or is truncated: it names no operator set",
             where=where,
             hint="check the path and the size of the file, then export or download it again",
         )
@@ -94,7 +94,7 @@ def default_opset(proto: onnx.ModelProto, where: str) -> int:
 
 
 def check_operators(proto: onnx.ModelProto, where: str) -> None:
-    """Raises UnsupportedOpError for an operator that is unknown or that no compiled program can hold."""
+    """Raises UnsupportedOpError for an operator that is unknown or cannot be compiled."""
     opset = default_opset(proto, where)
     functions = {(f.domain, f.name) for f in proto.functions}
     bad: list[tuple[onnx.NodeProto, str]] = []
@@ -160,7 +160,7 @@ def check_numbers(proto: onnx.ModelProto, where: str) -> None:
 
 
 def walk(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """All nodes, those of the bodies of If, Loop and Scan too."""
+    """All nodes, including those in the bodies of If, Loop and Scan."""
     for node in nodes:
         yield node
         for attribute in node.attribute:
@@ -171,8 +171,8 @@ def walk(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 def light(proto: onnx.ModelProto, limit: int = 4096) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
     """The model with initializers of more than ``limit`` elements turned into inputs, and those initializers.
 
-    The checker, shape inference and the opset converter copy the whole model; they need the numbers of
-    small constants alone (shapes, axes, bounds).
+    The checker, shape inference and the opset converter copy the whole model; they need only the numbers of
+    small constants (shapes, axes, bounds).
     """
     graph = proto.graph
     heavy = [t for t in graph.initializer if math.prod(t.dims) > limit]

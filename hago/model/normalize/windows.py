@@ -1,4 +1,4 @@
-"""Windows over an image, written in one way: explicit padding, no rounding up, and no LpPool."""
+"""Windows over an image in canonical form: explicit padding, no rounding up, and no LpPool."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WINDOWED = ("Conv", "ConvTranspose", *POOLS)
 
 
 def window(editor: Editor, node: ir.Node) -> None:
-    """Makes kernel_shape, strides, dilations and pads explicit; ceil_mode becomes padding where it can."""
+    """Makes kernel_shape, strides, dilations and pads explicit; ceil_mode becomes padding if possible."""
     shape, result = dims(node.inputs[0]), dims(node.outputs[0])
     if shape is None or result is None:
         return
@@ -63,7 +63,7 @@ def window(editor: Editor, node: ir.Node) -> None:
 def _transposed_pads(
     node: ir.Node, size: Sequence[int], spread: Sequence[int], strides: Sequence[int], pads: list[int]
 ) -> list[int]:
-    """Of a ConvTranspose: what is cut off at the start and end of each axis; negative where the result is longer."""
+    """What a ConvTranspose crops at the start and end of each axis; negative if the result is longer."""
     n, auto = len(size), attr_string(node, "auto_pad", "NOTSET")
     told = attr_ints(node, "output_shape")
     if told is None and auto in ("NOTSET", "VALID"):
@@ -76,7 +76,7 @@ def _transposed_pads(
     ]
     half = [t // 2 if t > 0 else 0 for t in total]
     rest = [t - h for t, h in zip(total, half, strict=True)]
-    # The larger half stands at the end for SAME_UPPER, and at the start for all else.
+    # The larger half is at the end for SAME_UPPER, and at the start otherwise.
     return [*half, *rest] if auto == "SAME_UPPER" else [*rest, *half]
 
 
@@ -85,7 +85,7 @@ def _output_padding(node: ir.Node, n: int) -> tuple[int, ...]:
 
 
 def _lp_pool(editor: Editor, node: ir.Node) -> None:
-    """The p-norm of a window: an average (with its padding, which adds nothing) of powers, times their number."""
+    """The p-norm of a window: an average of powers (padding adds nothing), times their number."""
     source, p = node.inputs[0], attr_int(node, "p", 2)
     shape, result = dims(source), dims(node.outputs[0])
     attributes = {name: a.value for name, a in node.attributes.items() if name != "p"}
