@@ -1,6 +1,6 @@
 """Ranges of activations: one pass over the samples serves every method.
 
-Values alone; the pass that compiles and runs the float model for it is `hago.tuning.calibrating`.
+Only values; `hago.tuning.calibrating` compiles and runs the float model for the pass.
 """
 
 from .calibration import Calibration, calibrate, calibration_fingerprint

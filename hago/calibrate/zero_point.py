@@ -9,17 +9,17 @@ import numpy as np
 from ..errors import DataError
 from ..scheme import IntegerType
 
-# The smallest normal float32: its reciprocal is finite, which subnormal numbers do not all have.
+# The smallest normal float32: its reciprocal is finite, unlike that of some subnormal numbers.
 SMALLEST_SCALE = np.finfo(np.float32).tiny
 
 
 def scale_zero_point(lo: float, hi: float, scheme: IntegerType) -> tuple[np.float32, int]:
-    """(scale, zero point) that map [lo, hi], widened to hold zero, onto the integers of ``scheme``.
+    """(scale, zero point) that map [lo, hi], widened to contain zero, onto the integers of ``scheme``.
 
     Zero is exactly ``zero_point``. Symmetric schemes cover [-b, b] with b the larger magnitude; their zero
     point is 0, or 2**(bits-1) for unsigned integers. The scale is finite and positive for every range: 1
-    where the range is zero alone, and at least the smallest normal float32. Raises DataError where a
-    bound is not finite or lo > hi.
+    if the range is only zero, and at least the smallest normal float32. Raises DataError if a bound is
+    not finite or lo > hi.
     """
     if not (math.isfinite(lo) and math.isfinite(hi) and lo <= hi):
         raise DataError(f"a range needs finite bounds in order, found [{lo}, {hi}]")

@@ -1,4 +1,4 @@
-"""The roles of methods, and their inputs."""
+"""The roles that a method can have, and the arguments of each."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ class Rounding:
 
 @dataclass(frozen=True, eq=False)
 class CorrectionTask:
-    """One weight as floats and as integers, for correcting the bias.
+    """One weight as a float and as integers, whose difference the bias compensates.
 
-    ``coverage``, shaped as the kernel of a convolution, is how much of the output each tap serves (see `tap_coverage`).
+    ``coverage``, in the shape of a convolution's kernel, is the share of the output that each tap serves (see
+    `tap_coverage`).
     """
 
     weight: npt.NDArray[np.float32]

@@ -14,7 +14,7 @@ LAYER_KEY = "hago.layer"
 
 
 class GraphWriter:
-    """Appends to a GraphProto. Names are made unique against those that the model uses."""
+    """Appends to a GraphProto. New names differ from all that the model uses."""
 
     def __init__(self, graph: onnx.GraphProto, taken: frozenset[str]) -> None:
         self.graph = graph
@@ -32,7 +32,7 @@ class GraphWriter:
         return name
 
     def keep_node(self, node: onnx.NodeProto, inputs: Sequence[str], layer: str | None) -> onnx.NodeProto:
-        """Copies a node of the model, reading other tensors; returns the copy."""
+        """Copies a node of the model with other inputs; returns the copy."""
         added = self.graph.node.add()
         added.CopyFrom(node)
         if list(inputs) != list(node.input):
@@ -50,7 +50,7 @@ class GraphWriter:
         layer: str,
         attributes: dict[str, Any] | None = None,
     ) -> None:
-        """Appends a node that belongs to ``layer``; it is named after its output."""
+        """Appends a node of ``layer``, named after its output."""
         node = self.graph.node.add()
         node.op_type = op_type
         node.name = self.unique(f"{output}_{op_type}")
@@ -61,7 +61,7 @@ class GraphWriter:
         node.metadata_props.add(key=LAYER_KEY, value=layer)
 
     def add_type(self, name: str, elem_type: int, shape: Sequence[int]) -> None:
-        """States element type and shape of a tensor."""
+        """Adds the element type and shape of a tensor."""
         value = self.graph.value_info.add()
         value.name = name
         value.type.tensor_type.elem_type = elem_type

@@ -1,4 +1,4 @@
-"""From a QDQ model, whoever wrote it, back to a strategy: where a search, or a table of layers, may start."""
+"""From any QDQ model back to a strategy: a start for a search, or for a table of layers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _PRODUCTS = {"Gemm", "MatMul"}  # one may have been written as the other
 
 
 def strategy_of(qdq: Model, model: Model, spec: HardwareSpec) -> Strategy:
-    """What ``qdq`` does to the layers of ``model``, as far as this hardware can.
+    """What ``qdq`` does to the layers of ``model``, as far as this hardware can do it.
 
-    Layers are found by the names of their nodes, or else of their outputs. A layer is quantized where all activations
-    that it reads are dequantized integers, or rounded to a short float; its way is the first of the hardware's that
-    holds the integers of its weights. How ranges were found is not in the file: the default stands for it. Raises
-    StrategyError where no quantized layer of the model is in the file.
+    Layers are found by the names of their nodes, or else of their outputs. A layer is quantized if all activations
+    that it reads are dequantized integers, or rounded to a short float; its way is the hardware's first that
+    can represent the integers of its weights. The file does not say how ranges were found, so the calibrator is the
+    default. Raises StrategyError if the file has no quantized layer of the model.
     """
     graph = SourceGraph(qdq.proto)
     named = {node.name: node for node in graph.nodes}
@@ -56,7 +56,7 @@ def strategy_of(qdq: Model, model: Model, spec: HardwareSpec) -> Strategy:
 def _choice(
     graph: SourceGraph, node: SourceNode, operands: dict[str, str], layer: Layer, spec: HardwareSpec
 ) -> Choice | None:
-    """What is done to one layer; None where it computes in float32. ``operands``: float operand -> that of ``node``."""
+    """The choice of one layer; None if it computes in float32. ``operands``: float operand -> that of ``node``."""
     held = {_held_as(graph, operands[name]) for name in layer.inputs if name in operands}
     kind = held.pop() if len(held) == 1 else ""
     ways = ways_of(layer, spec)
@@ -77,7 +77,7 @@ def _choice(
 
 
 def _held_as(graph: SourceGraph, name: str) -> str:
-    """What an activation comes as: "integer", a short float, or float32."""
+    """How an activation is represented: "integer", a short float, or float32."""
     maker = graph.producers.get(name)
     if maker is not None and maker.op == "DequantizeLinear":
         return _INTEGER
@@ -87,7 +87,7 @@ def _held_as(graph: SourceGraph, name: str) -> str:
 
 
 def _codes(graph: SourceGraph, name: str) -> Codes | None:
-    """The stored integers of a weight, also where they are transposed behind."""
+    """The stored integers of a weight, also if a Transpose follows them."""
     while (maker := graph.producers.get(name)) is not None and maker.op == "Transpose":
         name = maker.inputs[0]
     constant = graph.constant(name)
@@ -95,7 +95,7 @@ def _codes(graph: SourceGraph, name: str) -> Codes | None:
 
 
 def _narrowest(ways: Sequence[Way], codes: Codes) -> Way:
-    """The first way whose weights hold these integers; the last where none does."""
+    """The first way whose weights can represent these integers, else the last one."""
     zero = codes.zero_point.astype(np.int64)
     span = codes.codes.astype(np.int64)
     low, high = int(span.min(initial=0)) - int(zero.max(initial=0)), int(span.max(initial=0)) - int(zero.min(initial=0))

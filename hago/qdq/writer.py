@@ -64,7 +64,7 @@ class CandidateWriter:
                 self.graph.keep_initializer(self.index.initializers[name])
 
     def _integer_input(self, layer: Layer, node: onnx.NodeProto, name: str, scheme: IntegerType) -> str:
-        """The dequantized form of one operand of an integer layer, or the operand where it has none."""
+        """One operand of an integer layer, dequantized; the operand itself if it is not quantized."""
         if name in layer.inputs and self.index.is_float(name):
             return self._activation_pair(layer, name, scheme)
         if layer.kind in WEIGHTED_KINDS and name:
@@ -98,7 +98,7 @@ class CandidateWriter:
         """Names of the scale and the zero point of one tensor.
 
         Equal ones of several tensors are not shared: OpenVINO 2026 changes a constant while it moves a
-        FakeQuantize past a Transpose, and then refuses, or miscomputes, what else reads it.
+        FakeQuantize past a Transpose, and then rejects or miscomputes its other readers.
         """
         values = {"scale": np.asarray(scale, np.float32), "zero_point": zero_point}
         return [
@@ -163,10 +163,10 @@ class CandidateWriter:
         return self._int32_bias(layer, layer.bias or f"{layer.weight}_bias", integers, scale)
 
     def _added_bias(self, layer: Layer, node: onnx.NodeProto, scheme: IntegerType) -> list[str]:
-        """A bias for a layer without one, where its choice corrects biases or its weights are per group; else none.
+        """A bias for a layer without one if its choice corrects biases or its weights are per group; else none.
 
-        ONNX Runtime 1.31 fuses a convolution without bias, blocked weights or not, into an operator
-        that knows no blocks, and fails; with a bias it leaves the convolution alone.
+        ONNX Runtime 1.31 fuses a convolution without bias, even with blocked weights, into an operator
+        that does not support blocks, and fails; with a bias it leaves the convolution alone.
         """
         blocked = node.op_type == "Conv" and self._stored(layer, scheme).weight.multipliers is not None
         corrected = layer.weight in node.input and self.strategy.choice(layer.name).value("correction") != "none"
@@ -225,7 +225,7 @@ class CandidateWriter:
         return self._pairs[key]
 
     def _within_float16(self, name: str, layer: Layer) -> str:
-        """The tensor, saturated where a cast would make infinity of what float32 holds."""
+        """The tensor, saturated so that the cast makes no infinity of a finite float32."""
         lo, hi = self.index.bounds.get(name, (-np.inf, np.inf))
         if lo >= -LARGEST_FLOAT16 and hi <= LARGEST_FLOAT16:
             return name
@@ -240,15 +240,15 @@ class CandidateWriter:
 
 
 def _joins(layer: Layer, node: onnx.NodeProto) -> bool:
-    """Whether constant operands of this node are treated as its activations are.
+    """Whether constant operands of this node are treated like its activations.
 
-    Those of a folded Clip, its bounds, are not.
+    The bounds of a folded Clip are not.
     """
     return layer.kind in _JOINS and node.name == layer.nodes[0]
 
 
 def _drop_unit_dilations(pool: onnx.NodeProto) -> None:
-    """Removes dilations of 1: ONNX Runtime's quantized average pool refuses the attribute."""
+    """Removes dilations of 1: ONNX Runtime's quantized average pool rejects the attribute."""
     for attribute in pool.attribute:
         if attribute.name == "dilations" and set(attribute.ints) <= {1}:
             pool.attribute.remove(attribute)
@@ -256,7 +256,7 @@ def _drop_unit_dilations(pool: onnx.NodeProto) -> None:
 
 
 def _block_scales(group_scale: npt.NDArray[np.float32], shape: tuple[int, ...], axis: int) -> np.ndarray:
-    """[O, G] -> the scale tensor of a blocked DequantizeLinear: as the weights, with G on the block axis."""
+    """[O, G] -> the scale tensor of a blocked DequantizeLinear: shaped like the weights, with G on the block axis."""
     assert axis == 1 or len(shape) == 2
     if axis == 0:
         return np.ascontiguousarray(group_scale.T)
