@@ -141,7 +141,7 @@ class Statistics:
         self._collectors: dict[TensorStatistic, Collector] = {s: STATISTICS[s.need.statistic](s, total) for s in wanted}
 
     def update(self, tensors: Mapping[str, npt.NDArray[np.generic]], first: int, count: int) -> None:
-        """Adds a batch, whose first ``count`` samples are not repetitions; ``first`` is the index of its first sample."""
+        """Adds a batch; its first ``count`` samples are not repetitions, ``first`` is the index of the first."""
         for wanted, collector in self._collectors.items():
             if wanted.tensor not in tensors:
                 raise DataError(f"the calibration run did not return the tensor {wanted.tensor!r}")

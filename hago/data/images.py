@@ -1,4 +1,4 @@
-"""A folder of images as samples, decoded on reading and preprocessed as the model requires.
+"""A folder of images as samples, decoded when read and preprocessed as a file describes.
 
     preprocess.yaml (or .json), in the folder:
 
@@ -41,10 +41,10 @@ Size = Pixels | tuple[Pixels, Pixels]
 class Preprocessing(BaseModel):
     """How an image becomes a model input: resize, crop, divide by ``scale``, ``(x - mean) / std``, lay out.
 
-    ``resize``: an integer is the length of the shorter side (the other is scaled, rounded down), a pair
-    (height, width) is exact. ``center_crop`` then cuts out the middle. ``scale`` 255 maps pixels to [0, 1];
-    ``mean`` and ``std`` (per channel, in the order of ``colour``) apply after it. Without them and with
-    ``scale: 1`` the result is integers, for models that take uint8.
+    ``resize``: an integer is the length of the shorter side (the other follows, rounded down), a pair
+    (height, width) is exact. ``center_crop`` then cuts out the middle. ``scale`` 255 brings pixels to
+    [0, 1]; ``mean`` and ``std`` (per channel, in the order of ``colour``) apply after it. A description
+    without them and with ``scale: 1`` gives integers, for models that take uint8.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,7 +79,7 @@ class Preprocessing(BaseModel):
             raise DataError(text, where=document.where(first["loc"][:1]), hint=f"keys: {known}") from error
 
     def apply(self, image: Any) -> Array:
-        """A PIL image -> float32 [C, H, W] or [H, W, C]; uint8 if there is nothing to scale."""
+        """A PIL image -> float32 [C, H, W] or [H, W, C]; uint8 if the description gives integers."""
         mode = "L" if self.colour == "gray" else "RGB"
         if image.mode != mode:
             image = image.convert(mode)
@@ -120,7 +120,7 @@ class Preprocessing(BaseModel):
                 f"a crop of {height} x {width} is larger than the image of {image.size[1]} x {image.size[0]}",
                 hint="resize to at least the crop: resize must not be smaller than center_crop",
             )
-        # Rounded as torchvision does, on whose crops most models were trained.
+        # Rounded as in torchvision, on whose crops most models were trained.
         left, top = round((image.size[0] - width) / 2), round((image.size[1] - height) / 2)
         return image.crop((left, top, left + width, top + height))
 
@@ -134,7 +134,7 @@ class ImageSource:
         except ImportError:
             raise MissingExtraError("pillow", "images", "reading images") from None
         self.files, self.preprocessing = tuple(files), preprocessing
-        # Integer pixels are exact in any type; the model's type avoids rejecting uint8 for float32.
+        # Integer pixels are exact in any type; using the model's type avoids an error of uint8 against float32.
         self._dtype = dtype
 
     def __len__(self) -> int:
@@ -168,7 +168,7 @@ class ImageSource:
 def open_images(
     folder: str | os.PathLike[str], info: TensorInfo, preprocessing: Preprocessing | None = None
 ) -> Samples:
-    """The images of ``folder`` as samples for one input. ``preprocessing`` overrides the folder's file.
+    """The images of ``folder`` as samples for one input; ``preprocessing`` overrides the folder's own.
 
     Raises DataError (no preprocessing, no images, bad labels) and MissingExtraError (Pillow).
     """
@@ -204,7 +204,7 @@ def _preprocessing(root: Path) -> Preprocessing:
 def _from_folders(root: Path) -> tuple[list[Path], Array | None]:
     """Class sub-folders, numbered in the order of their names, or by their names if these are numbers.
 
-    A folder without sub-folders holds unlabelled images.
+    The images of a folder without sub-folders are unlabelled.
     """
     classes = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
     groups = [(folder, _images(folder)) for folder in classes]
@@ -251,7 +251,7 @@ def _from_csv(root: Path) -> tuple[list[Path], Array]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # not a possible file name
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 

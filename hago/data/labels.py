@@ -1,4 +1,4 @@
-"""Labels: numbers become an array; anything else (boxes, texts, ragged lists, mappings) stays a list of objects.
+"""Labels: numbers as an array, and anything else (boxes, texts, ragged lists, mappings) as Python objects.
 
 Notation: ``n`` samples.
 """
@@ -20,8 +20,8 @@ Labels = Array | list[Any]
 def as_labels(labels: object, total: int, where: str) -> Array:
     """One label for each of ``total`` samples: an array [n, ...] of plain values, or one of Python objects [n].
 
-    Numbers and booleans of one shape become an array; an array of texts stays one. Whether labels make sense is left
-    to the metric. Raises DataError if there are not ``total`` labels.
+    Numbers and booleans of one shape become an array; an array of texts stays one. Other labels are not inspected:
+    the metric decides whether they fit. Raises DataError if their number is not ``total``.
     """
     rows = _rows(labels)
     if rows is None or len(rows) != total:
@@ -48,11 +48,11 @@ def _rows(labels: object) -> Array | list[Any] | None:
 
 
 def _regular(rows: list[Any]) -> Array:
-    """An array of numbers if all rows are numbers of one shape; else an array of the rows as objects."""
+    """An array if the rows are numbers of one shape; else the rows, as objects."""
     if rows and _is_number_like(rows[0]):
         try:
             array = np.asarray(rows)
-        except Exception:  # ragged, or a foreign class that raises anything: objects
+        except Exception:  # ragged, or an object that raises some exception: kept as objects
             array = np.empty(0, object)
         if array.dtype.kind in "biuf" and len(array) == len(rows):
             return array
@@ -63,7 +63,7 @@ def _regular(rows: list[Any]) -> Array:
 
 
 def _is_number_like(row: object) -> bool:
-    """Whether a row can be numbers: numpy would iterate over other objects, or parse the digits of a text."""
+    """Whether a row may be numbers: numpy would iterate over any other object, or parse a text."""
     return isinstance(row, (bool, int, float, np.generic, np.ndarray, list, tuple)) or hasattr(row, "__array__")
 
 

@@ -1,4 +1,4 @@
-"""`make_samples`: recognises the user's data and checks it against the model's inputs."""
+"""`make_samples`: recognises what the user gave, and checks it against the model's inputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_samples(
     - an iterable of samples or batches, each ``(x, y)``, ``x``, or a mapping: read once and spooled to
       bounded memory. With several inputs, ``x`` is a mapping.
 
-    ``classes``, if known, bounds integer labels. Raises DataError with what was expected and what was found.
+    ``classes``, if known, bounds integer labels. Raises DataError that says what was expected and what was found.
     """
     infos = tuple(model_inputs)
     if not infos:
@@ -76,7 +76,7 @@ def make_samples(
 
 
 def check_labels(samples: Samples, classes: int) -> None:
-    """Raises DataError if an integer label is not below ``classes``, the number of classes of the model."""
+    """Raises DataError if an integer label is not one of the model's ``classes``."""
     labels = samples.labels
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
         return
@@ -92,7 +92,7 @@ def check_labels(samples: Samples, classes: int) -> None:
 
 
 class _Rows:
-    """One input of other samples as a source, for a model that needs another shape or type."""
+    """One input of other samples as a source, for a model that takes another shape or type."""
 
     def __init__(self, samples: Samples, name: str) -> None:
         if name not in samples.names:
@@ -188,7 +188,7 @@ def _has_slices(value: object) -> bool:
         return False
     try:
         return is_array_like(value[0:1])
-    except Exception:  # foreign classes can raise anything
+    except Exception:  # any exception of another library's class means that it has no slices
         return False
 
 
@@ -258,5 +258,5 @@ def _parse_item(item: Any, infos: tuple[TensorInfo, ...], where: str) -> tuple[d
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a single number, which labels every sample of a batch."""
+    """Whether it is a single number, which in a batch applies to every sample."""
     return isinstance(value, (bool, int, float, np.generic)) or (is_array_like(value) and len(value.shape) == 0)

@@ -1,4 +1,4 @@
-"""Reads npz and npy files of any size without running code: object arrays (pickle) are rejected."""
+"""Reads npz and npy files of any size without running code: object arrays (pickle) are refused."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _LOCAL_HEADER = struct.Struct("<26xHH")
 
 
 class NpzFile(Mapping[str, Array]):
-    """The arrays of an npz file, by name, each read on first use.
+    """The arrays of an npz file by name, each read on first use.
 
-    Stored members are mapped into memory; compressed ones are unpacked into memory, or into an unnamed
-    temporary file if they are large. Raises DataError if the file is damaged, truncated, or holds Python objects.
+    Stored members are mapped into memory; compressed ones are unpacked into memory or, if large, into an anonymous
+    temporary file. Raises DataError if the file is damaged, truncated, or contains Python objects.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -67,7 +67,7 @@ class NpzFile(Mapping[str, Array]):
             return _unpack(stream, shape, fortran, dtype, where)
 
     def _data_offset(self, member: zipfile.ZipInfo) -> int:
-        """The offset of a stored member's bytes; its local header can differ in length from the central one."""
+        """The offset of a stored member's bytes; its local header may differ in length from the central one."""
         with self.path.open("rb") as file:
             file.seek(member.header_offset)
             name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
@@ -75,7 +75,7 @@ class NpzFile(Mapping[str, Array]):
 
 
 def open_npy(path: str | os.PathLike[str]) -> Array:
-    """The array of a .npy file, mapped into memory. Raises DataError as NpzFile does."""
+    """The array of a .npy file, mapped into memory. Raises DataError like NpzFile."""
     where = str(path)
     with _damaged(where):
         with Path(path).open("rb") as file:

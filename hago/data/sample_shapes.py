@@ -1,4 +1,4 @@
-"""The shapes of samples, needed before loading a model whose inputs have free dimensions."""
+"""The shapes of samples, which a model with dynamic inputs needs before it is loaded."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .samples import Samples
 from .sources import is_array_like
 
 ONLY = "x"
-"""The name of the array for a model with a single input, regardless of the input's name."""
+"""The name of an array for the model's only input, whatever the input's name."""
 
 
 def sample_shapes(data: object) -> Mapping[str, tuple[int, ...]]:
-    """Name -> shape of one sample, without the leading dimension; empty if unknown.
+    """Name -> shape of one sample, without the leading dimension; empty if it cannot be determined.
 
-    ``data`` is what `make_samples` takes. The shapes of an iterable are unknown, since it may be readable only once.
-    Raises DataError for a damaged file.
+    ``data`` is what `make_samples` takes. Iterables give nothing, as they can be read only once. Raises DataError
+    for a damaged file.
     """
     if isinstance(data, Samples):
         return {info.name: info.shape[1:] for info in data.inputs}

@@ -1,6 +1,6 @@
 """Labelled samples that fit a model's inputs, read batch by batch and checked as they are read.
 
-Notation: ``n`` samples. The shape of a sample excludes the model's leading dimension, the batch.
+Notation: ``n`` samples; the model's leading dimension, its batch, is not part of a sample's shape.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..tensor import TensorInfo
 from .labels import Labels
 from .sources import MEMORY_BYTES, Array, ArraySource, Indices, Source, Spool
 
-# Bytes read at a time when iterating over all samples.
+# Bytes read at a time when all samples are read.
 _BLOCK_BYTES = 16 << 20
 
 
@@ -36,12 +36,12 @@ def element_type(name: str) -> np.dtype[Any]:
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
-    """Whether the type is a float of numpy or ml_dtypes."""
+    """Whether it is a floating-point type, of numpy or ml_dtypes."""
     return dtype.kind == "f" or (dtype.kind == "V" and dtype.name in ("bfloat16", "float16"))
 
 
 class InputReader:
-    """Reads one model input: casts and checks what the source returns, each sample's values once."""
+    """Reads one model input: casts and checks what its source gives, each sample's values once."""
 
     def __init__(self, info: TensorInfo, source: Source, where: str) -> None:
         if not info.shape:
@@ -131,11 +131,11 @@ class InputReader:
 
 
 class Samples:
-    """Samples for one model, with or without labels. A subset shares the data of the full set.
+    """Samples for one model, with or without labels; a subset shares the data of the whole set.
 
-    ``labels`` is an array [n, ...] (of objects: [n]), None, or the error to raise when they are read, since not
-    every metric reads them. ``calibration`` holds the samples that the same file reserves for calibration, if any.
-    Batches may be views of the caller's arrays: never write to them.
+    ``labels`` is an array [n, ...] (of objects: [n]) or None; or the error to raise when they are read, since not
+    every metric reads them. ``calibration`` has the samples that the same file reserves for calibration, if any.
+    Batches are read-only: they may be views of the caller's arrays.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Samples:
 
     @property
     def labels(self) -> Labels | None:
-        """An array [n, ...], or a list of n objects. Raises DataError if they cannot be read from the file."""
+        """An array [n, ...], or a list of n objects. Raises DataError if those of the file cannot be read."""
         own = self.own_labels
         if isinstance(own, DataError):
             raise own
@@ -197,7 +197,7 @@ class Samples:
 
     @property
     def indices(self) -> Indices:
-        """The positions of these samples in the full set [n]."""
+        """Indices [n] of these samples in the set that they were taken from."""
         return self._indices
 
     @property
@@ -219,12 +219,12 @@ class Samples:
             yield self.batch(start, start + size)
 
     def whole_batches(self, size: int, count: int) -> list[dict[str, Array]]:
-        """``count`` batches of exactly ``size`` samples, starting over at the end."""
+        """``count`` batches of exactly ``size``, starting over when the samples end."""
         order = np.arange(size * count).reshape(count, size) % len(self)
         return [self.subset(indices).batch(0, size) for indices in order]
 
     def subset(self, indices: npt.ArrayLike) -> Samples:
-        """The samples at ``indices``, in that order. Raises DataError if ``indices`` is empty or out of range."""
+        """The samples at ``indices``, in that order. Raises DataError if there are none, or for a bad index."""
         chosen = np.asarray(indices)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
         if chosen.size == 0 or chosen.min() < 0 or chosen.max() >= len(self):
@@ -234,7 +234,7 @@ class Samples:
         return part
 
     def digests(self) -> list[bytes]:
-        """SHA-256 of each sample's inputs, as the model gets them; equal samples have equal digests.
+        """SHA-256 of each sample's inputs as the model gets them; equal samples have equal digests.
 
         The first call reads all samples, and so checks all of them.
         """
@@ -253,14 +253,14 @@ class Samples:
         return [found for i in self._indices if (found := self._digests[i]) is not None]
 
     def fingerprint(self) -> str:
-        """One hash over the samples and their order, without labels."""
+        """One hash of the samples and their order, without labels."""
         return hash_bytes(*self.digests())
 
     def spooled(self, memory_bytes: int = MEMORY_BYTES) -> Samples:
-        """The same samples, read once and stored in the model's types, so that reading them again is cheap.
+        """The same samples, read once and kept in the model's types, so that reading them again costs little.
 
-        Useful if reading is slow, as with images, which are decoded each time. Up to ``memory_bytes`` stay in
-        memory, more go into an unnamed temporary file; arrays that already have the model's type are not
+        This pays if reading is slow, as with images, which are decoded each time. Up to ``memory_bytes`` stay in
+        memory, more go to an anonymous temporary file; samples that already are arrays of the model's type are not
         copied. Raises StorageError if the disk is full.
         """
         if all(isinstance(r.source, ArraySource) and r.source.array.dtype == r.dtype for r in self._readers):

@@ -1,6 +1,6 @@
-"""Sources of samples: rows that are read by index, without holding all of them in memory.
+"""Where samples come from: rows that can be read by index without loading all of them into memory.
 
-Notation: ``n`` samples in a source, ``m`` requested.
+Notation: ``n`` samples in a source, ``m`` of them requested.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Indices = npt.NDArray[np.int64]
 
 # Above this, spooled samples go to a temporary file that is mapped into memory.
 MEMORY_BYTES = 256 << 20
-# Space that a spool leaves free on the disk of the temporary folder.
+# The space that a spool leaves free on the disk of the temporary folder.
 _KEEP_FREE_BYTES = 1 << 30
 
 
@@ -30,14 +30,14 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, indices: Indices) -> Array:
-        """Rows ``indices`` [m], in that order, as an array [m, ...]. It may be a view: never write to it."""
+        """Rows ``indices`` [m], in that order, as an array [m, ...]. It may be a view: do not write to it."""
         ...
 
 
 def as_array(value: object, where: str) -> Array:
     """A numpy array of ``value``: an array, nested numbers, or another library's tensor (``__array__``).
 
-    Raises DataError if the result would be an array of Python objects.
+    Raises DataError if that would give an array of Python objects.
     """
     if hasattr(value, "detach"):  # a torch tensor, possibly with a gradient or on a device
         value = cast(Any, value).detach().cpu()
@@ -55,7 +55,7 @@ def as_array(value: object, where: str) -> Array:
 
 
 def is_array_like(value: object) -> bool:
-    """Whether ``value`` is an array of numpy or of a library with the same interface."""
+    """Whether ``value`` is an array of numpy, or of a library with the same interface."""
     return hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__getitem__")
 
 
@@ -83,7 +83,7 @@ class SliceSource:
         return len(self.rows)
 
     def read(self, indices: Indices) -> Array:
-        # Only slices are read: h5py needs sorted indices, and others do not support index arrays at all.
+        # Only slices are used: h5py needs sorted indices, and other libraries do not support index arrays.
         starts = np.flatnonzero(np.diff(indices, prepend=indices[:1] - 2) != 1)
         stops = np.append(starts[1:], len(indices))
         parts = []
@@ -107,9 +107,9 @@ def _as_slice(indices: Indices) -> slice | None:
 
 
 class Spool:
-    """Collects rows of one shape and type, in memory at first, then in a temporary file.
+    """Collects rows of one shape and type: a few in memory, more in a temporary file.
 
-    The file is unnamed and disappears with the last array that maps it.
+    The file is anonymous: it disappears with the last array that maps it.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Splits samples into three parts: calibration finds ranges, search chooses, test gives the final accuracy.
+"""Three disjoint parts: calibration finds ranges, search chooses, test measures the accuracy.
 
-The best of many candidates looks better on the samples that chose it than it is, so the search never sees
-the test part. Samples are compared by their content; equal samples of one set always share a part.
+The best of many candidates looks better than it is on the samples that chose it, so the search never sees
+the test part. Samples are compared by content; equal samples of one set always share a part.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from .samples import Samples
 from .sources import Indices
 
 PARTS = ("calibration", "search", "test")
-# Of one set: calibration takes 15 %, but no more than it needs; search and test halve the rest.
+# Of one set: the calibration part, unless 15 % is more than ranges need; then halves.
 CALIBRATION_SHARE = 0.15
 CALIBRATION_MOST = 128
-# Larger sets are read from their source each time instead of from a copy.
+# Larger sets are read from their source each time, not from a copy.
 KEEP_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """How samples were split, in enough detail to verify on resume that it is the same split of the same data.
+    """How samples were divided, so that a resumed search can check that the division and the data are the same.
 
     ``sizes`` counts the samples of each part; ``hashes`` are SHA-256 over each part's sample digests in
-    order; ``fractions`` are the requested shares, None for the defaults. ``given`` names the parts that the user
-    supplied; the others were drawn with ``seed``. ``duplicates`` counts samples that equal an earlier one of their
-    set. ``left_out`` counts the samples of each part that the time budget excludes; ``sizes`` leave them out,
-    ``hashes`` include them.
+    order; ``fractions`` are the requested shares, None for the defaults. ``given`` names the parts
+    that the user gave; the others were drawn with ``seed``. ``duplicates`` counts samples that equal an
+    earlier one of their set. ``left_out`` counts the samples of each part that a time budget leaves no room for;
+    ``sizes`` counts the others, ``hashes`` are over all.
     """
 
     seed: int
@@ -72,7 +72,7 @@ class SplitRecord:
 
 @dataclass(frozen=True)
 class DataParts:
-    """The three parts, which share no sample, and the record of the split."""
+    """The three parts, which share no sample, and the record of how they were made."""
 
     calibration: Samples
     search: Samples
@@ -113,8 +113,8 @@ def split_samples(
     drawn; by default calibration takes 15 %, at most 128 samples, and search and test halve the rest.
     If labels are integer classes, every class is spread evenly over the parts.
 
-    The comparison reads every sample, so samples that are slow to read (images, computed arrays) and not too
-    large are kept: see Samples.spooled. Raises DataError if given parts share samples, or if there are too few
+    Comparing reads every sample, so samples that are slow to read (images, computed arrays) and not large
+    are kept: see Samples.spooled. Raises DataError if given parts share samples, or there are too few
     samples.
     """
     calibration = samples.calibration if calibration is None else calibration
@@ -155,13 +155,13 @@ def split_samples(
 
 
 def _kept(samples: Samples) -> Samples:
-    """The samples, spooled for fast reading unless they are too large."""
+    """The samples, fast to read from now on, unless that takes too much space."""
     if len(samples) * samples.row_bytes > KEEP_BYTES:
         return samples
     try:
         return samples.spooled()
     except StorageError:
-        return samples  # read them from the source each time instead
+        return samples  # instead they are read again each time
 
 
 def _shares(fractions: Sequence[float] | None) -> tuple[float, float, float] | None:
@@ -204,7 +204,7 @@ def _groups(digests: Sequence[bytes]) -> list[Indices]:
 
 
 def _classes(samples: Samples) -> npt.NDArray[Any] | None:
-    """Integer class of each sample [n], or None if there are no such labels."""
+    """Integer class of each sample [n], or None if there are no labels or they are of another kind."""
     labels = samples.own_labels
     if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "biu":
         return None
@@ -217,9 +217,9 @@ def _divide(
     targets: Sequence[int],
     rng: np.random.Generator,
 ) -> list[Indices]:
-    """Deals out groups class by class, in random order within a class, each to the part that lags furthest behind.
+    """Deals groups to parts, class by class and in random order within, each to the part that lags most.
 
-    So every class is spread in proportion, to about one sample, and without duplicates sizes are exact.
+    So every class is spread proportionally, to about one sample, and sizes are exact if there are no duplicates.
     """
     order = rng.permutation(len(groups))
     if strata is not None:
@@ -233,7 +233,7 @@ def _divide(
         dealt += len(groups[i])
         lag = share * dealt - got
         lag[got >= wanted] = -np.inf
-        # Large groups of duplicates must not leave a part without any sample.
+        # Large groups of duplicates must not leave a part empty.
         empty = [p for p, part in enumerate(parts) if not part]
         part = int(np.argmax(lag)) if left > len(empty) else empty[0]
         parts[part].append(groups[i])

@@ -1,8 +1,8 @@
 """Finds the spec that fits this machine's processor.
 
-Two witnesses are heard. LLVM names the processor from CPUID and knows what such a processor has by
-definition; /proc/cpuinfo (Linux) tells what the kernel and a hypervisor left switched on. Where both
-speak the kernel is believed, since code that uses anything else dies of SIGILL.
+There are two sources. LLVM names the processor from CPUID and knows what such a processor has by
+definition; /proc/cpuinfo (Linux) lists what the kernel and a hypervisor have enabled. If they disagree, the kernel
+is right: code that uses anything else dies with SIGILL.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..runtime.amx import allow_tiles
 from .load import load_spec, spec_names
 from .types import HardwareSpec
 
-# Names in /proc/cpuinfo that differ from LLVM's; the others agree once "avx512_" loses its "_".
+# Names in /proc/cpuinfo that differ from LLVM's; others agree once "avx512_" has lost its "_".
 _LLVM_NAMES = {
     "abm": "lzcnt",
     "bmi1": "bmi",
@@ -36,7 +36,7 @@ _FAMILY_OF_MACHINE = {"x86_64": "x86", "amd64": "x86", "aarch64": "arm", "arm64"
 
 @dataclass(frozen=True)
 class HostInfo:
-    """The properties of this machine. Features have LLVM's names; sizes are in bytes, 0 if unknown."""
+    """What was found about this machine. Features have LLVM's names; sizes are in bytes, 0 if unknown."""
 
     machine: str
     cpu: str
@@ -67,7 +67,7 @@ LlvmView = Callable[[], tuple[str, frozenset[str]]]
 def llvm_view() -> tuple[str, frozenset[str]]:
     """LLVM's name of this processor and the features of that name's definition.
 
-    Imports TVM. ("", nothing) where only TVM's runtime is installed.
+    Imports TVM. Empty if only TVM's runtime is installed.
     """
     try:
         from tvm.target import Target, codegen
@@ -86,7 +86,7 @@ def read_host(
     machine: str | None = None,
     tiles: Callable[[], bool] = allow_tiles,
 ) -> HostInfo:
-    """Reads processor, cores, caches and features; the arguments are there for tests."""
+    """Reads processor, cores, caches and features; the arguments are for tests."""
     llvm_cpu, llvm_features = llvm()
     blocks = processor.read_cpuinfo(cpuinfo)
     first = blocks[0] if blocks else {}
@@ -122,9 +122,9 @@ def _level(caches: Mapping[str, int], level: int) -> int:
 
 
 def best_fit(host: HostInfo, specs: Iterable[HardwareSpec]) -> Detection:
-    """The most demanding spec of the host's family whose requirements the host meets.
+    """The spec of the host's family that needs the most and gets all of it.
 
-    Wider vectors win over narrower, then more features over fewer. Raises SpecError where none fits.
+    Wider vectors win over narrower, then more features over fewer. Raises SpecError if none fits.
     """
     family = _FAMILY_OF_MACHINE.get(host.machine)
     members = [spec for spec in specs if spec.family == family]
@@ -167,10 +167,10 @@ def _disagreements(host: HostInfo, best: HardwareSpec, members: list[HardwareSpe
 
 
 def check_target(spec: HardwareSpec) -> None:
-    """Asks TVM and LLVM whether they know the spec's target. Imports TVM.
+    """Checks that TVM and LLVM know the spec's target. Imports TVM.
 
-    Raises SpecError: TVM refuses it, LLVM does not know the processor or a feature (LLVM itself would
-    only warn and go on without it), or what ``cpu_features`` names is no feature of that target.
+    Raises SpecError if TVM rejects it, LLVM does not know the processor or a feature (LLVM itself would
+    only warn and continue without it), or an entry of ``cpu_features`` is not a feature of that target.
     """
     from tvm.target import Target, codegen
 
@@ -196,5 +196,5 @@ def check_target(spec: HardwareSpec) -> None:
 
 
 def detect_host() -> Detection:
-    """This machine and the shipped spec that fits it. Imports TVM. Raises SpecError where none fits."""
+    """This machine and the shipped spec that fits it. Imports TVM. Raises SpecError if none fits."""
     return best_fit(read_host(), [load_spec(name) for name in spec_names()])

@@ -1,4 +1,4 @@
-"""Loads and checks specs by name or file; lists the shipped ones."""
+"""Loads and checks specs, by name or file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def shipped_folder() -> Path:
 
 @functools.cache
 def _shipped() -> dict[str, HardwareSpec | None]:
-    """Every shipped spec by name; None for a family, which is not hardware."""
+    """Every shipped spec by name; None for a family, which is not hardware itself."""
     loaded = {path.stem: read_spec(path) for path in sorted(shipped_folder().glob("*.yaml"))}
 
     def rank(item: tuple[str, HardwareSpec | None]) -> tuple[int, int, int, str]:
@@ -89,7 +89,7 @@ def _examine(path: Path) -> tuple[Document, SpecFile | None, list[Problem]]:
 def check_spec(path: str | os.PathLike[str]) -> list[SpecError]:
     """Every rule that the file breaks, as the errors that `load_spec` would raise one at a time.
 
-    A file that cannot be parsed gives one error with the reason.
+    A file that cannot be parsed gives one error, which says why.
     """
     try:
         document, _, problems = _examine(Path(path))
