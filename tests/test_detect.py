@@ -65,7 +65,9 @@ def test_x86(cpu: str, tmp_path: Path) -> None:
     assert found.spec.name == expected
     assert host.cpu == cpu and host.source == "/proc/cpuinfo"
     assert set(found.spec.cpu_features) <= host.features
-    assert found.reasons[0] == (f"{expected} fits: all {len(found.spec.cpu_features)} features that it needs are present")
+    assert found.reasons[0] == (
+        f"{expected} fits: all {len(found.spec.cpu_features)} features that it needs are present"
+    )
     assert len(found.reasons) == sum(name.startswith("x86") for name in spec_names())
 
 
