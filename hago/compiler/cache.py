@@ -159,8 +159,8 @@ class KernelCache:
             if isinstance(error, StorageError):
                 raise StorageError(f"the kernel cache {error.what}", where=str(self.folder), hint=_HINT) from error
             cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else error
-            told = write_failure(cause, self.folder, what="the kernel cache cannot be written")
-            raise StorageError(told.what, where=told.where, hint=_HINT) from error
+            failure = write_failure(cause, self.folder, what="the kernel cache cannot be written")
+            raise StorageError(failure.what, where=failure.where, hint=_HINT) from error
 
     def object_file(self, key: str) -> Path | None:
         """The object of a kernel, for linking it into a model; None if it is missing or damaged."""

@@ -44,7 +44,7 @@ _CODES = {dtype.name: code for code, dtype in _DTYPES.items()}
 
 @dataclass(frozen=True)
 class Node:
-    """One node. ``""`` stands for an absent optional input; ``layer`` names the model's layer."""
+    """One node. ``""`` marks an absent optional input; ``layer`` names the model's layer."""
 
     name: str
     op: str
@@ -71,7 +71,7 @@ class Node:
 class LoweredGraph:
     """A lowered graph. ``types`` covers every tensor, ``constants`` holds the constant ones.
 
-    Constants may be views with any strides (a transposed weight is not copied): whoever needs
+    Constants may be views with any strides (a transposed weight is not copied): code that needs
     contiguous memory makes it. Treat everything in here as read-only.
     """
 

@@ -30,7 +30,7 @@ def constant_objections(graph: GraphView, layer: Layer) -> Iterator[str]:
         if np.isnan(low):
             yield f"its {called} {name!r} {_verb(called)} NaN"
         elif np.isinf([low, high]).any():
-            yield f"its {called} {name!r} {_verb(called)} infinity, which no integer can stand for"
+            yield f"its {called} {name!r} {_verb(called)} infinity, which no integer can represent"
         elif called == "weights" and max(-low, high) > _LARGEST:
             yield f"its weights {name!r} reach {max(-low, high):.3g}: their products leave float32"
         elif called == "bias":

@@ -144,8 +144,8 @@ def _export_once(
     shapes: Any = None
     if batched is not None:
         axis = torch.export.Dim("batch")
-        told = [{0: axis} if b else None for b in batched]
-        shapes = dict(zip(kwargs, told, strict=True)) if kwargs else tuple(told)
+        axes = [{0: axis} if b else None for b in batched]
+        shapes = dict(zip(kwargs, axes, strict=True)) if kwargs else tuple(axes)
     program = torch.onnx.export(
         module, args, kwargs=kwargs, dynamo=True, dynamic_shapes=shapes, input_names=names,
         opset_version=opset, verbose=False, optimize=False,

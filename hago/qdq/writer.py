@@ -116,7 +116,7 @@ class CandidateWriter:
             lo, hi = float(value.min(initial=0.0)), float(value.max(initial=0.0))
             if not np.isfinite(hi - lo):
                 raise StrategyError(
-                    f"its constant {name} holds infinity or NaN, which no integer can hold",
+                    f"its constant {name} holds infinity or NaN, which no integer can represent",
                     where=f"layer {layer.name}",
                     hint="leave this layer in float32",
                 )

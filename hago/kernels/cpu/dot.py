@@ -84,7 +84,7 @@ class Dot:
 
     @property
     def narrow(self) -> bool:
-        """Whether products are first added up in int16, which takes registers of its own."""
+        """Whether products are first added up in int16, which takes extra registers."""
         return self.terms > 0
 
     def weight_type(self, lanes: int) -> str:

@@ -155,7 +155,7 @@ def _lower(node: NodeView, runtime: Sequence[str], known: Mapping[str, np.ndarra
 
 
 def _model(node: NodeView, runtime: Sequence[str], known: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """The node as a model of its own, with inputs i0, i1 ... and outputs o0, o1 ..."""
+    """A model of only this node, with inputs i0, i1 ... and outputs o0, o1 ..."""
     number = {name: f"i{i}" for i, name in enumerate(dict.fromkeys(n for n in node.inputs if n))}
     attrs = {
         name: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value

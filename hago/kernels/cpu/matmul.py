@@ -50,7 +50,7 @@ class MatMulParams:
     m: int
     k: int
     n: int
-    a_batch: bool  # whether every batch has an a (a b) of its own
+    a_batch: bool  # whether a (b) differs from batch to batch
     b_batch: bool
     a_shape: tuple[int, ...]
     b_shape: tuple[int, ...]

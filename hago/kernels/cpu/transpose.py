@@ -19,7 +19,7 @@ Convert = Callable[[Expr, int], Expr]
 """An elementwise function of a vector and its number of lanes."""
 
 _WIDEST_INTERLEAVE = 4
-"""Up to so many channels, whole pixels are woven from (or split into) one vector per channel."""
+"""Up to this many channels, whole pixels are woven from (or split into) one vector per channel."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Order:
 
 
 def order(shape: Sequence[int], perm: Sequence[int]) -> Order:
-    """What ``perm`` (numpy's transpose) does to ``shape``, with as few dimensions as can be."""
+    """What ``perm`` (numpy's transpose) does to ``shape``, in the fewest dimensions."""
     below = [int(np.prod(shape[axis + 1 :], dtype=np.int64)) for axis in range(len(shape))]
     dims: list[int] = []
     strides: list[int] = []

@@ -43,7 +43,7 @@ def read_proto(source: Source) -> tuple[onnx.ModelProto, str]:
 def damaged(source: Source) -> AbstractContextManager[None]:
     """Turns any exception that a library or a rewrite raises in here into a ModelError: damage can cause any."""
     where = str(source) if isinstance(source, (str, os.PathLike)) else "the given model"
-    hint = "the file is damaged, or holds what Hago does not expect: export it again (`hago --debug` tells the place)"
+    hint = "the file is damaged or has unexpected content: export it again (`hago --debug` shows the place)"
     return faults_of_others(lambda reason: ModelError(f"cannot be read: {reason}", where=where, hint=hint))
 
 

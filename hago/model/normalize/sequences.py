@@ -41,13 +41,13 @@ def _part(split: ir.Node, place: int) -> tuple[int, int, int] | None:
     if given is None:
         sizes = [1] * shape[axis]
     else:
-        told = constant(given)
-        if told is None:
+        lengths = constant(given)
+        if lengths is None:
             return None
-        if told.ndim:
-            sizes = [int(s) for s in told]
+        if lengths.ndim:
+            sizes = [int(s) for s in lengths]
         else:
-            step = int(told)
+            step = int(lengths)
             sizes = [min(step, shape[axis] - i) for i in range(0, shape[axis], step)]
     if not -len(sizes) <= place < len(sizes):
         return None

@@ -64,10 +64,10 @@ def _infer_once(graph: ir.Graph, where: str) -> None:
             hint="check the requested batch and input shapes; a model with a fixed batch inside "
             "(a Reshape to a constant shape, say) runs only at that batch",
         ) from None
-    told = {v.name: v for v in [*inferred.graph.value_info, *inferred.graph.output]}
+    infos = {v.name: v for v in [*inferred.graph.value_info, *inferred.graph.output]}
     for node in graph:
         for value in node.outputs:
-            info = told.get(value.name or "")
+            info = infos.get(value.name or "")
             if info is None or not info.type.HasField("tensor_type"):
                 continue
             if info.type.tensor_type.elem_type:

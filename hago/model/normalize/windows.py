@@ -65,10 +65,10 @@ def _transposed_pads(
 ) -> list[int]:
     """What a ConvTranspose crops at the start and end of each axis; negative if the result is longer."""
     n, auto = len(size), attr_string(node, "auto_pad", "NOTSET")
-    told = attr_ints(node, "output_shape")
-    if told is None and auto in ("NOTSET", "VALID"):
+    declared = attr_ints(node, "output_shape")
+    if declared is None and auto in ("NOTSET", "VALID"):
         return pads if auto == "NOTSET" else [0] * (2 * n)
-    wanted = [s * stride for s, stride in zip(size, strides, strict=True)] if told is None else list(told[-n:])
+    wanted = [s * stride for s, stride in zip(size, strides, strict=True)] if declared is None else list(declared[-n:])
     extra = _output_padding(node, n)
     total = [
         stride * (s - 1) + more + k - out
