@@ -330,7 +330,7 @@ def safe_link(_folder: Path, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil_it", "refused"),
     [
-        (wide_open, "above: the kernel cache holds .*others can write to it"),
+        (wide_open, "above: the kernel cache contains .*others can write to it"),
         (foreign, "above: .*another user"),
         (link_into_the_open, "above/open: .*others can write to it"),
         (link_of_another, "above/cache: .*another user"),

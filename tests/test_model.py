@@ -134,7 +134,7 @@ class TestBatch:
     def test_a_fixed_batch_stays(self) -> None:
         assert load_model(small(6)).batch == 6
         assert load_model(small(6), 6).inputs[0].shape == (6, 3, 8, 8)
-        with pytest.raises(ModelError, match=r"input 'x'.*fixed at 6 inside the model, 2 was asked"):
+        with pytest.raises(ModelError, match=r"input 'x'.*fixed at 6 inside the model, but 2 was requested"):
             load_model(small(6), 2)
 
     def test_a_batch_must_be_positive(self) -> None:

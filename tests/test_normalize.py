@@ -505,7 +505,7 @@ class TestConstants:
             ("ReduceSum", "x", "s", {"keepdims": 0}), ("Greater", "s zero", "c"),
             ("If", "c", "y", {"then_branch": body, "else_branch": body}),
         ]  # fmt: skip
-        with pytest.raises(UnsupportedOpError, match=r"If.*known at run time"):
+        with pytest.raises(UnsupportedOpError, match=r"If.*known only at run time"):
             load_model(build(nodes, {"x": [4]}, ["y"], {"zero": np.float32(0)}))
 
     def test_a_shape_that_depends_on_data_is_refused(self) -> None:
