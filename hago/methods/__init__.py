@@ -1,4 +1,4 @@
-"""How numbers are chosen: ranges of activations, rounding of weights, correction of biases; one file per method.
+"""Quantization methods: ranges, rounding, correction, and transformations of the network; one file per method.
 
 A new method is a file with a value of its role (`hago.methods.task`) and a line here; a strategy names it by its key.
 """

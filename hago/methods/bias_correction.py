@@ -1,4 +1,4 @@
-"""The bias compensates the mean shift that rounded weights cause (Nagel et al. 2019, section 4.2).
+"""Bias correction: the bias cancels the mean shift that rounding the weights causes (Nagel et al. 2019, section 4.2).
 
 Rounding errors of the weights of one channel do not cancel: they shift the mean of its output by
 sum_c E[x_c] * sum_k (q_w - w)[o, c, k], which is subtracted.
@@ -46,7 +46,7 @@ def tap_coverage(
     pads: Sequence[int],
     dilations: Sequence[int],
 ) -> npt.NDArray[np.float64]:
-    """For each tap of a kernel, in the shape of the kernel, the share of output positions where it reads no padding.
+    """For each tap of a kernel, shaped as the kernel, the part of output positions where it reads no padding.
 
     All arguments are over the spatial axes; ``pads`` are those before each axis.
     """

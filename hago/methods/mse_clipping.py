@@ -1,4 +1,8 @@
-"""Clips weights where the squared error of rounding is least. Only per tensor: finer scales clip little."""
+"""Clips weights where the squared rounding error is least, scale by scale.
+
+Thresholds are t = max|w| * i/100, i from 30 to 100. With one scale for the whole tensor, which may have millions of
+weights, they are compared over a histogram; with a scale per channel or group, on the weights themselves.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,12 @@ _BLOCK = 1 << 17
 
 
 def clip_and_round(task: WeightTask) -> QuantizedWeight:
-    """Rounds to nearest, within the threshold of least squared error if the whole tensor has one scale."""
-    return nearest(task, mse_threshold if task.granularity.kind == "per_tensor" else None)
+    """Rounds to nearest, clipped at the thresholds of least squared error."""
+    if task.granularity.kind == "per_tensor":
+        return nearest(task, threshold_of_tensor)
+    clipped = nearest(task, thresholds_of_rows)
+    # Group scales are rounded up to multiples of their channel's scale, so clipping may also lose.
+    return clipped if task.granularity.kind == "per_channel" else _closer(nearest(task), clipped, task.weight)
 
 
 def threshold_of_tensor(rows: npt.NDArray[np.float32], qmax: int) -> npt.NDArray[np.float32]:

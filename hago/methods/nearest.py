@@ -1,4 +1,4 @@
-"""Rounds weights to the nearest integer; no weight is clipped."""
+"""Rounds weights to the nearest integer without clipping."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from .quantized_weight import QuantizedWeight, Thresholds, quantize_weight
 from .task import Rounding, WeightTask
 
 
-def nearest(task: WeightTask, threshold: Threshold | None = None) -> QuantizedWeight:
-    """Rounds to nearest, within ``threshold`` if given."""
+def nearest(task: WeightTask, thresholds: Thresholds | None = None) -> QuantizedWeight:
+    """Rounds to nearest, clipped at ``thresholds`` if given."""
     return quantize_weight(
         task.weight,
         task.integers,

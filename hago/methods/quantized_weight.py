@@ -1,7 +1,7 @@
 """Weights as integers, per tensor, per channel or per group, always symmetric, rounded to nearest.
 
 Notation: w [..., O, ..., I, ...] weights with output channels on ``out_axis`` and input channels on
-``in_axis``; q = clamp(rint(w / s), -qmax, qmax), so that |w - s*q| <= s/2 for all weights that are not clipped.
+``in_axis``; q = clamp(rint(w / s), -qmax, qmax), so that |w - s*q| <= s/2 wherever nothing is clipped.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy.typing as npt
 from ..errors import ModelError, StrategyError
 from ..scheme import MAX_MULTIPLIER, Granularity, IntegerType
 
-# Below this the product of two scales may be subnormal in float32. Smaller weights become zeros.
+# Below this the product of two scales would leave the normal float32 numbers. Smaller weights are zeros.
 MIN_SCALE = np.float32(2.0**-60)
 
-Threshold = Callable[[npt.NDArray[np.float32], int], np.float32]
-"""(magnitudes, qmax) -> the threshold for clipping."""
+Thresholds = Callable[[npt.NDArray[np.float32], int], npt.NDArray[np.float32]]
+"""Returns the clipping thresholds [R], given magnitudes [R, n], whose rows have one scale each, and qmax."""
 
-# The largest group multiplier times a channel scale must be exact in float32: 24 bits less 4.
+# Largest group multiplier times a channel scale must be exact in float32: 24 bits less 4.
 _CHANNEL_SCALE_BITS = 20
 
 
@@ -29,7 +29,7 @@ _CHANNEL_SCALE_BITS = 20
 class QuantizedWeight:
     """Integers and scales of one weight tensor.
 
-    ``values`` int8, in the shape of the float weights. ``scale`` float32: shape [] per tensor, [O] per channel
+    ``values`` int8, shaped as the float weights. ``scale`` float32: shape [] per tensor, [O] per channel
     or per group; for groups the scale of group g of channel o is ``scale[o] * multipliers[o, g]``, which is
     exact in float32, and the largest multiplier of each channel is 15.
     """
@@ -48,7 +48,7 @@ class QuantizedWeight:
         return self.values.shape[self.out_axis]
 
     def group_scale(self) -> npt.NDArray[np.float32]:
-        """Scales of the groups, float32 [O, G]; only if there are groups."""
+        """Scales of the groups, float32 [O, G], if there are groups."""
         assert self.multipliers is not None
         return self.scale[:, None] * self.multipliers.astype(np.float32)
 
@@ -72,7 +72,7 @@ class QuantizedWeight:
         return (sums * self.multipliers).sum(axis=1)
 
     def dequantize(self) -> npt.NDArray[np.float32]:
-        """float32 values * scale, in the shape of the float weights."""
+        """float32 values * scale, shaped as the float weights."""
         return self.values.astype(np.float32) * self.full_scale()
 
 
@@ -89,11 +89,11 @@ def quantize_weight(
 ) -> QuantizedWeight:
     """Quantizes weights [.. O .. I ..] symmetrically; ties round to even.
 
-    ``threshold`` (only per tensor) computes where weights are clipped from |w| and qmax; the default is max|w|.
+    ``thresholds`` says where the weights of each scale are clipped, instead of at their max|w|.
     ``min_scale`` ([] or [O]) is a lower bound of the scales, for a bias that would not fit
-    otherwise. Channels of zeros take the scale that the whole tensor would have.
+    otherwise. Channels that hold only zeros take the scale that the whole tensor would have.
 
-    Raises ModelError if the weights contain NaN or infinity, StrategyError if the scheme is not
+    Raises ModelError where the weights hold NaN or infinity, StrategyError where the scheme is not
     symmetric and signed or the groups do not divide the input channels.
     """
     if not (scheme.signed and scheme.symmetric):
@@ -158,14 +158,14 @@ def two_level_scales(
 
 
 def _scale_of(peak: npt.NDArray[np.float32], whole: np.float32, qmax: int) -> npt.NDArray[np.float32]:
-    """Positive float32 scales from peaks; a peak of zero takes the scale of the whole tensor."""
+    """float32 scales, positive, from peaks; a peak of zero takes the scale of the whole tensor."""
     divided = np.asarray(peak, np.float32) / np.float32(qmax)
     spare = whole / np.float32(qmax) if whole > 0 else np.float32(1.0 / qmax)
     return np.maximum(np.where(np.asarray(peak) > 0, divided, spare), MIN_SCALE).astype(np.float32)
 
 
 def _round_up(values: npt.NDArray[np.float64], bits: int) -> npt.NDArray[np.float32]:
-    """The smallest number with this many significant bits that is not below the value."""
+    """The next number with this many significant bits that is not below the value."""
     mantissa, exponent = np.frexp(values)
     return np.ldexp(np.ceil(np.ldexp(mantissa, bits)), exponent - bits).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""From what one pass found about a tensor to the range that its integers cover.
+"""Range methods: from the statistics of a tensor to the range that its integers cover.
 
 Notation: a range is (lo, hi) with lo <= 0 <= hi; values outside are clipped to it. All methods read the
 same TensorStats, so one pass serves all of them.
@@ -20,7 +20,7 @@ _Floats = npt.NDArray[np.float64]
 
 # The share of values that a percentile range keeps.
 PERCENTILE = 0.9999
-# Thresholds that the mean squared error tries: powers of two, in steps of an eighth, down to 1/1024.
+# Thresholds tried at a time by the mean squared error: powers of two, in steps of an eighth, down to 1/1024.
 _SHRINK = 2.0 ** (-np.arange(0, 81) / 8)
 _REFINE = 2.0 ** (np.arange(-8, 9) / 64)
 _NEARBY = 2.0 ** (np.arange(-8, 9) / 8)
@@ -31,22 +31,22 @@ _ENTROPY_CLIPS = 0.25
 
 
 def minmax(stats: TensorStats, scheme: IntegerType) -> Range:
-    """The smallest and largest value."""
+    """Everything that was seen."""
     return min(0.0, stats.lo), max(0.0, stats.hi)
 
 
 def moving_average(stats: TensorStats, scheme: IntegerType) -> Range:
     """The moving average of each sample's minimum and maximum (Jacob et al. 2018, section 3.1).
 
-    Over samples, not batches, so that the batch size does not matter, and without the extra weight of the first
-    value.
+    Over samples, not batches, so that the batch size does not matter; without the weight that a first
+    value would otherwise keep.
     """
-    lo, hi = minmax(stats, scheme)  # an average stays within these bounds, but for rounding
+    lo, hi = minmax(stats, scheme)  # the bounds of what an average can be, but for rounding
     return max(lo, min(0.0, stats.mean_lo)), min(hi, max(0.0, stats.mean_hi))
 
 
 def percentile(stats: TensorStats, scheme: IntegerType, share: float = PERCENTILE) -> Range:
-    """Keeps ``share`` of the values: of the magnitudes if symmetric, else the same share is cut at both ends."""
+    """Keeps ``share`` of the values: of the magnitudes if symmetric, else cutting both ends alike."""
     total = int(stats.counts.sum()) + stats.zeros
     lo, hi = minmax(stats, scheme)
     if scheme.symmetric:
@@ -62,7 +62,7 @@ def percentile(stats: TensorStats, scheme: IntegerType, share: float = PERCENTIL
 
 
 def _upper(counts: npt.NDArray[np.int64], cut: float) -> float:
-    """The position, in bins from zero, above which ``cut`` of the values are; linear within a bin."""
+    """The place, in bins from zero, above which ``cut`` of the values lie; linear within a bin."""
     above = np.cumsum(counts[::-1])[::-1]  # values at or above each bin's lower edge
     inside = np.flatnonzero(above > cut)
     if len(inside) == 0:
@@ -74,10 +74,10 @@ def _upper(counts: npt.NDArray[np.int64], cut: float) -> float:
 def mse(stats: TensorStats, scheme: IntegerType) -> Range:
     """The range of least mean squared quantization error under ``scheme`` (its bits count).
 
-    Every pair of thresholds on a grid is tried with the usual estimate, step**2 / 12 for values inside
-    plus the squared distance of clipped ones. Around the best pair, and for the full range, the error is
-    then computed exactly, as if the values of one bin were spread evenly: so a tensor whose values lie
-    on the steps of the full range (pixels) keeps it.
+    Every pair of thresholds on a grid is tried with the usual estimate, step**2 / 12 for what lies inside
+    plus the squared distance of what is clipped. Around the best pair, and for the full range, the
+    error is then worked out exactly, as if the values of one bin were spread evenly: so a tensor whose
+    values sit on the steps of the full range (pixels) keeps it.
     """
     full_lo, full_hi = minmax(stats, scheme)
     if not stats.counts.size:
@@ -104,7 +104,7 @@ def mse(stats: TensorStats, scheme: IntegerType) -> Range:
 
 
 class _Estimate:
-    """Sums of squared errors of many ranges at once, from cumulative sums over the histogram."""
+    """Sums of squared errors of many ranges at once, from running sums over the histogram."""
 
     def __init__(self, stats: TensorStats, scheme: IntegerType) -> None:
         zero_point = 0 if scheme.signed else 2 ** (scheme.bits - 1)
@@ -117,7 +117,7 @@ class _Estimate:
         self._below = np.concatenate([np.zeros((3, 1)), np.cumsum(powers, axis=1)], axis=1)
 
     def __call__(self, lo: _Floats, hi: _Floats) -> _Floats:
-        """Errors of ranges [m]; each threshold is rounded to the nearest edge of a bin."""
+        """Errors of ranges [m]; a threshold is taken at the nearest edge of a bin."""
         below = self._below[:, self._edge(lo)]
         above = self._below[:, -1:] - self._below[:, self._edge(hi)]
         step = (hi - lo) / self._steps
@@ -132,20 +132,20 @@ class _Estimate:
 
 
 def _exact_error(stats: TensorStats, scheme: IntegerType, lo: float, hi: float) -> float:
-    """Sum of squared errors under the scale and zero point of a range, with evenly filled bins."""
+    """Sum of squared errors under the scale and zero point of a range, bins taken as evenly filled."""
     scale, zero_point = scale_zero_point(lo, hi, scheme)
     step = float(scale)
     low, high = (scheme.qmin - zero_point) * step, (scheme.qmax - zero_point) * step
     area = _error_area(stats.edges() / step, low / step, high / step)
-    # Not by @, whose BLAS starts threads for long vectors and waits for them.
+    # Not by @, whose library starts threads for long vectors and waits for them.
     return float((stats.counts * np.diff(area)).sum()) * step**2 / (stats.width / step)
 
 
 def _error_area(x: _Floats, low: float, high: float) -> _Floats:
     """Antiderivative at ``x`` of the squared error of rounding to whole numbers within [low, high].
 
-    With n the nearest integer and r = x - n: each whole step contributes 1/12, and a part of a step r**3 / 3;
-    beyond the ends the error is the distance.
+    With n the nearest whole number and r = x - n: each whole step holds 1/12, and r**3 / 3 belongs to the
+    part of a step; beyond the ends the error is the distance.
     """
     inside = np.clip(x, low, high)
     nearest = np.rint(inside)
@@ -157,12 +157,12 @@ def _error_area(x: _Floats, low: float, high: float) -> _Floats:
 def entropy(stats: TensorStats, scheme: IntegerType) -> Range:
     """The range that loses least information (Kullback-Leibler), after Migacz, GTC 2017.
 
-    The distribution clipped to a range, P, is compared with its quantized version, Q; the range of least
-    KL(P || Q) wins. Exact zeros are left out, since they lose nothing. No more values are clipped
-    than a quarter of one integer's equal share (0.1 % at 8 bits): if values are far apart, as with
-    constant channels, KL alone would clip most of them. The original handles only magnitudes; for
-    asymmetric schemes both ends are searched in turn, from the full range down to as many bins as there
-    are integers.
+    The distribution clipped to a range, P, is compared with what the integers leave of it, Q; the range
+    of least KL(P || Q) wins. Exact zeros are left out, since they lose nothing. No more values are clipped
+    than a quarter of one integer's equal share (0.1 % at 8 bits): where values stand apart from each
+    other, as with channels that are constant, KL alone would clip most of them. The original knows
+    magnitudes alone; for asymmetric schemes both ends are searched in turn, from the full range down to as
+    many bins as there are integers.
     """
     lo, hi = minmax(stats, scheme)
     if scheme.symmetric:
@@ -185,7 +185,7 @@ def _coarsen(counts: npt.NDArray[np.int64], zero: int) -> tuple[npt.NDArray[np.i
     """Merges pairs of bins, zero staying an edge, until the bulk of the values has about 2048 bins or fewer.
 
     The bulk, all but 0.1 %, and not the whole range, so that one far outlier does not leave too few bins
-    for the rest. Returns the counts and the power of two by which the bins have grown.
+    for the rest. Returns the counts and by how many powers of two the bins have grown.
     """
     total = np.cumsum(counts)
     if not len(counts) or total[-1] == 0:
@@ -243,7 +243,7 @@ def _divergence(inside: npt.NDArray[np.int64], below: int, above: int, levels: i
     spread = np.add.reduceat(present.astype(np.int64), starts[:-1])
     shares = np.divide(sums, spread, out=np.zeros(levels), where=spread > 0)
     quantized = np.repeat(shares, np.diff(starts))[present]
-    # An end bin of only outliers: Q has seen nothing there, which counts as one value.
+    # An end bin that holds outliers alone: Q has seen nothing there, which counts as one value.
     quantized = np.maximum(quantized, 1.0)
     p = reference[present] / reference.sum()
     return float((p * np.log(p * quantized.sum() / quantized)).sum())

@@ -1,4 +1,4 @@
-"""The roles that a method can have, and the arguments of each."""
+"""The roles of methods, and their inputs."""
 
 from __future__ import annotations
 
@@ -44,10 +44,9 @@ class Rounding:
 
 @dataclass(frozen=True, eq=False)
 class CorrectionTask:
-    """One weight as a float and as integers, whose difference the bias compensates.
+    """One weight as floats and as integers, for correcting the bias.
 
-    ``coverage``, in the shape of a convolution's kernel, is the share of the output that each tap serves (see
-    `tap_coverage`).
+    ``coverage``, shaped as the kernel of a convolution, is how much of the output each tap serves (see `tap_coverage`).
     """
 
     weight: npt.NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""The weights and biases of layers as integers, cached from one candidate to the next."""
+"""The weights and biases of layers as integers, kept from one candidate to the next."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .index import GraphIndex
 if TYPE_CHECKING:
     from ..model import Layer
 
-# The largest distance of an 8-bit activation from its zero point.
+# What an activation of 8 bits can be away from its zero point.
 _ACTIVATION_SPAN = 255
 
 
@@ -34,7 +34,7 @@ _ACTIVATION_SPAN = 255
 class StoredWeight:
     """Quantized weights with their TensorProto (unnamed), as :class:`WeightStore` keeps them.
 
-    ``transposed``: ``proto`` is [N, K] although the layer's MatMul reads [K, N].
+    ``transposed``: ``proto`` holds [N, K] although the layer's MatMul reads [K, N].
     """
 
     weight: QuantizedWeight
@@ -43,9 +43,9 @@ class StoredWeight:
 
 
 class WeightStore:
-    """Quantizes each weight once for each type, granularity and rounding, and keeps the result.
+    """Quantizes each weight once for each type, granularity and rounding, and remembers the result.
 
-    ``calibration`` has the statistics that methods need.
+    ``calibration`` has the statistics that methods ask for.
     """
 
     def __init__(self, index: GraphIndex, calibration: Calibration) -> None:
@@ -76,17 +76,16 @@ class WeightStore:
         return (1, 0) if node.op_type == "ConvTranspose" else (0, 1)
 
     def weight(self, layer: Layer, integers: IntegerType, choice: Choice, s_x: np.float32 | None) -> StoredWeight:
-        """The layer's weights, for activations of scale ``s_x``; None for float activations.
+        """The layer's weights, for activations of scale ``s_x``; None where activations are floats.
 
-        Scales are raised if the accumulator would overflow (see `required_scale`).
+        Scales are raised where the accumulator would overflow (see `required_scale`).
         """
         assert layer.weight is not None
         floats = self.array(layer.weight)
-        granularity, rounding = choice.granularity, choice.value("rounding")
-        axes, bounded = self.axes(layer), s_x is not None
-        if granularity.kind == "per_group" and granularity.group_size >= floats.shape[axes[1]]:
-            granularity = PER_CHANNEL  # one group is one channel
-        # A rounding that reads statistics of a layer's inputs depends on the layer; without one, layers share a weight.
+        axes, bounded, rounding = self.axes(layer), s_x is not None, choice.value("rounding")
+        if choice.granularity.group_size >= floats.shape[axes[1]]:
+            choice = replace(choice, granularity=PER_CHANNEL)  # one group is one channel
+        # What a rounding reads of a layer's inputs is the layer's own; without it, layers share a weight.
         reader = layer.name if ROUNDING[rounding].needs else ""
         key: tuple[object, ...] = (layer.weight, integers, choice.granularity, rounding, reader, axes, bounded)
         if key not in self._stored:
@@ -105,7 +104,7 @@ class WeightStore:
     def bias(
         self, layer: Layer, stored: StoredWeight, s_x: np.float32, correction: str
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """(int32 bias [O], its scale [] or [O]), with this correction; without a bias, zeros are corrected."""
+        """(int32 bias [O], its scale [] or [O]), with this correction; a layer without a bias has zeros to correct."""
         outputs = stored.weight.outputs
         flat = np.zeros(outputs, np.float32) if layer.bias is None else self._flat_bias(layer, outputs)
         scale = biases.bias_scale(s_x, stored.weight.scale)
@@ -123,7 +122,7 @@ class WeightStore:
         return {need.statistic: self._calibration.statistic(statistic_of(need, layer)) for need in needs}
 
     def _flat_bias(self, layer: Layer, outputs: int) -> npt.NDArray[np.float32]:
-        """The bias as [O]: a single value applies to all channels (a Gemm's C may be a scalar)."""
+        """The bias as [O]: a single value stands for all channels (a Gemm's C may be a scalar)."""
         assert layer.bias is not None
         flat = self.array(layer.bias).reshape(-1)
         if flat.size not in (1, outputs):
@@ -135,7 +134,7 @@ class WeightStore:
         return np.broadcast_to(flat, (outputs,))
 
     def _coverage(self, layer: Layer) -> npt.NDArray[np.float64] | None:
-        """The share of the output that each tap of a convolution serves; None for a product."""
+        """How much of the output each tap of a convolution serves; None for a product."""
         node = self._index.nodes[layer.nodes[0]]
         if node.op_type != "Conv":
             return None
@@ -172,7 +171,7 @@ class WeightStore:
         *,
         bounded: bool = True,
     ) -> StoredWeight:
-        """``bounded``: the largest possible sum of products must fit in the part of int32 that the bias leaves free."""
+        """``bounded``: the sum of products, at its worst, must fit what the bias leaves free of int32."""
         assert layer.weight is not None
         method, (out_axis, in_axis) = ROUNDING[choice.value("rounding")], self.axes(layer)
         task = WeightTask(
