@@ -449,7 +449,7 @@ def test_a_default_folder_that_others_can_write_to_is_not_used(tmp_path: Path, m
 @needs_linker
 def test_a_folder_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
-    with pytest.raises(StorageError, match=r"kernel cache cannot be made.*\n.*--cache"):
+    with pytest.raises(StorageError, match=r"kernel cache cannot be created.*\n.*--cache"):
         compiled(KernelCache(tmp_path / "cache"))
 
 

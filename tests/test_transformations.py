@@ -170,7 +170,7 @@ def test_quantize_calibrates_and_quantizes_what_the_transformation_made(cache: K
 def test_ranges_of_the_network_as_it_was_are_refused(tmp_path: Path, cache: KernelCache) -> None:
     chosen = uniform(model(), HOST, transformation="moved")
     evaluator = evaluator_with(None, tmp_path, cache)
-    with pytest.raises(DataError, match="the ranges there are of other weights"):
+    with pytest.raises(DataError, match="its ranges belong to other weights"):
         hago.quantize(tiny.network(), chosen, evaluator.calibration)
     with pytest.raises(StrategyError, match="needs the transformation 'moved' of the network, this one went through"):
         evaluator.quantizer.qdq(chosen)
