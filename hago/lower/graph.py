@@ -36,9 +36,6 @@ _DTYPES: dict[int, np.dtype] = {
     TensorProto.UINT64: np.dtype(np.uint64),
     TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
 }
-SHORT_FLOATS = ("bfloat16", "float16")
-"""Precisions that only the operands are stored in; sums are float32."""
-
 _CODES = {dtype.name: code for code, dtype in _DTYPES.items()}
 
 

@@ -178,9 +178,9 @@ class Artifact:
         """Raises MeasureError: an instruction that the processor does not have would end the process."""
         here = f"lacks {', '.join(self.missing)}" if self.missing else f"is {machine_name()}"
         raise MeasureError(
-            f"this processor {here}: the network is for another one",
+            f"this processor {here}: the network is for another processor",
             where=f"hardware {self.meta.get('hw')!r}",
-            hint="it can be saved and run there; `hago hw detect` shows what fits this machine",
+            hint="save it and run it there; `hago hw detect` shows what fits this machine",
         )
 
     def _explain(self, feeds: Mapping[str, Any]) -> None:
