@@ -140,7 +140,7 @@ MODELS = [
         errors.ModelError,
         "'weights.bin' of tensor 'w1' is missing",
         "external.onnx",
-        "beside the model",
+        "next to the model",
         weights_apart,
     ),
     BadInput(
