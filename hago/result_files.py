@@ -19,15 +19,15 @@ MARKDOWN_FILE = "report.md"
 ANSWER_FILE = "answer.md"
 
 PURPOSES: Mapping[str, str] = MappingProxyType({
-    LIBRARY_FILE: "the chosen model, compiled: one file that needs TVM's runtime alone",
-    SCRIPT_FILE: "runs model.so on samples, on the device, with numpy and TVM's runtime alone",
+    LIBRARY_FILE: "the chosen model, compiled: one file that needs only TVM's runtime",
+    SCRIPT_FILE: "runs model.so on samples, on the device, with only numpy and TVM's runtime",
     QDQ_FILE: "the chosen model as standard ONNX (QuantizeLinear and DequantizeLinear): opens in Netron, runs in ONNX "
     "Runtime, OpenVINO and TensorRT",
     STRATEGY_FILE: "the answer itself, layer by layer: the precision, and how it is quantized",
-    RECORDS_FILE: "everything that was measured, one JSON record on a line",
-    STUDY_FILE: "the Optuna study: look at it with optuna-dashboard, continue it with hago tune --resume",
-    JOB_FILE: "what the search was for; with it and the records, hago answer answers other goals",
-    ENVIRONMENT_FILE: "the machine and the software that measured",
+    RECORDS_FILE: "everything that was measured, one JSON record per line",
+    STUDY_FILE: "the Optuna study: view it with optuna-dashboard, continue it with hago tune --resume",
+    JOB_FILE: "the job of the search, from which hago answer answers other goals",
+    ENVIRONMENT_FILE: "the machine and the software used for measuring",
     CALIBRATION_FILE: "the ranges of all activations, found in calibration",
     HTML_FILE: "this report",
     MARKDOWN_FILE: "this report as Markdown",

@@ -441,7 +441,7 @@ def test_a_front_of_three_axes_is_drawn_as_a_staircase() -> None:
 
 def test_ratios_measured_at_different_times_show_float32_beside_them() -> None:
     page = make_page(samples.measured_again())
-    column = page.trials.header.index("float32 beside it")
+    column = page.trials.header.index("float32 alongside")
     beside = {row[column] for row in page.trials.rows}
     assert {"0.553 ms", "0.498 ms"} <= beside
     for row in page.trials.rows:

@@ -76,7 +76,7 @@ def _model(report: ReportData) -> str:
     layers = report.layers
     macs, params = sum(row.macs for row in layers), sum(row.params for row in layers)
     moving = sum(row.moves_data for row in layers)
-    moves = f" ({moving} of them only move data and are not counted above)" if moving else ""
+    moves = f", {moving} of which only {'moves' if moving == 1 else 'move'} data (not counted above)" if moving else ""
     return (
         f"{report.model_source}, SHA-256 {report.model_hash[:16]}…, {plural(len(layers), 'layer')}{moves}, "
         f"{count(macs)} multiply-adds, {count(params)} parameters, batch {report.batch}."

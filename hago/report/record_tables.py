@@ -9,17 +9,17 @@ from .data import PeerRow, ReportData
 from .facts import precisions
 from .tables import Table
 
-BESIDE = "float32 beside it"
+BESIDE = "float32 alongside"
 BESIDE_NOTE = (
-    f"Every strategy takes turns with float32, and its ratio is to float32 in those turns (column {BESIDE}), since "
-    "float32 is not equally fast at all times."
+    "Every strategy takes turns with float32, whose speed varies over time: each ratio is to float32 in the same turns "
+    f"(column {BESIDE})."
 )
 
 
 def records_table(report: ReportData, metric: MetricText, records: tuple[Record, ...]) -> Table:
-    """One row for each record: what it was, what was measured, what came of it.
+    """One row per record: the strategy, its measurements and its state.
 
-    Ratios are to float32 in the same turns, whose time is shown (`BESIDE`) where it is not always the same.
+    Ratios are to float32 in the same turns; its time is shown (`BESIDE`) if it varies.
     """
     unit = f", {metric.change_unit}" if metric.change_unit else ""
     noun = report.cost.words.noun
