@@ -172,21 +172,9 @@ class Goal:
         kept_free = margin if quantity.name == "accuracy" else 0.0
         return quantity.excess(self, record, likely) <= _ROUNDING - kept_free
 
-    def missed(self, record: Record) -> float:
-        """How far the record is from keeping every bound: the largest miss relative to its bound. With a bound on
-        accuracy only, the likely drop."""
-        if self.bounds == (QUANTITIES["accuracy"],):
-            return self.likely_drop(record)
-        return max((self.missed_share(quantity, record) for quantity in self.bounds), default=0.0)
-
     def missed_share(self, quantity: Quantity, record: Record) -> float:
         """How far the record may exceed a bound at the pessimistic end, relative to that bound."""
         return quantity.excess(self, record, True) / (quantity.bound(self) or self.worst_drop)
-
-    @property
-    def hopeless_drop(self) -> float:
-        """The drop beyond which a candidate gets no more samples, once another one keeps the bound."""
-        return 2 * self.max_drop
 
     @property
     def worst_drop(self) -> float:

@@ -173,7 +173,17 @@ def choose(
     if goal.max_latency_s is not None and all(record.latency_s is None for record in measured):
         return float_record, INCONCLUSIVE
     # A stopped measurement covers only some of the samples: complete ones come first.
-    return min(measured, key=lambda r: (r.state != "ok", goal.missed(r), _ratio(r), r.id)), NOT_MET
+    return min(measured, key=lambda r: (r.state != "ok", _missed(r, goal), _ratio(r), r.id)), NOT_MET
+
+
+def _missed(record: Record, goal: Goal) -> float:
+    """How far the record is from keeping every bound: the largest miss relative to its bound.
+
+    With a bound on accuracy only, the likely drop.
+    """
+    if [quantity.name for quantity in goal.bounds] == ["accuracy"]:
+        return goal.likely_drop(record)
+    return max((goal.missed_share(quantity, record) for quantity in goal.bounds), default=0.0)
 
 
 def _is_busy(float_record: Record, within: Sequence[Record]) -> bool:

@@ -165,7 +165,7 @@ class SearchRun:
         self._tell(f"trial {number + 1}: {proposal.label}")
         found = any(planner.measures.keeps(past) for past in self._history)
         # Until a candidate keeps the bound, the closest one matters: only clearly broken candidates are cut short.
-        hopeless = self._goal.hopeless_drop if found else max(2 * self._goal.worst_drop, 0.1)
+        hopeless = 2 * self._goal.max_drop if found else max(2 * self._goal.worst_drop, 0.1)
         stop_below = -hopeless if self._goal.bounds_accuracy else None
         begin = time.monotonic()
         try:
