@@ -189,7 +189,7 @@ def test_a_device_with_other_integers_is_a_failed_record(
     run = RemoteNet.run
     monkeypatch.setattr(RemoteNet, "run", lambda self, feeds: [output + np.float32(0.5) for output in run(self, feeds)])
     record = evaluator.evaluate(uniform(model, HOST))
-    assert record.state == "failed" and "are not this machine's" in (record.reason or "")
+    assert record.state == "failed" and "differ from this machine's" in (record.reason or "")
 
 
 def test_float_layers_get_their_accuracy_from_the_device(
