@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor import TensorType
-from .lookahead import Epilogue, along_axis
+from .lookahead import FusedEpilogue, along_axis
 from .source import Constant, SourceNode
 from .translate import Translator
 from .values import Quant, Value
@@ -45,7 +45,7 @@ def window(
 
 
 def accumulator(
-    tr: Translator, op: str, node: SourceNode, epilogue: Epilogue, inputs: list[str], attrs: dict[str, Any],
+    tr: Translator, op: str, node: SourceNode, epilogue: FusedEpilogue, inputs: list[str], attrs: dict[str, Any],
     factor: np.ndarray | float,
 ) -> None:  # fmt: skip
     """Emits an integer op with the common epilogue; real result = acc * factor * epilogue.factor.
@@ -79,7 +79,7 @@ class _Anchor:
     """A convolution or product to be emitted: ``alpha`` * (x * weight) + ``bias`` [O] (real), then ``epilogue``."""
 
     node: SourceNode
-    epilogue: Epilogue
+    epilogue: FusedEpilogue
     bias: np.ndarray | None
     attrs: dict[str, Any] = field(default_factory=dict)
     alpha: float = 1.0
@@ -216,7 +216,7 @@ def _fully_connected(tr: Translator, node: SourceNode, transposed: bool) -> bool
     return _float_anchor(tr, "Gemm", anchor, source, real, precision)
 
 
-def _epilogue_bias(tr: Translator, epilogue: Epilogue) -> Constant | None:
+def _epilogue_bias(tr: Translator, epilogue: FusedEpilogue) -> Constant | None:
     """The constant of the Add that follows a MatMul: its scale shows how the bias was quantized."""
     first = epilogue.nodes[0]
     return next((c for name in first.inputs if (c := tr.source.constant(name)) is not None), None)

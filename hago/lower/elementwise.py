@@ -8,7 +8,7 @@ import numpy as np
 
 from ..tensor import TensorType
 from .arithmetic import fma
-from .lookahead import Epilogue, along_axis
+from .lookahead import FusedEpilogue, along_axis
 from .source import SourceNode
 from .translate import Translator
 from .values import Params, Quant, Value
@@ -58,7 +58,7 @@ def _quantized(
     tr: Translator,
     op: str,
     node: SourceNode,
-    epilogue: Epilogue,
+    epilogue: FusedEpilogue,
     params: Params,
     inputs: list[str],
     attrs: dict[str, Any],

@@ -19,7 +19,7 @@ DATA_MOVEMENT = frozenset(
 
 
 @dataclass
-class Epilogue:
+class FusedEpilogue:
     """What follows an accumulator: y = min(max((acc + bias) * factor, low), high), the source tensor ``out``.
 
     ``bias`` is in the units of the result before ``factor``, or None. ``nodes`` are those that it includes.
@@ -97,13 +97,13 @@ class Lookahead:
             return None
         return Params(np.float32(scale.reshape(())), SIGNED_SHIFT if dtype == "int8" else 0)
 
-    def epilogue(self, node: SourceNode, *, bias_axis: int | None = None, factor: bool = False) -> Epilogue:
+    def epilogue(self, node: SourceNode, *, bias_axis: int | None = None, factor: bool = False) -> FusedEpilogue:
         """The operators behind a node that its epilogue can include, each the only reader of the one before.
 
         These are: adding a constant along ``bias_axis`` (if given), multiplying by a positive
         constant (if ``factor``), Relu and Clip.
         """
-        found = Epilogue(node.outputs[0], [])
+        found = FusedEpilogue(node.outputs[0], [])
         while (reader := self._source.sole_consumer(found.out)) is not None and reader.domain == "":
             if not self._extend(found, reader, bias_axis, factor):
                 break
@@ -111,7 +111,7 @@ class Lookahead:
             found.out = reader.outputs[0]
         return found
 
-    def _extend(self, epilogue: Epilogue, reader: SourceNode, bias_axis: int | None, factor: bool) -> bool:
+    def _extend(self, epilogue: FusedEpilogue, reader: SourceNode, bias_axis: int | None, factor: bool) -> bool:
         clamped = epilogue.low != -math.inf or epilogue.high != math.inf
         bounds = self.clip_bounds(reader)
         if bounds is not None:

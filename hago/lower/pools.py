@@ -7,7 +7,7 @@ from typing import Any
 
 from ..tensor import TensorType
 from .dot_products import accumulator, window
-from .lookahead import Epilogue
+from .lookahead import FusedEpilogue
 from .source import SourceNode
 from .translate import Translator
 from .values import Quant, Value
@@ -80,7 +80,7 @@ def _average(tr: Translator, node: SourceNode, op: str, attrs: dict[str, Any], f
     else:
         output = tr.hago(op, node, [tr.tensor(name)], pooled, node.outputs[0], attrs)
         tr.set(node.outputs[0], Value(tensor=output))
-        epilogue = Epilogue(node.outputs[0], [])
+        epilogue = FusedEpilogue(node.outputs[0], [])
     if flat:
         tr.flatten_result(epilogue.out, (*pooled.shape, 1, 1))
     return True

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 from ..tensor import TensorType
 from .builder import GraphBuilder
 from .graph import LoweredGraph
-from .lookahead import Epilogue, Lookahead
+from .lookahead import FusedEpilogue, Lookahead
 from .source import Constant, SourceGraph, SourceNode
 from .values import SIGNED_SHIFT, Params, Quant, Value
 
@@ -199,7 +199,7 @@ class Translator:
 
     # --- making nodes ---------------------------------------------------------------------------
 
-    def finish(self, epilogue: Epilogue, value: Value) -> None:
+    def finish(self, epilogue: FusedEpilogue, value: Value) -> None:
         """Records the value of an epilogue's output; the nodes that it includes are not lowered again."""
         self._done.update(epilogue.nodes)
         self.set(epilogue.out, value)
