@@ -389,6 +389,13 @@ def test_nothing_is_smaller_than_float32() -> None:
     )
 
 
+def test_a_missed_latency_comes_first_and_accuracy_is_no_obstacle() -> None:
+    answer = tell(samples.not_met(goal=Goal(math.inf, max_latency_s=0.1e-3, scale=0.913)))
+    assert answer.sentence.startswith("No strategy tried keeps resnet20 within 0.1 ms on ")
+    assert "in int8, is 1.64 times faster (0.34 ms instead of 0.55 ms) and costs 2.6 points" in answer.sentence
+    assert answer.notes == ()
+
+
 def test_bounds_that_nothing_keeps_are_all_named() -> None:
     answer = tell(samples.not_met(goal=Goal(0.01, max_latency_s=0.3e-3, max_size=200_000)))
     assert answer.sentence.startswith(

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from ..goal import QUANTITIES
-from ..outcomes import NOT_FASTER
+from ..outcomes import NOT_FASTER, NOT_MET
 from ..record import Record
 from ..text import factor, listing, percent, ratio_interval
 from .phrases import Phrases
@@ -90,12 +90,19 @@ class Notes(Phrases):
             ("latency", "of float32's time, no faster when quantized"),
             ("accuracy", "of the loss"),
         ):
-            rows = [b for b in self.report.blockers if b.cause == cause and self._asks_for(cause)]
+            rows = [b for b in self.report.blockers if b.cause == cause and self._hinders(cause)]
             # If speed is what is missing, the accuracy cost is not an obstacle.
             if rows and not (self.report.outcome == NOT_FASTER and cause == "accuracy" and told):
                 names = listing([f"{b.name} ({percent(b.share)} {text})" for b in rows])
                 told.append(f"Main {'obstacle' if len(rows) == 1 else 'obstacles'}: {names}.")
         return told
+
+    def _hinders(self, name: str) -> bool:
+        """Whether more of this quantity than the goal wants is what the answer suffers from."""
+        report, quantity = self.report, QUANTITIES[name]
+        if report.outcome != NOT_MET:
+            return self._asks_for(name)
+        return quantity in report.goal.bounds and not report.goal.kept(quantity, report.chosen_search, likely=True)
 
     def _asks_for(self, name: str) -> bool:
         """Whether the goal bounds this quantity, or asks for the least of it."""

@@ -150,6 +150,8 @@ class _AnswerPhrases(Notes):
         parts = [f"{self.cost(record)}{self.on_part(record)}", self.speed(record, subject="is")]
         if "size" in self.limits() or report.goal.primary.name == "size":
             parts.append(f"is {self.smaller(record)}")
+        if not report.goal.bounds_accuracy:  # what misses the bound first
+            parts = [*parts[1:], parts[0]]
         sentence = f"{head} {listing(parts)}."
         notes = []
         search = report.chosen_search
