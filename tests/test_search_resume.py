@@ -375,11 +375,11 @@ def replace_text(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("harm", [shorten, overwrite, replace_text, lambda data: b"no database at all " * 500])
-def test_a_damaged_study_is_made_anew_from_the_records(tmp_path, uninterrupted, harm):
+def test_a_damaged_study_is_rebuilt_from_the_records(tmp_path, uninterrupted, harm):
     search(tmp_path, trials=5)
     (tmp_path / STUDY_FILE).write_bytes(harm((tmp_path / STUDY_FILE).read_bytes()))
     evaluator = FakeEvaluator(residual_space(), LOSSES)
-    with pytest.warns(HagoWarning, match=r"study\.db is damaged \(.*\): now damaged-study\.db"):
+    with pytest.warns(HagoWarning, match=r"study\.db is damaged \(.*\): moved to damaged-study\.db"):
         result = search(tmp_path, evaluator, trials=7)
     assert len(evaluator.evaluated) == 2 and keys(result)[:5] == uninterrupted[:5]
     assert (tmp_path / f"damaged-{STUDY_FILE}").exists()
