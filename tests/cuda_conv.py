@@ -24,7 +24,7 @@ def make_case(params: Conv, seed: int = 0, zero_point: int = 3) -> Case:
     """Random inputs with the extremes among them; ``zero_point`` is the input's, which lies around the image."""
     rng = np.random.default_rng(seed)
     low, high, dtype = (-128, 128, np.int8) if params.signed else (0, 256, np.uint8)
-    m, channels, k = params.sizes
+    _, channels, k = params.sizes
     x = rng.integers(low, high, params.x).astype(dtype)
     weight = rng.integers(-128, 128, (channels, k)).astype(np.int8)
     x.flat[::7], weight.flat[::10], weight.flat[5::10] = high - 1, -128, 127

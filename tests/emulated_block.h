@@ -37,7 +37,7 @@ using std::min;
 
 namespace emulated {
 
-enum Fault { NONE, DIVERGENT_BARRIER, OUTSIDE_OF_MEMORY, COPY_NEVER_WAITED_FOR, MISALIGNED };
+enum Fault { NONE, DIVERGENT_BARRIER, OUTSIDE_OF_MEMORY, NEVER_WAITED_FOR, MISALIGNED };
 enum Waits { NOTHING, WARP, BLOCK };
 
 struct Copy {
@@ -53,6 +53,11 @@ struct Copy {
   }
 };
 
+struct Product {  // that a warpgroup began; this lane's part of it
+  std::function<void()> compute;
+  int group;
+};
+
 struct Fiber {
   ucontext_t context;
   char* stack = nullptr;
@@ -61,6 +66,8 @@ struct Fiber {
   Index index;
   std::vector<Copy> copies;
   int groups;  // of copies, closed
+  std::vector<Product> products;
+  int product_groups;
 };
 
 const size_t STACK = 1 << 17, PAGE = 4096;
@@ -116,7 +123,8 @@ static void start(int threads) {
     fiber.done = false;
     fiber.index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y)};
     fiber.copies.clear();
-    fiber.groups = 0;
+    fiber.products.clear();
+    fiber.groups = fiber.product_groups = 0;
     makecontext(&fiber.context, run_fiber, 0);
   }
 }
@@ -157,7 +165,8 @@ static void run_block(int threads) {
       fiber.waits = NOTHING;
     }
   }
-  for (auto& fiber : fibers) if (!fiber.copies.empty()) fail(COPY_NEVER_WAITED_FOR);
+  for (auto& fiber : fibers)
+    if (!fiber.copies.empty() || !fiber.products.empty()) fail(NEVER_WAITED_FOR);
 }
 
 // A copy of an array, between pages that cannot be touched; it ends where the second one begins.
@@ -202,7 +211,7 @@ static int run(Index grid, Index block, unsigned seed, std::function<void()> bod
 
 static uchar* dynamic_shared(int bytes) {
   if (bytes > SHARED) fail(OUTSIDE_OF_MEMORY);
-  return shared + SHARED - (bytes + 127) / 128 * 128;
+  return shared + SHARED - (bytes + 1023) / 1024 * 1024;
 }
 
 static void begin_copy(void* to, const void* from) {
@@ -237,6 +246,31 @@ static void mma_m16n8k32(int* sums, const uint* a, const uint* b) {
   memcpy(sums, results, 16);
 }
 
+// Address bits 4 to 6 of the 128-byte swizzle are exclusive-or'd with bits 7 to 9.
+static uchar swizzled_byte(unsigned long long rows, int row, int k) {
+  const int start = (int)(rows & 0x3FFF) << 4, eight_rows = (int)(rows >> 32 & 0x3FFF) << 4;
+  const int at = start + row / 8 * eight_rows + row % 8 * 128 + k;
+  return shared[at ^ (at >> 7 & 7) << 4];
+}
+
+// Reads its operands at a random moment between its start and the wait for it.
+template <class A, class B, int N>
+static void wgmma_m64k32(int* sums, unsigned long long a, unsigned long long b) {
+  if (a >> 62 != 1 || b >> 62 != 1 || (a & 0x38) || (b & 0x38)) fail(MISALIGNED);
+  const int thread = current % (4 * LANES), warp = thread / LANES, lane = thread % LANES;
+  auto compute = [=] {
+    for (int i = 0; i < N / 2; i++) {
+      const int row = warp * 16 + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+      uint sum = sums[i];
+      for (int k = 0; k < 32; k++) sum += (uint)((int)(A)swizzled_byte(a, row, k) * (int)(B)swizzled_byte(b, column, k));
+      sums[i] = (int)sum;
+    }
+  };
+  Fiber& fiber = fibers[current];
+  if (fiber.products.empty() && (chance() & 1)) compute();
+  else fiber.products.push_back({compute, fiber.product_groups});
+}
+
 }  // namespace emulated
 
 #define __syncthreads() emulated::wait(emulated::BLOCK)
@@ -268,6 +302,30 @@ static inline void wait_copies() {
   };
   auto& copies = fiber.copies;
   copies.erase(std::remove_if(copies.begin(), copies.end(), here), copies.end());
+}
+static inline unsigned long long wgmma_rows(const void* first) {
+  const unsigned long long start = ((const uchar*)first - emulated::shared) >> 4, eight_rows = 1024 >> 4;
+  if (((const uchar*)first - emulated::shared) % 1024) emulated::fail(emulated::MISALIGNED);
+  return start | 1ull << 16 | eight_rows << 32 | 1ull << 62;
+}
+static inline void show_to_wgmma() {}
+static inline void begin_wgmma() {}
+static inline void commit_wgmma() { emulated::fibers[emulated::current].product_groups++; }
+template <int N>
+static inline void wait_wgmma() {
+  emulated::Fiber& fiber = emulated::fibers[emulated::current];
+  auto& products = fiber.products;
+  size_t done = 0;
+  while (done < products.size() && products[done].group <= fiber.product_groups - 1 - N) products[done++].compute();
+  products.erase(products.begin(), products.begin() + done);
+}
+template <int N>
+static inline void wgmma_u8s8(int* sums, unsigned long long a, unsigned long long b) {
+  emulated::wgmma_m64k32<uint8_t, int8_t, N>(sums, a, b);
+}
+template <int N>
+static inline void wgmma_s8s8(int* sums, unsigned long long a, unsigned long long b) {
+  emulated::wgmma_m64k32<int8_t, int8_t, N>(sums, a, b);
 }
 static inline void let_next_start() {}
 static inline void wait_for_previous() {}

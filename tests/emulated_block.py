@@ -17,7 +17,7 @@ import numpy as np
 from hago.kernels.cuda.source import Source
 
 HEADER = Path(__file__).with_name("emulated_block.h")
-FAULTS = ("", "divergent barrier", "outside of memory", "copy never waited for", "misaligned")
+FAULTS = ("", "divergent barrier", "outside of memory", "never waited for", "misaligned")
 _OPTIONS = ("-O1", "-std=c++17", "-w", "-fno-strict-aliasing", "-ffp-contract=off", "-fPIC")
 _SIGNATURE = re.compile(r"__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\)")
 _DYNAMIC = re.compile(r"extern __shared__[^;]*?(\w+)\[\];")

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeAlias
 
 from tvm import tirx
@@ -26,21 +27,32 @@ CHUNK = 16
 """Bytes of one asynchronous copy; the channels of inputs and outputs are multiples of it."""
 
 _WARP = 32
+_MOST_BYTES = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
 class Tile:
-    """How a block divides its work: ``warps`` along rows and columns; ``depth`` in bytes, 64 or 128."""
+    """How a block divides its work: ``warps`` along rows and columns; ``depth`` in bytes, 64 or 128.
+
+    With ``warpgroups``, each four warps multiply 64 rows by all columns together (wgmma, sm_90a).
+    """
 
     rows: int
     columns: int
     depth: int
     stages: int
     warps: tuple[int, int]
+    warpgroups: bool = False
 
     def __post_init__(self) -> None:
         down, across = self.warps
-        if self.rows % (16 * down) or self.columns % (16 * across) or self.depth not in (64, 128) or self.stages < 2:
+        if self.warpgroups and (
+            across != 1 or self.rows != 16 * down or down % 4 or self.depth != 128 or self.columns not in (64, 128, 256)
+        ):
+            raise ValueError(f"a warpgroup multiplies 64 rows by 64, 128 or 256 columns, over 128 bytes: {self}")
+        if self.stages < 2 + self.warpgroups:
+            raise ValueError(f"a tile needs at least {2 + self.warpgroups} stages: {self}")
+        if self.rows % (16 * down) or self.columns % (16 * across) or self.depth not in (64, 128):
             raise ValueError(f"warps must share rows and columns in multiples of 16, over 64 or 128 bytes: {self}")
 
     @property
@@ -80,6 +92,8 @@ class Conv:
     def __post_init__(self) -> None:
         if self.x[3] % CHUNK or self.channels % CHUNK:
             raise ValueError(f"channels must be multiples of {CHUNK}, found {self.x[3]} and {self.channels}")
+        if max(prod(self.x), prod(self.y), self.channels * self.sizes[2]) > _MOST_BYTES:
+            raise ValueError(f"tensors of over {_MOST_BYTES} bytes are not addressed: {self.x} to {self.y}")
 
     @property
     def y(self) -> tuple[int, int, int, int]:
@@ -98,7 +112,7 @@ class Conv:
 
     @property
     def finished_at(self) -> int:
-        """Where the finished tile lies in shared memory: over the operands, or behind them where it begins as residual."""
+        """Where the finished tile lies in shared memory: over the operands, or, beginning as residual, behind them."""
         return self.tile.stages * self.tile.stage_bytes if self.residual else 0
 
     @property
@@ -131,7 +145,8 @@ class _Writer:
         self.p, self.t = params, params.tile
         self.m, self.o, self.k = params.sizes
         self.steps = -(-self.k // self.t.depth)
-        self.ahead = self.t.stages - 1
+        # A product that a warpgroup began still reads its stage while the next step is begun.
+        self.ahead = self.t.stages - (2 if self.t.warpgroups else 1)
         chunks = self.t.depth // CHUNK
         self.rows_at_once = self.t.threads // chunks
         self.chunks = chunks
@@ -165,7 +180,7 @@ class _Writer:
     def _body(self, first_row: Expr, first_column: Expr) -> None:
         p, t = self.p, self.t
         self.first_row, self.first_column = first_row, first_column
-        self.shared = T.alloc_buffer((p.shared_bytes,), "uint8", scope="shared.dyn")
+        self.shared = T.alloc_buffer((p.shared_bytes,), "uint8", scope="shared.dyn", align=1024)
         self.sums = T.alloc_buffer((self.high * self.wide * 4,), "int32", scope="local")
         self.lane = T.bind(self.thread % _WARP)
         warp = self.thread // _WARP
@@ -187,15 +202,23 @@ class _Writer:
             _call("commit_copies")
         with T.serial(0, self.steps) as step:
             _call(f"wait_copies<{self.ahead - 1}>")
+            if t.warpgroups:
+                _call("show_to_wgmma")
             _barrier()
             if self.steps > self.ahead:
                 with _when(step + self.ahead < self.steps):
                     self._load_weights(step + self.ahead)
                     self._load_pixels(step + self.ahead)
             _call("commit_copies")
-            self._multiply(step)
+            if t.warpgroups:
+                self._multiply_together(step)
+            else:
+                self._multiply(step)
+        if t.warpgroups:
+            _call("wait_wgmma<0>")
         _call("wait_copies<0>")
-        _barrier()
+        if not p.residual:  # the finished tile takes the place of operands that other warps still read
+            _barrier()
         self._finish()
         _barrier()
         self._store()
@@ -279,6 +302,23 @@ class _Writer:
             for i in range(self.high):
                 for j in range(self.wide):
                     _call(mma, _address(self.sums, (i * self.wide + j) * 4), _address(a, i * 4), _address(b, j * 2))
+
+    def _multiply_together(self, step: Expr) -> None:
+        """Begins the product of one step, and waits for that of the step before."""
+        t = self.t
+        a_tile = T.bind(step % t.stages * t.stage_bytes)
+        group = self.thread // (4 * _WARP)
+        a = self._rows_at(a_tile + group * 64 * t.depth)
+        b = self._rows_at(a_tile + t.rows * t.depth)
+        wgmma = f"{'wgmma_s8s8' if self.p.signed else 'wgmma_u8s8'}<{t.columns}>"
+        _call("begin_wgmma")
+        for k in range(t.depth // 32):
+            _call(wgmma, _address(self.sums, 0), a + T.uint64(2 * k), b + T.uint64(2 * k))
+        _call("commit_wgmma")
+        _call("wait_wgmma<1>")
+
+    def _rows_at(self, place: Expr) -> Expr:
+        return T.bind(_value("uint64", "wgmma_rows", T.address_of(self.shared[place])))
 
     def _finish(self) -> None:
         """Sums to codes, which meet in shared memory."""

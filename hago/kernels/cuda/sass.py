@@ -1,4 +1,4 @@
-"""What a cubin holds, as NVIDIA's disassemblers say: which instructions, how many registers, whether any are spilled."""
+"""What a cubin holds, as NVIDIA's disassemblers say: instructions, registers, and whether any are spilled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from ...errors import BuildError, MissingExtraError
 from ...files import TemporaryFolder
 
-_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
+_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][A-Za-z0-9_.]*)", re.MULTILINE)
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 
 
