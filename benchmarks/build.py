@@ -26,6 +26,7 @@ from hago.measure.metrics import get_metric
 from hago.model import load_model
 from hago.spec import resolve_hw
 from hago.strategy import uniform
+from hago.tuning.candidates import EvaluatorOptions
 from hago.tuning.evaluator import TvmEvaluator
 
 _REPEATS = 7
@@ -59,7 +60,9 @@ def one(name: str, options: Any, folder: Path) -> dict[str, Any]:
     parts = split_samples(samples, make_samples(bundle["calib"], model.inputs))
     parts = replace(parts, search=samples)  # all of them: nothing is chosen here
     cache = KernelCache(folder / "warm")
-    evaluator = TvmEvaluator(model, spec, parts, get_metric("top1"), threads=options.threads, cache=cache)
+    evaluator = TvmEvaluator(
+        model, spec, parts, get_metric("top1"), EvaluatorOptions(threads=options.threads, cache=cache)
+    )
     strategy = uniform(model, spec)
     evaluator.float_record()
     qdq = evaluator.qdq(strategy)

@@ -27,7 +27,7 @@ import numpy as np
 from common import REPOSITORY, arguments, load_bundle, markdown, provenance, write_table
 
 import hago
-from hago.bench import Candidate, Effort
+from hago.bench import Candidate, MeasurementBudget
 from hago.bench.local import LocalBench
 from hago.compiler.build import build
 from hago.compiler.cache import KernelCache
@@ -181,7 +181,7 @@ def _true_ratio(network: Network, threads: int, seed: int, noisy: bool) -> float
     runners = [TvmRunner(network.candidate(label, threads).artifact, name=label) for label in ("float32", "int8")]
     times = measure_latency(runners, network.feeds, rounds=60, budget_s=3.0, seed=seed, clocks=WallClocks())
     quiet = (times["int8"].disturbed or 0.0) < BUSY_SHARE
-    return times["int8"].ratio if times["int8"].told and (quiet or noisy) else None
+    return times["int8"].ratio if times["int8"].reliable and (quiet or noisy) else None
 
 
 def _sessions(networks: dict[str, Network], options: Any, kept: Path) -> list[Told]:
@@ -204,19 +204,21 @@ def session(network: Network, threads: int, load: int, seed: int) -> Told:
     begin = time.perf_counter()
     bench = LocalBench(network.spec, seed)
     floats, twin, int8 = (network.candidate(label, threads) for label in ("float32", "float32 again", "int8"))
-    effort = Effort(rounds=AA_ROUNDS, time=AA_ROUNDS, limit_s=AA_TEST_S, settled=False)
-    aa = _latency(bench, [floats, twin], network, effort)
-    spread = abs(math.log(aa.ratio)) if aa.told else 0.0
-    found = _latency(bench, [floats, int8], network, Effort(spread=spread))
-    numbers = (found.ratio, found.ratio_low, found.ratio_high) if found.told else (None, None, None)
+    budget = MeasurementBudget(rounds=AA_ROUNDS, time=AA_ROUNDS, limit_s=AA_TEST_S, settled=False)
+    aa = _latency(bench, [floats, twin], network, budget)
+    spread = abs(math.log(aa.ratio)) if aa.reliable else 0.0
+    found = _latency(bench, [floats, int8], network, MeasurementBudget(spread=spread))
+    numbers = (found.ratio, found.ratio_low, found.ratio_high) if found.reliable else (None, None, None)
     holds = aa.ratio_low <= 1 <= aa.ratio_high
     spent = time.perf_counter() - begin
-    about = (found.disturbed, aa.ratio if aa.told else None, holds, spent)
+    about = (found.disturbed, aa.ratio if aa.reliable else None, holds, spent)
     return Told(network.name, threads, load, *numbers, *about)
 
 
-def _latency(bench: LocalBench, candidates: Sequence[Candidate], network: Network, effort: Effort) -> Latency:
-    found = bench.measure(candidates, [network.feeds], effort).latency[candidates[-1].name]
+def _latency(
+    bench: LocalBench, candidates: Sequence[Candidate], network: Network, budget: MeasurementBudget
+) -> Latency:
+    found = bench.measure(candidates, [network.feeds], budget).latency[candidates[-1].name]
     assert isinstance(found, Latency)
     return found
 

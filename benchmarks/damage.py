@@ -247,12 +247,12 @@ def _whole_study(name: str) -> bytes:
     from hago.record import Record
 
     with tempfile.TemporaryDirectory() as place:
-        ledger, space = _open_ledger(Path(place) / name), _space()
+        store, space = _open_store(Path(place) / name), _space()
         for index in range(2):
             params = {key: values[index % len(values)] for key, values in space.parameters.items()}
-            number, trial_id = ledger.begin(params, "probe", f"trial {index}")
+            number, trial_id = store.begin(params, "probe", f"trial {index}")
             record = Record(number, "trial", space.strategy(params), accuracy_change=0.0, latency_ratio=0.5)
-            ledger.finish(trial_id, record, [0.5, 0.0])
+            store.finish(trial_id, record, [0.5, 0.0])
         return (Path(place) / name).read_bytes()
 
 
@@ -263,7 +263,8 @@ def _threads(folder: Path, rng: Rng) -> Path:
 
 
 def _job(folder: Path, rng: Rng) -> Path:
-    from hago.tuning.job import JOB_FILE, Job
+    from hago.result_files import JOB_FILE
+    from hago.tuning.job import Job
 
     Job("/models/model.onnx", "0" * 64, SPEC, 1, 1, "top1", True, "share", {"x": (-1, 3, 8, 8)}).save(folder)
     return folder / JOB_FILE
@@ -371,20 +372,20 @@ def _space() -> Any:
     return SearchSpace.from_model(load_model(network(0)), load_spec(SPEC))
 
 
-def _open_ledger(path: Path) -> Any:
+def _open_store(path: Path) -> Any:
     from hago.search import Goal
-    from hago.search.ledger import open_ledger
+    from hago.search.open_store import open_store
 
     goal = Goal(0.01, 0.0, ("latency", "accuracy"), True)
-    ledger = open_ledger(_space(), goal, {"model": "m"}, storage=path, folder=None, resume=True)
-    ledger.recover(goal)
-    return ledger
+    store = open_store(_space(), goal, {"model": "m"}, storage=path, folder=None, resume=True)
+    store.recover(goal)
+    return store
 
 
 def _read_study(path: Path) -> None:
-    ledger = _open_ledger(path)
-    ledger.finished()
-    ledger.pending()
+    store = _open_store(path)
+    store.finished()
+    store.pending()
 
 
 def _read_threads(path: Path) -> None:

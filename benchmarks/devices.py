@@ -17,7 +17,7 @@ from common import ARM_SPECS, arguments, load_bundle, provenance
 
 from hago.files import make_folder, write_atomic
 from hago.model import load_model
-from hago.tuning.across import compare_devices
+from hago.tuning.cross_device import compare_devices
 
 NAMES = {"arm-cortex-a72": "a72", "arm-cortex-a76": "a76", "arm-neoverse-v1": "v1"}
 FILES = ("devices.html", "devices.md", "devices.csv", "devices.json", "fronts.csv")
@@ -30,10 +30,10 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40)
     options = parser.parse_args()
     for name in options.only:
-        across_one(name, options.out if len(options.only) == 1 else options.out / name, options)
+        compare_one(name, options.out if len(options.only) == 1 else options.out / name, options)
 
 
-def across_one(name: str, out: Path, options: Any) -> None:
+def compare_one(name: str, out: Path, options: Any) -> None:
     """The report of one model, into ``out``."""
     specs, bundle = options.specs, load_bundle(options.models, name)
     with tempfile.TemporaryDirectory() as place:
@@ -41,7 +41,7 @@ def across_one(name: str, out: Path, options: Any) -> None:
         lines += [f"  {NAMES[spec]}: {{spec: {spec}, emulated: true}}" for spec in specs]
         (Path(place) / "devices.yaml").write_text("\n".join(lines) + "\n")
         folder = Path(place) / name
-        across = compare_devices(
+        comparison = compare_devices(
             load_model(bundle["model"]),
             devices=["x86", *(NAMES[spec] for spec in specs)],
             data=(bundle["x"][:], bundle["y"][:]),
@@ -55,12 +55,12 @@ def across_one(name: str, out: Path, options: Any) -> None:
         make_folder(out)
         for file in FILES:
             shutil.copy(folder / file, out / file)
-        for device in across.devices:
+        for device in comparison.devices:
             make_folder(out / device.name)
             shutil.copy(folder / device.name / "report.html", out / device.name / "report.html")
     text = (out / "devices.md").read_text(encoding="utf-8")
     write_atomic(out / "devices.md", f"{text}\n{provenance(1)}\n")
-    for cell in across.cells:
+    for cell in comparison.cells:
         print(cell.tuned_for, cell.run_on, cell.how, cell.ratio, cell.accuracy, cell.reason or "")
 
 

@@ -1,11 +1,11 @@
-"""Hago: which layers of a network should run at which precision on this hardware.
+"""Hago: finds the layers of a network to quantize on your hardware, and to which precision.
 
     import hago
 
     result = hago.tune("model.onnx", data="samples.npz", max_drop=0.01, out="out")
     net = hago.load("out/model.so")
 
-What is imported is imported when it is first used: `hago.load` needs TVM's runtime and numpy alone.
+Public names are imported on first use, so that `hago.load` needs only TVM's runtime and numpy.
 """
 
 import os
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from .runtime.artifact import Artifact, load
     from .spec import HardwareSpec, load_spec
     from .strategy import Choice, Strategy
-    from .tuning.across import compare_devices
     from .tuning.answering import answer
-    from .tuning.session import Result
+    from .tuning.cross_device import compare_devices
+    from .tuning.tuned import Result
 
 _HOMES = {
     "Artifact": "runtime.artifact",
@@ -35,11 +35,11 @@ _HOMES = {
     "JobOptions": "options",
     "Model": "model",
     "Record": "record",
-    "Result": "tuning.session",
+    "Result": "tuning.tuned",
     "SearchOptions": "options",
     "Strategy": "strategy",
     "answer": "tuning.answering",
-    "compare_devices": "tuning.across",
+    "compare_devices": "tuning.cross_device",
     "compile": "api",
     "from_torch": "model.torch_import",
     "load": "runtime.artifact",
@@ -72,8 +72,8 @@ __all__ = [
     "tune",
 ]
 
-# TVM asks for the home folder when it is imported. A user without one (a container's, with a number but no name) gets
-# the one that login gives: /.
+# TVM looks up the home folder when it is imported. A user without one (in a container, a number without a name) gets
+# what login would give: /.
 if os.path.expanduser("~") == "~":
     os.environ["HOME"] = "/"
 

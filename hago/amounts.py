@@ -1,4 +1,4 @@
-"""Amounts as users write them: of the metric (``1%``, ``30 dB``), a time (``5ms``), a size (``2MB``)."""
+"""Amounts as users write them: metric values (``1%``, ``30 dB``), times (``5ms``), sizes (``2MB``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BYTES = {
 
 
 def read_amount(name: str, value: Any, unit: str = "") -> float:
-    """A finite number of the metric's unit ("share", "dB" or ""). ``1%`` is 0.01, ``30 dB`` is 30.
+    """A finite number in the metric's unit ("share", "dB" or ""). ``1%`` is 0.01, ``30 dB`` is 30.
 
     Raises SearchError.
     """
@@ -35,13 +35,13 @@ def read_amount(name: str, value: Any, unit: str = "") -> float:
     except (TypeError, ValueError):
         found = math.nan
     if not math.isfinite(found):
-        told = {"share": "a number, such as 0.01 or '1%'", "dB": "a number of dB, such as 30"}.get(unit, "a number")
-        raise SearchError(f"{name} must be {told}, got {value!r}")
+        wanted = {"share": "a number, such as 0.01 or '1%'", "dB": "a number of dB, such as 30"}.get(unit, "a number")
+        raise SearchError(f"{name} must be {wanted}, got {value!r}")
     return found
 
 
 def read_drop(metric: str, value: Any, unit: str = "") -> float:
-    """The largest drop allowed, in the metric's unit. Raises SearchError, with what was probably meant."""
+    """The largest drop allowed, in the metric's unit. Raises SearchError with a guess of what was meant."""
     drop = read_amount("max_drop", value, unit)
     if drop < 0:
         raise SearchError(
@@ -54,14 +54,13 @@ def read_drop(metric: str, value: Any, unit: str = "") -> float:
         raise SearchError(
             f"max_drop={value} would let {metric}, a fraction, drop by {100 * drop:g} points: "
             f"{'was one point' if drop == 1 else f'were {drop:g} points'} meant?",
-            hint=f"--max-drop {meant} (max_drop={meant})"
-            + (" is one point; 1.0 is no bound at all" if drop == 1 else ""),
+            hint=f"--max-drop {meant} (max_drop={meant})" + (" is one point; 1.0 means no bound" if drop == 1 else ""),
         )
     return drop
 
 
 def read_value(metric: str, key: str, value: Any, unit: str = "") -> float:
-    """The value that the metric must have; ``key`` is the argument's name. Raises SearchError."""
+    """The value that the metric must reach; ``key`` is the argument's name. Raises SearchError."""
     limit = read_amount(key, value, unit)
     if unit == "share" and not 0 <= limit <= 1:
         raise SearchError(
@@ -72,7 +71,7 @@ def read_value(metric: str, key: str, value: Any, unit: str = "") -> float:
 
 
 def read_seconds(name: str, value: Any) -> float:
-    """Seconds of a time with its unit, such as ``5ms`` or ``200 us``; of a timedelta or a number of seconds too.
+    """Seconds of a time with a unit, such as ``5ms`` or ``200 us``, of a timedelta, or of a number of seconds.
 
     Raises SearchError.
     """
@@ -86,7 +85,7 @@ def read_seconds(name: str, value: Any) -> float:
 
 
 def read_bytes(name: str, value: Any) -> int:
-    """Bytes of a size such as ``2MB``, ``200 kB`` or ``1MiB``, or of a number of bytes. Raises SearchError."""
+    """Bytes of a size such as ``2MB``, ``200 kB`` or ``1MiB``, or of a number. Raises SearchError."""
     found = _with_unit(value.lower(), _BYTES) if isinstance(value, str) else _number(value)
     if not (math.isfinite(found) and found >= 1):
         raise SearchError(f"{name} must be a size, such as '2MB' or '200kB', got {value!r}")
@@ -94,15 +93,9 @@ def read_bytes(name: str, value: Any) -> int:
 
 
 def time_text(seconds: float) -> str:
-    """``0.2 ms``, ``12 us``."""
-    unit, scale = next(((u, s) for u, s in (("s", 1.0), ("ms", 1e-3)) if seconds >= 0.1 * s), ("us", 1e-6))
+    """``0.2 ms``, ``12 µs``."""
+    unit, scale = next(((u, s) for u, s in (("s", 1.0), ("ms", 1e-3)) if seconds >= 0.1 * s), ("µs", 1e-6))
     return f"{seconds / scale:.4g} {unit}"
-
-
-def size_text(size_bytes: float) -> str:
-    """``200 kB``, in powers of 1000."""
-    unit, scale = next(((u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if size_bytes >= s), ("B", 1.0))
-    return f"{size_bytes / scale:.4g} {unit}"
 
 
 def _number(value: Any) -> float:
@@ -110,6 +103,6 @@ def _number(value: Any) -> float:
 
 
 def _with_unit(text: str, units: Mapping[str, float]) -> float:
-    """The number before one of the units, times it; NaN for anything else."""
+    """The number times its unit; NaN for anything else."""
     parts = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([a-zµ]*)\s*", text)
     return float(parts[1]) * units[parts[2]] if parts and parts[2] in units else math.nan

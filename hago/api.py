@@ -1,4 +1,4 @@
-"""The Python API: tune, quantize, compile, load. Each stage can be used alone.
+"""The Python API: tune, quantize, compile, load. Each stage works independently.
 
 import hago
 
@@ -22,7 +22,7 @@ from .calibrate.calibration import is_calibration
 from .compiler.cache import KernelCache
 from .compiler.linker import is_foreign
 from .data import make_samples
-from .data.shapes import sample_shapes
+from .data.sample_shapes import sample_shapes
 from .deadline import Deadline
 from .interrupts import Interrupts
 from .model import InputShapes, Model, load_model
@@ -35,7 +35,7 @@ from .spec import HardwareSpec, resolve_hw
 from .strategy import Strategy
 
 if TYPE_CHECKING:
-    from .tuning.session import Result
+    from .tuning.tuned import Result
 
 __all__ = ["compile", "load", "quantize", "tune"]
 
@@ -45,36 +45,39 @@ CacheLike = KernelCache | str | os.PathLike[str] | None
 
 @takes_options()
 def tune(model: ModelLike, *, data: Any, **options: Any) -> Result:
-    """Searches the fastest strategy whose metric drops by at most ``max_drop``, and measures all it tries.
+    """Searches the fastest strategy whose metric drops by at most ``max_drop``, measuring every candidate.
 
-    ``data`` is (x, y), a path (npz, image folder) or an iterable of pairs; x is an array or a mapping from
-    input name to array. It is divided by ``seed`` into calibration, search and test parts; ``calibration``
-    and ``test`` can be given apart, and must share no sample with it. ``metric`` is "top1", "top5",
-    "cosine", "sqnr", "mse" (of one output: "top1:logits") or a callable (outputs, labels) -> one score for each
-    sample, or one number for the whole set. ``max_drop`` is in its unit (top-1: a fraction, or "1%"); ``min_value``
-    asks for a value of the metric itself instead, as "sqnr" needs (30: at least 30 dB), and ``max_value`` does for
-    errors. The search ends after ``trials``, after ``budget`` ("10m", seconds, a timedelta), or when the Pareto
-    front has stood still for ``patience`` trials. ``threads=None`` measures float32 on one thread and on all
-    physical cores, and takes what is faster. ``sampler`` is "tpe", "nsga2", "gp", "random" or "grid".
+    Samples: ``data`` is (x, y), a path (npz, image folder) or an iterable of pairs; x is an array or a mapping from
+    input name to array. ``seed`` splits it into calibration, search and test parts. ``calibration`` and ``test`` can
+    be given separately and must share no sample with it.
 
-    ``max_latency`` ("0.2ms") and ``max_size`` ("200kB") are bounds too, and ``objectives`` says what the answer is the
-    best in: the first that has no bound. ``keep`` holds layers at a precision ({"float32": "head.*"}), ``knobs`` fixes
-    what a layer's choice may be, or widens it ({"correction": ("none", "bias")}), and ``start`` is a strategy to try
-    first: its file, or a QDQ model. Options can also be given as values: ``goal=GoalOptions(...)``,
-    ``search=SearchOptions(...)``, ``job=JobOptions(...)``.
+    Goal: ``metric`` is "top1", "top5", "cosine", "sqnr", "mse" (for one output: "top1:logits") or a callable
+    (outputs, labels) -> one score per sample, or one number for the whole set. ``max_drop`` is in its unit (top-1: a
+    fraction, or "1%"). ``min_value`` bounds the metric itself instead, as "sqnr" requires (30: at least 30 dB), and
+    ``max_value`` does so for errors. ``max_latency`` ("0.2ms") and ``max_size`` ("200kB") are bounds too. The answer
+    is the best in the first of ``objectives`` that has no bound.
 
-    With ``out``, everything is kept in that folder (strategy.yaml, model.qdq.onnx, model.so,
-    records.jsonl, report.html, report.md, study.db), and ``resume`` goes on with what is there.
+    Search: it ends after ``trials``, after ``budget`` ("10m", seconds, a timedelta), or at a plateau (``patience``
+    trials without improvement of the Pareto front). ``sampler`` is "tpe", "nsga2", "gp", "random" or "grid".
+    ``threads=None`` times float32 on one thread and on all physical cores, and uses what is faster. ``keep`` holds
+    layers at a precision ({"float32": "head.*"}), ``knobs`` fixes or widens the choices of a layer
+    ({"correction": ("none", "bias")}), and ``start`` is a strategy to try first: its file, or a QDQ model.
 
-    ``devices`` names where candidates run, in place of ``hw``: one of ``devices_file`` (docs/devices.md), several of
-    one kind that share the work ("pi-a+pi-b"), or a list, for one strategy that is good on all of them: then
-    ``joint`` says whether the "worst" or the "mean" ratio to float32 counts. On an emulated device nothing is timed:
-    instructions are counted, and all that follows from them is marked as estimated.
+    ``out`` is the folder for the results (strategy.yaml, model.qdq.onnx, model.so, records.jsonl, report.html,
+    report.md, study.db); ``resume`` continues the search in it.
 
-    Raises HagoError (ModelError, DataError, SpecError ...) for what cannot be used; a candidate that fails
-    is a record with its reason.
+    ``devices`` selects where candidates run, instead of ``hw``: one name of ``devices_file`` (docs/devices.md), several
+    of one kind that share the work ("pi-a+pi-b"), or a list, for one strategy that is good on all of them; then
+    ``joint`` says whether the "worst" or the "mean" ratio to float32 counts. Emulated devices count instructions
+    instead of timing, and everything derived from the counts is marked as estimated.
+
+    Options can also be given as values: ``goal=GoalOptions(...)``, ``search=SearchOptions(...)``,
+    ``job=JobOptions(...)``.
+
+    Raises HagoError (ModelError, DataError, SpecError ...) for unusable input; a candidate that fails is a record with
+    its reason.
     """
-    from .tuning.session import goal_of, open_session
+    from .tuning.opening import goal_of, open_session
 
     asked = read_options(options)
     goal = goal_of(asked)
@@ -95,13 +98,12 @@ def compile(  # the name promised to users
     input_shapes: InputShapes | None = None,
     cache: CacheLike = None,
 ) -> Artifact:
-    """Compiles a float or QDQ model (ONNX path or ModelProto), whoever made it.
+    """Compiles a float or QDQ model (ONNX path or ModelProto) of any origin.
 
-    ``input_shapes`` fixes free dimensions: whole shapes by input name, -1 standing for the batch.
-    ``net(x)`` returns the outputs as a list of numpy arrays; ``net.save(path)`` writes one file that
-    `load` reads without a compiler. For hardware that this processor is not, it can be saved, and says at a call that
-    it runs elsewhere. ``threads``: by default the physical cores; 1 for another kind of machine. Raises ModelError,
-    UnsupportedOpError, BuildError.
+    ``input_shapes`` fixes free dimensions: full shapes by input name, with -1 for the batch. ``threads`` defaults to
+    the physical cores, or to 1 for another kind of machine. ``net(x)`` returns the outputs as a list of numpy arrays;
+    ``net.save(path)`` writes one file that `load` reads without a compiler. A network for other hardware can be saved,
+    but calling it is an error. Raises ModelError, UnsupportedOpError, BuildError.
     """
     from .compiler.build import build
     from .lower import lower
@@ -123,13 +125,12 @@ def quantize(
     threads: int | None = None,
     cache: CacheLike = None,
 ) -> onnx.ModelProto:
-    """The model under ``strategy`` (a Strategy, or its file) as a standard QDQ model.
+    """Quantizes the model by ``strategy`` (a Strategy, or its file) and returns a standard QDQ model.
 
-    ``calibration`` are samples without labels: an array [n, ...], a mapping from input name to array, a
-    path, an iterable, or a `Calibration` made before (or its file, the calibration.npz of a search). Dimensions that
-    the model leaves free are as in ``input_shapes``, else as in the samples; a batch that it leaves free stays free.
-    A strategy made for other weights of the same network fits too, with a HagoWarning. Raises StrategyError where the
-    strategy does not fit.
+    ``calibration`` holds samples without labels: an array [n, ...], a mapping from input name to array, a path or an
+    iterable; or a `Calibration` (or its file, the calibration.npz of a search). Free dimensions of the model are taken
+    from ``input_shapes``, else from the samples; a free batch stays free. A strategy made for other weights of the same
+    network fits too, with a HagoWarning. Raises StrategyError if the strategy does not fit.
     """
     from .qdq.batch import free_batch
 
@@ -151,21 +152,24 @@ def quantize_static(
     threads: int | None = None,
     cache: CacheLike = None,
 ) -> onnx.ModelProto:
-    """What `quantize` returns, with the model's own batch fixed: what is lowered and compiled."""
-    from .methods import needs_of
+    """Like `quantize`, but with the batch fixed: the model that is lowered and compiled."""
+    from .methods import needs_of, transformed
     from .qdq import observed_tensors, quantize_model
     from .tuning.calibrating import calibrate_model
 
     chosen = strategy if isinstance(strategy, Strategy) else Strategy.load(strategy)
     chosen = chosen.bound_to(normalized)
     chosen.check(normalized, spec)
+    normalized = transformed(normalized, chosen.transformation)
     if isinstance(calibration, (str, os.PathLike)) and is_calibration(calibration):
         calibration = Calibration.load(calibration)
-        calibration.require(normalized.hash, observed_tensors(normalized))
-    if not isinstance(calibration, Calibration):
+        calibration.require(normalized.weights_hash, observed_tensors(normalized))
+    if isinstance(calibration, Calibration):
+        calibration.require(normalized.weights_hash, ())
+    else:
         samples = make_samples(calibration, normalized.inputs)
         samples = samples.calibration or samples
-        # The ranges are those of the float model, wherever it runs: here, if not yet there.
+        # Ranges are those of the float model, on any machine: calibrate here if the target cannot run it.
         host = spec if spec.kernels_available and not missing_features(spec.cpu_features) else resolve_hw("auto")
         calibration = calibrate_model(
             normalized,

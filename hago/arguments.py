@@ -1,6 +1,6 @@
-"""Checking what callers pass: numbers of any library, paths, and lists as the command line spells them.
+"""Checks arguments: numbers of any library, paths, and lists as written on the command line.
 
-Every check returns the value in Python's own type, or raises ``error`` with one sentence that names the argument.
+Every check returns the value as a plain Python type, or raises ``error`` with one sentence that names the argument.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def whole(name: str, value: Any, least: int, error: type[HagoError] = SearchErro
 
 
 def optional_whole(name: str, value: Any, least: int, error: type[HagoError] = SearchError) -> int | None:
-    """The same, or None for no limit."""
+    """A whole number of at least ``least``, or None for no limit."""
     return None if value is None else whole(name, value, least, error)
 
 
@@ -40,7 +40,7 @@ def number(name: str, value: Any, hint: str | None = None, error: type[HagoError
 
 
 def names(name: str, value: Any, error: type[HagoError] = SearchError) -> tuple[str, ...]:
-    """A list of names; also text with commas between them."""
+    """A list of names, or text with names separated by commas."""
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",")]
     found = tuple(value) if isinstance(value, Iterable) else (None,)

@@ -1,4 +1,4 @@
-"""What one layer does, as a value; `hago.knobs` has the table of what can be chosen."""
+"""The choice for one layer, as a value; `hago.knobs` has the table of what can be chosen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from .documents import mapping
 from .errors import StrategyError
 from .knobs import KNOBS, find_knob
-from .precision import FLOAT32
+from .precision import FLOAT32, Precision
 from .scheme import PER_CHANNEL, Granularity
 
 _FIELDS = ("precision", "granularity", "calibrator")
@@ -16,11 +16,11 @@ _FIELDS = ("precision", "granularity", "calibrator")
 
 @dataclass(frozen=True, order=True)
 class Choice:
-    """What one layer does: its precision, how its weights share scales, how ranges are found, and other methods.
+    """The choice for one layer: its precision, how its weights share scales, how ranges are found, and other methods.
 
-    A value counts only where its knob matters (`hago.knobs`): ``granularity`` where the layer has quantized weights,
-    ``calibrator`` where its activations are integers. ``methods`` are (knob, value), sorted, of the other knobs that
-    are not at their default; `value` reads any knob, `with_` changes some.
+    A value has an effect only if its knob matters (`hago.knobs`): ``granularity`` if the layer has quantized weights,
+    ``calibrator`` if its activations are integers. ``methods`` are sorted (knob, value) pairs of the other knobs that
+    are not at their default. `value` reads any knob, `with_` changes some.
     """
 
     precision: str = FLOAT32
@@ -40,10 +40,15 @@ class Choice:
         return self.precision != FLOAT32
 
     def value(self, knob: str) -> str:
-        """What is chosen for this knob, as text."""
+        """The value of this knob, as text."""
         if knob in _FIELDS:
             return str(getattr(self, knob))
         return dict(self.methods).get(knob) or find_knob(knob).default
+
+    def values(self, weighted: bool) -> dict[str, str]:
+        """Knob -> value, of the knobs that change something; ``weighted``: whether the layer has weights."""
+        about = weighted, Precision.named(self.precision), self.granularity
+        return {knob.name: self.value(knob.name) for knob in KNOBS if knob.matters(*about)}
 
     def with_(self, **values: str) -> Choice:
         """The same choice with other values of some knobs. Raises StrategyError for an unknown knob or value."""
@@ -52,7 +57,7 @@ class Choice:
         return Choice(own["precision"], Granularity.parse(own["granularity"]), own["calibrator"], methods)
 
     def to_dict(self) -> dict[str, str]:
-        """Knob -> value, of those that every strategy writes and of those that are not at their default."""
+        """Knob -> value, for the knobs that are always written and those that are not at their default."""
         values = {knob: self.value(knob.name) for knob in KNOBS}
         return {knob.name: value for knob, value in values.items() if knob.always or value != knob.default}
 

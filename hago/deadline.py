@@ -1,4 +1,4 @@
-"""When a job must end: one clock that all of its parts look at."""
+"""The end of a job's time budget: one clock for all of its parts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import SearchError
 
 
 class Deadline:
-    """``seconds`` from now on; None: no end. It can be drawn nearer, and is never put off."""
+    """A deadline in ``seconds`` from now; None: no end. It can be shortened but never extended."""
 
     def __init__(self, seconds: float | None = None, clock: Callable[[], float] | None = None) -> None:
         self.seconds = seconds
@@ -22,24 +22,25 @@ class Deadline:
         self._end = None if seconds is None else self._begin + seconds
 
     def elapsed_s(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since it was created."""
         return self._clock() - self._begin
 
     def left_s(self) -> float | None:
-        """Seconds left, at least 0; None where there is no end."""
+        """Seconds left, at least 0; None if there is no end."""
         return None if self._end is None else max(0.0, self._end - self._clock())
 
     def share_s(self, share: float) -> float | None:
-        """That part of what is left."""
+        """This share of the remaining seconds; None if there is no end."""
         left = self.left_s()
         return None if left is None else share * left
 
     @property
     def over(self) -> bool:
+        """Whether no time is left."""
         return self.left_s() == 0
 
     def shorten(self, seconds: float) -> None:
-        """Ends ``seconds`` from now, if not earlier."""
+        """Ends in ``seconds`` from now at the latest."""
         end = self._clock() + seconds
         self._end = end if self._end is None else min(self._end, end)
 
@@ -50,7 +51,7 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 def parse_budget(text: str | float | timedelta | None) -> float | None:
     """Seconds of a time budget: ``"10m"``, ``"90s"``, ``"1h30m"``, ``"1.5h"``, or a number of seconds.
 
-    A timedelta too. None is no limit. Raises SearchError for anything else, and for no time at all.
+    A timedelta works too. None means no limit. Raises SearchError for anything else, and for zero.
     """
     if text is None:
         return None

@@ -1,9 +1,8 @@
-"""Reads YAML and JSON files strictly: hardware specs, strategies, devices, preprocessing, and Hago's own notes.
+"""Strict reader for YAML and JSON files: hardware specs, strategies, devices, preprocessing, and Hago's own files.
 
-The language is smaller than YAML 1.1, so that a file means what it seems to: text, whole numbers,
-decimal numbers, true and false, null, lists and mappings. ``no`` and ``on`` are text, ``1:30`` is text,
-anchors, tags and merge keys are refused, and so is a key said twice. JSON is JSON: no NaN, no infinity,
-no number too large for a float, no key said twice.
+The language is a subset of YAML 1.1 without surprises: text, integers, decimal numbers, true and false, null, lists and
+mappings. ``no``, ``on`` and ``1:30`` are text. Anchors, tags, merge keys and repeated keys are rejected. JSON is strict
+too: no NaN, no infinity, no number too large for a float, no repeated key.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Raise = Callable[..., HagoError]
 _LARGEST_BYTES = 4 << 20
 _DEEPEST = 64
 _MOST_NAMES = 40
-# libyaml reads a megabyte in half a second; PyYAML itself, where libyaml is not there, in half a minute.
+# libyaml reads a megabyte in half a second; PyYAML without libyaml takes half a minute.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
     (re.compile(r"(?:null|~|)"), lambda text: None),
@@ -39,7 +38,7 @@ _PLAIN: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
 
 @dataclass(frozen=True)
 class Location:
-    """Where a key stands."""
+    """The file and line of a key."""
 
     file: str
     line: int
@@ -47,14 +46,14 @@ class Location:
 
 @dataclass(frozen=True)
 class Document:
-    """The content of a file; ``places`` leads from each key path to the line that set it (not in JSON)."""
+    """The content of a file; ``places`` maps each key path to the line that set it (not for JSON)."""
 
     file: str
     data: dict[str, Any]
     places: Mapping[KeyPath, Location]
 
     def where(self, path: KeyPath) -> str:
-        """``file:line: key.path``, at the closest key that exists; where inherited, from which line."""
+        """``file:line: key.path`` of the closest key that exists, and the origin of an inherited key."""
         known = path
         while known and known not in self.places:
             known = known[:-1]
@@ -75,7 +74,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``did you mean 'x'?``, or the list of what is known where nothing is close."""
+    """``did you mean 'x'?``, or the list of known words if none is close."""
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1)
     if close:
@@ -85,18 +84,18 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def is_json(path: str | os.PathLike[str]) -> bool:
-    """Whether the name says JSON; any other name says YAML."""
+    """Whether the file name ends in ``.json``; all others are YAML."""
     return Path(path).suffix.lower() == ".json"
 
 
 def read_document(
     path: str | os.PathLike[str], *, error: Raise, hint: str | None = None, largest_bytes: int = _LARGEST_BYTES
 ) -> Document:
-    """Reads one file: JSON where its name ends in ``.json``, else YAML. It must hold a mapping.
+    """Reads one file: JSON if its name ends in ``.json``, else YAML. It must hold a mapping.
 
-    Raises ``error``, a class of `HagoError`: no such file, too large, not UTF-8, broken (with line and column),
-    a repeated key, an anchor or tag, nested deeper than 64, anything but a mapping. ``hint`` goes with a file
-    that is not there or holds no mapping.
+    Raises ``error``, a class of `HagoError`: no such file, too large, not UTF-8, invalid syntax (with line and column),
+    a repeated key, an anchor or tag, nested deeper than 64, anything but a mapping. ``hint`` is used for a missing file
+    and for one that holds no mapping.
     """
     file = str(path)
     try:
@@ -127,7 +126,7 @@ def read_document(
 
 
 def mapping(data: Any, where: str | None, *, error: Raise, known: Iterable[str] | None = None) -> dict[str, Any]:
-    """A copy of ``data``, which must be a mapping from text, with no key that is not ``known``. Raises ``error``."""
+    """A copy of ``data``, which must be a mapping from text with only ``known`` keys. Raises ``error``."""
     if not isinstance(data, Mapping):
         raise error(f"must be a mapping, found {type(data).__name__}", where=where)
     for key in data:
@@ -139,11 +138,11 @@ def mapping(data: Any, where: str | None, *, error: Raise, known: Iterable[str] 
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text, read as strictly as all else here. Raises ValueError."""
+    """The value of a JSON text, parsed strictly. Raises ValueError."""
     try:
         data = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
         if "\\ud" in text.lower():
-            json.dumps(data, ensure_ascii=False).encode("utf-8")  # half a character cannot be written again
+            json.dumps(data, ensure_ascii=False).encode("utf-8")  # a lone surrogate cannot be written again
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     except UnicodeEncodeError as error:
@@ -155,7 +154,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
+        raise ValueError(f"duplicate key {next(k for k in keys if keys.count(k) > 1)!r}")
     return result
 
 
@@ -180,12 +179,12 @@ def _parse_yaml(text: str, file: str, places: dict[KeyPath, Location], error: Ra
         mark = caught.problem_mark or caught.context_mark
         at = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
         raise error(f"broken YAML: {caught.problem or caught.context}", where=at) from caught
-    except (UnicodeError, RecursionError) as caught:  # half a character; brackets without end
+    except (UnicodeError, RecursionError) as caught:  # lone surrogates; unclosed brackets
         raise error(f"broken YAML: {caught}", where=file) from caught
 
 
 class _YamlReader:
-    """Values from the events of one document. Not from PyYAML's nodes, which take ten times as long to make."""
+    """Builds values from the events of one document, ten times as fast as from PyYAML's nodes."""
 
     def __init__(self, text: str, file: str, places: dict[KeyPath, Location], error: Raise) -> None:
         self._events: Iterator[Any] = iter(yaml.parse(text, Loader=_LOADER))
@@ -229,14 +228,14 @@ class _YamlReader:
             at = f"{at}: {dotted(path)}" if path else at
             raise self._error("a key must be text", where=at, hint="put it in quotes")
         if key in known:
-            text = f"the key stands here a second time, after line {self._places[(*path, key)].line}"
+            text = f"duplicate key, first in line {self._places[(*path, key)].line}"
             raise self._error(text, where=f"{at}: {dotted((*path, key))}")
         self._places[(*path, key)] = Location(self._file, line)
         return key
 
     @staticmethod
     def _scalar(event: Any) -> Any:
-        event.value.encode("utf-8")  # half a character, which PyYAML lets pass, cannot be written again
+        event.value.encode("utf-8")  # a lone surrogate, which PyYAML accepts, cannot be written again
         if event.implicit[0]:
             for pattern, read in _PLAIN:
                 if pattern.fullmatch(event.value):

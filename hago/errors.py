@@ -5,14 +5,14 @@ Every error a user can cause says what must hold, what was found, where, and wha
     HagoError
     +-- SpecError          a hardware spec (YAML) breaks a rule: names file, key path and rule
     +-- ModelError         a model cannot be read or normalized
-    |   +-- UnsupportedOpError   an operator nobody can compile
+    |   +-- UnsupportedOpError   an operator that cannot be compiled
     +-- DataError          samples that do not fit the model, hold NaN, overlap, or cannot be read
     +-- StrategyError      a strategy does not fit its model or its hardware
     +-- BuildError         compiling or linking failed; kernel cache trouble
     +-- MeasureError       an artifact failed on the device
-    +-- DeviceError        a device is not described rightly, cannot be reached, or does not answer
+    +-- DeviceError        a device is described incorrectly, cannot be reached, or does not answer
     |   +-- NoDeviceError  none of a search's devices can be reached any more
-    +-- SearchError        a search cannot start, go on, or be resumed
+    +-- SearchError        a search cannot start, continue, or be resumed
     +-- StorageError       a folder or file cannot be written (disk full, no permission)
     +-- MissingExtraError  an optional package is needed (says the pip command)
 """
@@ -31,8 +31,8 @@ class HagoError(Exception):
     """Root of all errors that Hago raises on purpose.
 
     ``what`` is one sentence (what must hold and what was found), ``where`` names the file, layer,
-    tensor or key, and ``hint`` says what to do next. The message shows, rather than sends, control characters
-    of names and files.
+    tensor or key, and ``hint`` says what to do next. Control characters of names and files are escaped in
+    the message.
     """
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
@@ -43,9 +43,9 @@ class HagoError(Exception):
 
 @contextmanager
 def faults_of_others(tell: Callable[[str], HagoError]) -> Iterator[None]:
-    """Makes whatever another library raises over what it was given the error that ``tell`` makes of the reason.
+    """Turns any exception of another library into the error that ``tell`` creates from the reason.
 
-    For the places where foreign data are parsed: a damaged file finds any exception. Errors of Hago's own pass.
+    For places where foreign data are parsed, since a damaged file can raise anything. Hago's own errors pass through.
     """
     try:
         yield
@@ -56,7 +56,7 @@ def faults_of_others(tell: Callable[[str], HagoError]) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an exception says, in one line of at most 300 characters; its type where that alone says something."""
+    """The text of an exception, on one line of at most 300 characters, with its type where that adds information."""
     said = " ".join(str(getattr(error, "strerror", None) or error).split())
     bare = isinstance(error, (OSError, ValueError, RuntimeError, MemoryError)) and not isinstance(error, UnicodeError)
     named = said if said and bare else f"{type(error).__name__}: {said}" if said else type(error).__name__
@@ -92,15 +92,15 @@ class MeasureError(HagoError):
 
 
 class DeviceError(HagoError):
-    """A device is not described rightly, cannot be reached, or does not answer."""
+    """A device is described incorrectly, cannot be reached, or does not answer."""
 
 
 class NoDeviceError(DeviceError):
-    """None of the devices can be reached: no fault of what was to be measured there."""
+    """None of the devices can be reached; the candidate is not at fault."""
 
 
 class SearchError(HagoError):
-    """A search cannot start, go on, or be resumed."""
+    """A search cannot start, continue, or be resumed."""
 
 
 class StorageError(HagoError):
@@ -108,7 +108,7 @@ class StorageError(HagoError):
 
 
 class HagoWarning(UserWarning):
-    """Something went on in another way than asked for; the message says how."""
+    """Something was done differently from what was asked for; the message says how."""
 
 
 class MissingExtraError(HagoError):

@@ -1,7 +1,7 @@
-"""Files that are either whole or not there, and temporary folders: neither is left by a process that was killed.
+"""Atomic writes and temporary folders; a killed process leaves neither behind.
 
-A file is written without a name, where the file system can do that, and then put in its place. Elsewhere, and in
-temporary folders, what is being written is locked, and the next that writes there removes what nobody holds.
+If the file system allows, a file is written without a name and then linked to its place. Otherwise, and for temporary
+folders, the unfinished file is locked, and the next writer removes unlocked leftovers.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _MARK = ".hago-tmp-"
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder, made where it is not there. Raises StorageError."""
+    """Creates the folder if it does not exist. Raises StorageError."""
     path = arguments.path("a folder", path, StorageError)
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         hint = "choose another with --out"
-        raise write_failure(error, path, what="the folder cannot be made", hint=hint) from error
+        raise write_failure(error, path, what="the folder cannot be created", hint=hint) from error
     return Path(path)
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str, mode: int = 0o644) -> None:
-    """Writes ``data`` to ``path`` so that a reader, or a crash, never sees half of it.
+    """Writes ``data`` to ``path`` atomically: neither a reader nor a crash sees a partial file.
 
     Raises StorageError (disk full, no permission, no such folder).
     """
@@ -47,14 +47,14 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str, mode: int = 0o
     try:
         try:
             _write_unnamed(target, payload, mode)
-        except (OSError, AttributeError):  # not with this system, or not there; what else is wrong is told by the other
+        except (OSError, AttributeError):  # unsupported here; other causes fail below as well
             _write_named(target, payload, mode)
     except OSError as error:
         raise write_failure(error, target, len(payload)) from error
 
 
 class TemporaryFolder(tempfile.TemporaryDirectory[str]):
-    """A folder for what is made on the way, in ``parent`` or where the system keeps such. Raises OSError."""
+    """A temporary folder in ``parent``, or in the system's temporary folder. Raises OSError."""
 
     def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
         place = Path(parent or tempfile.gettempdir())
@@ -67,7 +67,7 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
             os.close(self._handle)
 
     def cleanup(self) -> None:
-        """Removes the folder and all that is in it."""
+        """Removes the folder and its contents."""
         super().cleanup()
         if self._handle >= 0:
             os.close(self._handle)
@@ -78,7 +78,7 @@ def _write_unnamed(target: Path, payload: bytes, mode: int) -> None:
     handle = os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o600)
     with os.fdopen(handle, "wb") as file:
         _fill(file, payload, mode)
-        # Absolute, and so src_dir_fd says nothing; but only with it does Python follow the link.
+        # The path is absolute, so src_dir_fd has no effect, but Python follows the link only if it is given.
         give_name = partial(os.link, f"/proc/self/fd/{handle}", src_dir_fd=handle, follow_symlinks=True)
         try:
             give_name(target)
@@ -103,7 +103,7 @@ def _write_named(target: Path, payload: bytes, mode: int) -> None:
 
 
 def _beside(target: Path) -> Path:
-    """What the name of a temporary file for ``target`` begins with."""
+    """The prefix of temporary file names for ``target``."""
     return target.parent / f".{target.name}{_MARK}"
 
 
@@ -116,7 +116,7 @@ def _fill(file: BinaryIO, payload: bytes, mode: int) -> None:
 
 @contextmanager
 def _removed_on_error(name: str) -> Iterator[None]:
-    """A block that a full disk or a signal leaves without the file."""
+    """Removes the file if the block fails or is interrupted."""
     try:
         yield
     except BaseException:
@@ -126,8 +126,8 @@ def _removed_on_error(name: str) -> Iterator[None]:
 
 
 def _locked(handle: int, name: str) -> bool:
-    """Locks a new file or folder; False where it was taken for one that was left, and removed, before that."""
-    lock(handle)  # where the file system has no locks, nothing is removed either
+    """Locks a new file or folder; False if another process took it for a leftover and removed it first."""
+    lock(handle)  # without locks in the file system, nothing is removed either
     try:
         return os.path.samestat(os.fstat(handle), os.stat(name))
     except FileNotFoundError:
@@ -135,7 +135,7 @@ def _locked(handle: int, name: str) -> bool:
 
 
 def _remove_left(folder: Path, prefix: str) -> None:
-    """Removes what begins so and nobody holds: the process that made it was killed."""
+    """Removes unlocked files with this prefix, left by killed processes."""
     for path in folder.glob(f"{escape(prefix)}*"):
         with suppress(OSError):
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -151,11 +151,11 @@ def _remove_left(folder: Path, prefix: str) -> None:
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FULL_TEXTS = (os.strerror(errno.ENOSPC), "database or disk is full")  # as compilers, linkers and sqlite say it
+_FULL_TEXTS = (os.strerror(errno.ENOSPC), "database or disk is full")  # the wording of compilers, linkers and sqlite
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether it comes, at whatever remove, of a disk that takes no more: then it is no fault of what was tried."""
+    """Whether the error, or any error that led to it, is a full disk, which is not the fault of the operation."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -171,9 +171,9 @@ def write_failure(
     nbytes: int | None = None,
     *,
     what: str = "cannot be written",
-    hint: str = "choose another folder, or see that this one is there and can be written to",
+    hint: str = "choose another folder, or make sure that this one exists and is writable",
 ) -> StorageError:
-    """What a write that failed is told as. ``nbytes`` were to be written; a full disk says so, and how much is free."""
+    """The error for a failed write of ``nbytes``. For a full disk it says so, and how much is free."""
     reason = getattr(error, "strerror", None) or getattr(error, "what", None) or error
     if is_full(error):
         hint = "free some space or choose another folder, then run again"
@@ -182,7 +182,7 @@ def write_failure(
 
 
 def room(where: str | os.PathLike[str], nbytes: int | None = None) -> str:
-    """`` (12 KiB needed, 4 KiB free)``, as far as that is known and says something."""
+    """`` (12 KiB needed, 4 KiB free)``, as far as known and relevant."""
     told = [] if nbytes is None else [f"{_size(nbytes)} needed"]
     with suppress(OSError):
         path = Path(where).absolute()
@@ -197,9 +197,9 @@ def _size(nbytes: int) -> str:
 
 
 def require_space(folder: str | os.PathLike[str], nbytes: int, hint: str = "", *, where: str = "") -> None:
-    """Raises StorageError where fewer bytes than this are free: for writers that cannot fail gracefully.
+    """Raises StorageError if fewer bytes than this are free, for writers that cannot fail gracefully.
 
-    ``where`` is the file that is to be written, the folder if not said.
+    ``where`` is the file to write (default: the folder).
     """
     if shutil.disk_usage(folder).free < nbytes:
         raise StorageError(
@@ -210,7 +210,7 @@ def require_space(folder: str | os.PathLike[str], nbytes: int, hint: str = "", *
 
 
 def hash_bytes(*parts: bytes | str) -> str:
-    """The SHA-256, in hexadecimal, of the parts, each told apart from the next by its length."""
+    """The SHA-256, in hexadecimal, of the parts, each prefixed with its length."""
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode("utf-8") if isinstance(part, str) else part

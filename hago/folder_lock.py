@@ -17,10 +17,10 @@ LOCK_FILE = ".hago.lock"
 
 @contextmanager
 def filled_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """The folder, made where it is not there and held for the time of the block; one that stays empty is removed.
+    """Creates the folder if needed and locks it for the block. A new folder that stays empty is removed.
 
-    The lock goes with the process, so a killed one blocks nobody. Raises StorageError where another process, or
-    another thread of this one, holds it, or it cannot be made or written to.
+    The lock ends with the process, so a killed process blocks nobody. Raises StorageError if another process, or
+    another thread of this one, holds the lock, or if the folder cannot be created or written.
     """
     is_new = not Path(arguments.path("a folder", path, StorageError)).exists()
     folder = make_folder(path)
@@ -50,7 +50,7 @@ def _held(folder: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            path.unlink()  # still locked: whoever opened it before sees that it is not the folder's any more
+            path.unlink()  # still locked: anyone who opened it before notices that it was removed
         os.close(handle)
 
 
@@ -66,7 +66,7 @@ def _take(path: Path) -> int:
             os.close(handle)
             raise BlockingIOError(f"process {holder or 'unknown'}") from None
         if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-            with suppress(OSError):  # on a full disk it is locked all the same
+            with suppress(OSError):  # a full disk does not prevent the lock
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
             return handle

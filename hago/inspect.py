@@ -1,6 +1,6 @@
-"""What a model consists of, and what a piece of hardware could do with each layer.
+"""The layers of a model, and what a piece of hardware can do with each.
 
-``inspect_model(model, spec)`` gives values; ``to_json`` and ``render`` show them.
+``inspect_model(model, spec)`` returns values; ``to_json`` and ``render`` display them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ JSON_VERSION = 1
 
 @dataclass(frozen=True)
 class Row:
-    """A layer and what it can do here: precision -> the granularities that its weights may have.
+    """A layer and its options on this hardware: precision -> the granularities that its weights may have.
 
-    ``reason`` says why it can only run in float, or not at all, if so.
+    ``reason`` says why it can only run in float, or not at all; None if it can be quantized.
     """
 
     layer: Layer
@@ -40,27 +40,27 @@ class Row:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A model seen from one piece of hardware."""
+    """What one piece of hardware can do with a model."""
 
     model: Model
     spec: HardwareSpec
     rows: tuple[Row, ...]
     refused: tuple[str, ...] = ()
-    """Why `hago compile` refuses the model: a sentence for each node that it cannot compile."""
+    """Why `hago compile` rejects the model: one sentence per node that it cannot compile."""
 
     @property
     def quantizable(self) -> tuple[Row, ...]:
-        """The layers with more than one precision to choose from, or with one that is not float32."""
+        """The layers that have a precision other than float32 to choose."""
         return tuple(r for r in self.rows if any(precision != FLOAT32 for precision in r.ways))
 
     @property
     def quantizable_macs(self) -> int:
-        """Their multiply-adds."""
+        """The multiply-adds of the quantizable layers."""
         return sum(r.layer.macs for r in self.quantizable)
 
 
 def inspect_model(model: Model, spec: HardwareSpec) -> Inspection:
-    """Every layer of ``model`` with what ``spec`` offers for it, and whether it can be compiled at all."""
+    """Lists every layer of ``model`` with what ``spec`` offers for it, and whether it compiles at all."""
     found = _refusals(model, spec)
     told: dict[str | None, str] = {}
     for layer, reason in found:
@@ -71,7 +71,7 @@ def inspect_model(model: Model, spec: HardwareSpec) -> Inspection:
 
 
 def _refusals(model: Model, spec: HardwareSpec) -> list[tuple[str | None, str]]:
-    """(layer, sentence) for each node that cannot be compiled; nothing for hardware without kernels."""
+    """(layer, sentence) for each node that cannot be compiled; empty for hardware without kernels."""
     from .compiler.program import refusals
     from .lower import lower
 
@@ -96,7 +96,7 @@ def _row(layer: Layer, spec: HardwareSpec) -> Row:
 
 
 def to_json(inspection: Inspection) -> str:
-    """The whole inspection as one JSON object (stable keys, ``version`` counts changes of them)."""
+    """The inspection as one JSON object. Keys are stable; ``version`` changes with them."""
     model, spec = inspection.model, inspection.spec
     document: dict[str, Any] = {
         "version": JSON_VERSION,
@@ -136,7 +136,7 @@ def to_json(inspection: Inspection) -> str:
 
 
 def render(inspection: Inspection, wrap: bool = True) -> RenderableType:
-    """A table of the layers between a line about the model and one of totals, for a rich console."""
+    """A line about the model, a table of its layers, and the totals, for a rich console."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("layer", no_wrap=not wrap, overflow="fold", style="bold")
     table.add_column("op", no_wrap=not wrap)
@@ -161,7 +161,7 @@ def render(inspection: Inspection, wrap: bool = True) -> RenderableType:
 
 
 def count(number: int) -> str:
-    """12501632 as 12.50M: four digits, to be read and not to be computed with."""
+    """12501632 as 12.50M, rounded for display."""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if number >= size:
             return f"{number / size:.2f}{unit}"
@@ -199,12 +199,12 @@ def _heading(inspection: Inspection) -> list[str]:
     ends = [", ".join(f"{t.name} {t.dtype} {_shape(t.shape)}" for t in side) for side in (model.inputs, model.outputs)]
     lines = [f"{model.source}: {ends[0]} -> {ends[1]}, batch {model.batch}"]
     if model.is_quantized:
-        lines.append("The model is quantized already: it can be compiled as it is, not searched.")
+        lines.append("The model is already quantized: compile it as it is; it cannot be searched.")
     return lines
 
 
 def _totals(inspection: Inspection) -> str:
-    from .report.text import plural
+    from .text import plural
 
     model, free = inspection.model, inspection.quantizable
     kinds = Counter(row.layer.kind for row in free)
@@ -213,7 +213,7 @@ def _totals(inspection: Inspection) -> str:
     lines = [
         f"{plural(len(inspection.rows), 'layer')}, {count(model.macs)} multiply-adds, {count(model.params)} parameters "
         f"({count(4 * model.params)}B in float32)",
-        f"{len(free)} of them can be quantized, holding {share:.1%} of the multiply-adds: {told}"
+        f"{len(free)} of them can be quantized, with {share:.1%} of the multiply-adds: {told}"
         if free
         else "None of them can be quantized",
     ]
@@ -221,5 +221,5 @@ def _totals(inspection: Inspection) -> str:
         lines.append("It cannot be compiled:")
         lines += [visible(f"  {reason}") for reason in inspection.refused]
     if not inspection.spec.kernels_available:
-        lines.append(f"{inspection.spec.name} is described, but compiling for it comes later")
+        lines.append(f"{inspection.spec.name} has no kernels yet: Hago cannot compile for it")
     return "\n".join(lines)

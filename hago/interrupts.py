@@ -1,4 +1,4 @@
-"""Signals that ask for the end: Ctrl-C, SIGTERM (Slurm, Kubernetes, ``docker stop``) and SIGHUP (a terminal closed)."""
+"""Signals that end a run: Ctrl-C, SIGTERM (Slurm, Kubernetes, ``docker stop``) and SIGHUP (a closed terminal)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C, or another signal that asks for the end."""
+    """Raised for Ctrl-C or another signal that ends the run."""
 
     def __init__(self, signum: int = signal.SIGINT) -> None:
         super().__init__()
@@ -19,13 +19,12 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Ctrl-C, SIGTERM and SIGHUP, taken where they do no harm.
+    """Handles Ctrl-C, SIGTERM and SIGHUP where they do no harm.
 
-    Inside :meth:`allowed` the first one raises :class:`Stopped` at once; within :meth:`careful` and outside of
-    `allowed` (while a result is being written) it is kept and raised at the next `allowed`. A second one raises
-    at once, wherever it comes. ``signum`` is the first, None as long as none came. Outside the main thread signals are
-    left alone, and so are those that are ignored (nohup) or, but for Ctrl-C, that the program takes itself. One within
-    another takes them for its time.
+    Inside :meth:`allowed` the first signal raises :class:`Stopped` at once. Inside :meth:`careful` and outside
+    `allowed` (while a result is being written) it is deferred to the next `allowed`. A second signal always raises at
+    once. ``signum`` is the first signal, or None. Signals are left alone outside the main thread, if they are ignored
+    (nohup), or if the program handles them itself (except Ctrl-C). Nested handlers take over for their block.
     """
 
     def __init__(self) -> None:
@@ -42,7 +41,7 @@ class Interrupts:
 
     @contextmanager
     def installed(self) -> Iterator[Interrupts]:
-        """Takes the signals for the time of the block."""
+        """Handles the signals during the block."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -59,7 +58,7 @@ class Interrupts:
 
     @contextmanager
     def careful(self) -> Iterator[None]:
-        """A block that the first signal may leave within :meth:`allowed` alone."""
+        """A block that the first signal may interrupt only inside :meth:`allowed`."""
         before, self._allowed = self._allowed, False
         try:
             yield
@@ -68,7 +67,7 @@ class Interrupts:
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
-        """A block that a signal may leave at any point."""
+        """A block that a signal may interrupt at any point."""
         before, self._allowed = self._allowed, True
         try:
             if self._pending:
@@ -80,11 +79,11 @@ class Interrupts:
 
 
 def name_of(signum: int) -> str:
-    """What people call the signal."""
+    """The common name of the signal."""
     return "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
 
 
 def _is_free(handler: Callable[..., Any] | int | None) -> bool:
-    """Whether the program does nothing of its own with a signal."""
+    """Whether the program does not handle the signal itself."""
     usual = (signal.SIG_DFL, signal.default_int_handler)
     return handler in usual or isinstance(getattr(handler, "__self__", None), Interrupts)

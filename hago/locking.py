@@ -1,4 +1,4 @@
-"""Advisory locks on open files: they go with their process, so a killed one blocks nobody."""
+"""Advisory locks on open files. They end with their process, so a killed process blocks nobody."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 
 
 def lock(handle: int, *, wait: bool = True) -> bool:
-    """Takes the lock of an open file or folder, until it is closed; False where its file system has no locks.
+    """Locks an open file or folder until it is closed; returns False if the file system has no locks.
 
-    Raises BlockingIOError where another holds it and ``wait`` is False.
+    Raises BlockingIOError if another process holds the lock and ``wait`` is False.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

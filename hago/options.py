@@ -1,213 +1,123 @@
-"""What a user asks for, as three values: the goal, how it is searched for, and the job around it.
+"""The options of a tuning job, as three values: the goal, the search, and the job around it.
 
-Every option is declared once, as a field: its default, its check, its flag on the command line and its help. From the
-fields are made: the signatures of `hago.tune` and `hago.compare_devices`, the flags of the commands (cli/flags.py) and
-the table in docs/api.md.
+Every option is declared once, as a field with its default, check, command-line flag and help text. The signatures of
+`hago.tune` and `hago.compare_devices`, the flags of the commands (cli/flags.py) and the table in docs/api.md are
+generated from these fields.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import arguments
-from .deadline import parse_budget
 from .documents import did_you_mean
-from .errors import DeviceError, MissingExtraError, SearchError
-from .goal import DEFAULT_OBJECTIVES, MAX_DROP
-
-if TYPE_CHECKING:
-    from .measure.metrics import Metric
-
-SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
-JOINT_RULES = ("worst", "mean")
-
-Read = Callable[[str, Any], Any]
-
-
-class Default(float):
-    """A number that nobody asked for, so that it gives way to another bound that somebody did ask for."""
-
-
-def option(
-    default: Any, help: str, read: Read | None = None, *, flag: str | None = "", shell: Any = None, **argument: Any
-) -> Any:
-    """A field of options. ``read(name, value)`` checks a value and returns it in its one form.
-
-    ``flag`` is its name on the command line (by default the field's), None if it has none there; ``shell`` is another
-    default there, and ``argument`` what argparse has to know besides.
-    """
-    known = {"read": read, "flag": flag, "help": help, "shell": default if shell is None else shell}
-    return field(default=default, metadata={**known, "argument": argument})
-
-
-class _Options:
-    """Checks every field when the value is made. Raises HagoError."""
-
-    def __post_init__(self) -> None:
-        for item in fields(self):  # type: ignore[arg-type]  # all that derive from it are dataclasses
-            if item.metadata["read"] is not None:
-                object.__setattr__(self, item.name, item.metadata["read"](item.name, getattr(self, item.name)))
-
-
-def _limit(name: str, value: Any) -> int | None:
-    return arguments.optional_whole(name, value, 1)
-
-
-def _budget(name: str, value: Any) -> float | None:
-    return parse_budget(value)
-
-
-def _seed(name: str, value: Any) -> int:
-    return arguments.whole(name, value, 0)
-
-
-def check_sampler(sampler: Any) -> None:
-    """One of `SAMPLERS`, or a function: seed -> a sampler of Optuna's. Raises SearchError, MissingExtraError."""
-    if callable(sampler):
-        return
-    if sampler not in SAMPLERS:
-        raise SearchError(f"there is no sampler {sampler!r}", hint=f"samplers: {', '.join(SAMPLERS)}")
-    if sampler == "gp" and importlib.util.find_spec("torch") is None:
-        raise MissingExtraError("torch", "torch", "the sampler 'gp' (Gaussian processes)")
-
-
-def _sampler(name: str, value: Any) -> Any:
-    check_sampler(value)
-    return value
-
-
-def check_rule(name: str, value: Any) -> str:
-    """By what a joint search judges. Raises SearchError for what is no rule."""
-    if value not in JOINT_RULES:
-        raise SearchError(f"a joint search judges by {' or '.join(JOINT_RULES)}, not {value!r}")
-    return str(value)
-
-
-def _path(name: str, value: Any) -> str | None:
-    return None if value is None else arguments.path(name, value)
-
-
-def _devices(name: str, value: Any) -> tuple[str, ...]:
-    return arguments.names(name, (value,) if isinstance(value, str) else () if value is None else value, DeviceError)
-
-
-def _metric(name: str, value: Any) -> Metric:
-    from .measure.metrics import get_metric
-
-    return get_metric(value)
-
-
-def _knobs(name: str, value: Any) -> Mapping[str, tuple[str, ...]]:
-    """The values that a search may use of every knob; given as a mapping, or lines such as ``correction=none,bias``."""
-    from .knobs import read_knobs
-
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        value = dict(_pair(name, text, "=", "--knob correction=none,bias") for text in arguments.names(name, value))
-    return read_knobs(value)
-
-
-def _pair(name: str, text: str, sign: str, example: str) -> tuple[str, str]:
-    key, found, value = text.partition(sign)
-    if not (key and found and value):
-        raise SearchError(f"{name} must be NAME{sign}VALUE, got {text!r}", hint=f"for instance {example}")
-    return key, value
-
-
-def _trials(text: str) -> int | None:
-    """A number of trials on the command line; 0 is none at all."""
-    try:
-        return int(text) or None
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
+from .errors import SearchError
+from .goal import DEFAULT_OBJECTIVES, MAX_DROP, OBJECTIVES
+from .option_fields import (
+    JOINT_RULES,
+    SAMPLERS,
+    Default,
+    OptionValues,
+    check_rule,
+    option,
+    read_budget,
+    read_devices,
+    read_knob_values,
+    read_limit,
+    read_metric,
+    read_name,
+    read_path,
+    read_sampler,
+    read_seed,
+    trials_or_none,
+)
 
 
 @dataclass(frozen=True)
-class GoalOptions(_Options):
-    """What is asked of the answer, in the user's words: `hago.goal.read_goal` reads them once the metric is known."""
+class GoalOptions(OptionValues):
+    """What the answer must satisfy, as the user wrote it; `read_goal` interprets it once the metric is known."""
 
     max_drop: float | str = option(
         Default(MAX_DROP),
-        "allowed drop of the metric, in its unit, or 1%% (default: %(default)s, one point of top-1)",
+        "largest allowed drop of the metric, in its unit or as 1%% (default: %(default)s, one point of top-1)",
         metavar="D",
     )
     min_value: float | str | None = option(
         None,
-        "the metric must have at least this, in place of --max-drop: sqnr needs it, --min 30 is 30 dB",
+        "smallest allowed value of the metric, instead of --max-drop; sqnr needs it: --min 30 is 30 dB",
         flag="--min",
         metavar="V",
     )
     max_value: float | str | None = option(
-        None, "the same for metrics of which less is better: at most this", flag="--max", metavar="V"
+        None, "largest allowed value, for metrics where less is better", flag="--max", metavar="V"
     )
-    margin: float = option(0.0, "part of --max-drop kept free when choosing", type=float, metavar="D")
+    margin: float = option(0.0, "part of --max-drop to keep in reserve when choosing", type=float, metavar="D")
     max_latency: float | str | None = option(
-        None, "latency at most, such as 0.2ms: the most accurate strategy that keeps it is searched", metavar="TIME"
+        None,
+        "largest allowed latency, such as 0.2ms; without --max-drop the answer is the most accurate strategy within it",
+        metavar="TIME",
     )
-    max_size: int | str | None = option(None, "size of the constants at most, such as 200kB or 2MB", metavar="SIZE")
+    max_size: int | str | None = option(
+        None, "largest allowed size of the constants, such as 200kB or 2MB", metavar="SIZE"
+    )
     objectives: str | Sequence[str] = option(
         DEFAULT_OBJECTIVES,
-        "of latency, accuracy, size; the answer is the best in the first that has no bound (default: %(default)s)",
+        f"what to optimize, in order: {', '.join(OBJECTIVES)}; the answer is the best in the first without a bound "
+        "(default: %(default)s)",
         arguments.names,
         shell=",".join(DEFAULT_OBJECTIVES),
     )
 
-    def asked(self) -> dict[str, Any]:
-        """The options that somebody gave, by name."""
-        values = {item.name: (getattr(self, item.name), item.default) for item in fields(self)}
-        return {
-            name: value
-            for name, (value, default) in values.items()
-            if not isinstance(value, Default) and not (value is None and default is None)
-        }
-
 
 @dataclass(frozen=True)
-class SearchOptions(_Options):
-    """How the search goes, and where it is kept. ``budget`` is in seconds."""
+class SearchOptions(OptionValues):
+    """How to search, and where to keep the study. ``budget`` is in seconds."""
 
-    trials: int | None = option(40, "candidates at most (default: %(default)s)", _limit, type=int, metavar="N")
-    budget: Any = option(None, "time at most, such as 10m, 90s or 1h30m", _budget, metavar="TIME")
+    trials: int | None = option(
+        40, "maximum number of candidates (default: %(default)s)", read_limit, type=int, metavar="N"
+    )
+    budget: Any = option(None, "maximum time, such as 10m, 90s or 1h30m", read_budget, metavar="TIME")
     patience: int | None = option(
         15,
-        "stop when the front stood still for N trials; 0: never (default: %(default)s)",
-        _limit,
-        type=_trials,
+        "stop at a plateau: N trials without improvement of the Pareto front; 0: never (default: %(default)s)",
+        read_limit,
+        type=trials_or_none,
         metavar="N",
     )
     sampler: Any = option(
-        "tpe", "proposes candidates (default: %(default)s; gp needs PyTorch)", _sampler, choices=SAMPLERS
+        "tpe", "what proposes candidates (default: %(default)s; gp needs PyTorch)", read_sampler, choices=SAMPLERS
     )
-    seed: int = option(0, "of the split and the search (default: %(default)s)", _seed, type=int, metavar="N")
+    seed: int = option(
+        0, "seed of the sample split and of the search (default: %(default)s)", read_seed, type=int, metavar="N"
+    )
     knobs: Any = option(
         None,
-        "what a layer's choice may be: one value fixes it, several are searched, such as correction=none,bias; "
-        "may be repeated",
-        _knobs,
+        "values of a knob: one fixes it, several are searched, such as correction=none,bias; may be repeated",
+        read_knob_values,
         flag="--knob",
         action="append",
         metavar="NAME=V,V",
     )
     keep: Any = option(
         None,
-        "layers kept at a precision, by name, pattern or operator, such as: float32 'head.*'; may be repeated",
+        "keep layers at a precision, by name, pattern or operator, such as: float32 'head.*'; may be repeated",
         action="append",
         nargs=2,
         metavar=("PRECISION", "LAYERS"),
     )
-    start: Any = option(None, "a strategy to try first: strategy.yaml, or a QDQ ONNX file", metavar="FILE")
+    start: Any = option(None, "strategy to try first: a strategy.yaml or a QDQ ONNX file", metavar="FILE")
     reproducible: bool = option(
-        True, "whether the same seed gives the same proposals, however noisy the latencies", flag=None
+        True, "whether the same seed gives the same proposals, regardless of noise in the latencies", flag=None
     )
-    storage: Any = option(None, "where the study is kept (default: sqlite, study.db in --out)", metavar="URL")
-    resume: bool = option(False, "go on with the search in --out", action="store_true")
+    storage: Any = option(None, "where to keep the study (default: sqlite, study.db in --out)", metavar="URL")
+    study_name: str = option("hago", "name of the study in a storage that several share", read_name, flag=None)
+    resume: bool = option(False, "continue the search in --out", action="store_true")
 
     def words(self) -> tuple[str, ...]:
-        """What narrows or begins the search, for people: ``head.* in float32``, ``correction none or bias``."""
+        """What restricts or starts the search, for reports: ``head.* in float32``, ``correction none or bias``."""
         pairs = self.keep.items() if isinstance(self.keep, Mapping) else self.keep or ()
         kept = [f"{p if isinstance(p, str) else ', '.join(p)} kept in {precision}" for precision, p in pairs]
         named = self.start if isinstance(self.start, (str, os.PathLike)) else "a strategy"
@@ -218,46 +128,49 @@ class SearchOptions(_Options):
 
 
 @dataclass(frozen=True)
-class JobOptions(_Options):
-    """What the search is made of: hardware, samples, metric, and where results go."""
+class JobOptions(OptionValues):
+    """The surroundings of a search: hardware, samples, metric, and where results go."""
 
     hw: Any = option(
         "auto", "hardware spec: a name (`hago hw list`) or a YAML file; auto: this machine", metavar="NAME"
     )
     calibration: Any = option(
-        None, "samples to calibrate on, no labels needed (default: part of --data)", metavar="PATH"
+        None, "samples for calibration, no labels needed (default: part of --data)", metavar="PATH"
     )
-    test: Any = option(
-        None, "samples that only the final accuracy is told from (default: part of --data)", metavar="PATH"
-    )
+    test: Any = option(None, "samples for the final accuracy alone (default: part of --data)", metavar="PATH")
     metric: Any = option(
-        "top1", "top1, top5, cosine, sqnr or mse; of one output: top1:NAME (default: %(default)s)", _metric
+        "top1", "top1, top5, cosine, sqnr or mse; for one output: top1:NAME (default: %(default)s)", read_metric
     )
     batch: int = option(1, "samples per call (default: %(default)s)", type=int, metavar="N")
     input_shapes: Any = option(
-        None, "whole shapes of inputs with more free dimensions than the batch, by name; -1 is the batch", flag=None
+        None, "full shapes of inputs with free dimensions besides the batch, by name; -1 is the batch", flag=None
     )
     threads: int | None = option(
-        None, "threads (default: one, or all cores where that is faster)", type=int, metavar="N"
+        None, "number of threads (default: one, or all cores where that is faster)", type=int, metavar="N"
     )
-    out: Any = option(None, "folder for the results (default: %(default)s)", _path, shell="hago-out", metavar="DIR")
+    out: Any = option(None, "folder for the results (default: %(default)s)", read_path, shell="hago-out", metavar="DIR")
     cache: Any = option(None, "folder of the kernel cache (default: the user's cache)", metavar="DIR")
     progress: Any = option(
         "silent",
-        "how progress is shown; auto: live on a terminal, else plain (default: %(default)s)",
+        "how to show progress; auto: live on a terminal, plain lines elsewhere (default: %(default)s)",
         shell="auto",
         choices=("auto", "live", "plain", "silent"),
     )
     devices: Any = option(
-        (), "where candidates run, by names of the devices file: one, or several for one strategy", _devices, flag=None
+        (),
+        "where candidates run, by their names in the devices file: one, or several for a joint strategy",
+        read_devices,
+        flag=None,
     )
     devices_file: Any = option(None, "the devices file (default: devices.yaml in this folder)", metavar="FILE")
-    joint: str = option("worst", "of the ratios on --devices (default: %(default)s)", check_rule, choices=JOINT_RULES)
+    joint: str = option(
+        "worst", "how to combine the ratios of --devices (default: %(default)s)", check_rule, choices=JOINT_RULES
+    )
 
 
 @dataclass(frozen=True)
 class Options:
-    """All that a tuning job takes besides its model and its samples."""
+    """Everything a tuning job takes besides the model and the samples."""
 
     goal: GoalOptions = field(default_factory=GoalOptions)
     search: SearchOptions = field(default_factory=SearchOptions)
@@ -265,12 +178,17 @@ class Options:
 
 
 OF_ONE_SEARCH: Mapping[str, str] = {
-    "hw": "devices have specs of their own",
+    "hw": "each device has its own spec",
     "storage": "each search has its own folder",
-    "resume": "a search that is there goes on",
+    "resume": "an existing search always continues",
     "joint": "each device has its own search",
 }
-"""What several searches, one for each device, have no use for, and why."""
+"""Options that make no sense for one search per device, and why."""
+
+OF_A_NEW_SEARCH: Mapping[str, str] = {
+    item.name: "the search is finished" for cls in (SearchOptions, JobOptions) for item in fields(cls)
+}
+"""Options that make no sense for a finished search, and why."""
 
 KINDS: Mapping[str, type] = {"goal": GoalOptions, "search": SearchOptions, "job": JobOptions}
 
@@ -284,10 +202,10 @@ def each_option(without: Sequence[str] = ()) -> Iterator[Field[Any]]:
 def read_options(
     given: Mapping[str, Any], *, caller: str = "tune", without: Mapping[str, str] | None = None
 ) -> Options:
-    """The options among keywords, each by its own name or in a value as ``goal``, ``search`` or ``job``.
+    """Options from keywords, given by name or grouped in the values ``goal``, ``search`` and ``job``.
 
-    ``without`` are the options that this caller has no use for, and why. Raises SearchError for these, for an unknown
-    name and for one given twice, and what the options themselves raise.
+    ``without`` maps options that this caller does not support to the reason. Raises SearchError for these, for an
+    unknown name and for an option given twice, and whatever the options themselves raise.
     """
     left, values = dict(given), dict[str, Any]()
     known = [item.name for item in each_option(tuple(without or ()))]
@@ -306,12 +224,9 @@ def read_options(
         values[kind] = cls(**mine) if value is None else value
     for name in left:
         raise SearchError(f"{caller} takes no {name!r}", hint=did_you_mean(name, known))
-    options = Options(**values)
-    for item in each_option():
-        if item.name in (without or {}) and _value(options, item.name) != item.default:
-            raise SearchError(f"{caller} takes no {item.name}: {(without or {})[item.name]}")
-    return options
-
-
-def _value(options: Options, name: str) -> Any:
-    return next(getattr(value, name) for value in vars(options).values() if hasattr(value, name))
+    for kind, cls in KINDS.items():
+        usual = cls()
+        for item in fields(cls):
+            if item.name in (without or {}) and getattr(values[kind], item.name) != getattr(usual, item.name):
+                raise SearchError(f"{caller} takes no {item.name}: {(without or {})[item.name]}")
+    return Options(**values)

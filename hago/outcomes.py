@@ -1,7 +1,7 @@
-"""How a search can end: the names are written in reports and in devices.json."""
+"""The possible outcomes of a search, as written in reports and devices.json."""
 
 MET = "met"
 NOT_FASTER = "not faster"
-UNTOLD = "not told"
+INCONCLUSIVE = "not told"
 NOT_MET = "not met"
-OUTCOMES = (MET, NOT_FASTER, UNTOLD, NOT_MET)
+OUTCOMES = (MET, NOT_FASTER, INCONCLUSIVE, NOT_MET)

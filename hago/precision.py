@@ -1,10 +1,10 @@
-"""In which numbers a layer computes, as a value. Strategies, specs, studies and records hold its name.
+"""The number formats a layer computes in, as a value. Strategies, specs, studies and records contain its name.
 
-int8, int4         activations and weights are integers of as many bits
+int8, int4         activations and weights are integers with this many bits
 int7               weights have 7 bits, activations 8: a sum of two products then fits 16 bits
 w4a8               weights have 4 bits, activations 8
 w4a16              weights are integers, activations float16; w4abf16: bfloat16, w4a32: float32 ("weight-only")
-w4                 weights are integers, activations stay as they come
+w4                 weights are integers, activations keep their type
 bfloat16           activations and weights are floats
 int8-dynamic       the ranges of activations are found at run time
 """
@@ -20,14 +20,14 @@ from .documents import did_you_mean
 from .errors import StrategyError
 
 FLOAT32 = "float32"
-"""The name of the precision that a layer has unless a strategy says otherwise."""
+"""The precision of a layer unless a strategy changes it."""
 
 INTEGER_BITS = range(2, 9)
 
 
 @dataclass(frozen=True)
 class Format:
-    """How one operand is held: as an integer (``kind`` "int") of 2 to 8 bits, or as the float that ``kind`` names."""
+    """The format of one operand: an integer (``kind`` "int") of 2 to 8 bits, or the float that ``kind`` names."""
 
     kind: str
     bits: int
@@ -39,29 +39,31 @@ class Format:
 
     @property
     def is_float32(self) -> bool:
-        """Whether nothing was made shorter."""
+        """Whether it is float32."""
         return self.kind == FLOAT32
 
 
 _FLOAT_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "float8_e4m3": 8}
 FLOATS: Mapping[str, Format] = MappingProxyType({name: Format(name, bits) for name, bits in _FLOAT_BITS.items()})
+SHORT_FLOATS = tuple(name for name, held in FLOATS.items() if held.bits == 16)
+"""Floats of 16 bits: operands are stored in them, sums are float32."""
 _SHORT = {"float32": "32", "bfloat16": "bf16", "float16": "16", "float8_e4m3": "f8"}
 """Float activations in the name of a weight-only precision."""
 _ALIASES = {"w7a8": "int7"}
 
 
 def integer(bits: int) -> Format:
-    """The integer format of that many bits."""
+    """The integer format with this many bits."""
     return Format("int", bits)
 
 
 @dataclass(frozen=True)
 class Precision:
-    """In which numbers a layer computes.
+    """The number formats a layer computes in.
 
-    ``activation`` None: activations stay as they come. ``weight`` None: a layer without weights, or one whose weights
-    are as its activations. ``dynamic``: the ranges of activations are found at run time. ``accumulator`` is a detail
-    of the hardware: precisions that differ in it alone are equal.
+    ``activation`` None: activations keep their type. ``weight`` None: the layer has no weights, or they have the format
+    of the activations. ``dynamic``: the ranges of activations are found at run time. ``accumulator`` is a detail of the
+    hardware: precisions that differ only in it are equal.
     """
 
     activation: Format | None
@@ -71,14 +73,14 @@ class Precision:
 
     @property
     def weights(self) -> Format:
-        """The numbers of weights, where a layer has them."""
+        """The format of weights, if a layer has any."""
         found = self.weight or self.activation
         assert found is not None
         return found
 
     @property
     def name(self) -> str:
-        """What strategies call it; `named` reads it back."""
+        """Its name in strategies; `named` is the inverse."""
         activation, weights = self.activation, self.weights
         if not weights.is_integer:
             return weights.kind
@@ -91,7 +93,7 @@ class Precision:
 
     @classmethod
     def named(cls, name: str) -> Precision:
-        """What a name means. Raises StrategyError, with the nearest that is known."""
+        """The precision with this name. Raises StrategyError with the closest known name."""
         if name not in _precisions():
             raise StrategyError(f"there is no precision {name!r}", hint=did_you_mean(name, _precisions()))
         return _precisions()[name]
@@ -103,7 +105,7 @@ class Precision:
 
     @property
     def is_integer(self) -> bool:
-        """Whether activations are integers, whose ranges must be found."""
+        """Whether activations are integers, which need ranges."""
         return self.activation is not None and self.activation.is_integer
 
     @property
@@ -117,9 +119,9 @@ class Precision:
         return not self.weights.is_integer and not self.is_float32
 
     def fits_in(self, other: Precision) -> bool:
-        """Whether ``other`` computes it unchanged: the same activations, and weights that are integers of no more bits.
+        """Whether ``other`` computes it unchanged: equal activations, and integer weights with no more bits.
 
-        7 bits lie in 8; a float has no other that holds it.
+        7-bit weights fit into 8 bits; a float fits only into itself.
         """
         if (self.activation, self.dynamic) != (other.activation, other.dynamic):
             return False
@@ -129,7 +131,7 @@ class Precision:
 
 @cache
 def _precisions() -> Mapping[str, Precision]:
-    """All there are, by name."""
+    """All precisions by name."""
     integers = [integer(bits) for bits in reversed(INTEGER_BITS)]
     found = [Precision(held, held) for held in FLOATS.values()]
     for weight in integers:
@@ -139,7 +141,7 @@ def _precisions() -> Mapping[str, Precision]:
 
 
 def find_fitting(name: str, offered: Iterable[str]) -> str | None:
-    """Which of the ``offered`` precisions computes ``name``: itself, else the first that it fits in, else None."""
+    """The ``offered`` precision that computes ``name``: itself, else the first that it fits into, else None."""
     offered = tuple(offered)
     if name in offered:
         return name

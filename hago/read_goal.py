@@ -1,8 +1,8 @@
 """The goal of a search, as users ask for it.
 
 read_goal(metric)                                          the fastest within a drop of 0.01
-read_goal(metric, max_latency="5ms")                       the most accurate of at most 5 ms
-read_goal(metric, max_size="2MB")                          the fastest within a drop of 0.01 and of at most 2 MB
+read_goal(metric, max_latency="5ms")                       the most accurate with at most 5 ms
+read_goal(metric, max_size="2MB")                          the fastest within a drop of 0.01 and at most 2 MB
 read_goal(metric, objectives="size,accuracy")              the smallest within a drop of 0.01
 """
 
@@ -14,11 +14,12 @@ from typing import Any, Protocol
 from . import arguments
 from .amounts import read_bytes, read_drop, read_seconds, read_value
 from .errors import SearchError
-from .goal import DEFAULT_OBJECTIVES, MAX_DROP, Goal, check_objectives
+from .goal import MAX_DROP, Goal, check_objectives
+from .options import Default, GoalOptions
 
 
 class Judge(Protocol):
-    """A metric, as far as a goal needs it."""
+    """The part of a metric that a goal needs."""
 
     @property
     def name(self) -> str: ...
@@ -27,67 +28,55 @@ class Judge(Protocol):
     def higher_is_better(self) -> bool: ...
 
 
-_ABSENT: Any = object()
+def read_goal(metric: Judge, unit: str = "", options: GoalOptions | None = None, **asked: Any) -> Goal:
+    """The goal that a user asks for, with a metric of this ``unit`` ("share", "dB" or "").
 
+    ``asked`` are fields of :class:`GoalOptions`, in place of ``options``. ``max_drop`` is a number or "1%";
+    ``min_value`` or ``max_value`` bounds the metric itself instead, such as 30 or "30 dB". ``max_latency`` is a time
+    such as "5ms", ``max_size`` a size such as "2MB". Without a bound on accuracy a drop of 0.01 is allowed, unless
+    accuracy is what remains to be improved: an objective beside which every other is bounded.
 
-def read_goal(
-    metric: Judge,
-    unit: str = "",
-    *,
-    max_drop: Any = _ABSENT,
-    min_value: Any = None,
-    max_value: Any = None,
-    margin: Any = 0.0,
-    max_latency: Any = None,
-    max_size: Any = None,
-    objectives: Any = DEFAULT_OBJECTIVES,
-) -> Goal:
-    """The goal that a user asks for, of a metric of this ``unit`` ("share", "dB" or "").
-
-    ``max_drop`` is a number or "1%"; ``min_value`` or ``max_value`` asks for a value of the metric itself instead, such
-    as 30 or "30 dB". ``max_latency`` is a time such as "5ms", ``max_size`` a size such as "2MB". Where no bound of
-    accuracy is given, a drop of 0.01 is allowed, unless accuracy is what is left to improve: an objective beside which
-    every other is bounded.
-
-    Raises SearchError for what is no bound, with what was probably meant.
+    Raises SearchError for an invalid bound, with what was probably meant.
     """
-    wanted = arguments.names("objectives", objectives)
+    given = GoalOptions(**asked) if options is None else options
+    wanted = arguments.names("objectives", given.objectives)
     check_objectives(wanted)
-    latency_s = None if max_latency is None else read_seconds("max_latency", max_latency)
-    size = None if max_size is None else read_bytes("max_size", max_size)
+    latency_s = None if given.max_latency is None else read_seconds("max_latency", given.max_latency)
+    size = None if given.max_size is None else read_bytes("max_size", given.max_size)
     bounded = {"latency": latency_s is not None, "size": size is not None}
-    is_free = "accuracy" in wanted and all(bounded[name] for name in wanted if name != "accuracy")
+    is_free = "accuracy" in wanted and all(bounded.get(name) for name in wanted if name != "accuracy")
     common: dict[str, Any] = {
-        "margin": arguments.number("margin", margin), "objectives": wanted, "unit": unit,
+        "margin": arguments.number("margin", given.margin), "objectives": wanted, "unit": unit,
         "higher_is_better": metric.higher_is_better, "max_latency_s": latency_s, "max_size": size,
     }  # fmt: skip
-    drop = MAX_DROP if max_drop is _ABSENT else max_drop
-    if min_value is not None or max_value is not None:
-        return Goal(limit=_read_limit(metric, unit, drop, min_value, max_value), **common)
-    if max_drop is _ABSENT and is_free:
-        if margin:
-            raise SearchError("margin is a part of the bound of accuracy, and there is none", hint="give max_drop too")
+    if given.min_value is not None or given.max_value is not None:
+        return Goal(limit=_read_limit(metric, unit, given), **common)
+    drop = given.max_drop
+    if isinstance(drop, Default) and is_free:
+        if given.margin:
+            raise SearchError("margin is a part of the bound on accuracy, and there is none", hint="give max_drop too")
         return Goal(math.inf, **common)
     if unit == "dB":
-        given = "" if drop == MAX_DROP else f", in place of max_drop={drop}"
+        replaced = "" if drop == MAX_DROP else f", in place of max_drop={drop}"
         raise SearchError(
-            f"{metric.name} of float32 against itself has no value to drop from",
-            hint=f"say how many dB the answer must have: --min 30 (min_value=30){given}",
+            f"{metric.name} of float32 against itself is infinite, so there is nothing to drop from",
+            hint=f"give the dB that the answer must reach: --min 30 (min_value=30){replaced}",
         )
     return Goal(read_drop(metric.name, drop, unit), **common)
 
 
-def _read_limit(metric: Judge, unit: str, drop: Any, min_value: Any, max_value: Any) -> float:
+def _read_limit(metric: Judge, unit: str, asked: GoalOptions) -> float:
     """The value that the metric must have. Raises SearchError."""
     name, better = metric.name, metric.higher_is_better
+    drop, min_value, max_value = asked.max_drop, asked.min_value, asked.max_value
     if min_value is not None and max_value is not None:
-        raise SearchError("give a least value or a largest one, not both", where=f"the metric {name}")
+        raise SearchError("give a minimum value or a maximum value, not both", where=f"the metric {name}")
     if (min_value is None) == better:
         given, other = ("max_value", "min_value (--min)") if better else ("min_value", "max_value (--max)")
         raise SearchError(
-            f"{given} says nothing of {name}, of which {'more' if better else 'less'} is better", hint=f"give {other}"
+            f"{given} does not apply to {name}, where {'higher' if better else 'lower'} is better", hint=f"give {other}"
         )
     if isinstance(drop, str) or drop != MAX_DROP:
-        raise SearchError(f"give {'a least' if better else 'a largest'} value of {name} or a drop (max_drop), not both")
+        raise SearchError(f"give a {'minimum' if better else 'maximum'} value of {name} or a drop (max_drop), not both")
     key, value = ("min_value", min_value) if better else ("max_value", max_value)
     return read_value(name, key, value, unit)

@@ -1,19 +1,16 @@
-"""What came of one candidate: a Record, one line of ``records.jsonl`` (record_file.py)."""
+"""The measurement of one candidate: a Record, one line of ``records.jsonl`` (record_file.py)."""
 
 from __future__ import annotations
 
 import json
-import math
-import numbers
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .errors import HagoError, StorageError
 from .measure.instructions import INSTRUCTION_S, InstructionEstimate
+from .record_fields import json_value, plain_fields
 from .strategy import Strategy
 
 if TYPE_CHECKING:
@@ -23,28 +20,9 @@ if TYPE_CHECKING:
 
 STATES = ("ok", "failed", "pruned")
 PARTS = ("search", "test")
-WORTH_TELLING = 0.95  # of float32's latency: less of a gain than that is none
+WORTH_TELLING = 0.95  # of float32's latency: smaller gains do not count
 _VERSION = 1
-_WHOLE = ("id", "n_samples", "size_bytes", "threads", "instructions", "checked")
-_REAL = (
-    "accuracy",
-    "accuracy_change",
-    "expected_change",
-    "p_value",
-    "latency_s",
-    "latency_ratio",
-    "aa_ratio",
-    "disturbed",
-    "build_s",
-    "trial_s",
-)
-_INTERVALS = tuple(
-    f"{name}_interval" for name in ("accuracy", "accuracy_change", "latency", "latency_ratio", "aa_ratio")
-)
-_NUMBERS_BY_NAME = ("layer_times", "ratios", "accuracy_parts")
-_TEXTS = ("label", "state", "reason", "metric", "part", "environment", "created", "device", "trouble", "clock")
-_LEFT_OUT = ("estimated", "ratios", "accuracy_parts")  # of lines that say nothing of them
-_REQUIRED = ("id", "label", "state", "part", "created")
+_LEFT_OUT = ("estimated", "ratios", "accuracy_parts")  # of lines without a value for them
 
 
 def _now() -> str:
@@ -53,28 +31,26 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """One candidate: what it is, what was measured, and what it cost to find out.
+    """One candidate: its strategy, the measurements, and their cost.
 
-    ``id`` is the trial's number (negative outside the search, such as float32's), ``state`` is "ok",
-    "failed" or "pruned" (accuracy stopped early), the last two with a ``reason``. Accuracy is in the
-    metric's own unit (top-1: a fraction) on ``n_samples`` of the ``part`` "search" or "test"; changes are
-    to float32 on the same samples, the latency ratio is to float32 of the same compiler, interleaved
-    (below 1: faster). ``accuracy_parts`` are the values of each quantity among the outputs, where there are several.
-    ``expected_change`` is what the change is likely to be on other samples (measure/expected.py).
-    Intervals are (low, high) at 95 %. What was not measured is None.
-    ``layer_times`` are seconds per layer, ``environment`` is :meth:`Environment.key`, ``created`` is
-    ISO 8601 in UTC.
+    ``id`` is the trial's number (negative outside the search, such as float32's). ``state`` is "ok", "failed" or
+    "pruned" (accuracy stopped early), the last two with a ``reason``. Accuracy is in the metric's unit (top-1: a
+    fraction) on ``n_samples`` of the ``part`` "search" or "test"; changes are relative to float32 on the same samples.
+    The latency ratio is to float32 by the same compiler, interleaved (below 1: faster). ``accuracy_parts`` are the
+    values of each quantity among the outputs, if there are several. ``expected_change`` is the likely change on other
+    samples (measure/expected.py). Intervals are (low, high) at 95 %. What was not measured is None. ``layer_times`` are
+    seconds per layer, ``environment`` is :meth:`Environment.key`, ``created`` is ISO 8601 in UTC.
 
-    Of another machine than this one: ``device`` is the one that measured, ``trouble`` what other devices of its kind
-    did before, ``checked`` the number of samples whose outputs there were held against this machine's. Where
-    ``estimated``, no time was measured: ``latency_ratio`` is one of ``instructions``, counted in the emulator.
-    ``ratios`` are those of every device where one strategy was measured for several.
+    On another machine: ``device`` is the one that measured, ``trouble`` describes earlier failures of devices of its
+    kind, ``checked`` is the number of samples whose outputs there were compared with this machine's. If ``estimated``,
+    no time was measured: ``latency_ratio`` compares ``instructions``, counted in the emulator. ``ratios`` are those of
+    every device, if one strategy was measured for several.
 
-    ``clock`` is what the latency was measured by (measure/clocks.py) and ``disturbed`` the share of calls that other
-    work interrupted; where a machine was too busy to tell a latency, there is none. ``aa_ratio`` is that of the A/A
-    test: float32 against a second runner of itself, in float32's own records.
+    ``clock`` is the clock behind the latency (measure/clocks.py) and ``disturbed`` the share of calls that other work
+    interrupted; on a machine too busy to measure, there is no latency. ``aa_ratio``, in float32's records, is that of
+    the A/A test: float32 against a second runner of itself.
 
-    Raises StorageError when a field cannot be what it says.
+    Raises StorageError for an invalid field.
     """
 
     id: int
@@ -115,25 +91,13 @@ class Record:
     aa_ratio_interval: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        # numpy's scalars and JSON's lists become plain numbers and tuples, so equal records are equal.
-        for names, read in ((_WHOLE, _whole), (_REAL, _real), (_INTERVALS, _interval), (_TEXTS, _text)):
-            for name in names:
-                value = getattr(self, name)
-                if value is not None or name in _REQUIRED:
-                    object.__setattr__(self, name, read(name, value))
+        for name, value in plain_fields(self).items():
+            object.__setattr__(self, name, value)
         for name, allowed in (("state", STATES), ("part", PARTS)):
             if getattr(self, name) not in allowed:
                 raise StorageError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if self.strategy is not None and not isinstance(self.strategy, Strategy):
             raise StorageError(f"strategy must be a Strategy, not {type(self.strategy).__name__}")
-        if not isinstance(self.estimated, bool):
-            raise StorageError(f"estimated must be true or false, not {self.estimated!r}")
-        for name in _NUMBERS_BY_NAME:
-            value = getattr(self, name)
-            if not isinstance(value, Mapping):
-                raise StorageError(f"{name} must map names to numbers, not {value!r}")
-            numbers_by_name = {str(key): _real(name, number) for key, number in value.items()}
-            object.__setattr__(self, name, MappingProxyType(numbers_by_name))
 
     def __hash__(self) -> int:
         return hash((self.id, self.label, self.part, self.created))
@@ -143,22 +107,22 @@ class Record:
 
     @property
     def is_trial(self) -> bool:
-        """Whether it is a trial of a search: neither float32 nor a test."""
+        """Whether this is a trial of a search: neither float32 nor a test."""
         return self.id >= 0 and self.part == "search" and self.strategy is not None
 
     @property
     def key(self) -> str:
-        """The key of its strategy; empty where it has none."""
+        """The key of its strategy; empty without one."""
         return "" if self.strategy is None else self.strategy.key()
 
     def measured_by(self, timing: Timing, name: str) -> Record:
-        """The same record with what a bench found of ``name``."""
+        """The same record with a bench's measurement of ``name``."""
         record = self.with_latency(timing.latency[name])
         return replace(record, device=timing.device, trouble=timing.trouble or self.trouble, checked=timing.checked)
 
     @property
     def cost_s(self) -> float | None:
-        """The latency; where it is estimated, the instructions times `INSTRUCTION_S`, for comparisons alone."""
+        """The latency; if estimated, the instructions times `INSTRUCTION_S`, only for comparisons."""
         return self.latency_s if self.instructions is None else self.instructions * INSTRUCTION_S
 
     @property
@@ -167,7 +131,7 @@ class Record:
         return self.latency_interval
 
     def with_latency(self, latency: Latency | InstructionEstimate) -> Record:
-        """The same record with a measured latency, or with what stands in for one."""
+        """The same record with a measured latency, or with an instruction estimate in its place."""
         if isinstance(latency, InstructionEstimate):
             return replace(
                 self,
@@ -178,7 +142,7 @@ class Record:
                 threads=latency.threads,
             )
         how: dict[str, Any] = {"threads": latency.threads, "clock": latency.clock, "disturbed": latency.disturbed}
-        if not latency.told:
+        if not latency.reliable:
             how |= dict.fromkeys(("latency_s", "latency_interval", "latency_ratio", "latency_ratio_interval"))
             return replace(self, **how)
         return replace(
@@ -191,24 +155,24 @@ class Record:
         )
 
     def with_latency_of(self, other: Record) -> Record:
-        """The same record with the latency of another, of the same candidate."""
+        """The same record with the latency of another record of the same candidate."""
         names = ("latency_s", "latency_interval", "latency_ratio", "latency_ratio_interval", "clock", "disturbed")
         return replace(self, **{name: getattr(other, name) for name in names})
 
     def with_aa_test(self, latency: Latency | InstructionEstimate) -> Record:
-        """The same record of float32 with what a second runner of it took, beside the first."""
+        """float32's record with the result of the A/A test: a second runner beside the first."""
         if isinstance(latency, InstructionEstimate):
             return self  # counts are the same every time
-        if not latency.told:
+        if not latency.reliable:
             return replace(self, aa_ratio=None, aa_ratio_interval=None, disturbed=latency.disturbed)
         interval = latency.ratio_low, latency.ratio_high
         return replace(self, aa_ratio=latency.ratio, aa_ratio_interval=interval, disturbed=latency.disturbed)
 
     @property
     def aa_holds(self) -> bool | None:
-        """Whether float32 was as fast as itself where it was measured: the machine was quiet enough to tell anything.
+        """Whether the A/A test passed: float32 was as fast as itself, so the machine was quiet enough to measure.
 
-        None where that was not tested.
+        None if it was not tested.
         """
         if self.aa_ratio_interval is None:
             return None
@@ -223,9 +187,9 @@ class Record:
         return high < 1
 
     @property
-    def is_untold(self) -> bool:
-        """Whether a gain worth having (5 %) can be neither told nor ruled out: the interval of the ratio holds 1, or
-        the machine was too busy for any number."""
+    def is_inconclusive(self) -> bool:
+        """Whether a gain that counts (5 %) can be neither shown nor ruled out: the interval of the ratio contains 1, or
+        the machine was too busy to measure."""
         if self.state != "ok" or (self.strategy is not None and self.strategy.is_float):
             return False
         if self.latency_ratio is None:
@@ -234,10 +198,7 @@ class Record:
         return low < WORTH_TELLING and high >= 1
 
     def with_accuracy(self, accuracy: Accuracy, part: str = "search") -> Record:
-        """The same record with a measured accuracy on this part of the samples.
-
-        One that was stopped early makes the record "pruned".
-        """
+        """The same record with a measured accuracy on this part of the samples; one stopped early is "pruned"."""
         low, high = accuracy.change_low, accuracy.change_high
         state, reason = self.state, self.reason
         if accuracy.partial and state == "ok":
@@ -259,25 +220,25 @@ class Record:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, without what is None."""
+        """Plain data for JSON, without fields that are None."""
         data: dict[str, Any] = {"hago_record": _VERSION}
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, Strategy):
                 value = value.to_dict()
             elif isinstance(value, Mapping):
-                value = {layer: _plain(time) for layer, time in value.items()}
+                value = {layer: json_value(time) for layer, time in value.items()}
             elif isinstance(value, tuple):
-                value = [_plain(number) for number in value]
+                value = [json_value(number) for number in value]
             if value is not None and (item.name not in _LEFT_OUT or value):
-                data[item.name] = _plain(value)
+                data[item.name] = json_value(value)
         return data
 
     @classmethod
     def from_dict(cls, data: Any, where: str | None = None) -> Record:
-        """Reads plain data; raises StorageError naming ``where`` and the key that is wrong."""
+        """Reads plain data. Raises StorageError naming ``where`` and the wrong key."""
         if not isinstance(data, Mapping) or data.get("hago_record") != _VERSION:
-            raise StorageError(f"is no record of version {_VERSION}", where=where)
+            raise StorageError(f"is not a record of version {_VERSION}", where=where)
         known = {item.name for item in fields(cls)}
         values = {key: value for key, value in data.items() if key != "hago_record"}
         if unknown := sorted(set(values) - known):
@@ -289,45 +250,8 @@ class Record:
         except StorageError as error:
             raise StorageError(error.what, where=where) from None
         except (HagoError, TypeError) as error:
-            raise StorageError(f"is no record: {error}", where=where) from error
+            raise StorageError(f"is not a record: {error}", where=where) from error
 
     def to_line(self) -> str:
-        """One line of JSON, without the line's end."""
+        """One line of JSON, without the line end."""
         return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"))
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no infinity: it is written as text."""
-    return str(value) if isinstance(value, float) and math.isinf(value) else value
-
-
-def _whole(name: str, value: Any) -> int:
-    try:
-        if not isinstance(value, bool):
-            return operator.index(value)
-    except TypeError:
-        pass
-    raise StorageError(f"{name} must be a whole number, not {value!r}")
-
-
-def _real(name: str, value: Any) -> float:
-    is_infinite = isinstance(value, str) and value in ("inf", "-inf")
-    if is_infinite or (isinstance(value, numbers.Real) and not isinstance(value, bool)):
-        number = float(value)
-        if not math.isnan(number):
-            return number
-    raise StorageError(f"{name} must be a number, not {value!r}")
-
-
-def _interval(name: str, value: Any) -> tuple[float, float]:
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        low, high = (_real(name, bound) for bound in value)
-        if low <= high:
-            return low, high
-    raise StorageError(f"{name} must be [low, high], not {value!r}")
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise StorageError(f"{name} must be text, not {value!r}")
-    return value

@@ -1,4 +1,4 @@
-"""``records.jsonl``: a record a line, written by several processes at once.
+"""``records.jsonl``: one record per line, written by several processes at once.
 
 A line is written whole and forced to disk before :func:`append_record` returns, so a process killed at any
 moment leaves all finished records, and at most one torn line at the end, which the next append cuts off.
@@ -19,9 +19,9 @@ from .record import Record
 
 
 def append_record(path: str | os.PathLike[str], record: Record) -> None:
-    """Adds one line to ``path``, which is made where it is not there; on return the line is on disk.
+    """Appends one line to ``path``, created if missing; on return the line is on disk.
 
-    Processes may append to one file at once. Raises StorageError (disk full, no permission).
+    Several processes may append to one file at once. Raises StorageError (disk full, no permission).
     """
     target = Path(path)
     payload = (record.to_line() + "\n").encode("utf-8")
@@ -34,7 +34,7 @@ def append_record(path: str | os.PathLike[str], record: Record) -> None:
                 _write_all(handle, payload)
                 os.fsync(handle)
             except OSError:
-                os.ftruncate(handle, end)  # a full disk must not leave half a line
+                os.ftruncate(handle, end)  # a full disk must not leave a partial line
                 raise
         finally:
             os.close(handle)
@@ -43,15 +43,15 @@ def append_record(path: str | os.PathLike[str], record: Record) -> None:
 
 
 def write_records(path: str | os.PathLike[str], records: Iterable[Record]) -> None:
-    """Writes all of ``records``, replacing the file at once."""
+    """Writes ``records``, replacing the file atomically."""
     write_atomic(path, "".join(record.to_line() + "\n" for record in records))
 
 
 def read_records(path: str | os.PathLike[str], damaged: Callable[[StorageError], None] | None = None) -> list[Record]:
-    """All records of a file in their order; a torn last line (the writer was killed) is left out.
+    """The records of a file in order, without a torn last line (the writer was killed).
 
-    Raises StorageError when the file cannot be read or another line is damaged, naming the line; with ``damaged``,
-    such lines are left out too, and it hears of each.
+    Raises StorageError if the file cannot be read or another line is damaged, naming the line; ``damaged``, if given,
+    is called for each such line, which is then skipped.
     """
     try:
         raw = Path(path).read_bytes()
@@ -78,19 +78,19 @@ def _from_line(line: bytes, where: str) -> Record:
         data = parse_json(line.decode("utf-8"))
     except ValueError as error:
         raise StorageError(
-            f"is damaged: {error}", where=where, hint="delete this line to go on without its record"
+            f"is damaged: {error}", where=where, hint="delete this line to continue without its record"
         ) from error
     return Record.from_dict(data, where)
 
 
 def _write_all(handle: int, payload: bytes) -> None:
-    # One system call as a rule; what the kernel did not take follows.
+    # Usually one system call; the rest follows if the kernel took only a part.
     while payload:
         payload = payload[os.write(handle, payload) :]
 
 
 def _is_torn(line: bytes) -> bool:
-    """Whether what follows the last line end is part of a line: no part of a JSON object is one."""
+    """Whether the text after the last line end is torn: a part of a JSON object is not a JSON object."""
     try:
         return not isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
@@ -98,7 +98,7 @@ def _is_torn(line: bytes) -> bool:
 
 
 def _end_of_lines(handle: int) -> int:
-    """Cuts off a torn last line, or ends one that lacks its end alone; returns the file's size then."""
+    """Cuts off a torn last line, or ends one that only lacks its end; returns the resulting size."""
     size = os.fstat(handle).st_size
     begin = size
     line = b""

@@ -15,7 +15,7 @@ from .errors import StrategyError
 
 @dataclass(frozen=True, order=True)
 class Granularity:
-    """Which elements share one scale: the whole tensor, one output channel, or one group of inputs.
+    """The elements that share one scale: the whole tensor, one output channel, or one group of inputs.
 
     ``kind`` is ``"per_tensor"``, ``"per_channel"`` or ``"per_group"``; ``group_size`` counts the
     consecutive input channels that share a scale and is 0 unless ``kind`` is ``"per_group"``.
@@ -50,7 +50,7 @@ MAX_MULTIPLIER = 15
 
 @dataclass(frozen=True)
 class IntegerType:
-    """The integer type that holds a tensor. ``bits`` may be fewer than the 8 that the storage has."""
+    """The integer type of a tensor. ``bits`` may be fewer than the 8 bits of its storage."""
 
     bits: int
     signed: bool
@@ -59,7 +59,7 @@ class IntegerType:
     @property
     def qmin(self) -> int:
         """The smallest integer."""
-        # Symmetric signed types give up -2**(b-1), so that +x and -x have the same magnitude.
+        # Symmetric signed types exclude -2**(b-1), so that the range is the same on both sides.
         if not self.signed:
             return 0
         return -(2 ** (self.bits - 1)) + (1 if self.symmetric else 0)
@@ -71,5 +71,5 @@ class IntegerType:
 
     @property
     def dtype(self) -> np.dtype:
-        """What memory holds: int8 or uint8."""
+        """The storage type: int8 or uint8."""
         return np.dtype(np.int8 if self.signed else np.uint8)

@@ -1,4 +1,4 @@
-"""What a tensor is: its element type and shape, and what a model's input or output looks like from outside."""
+"""Element type and shape of tensors, and of a model's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ class TensorType:
 
 @lru_cache(maxsize=256)
 def dtype_name(dtype: np.dtype) -> str:
-    """numpy's name of a type, which numpy itself works out anew each time."""
+    """numpy's name of a type, cached because numpy computes it anew each time."""
     return dtype.name

@@ -1,7 +1,7 @@
-"""Text that came with a model, a file or a device, made safe to show: on a terminal, in a report, in an error.
+"""Makes text from models, files and devices safe to print: on a terminal, in a report, in an error.
 
-A name may hold escape sequences that clear a terminal, retitle its window or hide what follows, characters that
-turn the direction of writing, or line ends that begin a line of their own. All of them are shown, none is sent.
+A name may contain escape sequences that clear a terminal, retitle its window or hide what follows, characters that
+reverse the writing direction, or line breaks. All of them are escaped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.text import Text
 
-# Controls (C0, DEL, C1), marks that nobody sees, line and paragraph ends, overrides of direction, halves of characters.
+# Controls (C0, DEL, C1), invisible marks, line and paragraph separators, direction overrides, surrogates.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f]"
@@ -20,9 +20,9 @@ _UNSAFE = re.compile(
 
 
 def visible(text: object, *, lines: bool = False) -> str:
-    r"""``text`` with everything that a reader cannot see written out, such as ``\x1b`` or ``\u202e``.
+    r"""``text`` with invisible characters escaped, such as ``\x1b`` or ``\u202e``.
 
-    ``lines`` keeps the line ends of a text that is meant to have several lines.
+    ``lines`` keeps the line breaks of a text that may have several lines.
     """
     shown = str(text)
     if lines:
@@ -31,13 +31,13 @@ def visible(text: object, *, lines: bool = False) -> str:
 
 
 def plain_markdown(text: str) -> str:
-    """``text`` such that Markdown shows it as it is, on one line."""
+    """``text`` escaped for Markdown, on one line."""
     escaped = re.sub(r"([\\`*_\[\]|~#])", r"\\\1", visible(" ".join(text.split())))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def cell(text: object, style: str = "") -> Text:
-    """``text`` for a table or a line of rich's: markup in it is printed as it stands."""
+    """``text`` for a table or a line of rich, with markup printed literally."""
     from rich.text import Text
 
     return Text(visible(text), style=style)

@@ -1,4 +1,4 @@
-"""What a piece of hardware can do with a layer, and whether a choice is among it."""
+"""The ways in which a piece of hardware can run a layer, and whether a choice is one of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def find_way(layer: Layer, precision: str, spec: HardwareSpec) -> Way:
 
 
 def ways_of(layer: Layer, spec: HardwareSpec) -> tuple[Way, ...]:
-    """How the hardware can run this layer with what Hago has for it, the hardware's favourite first."""
+    """The hardware's ways to run this layer for which Hago has kernels, the fastest first."""
     return tuple(way for way in _offered(layer, spec) if _why_not(layer, way, spec) is None)
 
 
@@ -48,7 +48,7 @@ def _offered(layer: Layer, spec: HardwareSpec) -> tuple[Way, ...]:
 
 
 def _why_not(layer: Layer, way: Way, spec: HardwareSpec) -> str | None:
-    """Why Hago cannot carry out a way that the hardware has; None where it can."""
+    """The reason why Hago cannot carry out a way of the hardware, or None."""
     numbers = Precision.named(way.precision)
     bits = numbers.activation.bits if numbers.activation else 0
     if numbers.dynamic or (numbers.is_integer and bits != 8) or (numbers.is_short_float and bits < 16):
@@ -102,7 +102,7 @@ def check_choice(layer: Layer, choice: Choice, spec: HardwareSpec, implied: bool
 
 
 def granularities(layer: Layer, way: Way) -> tuple[Granularity, ...]:
-    """The weight granularities that make sense for this layer: those offered that fit its shape.
+    """The offered weight granularities that fit the shape of this layer.
 
     Groups that do not divide the input channels are left out, and so is one group per channel,
     which is the same as per channel. Empty for a layer without quantized weights.

@@ -1,1 +1,1 @@
-"""Hardware specs as data: one YAML per device or family. No code lives here."""
+"""Hardware specs as data, one YAML file per device or family. This package contains no code."""

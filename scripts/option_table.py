@@ -1,8 +1,8 @@
-"""Writes the table of options in docs/api.md, from the fields of hago/options.py.
+"""Generates the table of options in docs/api.md from the fields of hago/options.py.
 
     python scripts/option_table.py
 
-tests/test_options.py holds the file to be up to date.
+tests/test_options.py checks that the file is up to date.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BEGIN, _END = "<!-- options: written by scripts/option_table.py -->\n", "<!-- e
 
 def table() -> str:
     """A row for each option, grouped by the value that holds it."""
-    rows = ["| option | default | flag | what it says |", "|---|---|---|---|"]
+    rows = ["| option | default | flag | meaning |", "|---|---|---|---|"]
     for kind, cls in KINDS.items():
         rows.append(f"| **`{kind}=hago.{cls.__name__}(...)`** | | | |")
         rows += [_row(item) for item in fields(cls)]
@@ -35,12 +35,13 @@ def _row(item: Field[Any]) -> str:
 
 
 def _note(match: re.Match[str]) -> str:
-    """What stands behind the default, such as what it means; nothing where it is the default alone."""
-    return f" ({match[3]})" if match[3] else ""
+    """The text in parentheses without the default, which has its own column, unless it is described in words."""
+    described = "" if match[1] else "default: "
+    return f" ({described}{match[3]})" if match[3] else ""
 
 
 def page(text: str) -> str:
-    """The file with its table made anew."""
+    """The file with its table regenerated."""
     before, rest = text.split(_BEGIN)
     return before + _BEGIN + table() + _END + rest.split(_END)[1]
 

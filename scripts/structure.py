@@ -5,8 +5,8 @@
 - circles of imports of any kind: of modules, inside functions ("lazy"), and for types alone ("type")
 - functions and methods with more than 8 parameters (``self`` is not counted)
 - classes and files whose name occurs twice
-- public classes, functions and methods without a docstring; a method that a protocol or a base class documents is not
-  counted
+- public classes, functions and methods without a docstring; not counted are methods that a protocol or a base class
+  documents, and the tests of a suite, whose names are sentences
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def undocumented(modules: Mapping[str, Module]) -> Iterator[str]:
             if not ast.get_docstring(node):
                 yield f"{module.name}.{node.name}"
             if isinstance(node, ast.ClassDef):
-                inherited = promised | {name for base in _bases(node) for name in _documented(classes.get(base))}
+                inherited = promised | {name for base in _ancestors(node, classes) for name in _documented(base)}
                 yield from (
                     f"{module.name}.{node.name}.{method.name}"
                     for method in _methods(node)
@@ -152,13 +152,20 @@ def undocumented(modules: Mapping[str, Module]) -> Iterator[str]:
                 )
 
 
+def _ancestors(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Iterator[ast.ClassDef]:
+    for base in (_bases(node) & classes.keys()) - {node.name}:
+        yield classes[base]
+        yield from _ancestors(classes[base], classes)
+
+
 def _methods(node: ast.ClassDef) -> list[ast.FunctionDef]:
-    public = [item for item in node.body if isinstance(item, ast.FunctionDef) and not item.name.startswith("_")]
+    functions = [item for item in node.body if isinstance(item, ast.FunctionDef)]
+    public = [item for item in functions if not item.name.startswith(("_", "test_"))]
     return [item for item in public if not any("setter" in ast.dump(d) for d in item.decorator_list)]
 
 
-def _documented(node: ast.ClassDef | None) -> set[str]:
-    return set() if node is None else {method.name for method in _methods(node) if ast.get_docstring(method)}
+def _documented(node: ast.ClassDef) -> set[str]:
+    return {method.name for method in _methods(node) if ast.get_docstring(method)}
 
 
 def _bases(node: ast.ClassDef) -> set[str]:

@@ -1,4 +1,4 @@
-"""The search for a strategy: what may be chosen, what comes next, and what came of it.
+"""The search for a strategy: the space, the next candidate, and the result.
 
     space = SearchSpace.from_model(model, spec)
     result = run_search(space, evaluator, folder="out", trials=40, max_drop=0.01)

@@ -1,4 +1,4 @@
-"""What a strategy takes and loses by the additive models, looked up fast enough for thousands of them."""
+"""Latency, size and loss of strategies by the additive models, fast enough to look up thousands."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class AdditiveModel:
         return (self._float_s + gained + convert_s(self._space, options)) / self._float_s
 
     def relative(self, params: Params) -> dict[str, float]:
-        """What is predicted of everything but accuracy, over float32's."""
+        """Every predicted quantity but accuracy, over float32's."""
         return {"latency": self.ratio(params), "size": self._sizes.ratio(self._space, self._space.options(params))}
 
     def losses(self, params: Params) -> list[float]:
-        """The loss of each group, with its own setting where that was probed.
+        """The loss of each group, at its setting if that was probed.
 
-        Infinite for a group that could not even be run so.
+        Infinite for a group that could not be run at that option.
         """
         found = []
         for group, option in zip(self._space.groups, self._space.options(params), strict=True):
@@ -64,20 +64,20 @@ class AdditiveModel:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a strategy: ``values`` by quantity, the drop as it is likely, all others over float32's."""
+    """A measured strategy: its ``values`` by quantity, the likely drop of accuracy, all others over float32's."""
 
     params: Params
     values: Mapping[str, float]
 
 
-def make_promise(
+def make_acquisition(
     model: AdditiveModel, outcomes: Sequence[Outcome], goal: Goal, limits: Mapping[str, float]
 ) -> Callable[[Params], float]:
-    """What a strategy would add to the front, if the models are right about it. For :func:`sampling.propose`.
+    """The acquisition function of :func:`sampling.propose`: what a strategy would add to the front by the models.
 
-    ``limits`` are the bounds, in the unit of the outcomes' values. A drop is read off the loss, by the drops of
-    strategies of less and of more loss (isotonic regression); beyond a bound nothing is added. Of strategies that add
-    nothing the faster are preferred. A drop below zero is luck, and counts as none.
+    ``limits`` are the bounds, in the unit of the outcomes' values. The drop of a strategy is interpolated between
+    strategies of less and of more loss (isotonic regression). A strategy beyond a bound adds nothing; among those that
+    add nothing, faster ones are preferred. A drop below zero is noise and counts as zero.
     """
     drops_seen = [(outcome.params, outcome.values["accuracy"]) for outcome in outcomes]
     seen = sorted((sum(model.losses(params)), min(max(drop, 0.0), 1e6)) for params, drop in drops_seen)
@@ -95,10 +95,10 @@ def make_promise(
     reference = tuple(most if name == "accuracy" else 1.0 for name in axes)
     area = hypervolume(front, reference)
 
-    def promise(params: Params) -> float:
+    def acquisition(params: Params) -> float:
         loss = sum(model.losses(params))
         if not np.isfinite(loss):
-            return -np.inf  # a part of it could not be run by itself
+            return -np.inf  # one of its groups could not be run
         drop = float(np.interp(loss, losses, drops))
         if drop > goal.max_drop:
             return goal.max_drop - drop
@@ -108,4 +108,4 @@ def make_promise(
             return -beyond
         return hypervolume([*front, point(values)], reference) - area - 1e-9 * values["latency"]
 
-    return promise
+    return acquisition

@@ -1,4 +1,4 @@
-"""Why a bound could not be met: the layers that stand in the way."""
+"""Why a bound could not be met: the blocking layers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .timing import TimeTable
 
 _MOST = 5
 _ENOUGH = 0.8  # of the whole loss
-_GAIN = 0.98  # integers that take more of float32's time than this gain nothing
+_GAIN = 0.98  # quantized layers that take more of float32's time than this gain nothing
 
 
 @dataclass(frozen=True)
 class Blocker:
-    """A group of layers in the way: of accuracy ("accuracy") or of speed ("latency").
+    """A group of layers that blocks the goal: by its accuracy ("accuracy") or its speed ("latency").
 
     ``share`` is its part of the loss of all groups, or of float32's time; ``float_cost_s`` is what leaving
     it in float32 costs (negative: what it saves).
@@ -40,9 +40,9 @@ class Blocker:
 def accuracy_blockers(
     space: SearchSpace, times: TimeTable, known: Sensitivities, probe: Callable[[str], float] | None = None
 ) -> tuple[Blocker, ...]:
-    """The groups that lose most, up to five, until they make up four fifths of the whole loss.
+    """The groups with the largest losses, up to five, until they add up to four fifths of the total.
 
-    Where groups were not probed, ``probe`` (group name -> loss) is asked about the largest ones.
+    The largest groups that were not probed yet are probed with ``probe`` (group name -> loss).
     """
     known_groups = {group for group, _, _ in known.losses if group != EVERYWHERE}
     groups = [g for g in space.groups if g.integer]
@@ -70,7 +70,7 @@ def accuracy_blockers(
 
 
 def latency_blockers(space: SearchSpace, times: TimeTable) -> tuple[Blocker, ...]:
-    """The groups with the most time that gain nothing, up to five; empty without kernel times."""
+    """The slowest groups that gain nothing, up to five; empty without kernel times."""
     whole = times.float_s(space)
     found = []
     for group in space.groups:

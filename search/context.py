@@ -1,4 +1,4 @@
-"""What all parts of one search share."""
+"""What the parts of one search share."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from ..goal import Goal
 from ..interrupts import Interrupts
 from ..options import SearchOptions
 from ..record import Record
-from .ledger import Ledger
 from .objective import Evaluator
 from .space import SearchSpace
+from .trial_store import TrialStore
 
 
 @dataclass(frozen=True)
 class Context:
-    """One search: what is searched, who measures, what for, where it is kept, and when it must end.
+    """One search: its space, evaluator, goal, store, deadline and options.
 
     The ``goal`` is settled. ``floats`` is float32 as this run measured it, ``first_floats`` as the first run of the
-    search did: proposals follow from that. ``tell`` hears what is being done, ``left_s`` says how many seconds are left
-    for trials (None: no end).
+    search did; proposals depend on the latter. ``tell`` reports the current stage, ``left_s`` returns the seconds left
+    for trials (None: unlimited).
     """
 
     space: SearchSpace
@@ -29,7 +29,7 @@ class Context:
     goal: Goal
     floats: Record
     first_floats: Record
-    store: Ledger
+    store: TrialStore
     interrupts: Interrupts
     deadline: Deadline
     options: SearchOptions

@@ -1,9 +1,9 @@
-"""Which layers must agree, and what crosses from one group of layers to another.
+"""Which layers must agree, and which tensors pass from one group of layers to another.
 
-Two rules make a group. The inputs of an add, mul or concat of two or more activations are made by layers
-of one precision, so it joins those that make them. A layer that only follows (a pool, a table, a
-per-channel affine, data movement) joins the layer that feeds it or, fed by a graph input or a layer that
-stays in float, the first that reads it. Layers that cannot be quantized belong to no group and end the walk.
+Two rules form a group. An add, mul or concat of two or more activations needs inputs of one precision, so it joins the
+layers that produce them. A layer that only follows (a pool, a table, a per-channel affine, data movement) joins its
+producer or, if that is a graph input or a float layer, its first consumer. Layers that cannot be quantized belong to no
+group and end the walk.
 """
 
 from __future__ import annotations
@@ -20,24 +20,26 @@ JOINS = ("add", "mul", "concat")
 
 
 class UnionFind:
-    """Disjoint sets of names, each told by its earliest member."""
+    """Disjoint sets of names, each identified by its earliest member."""
 
     def __init__(self, items: Iterable[str]) -> None:
         self._order = {item: i for i, item in enumerate(items)}
         self._parent = {item: item for item in self._order}
 
     def find(self, item: str) -> str:
+        """The representative of the set that an item is in."""
         while self._parent[item] != item:
             self._parent[item] = self._parent[self._parent[item]]
             item = self._parent[item]
         return item
 
     def union(self, a: str, b: str) -> None:
+        """Merges the sets of two items."""
         first, second = sorted((self.find(a), self.find(b)), key=self._order.__getitem__)
         self._parent[second] = first
 
     def sets(self) -> list[tuple[str, ...]]:
-        """All sets, ordered by their first member, and so are their members."""
+        """All sets and their members, in order of first appearance."""
         found: dict[str, list[str]] = {}
         for item in self._order:
             found.setdefault(self.find(item), []).append(item)
@@ -46,10 +48,10 @@ class UnionFind:
 
 @dataclass(frozen=True)
 class Flow:
-    """A tensor that groups hand on: a conversion is needed where maker and reader differ.
+    """A tensor between groups: it needs a conversion if maker and reader differ in precision.
 
     ``maker`` and ``readers`` are indices of groups; ``maker`` is None for a graph input or a layer that is
-    always float, ``float_reader`` says whether such a layer, or a graph output, reads it.
+    always float; ``float_reader`` is set if such a layer, or a graph output, reads the tensor.
     """
 
     tensor: str
@@ -62,8 +64,8 @@ class Flow:
 def group_layers(model: Model, searched: Callable[[Layer], bool]) -> list[tuple[str, ...]]:
     """The names of the layers of each group, in the model's order.
 
-    ``searched`` tells the layers that have a choice. Data movement passes through groups but is named by
-    none, for it takes whatever type its neighbours have.
+    ``searched`` holds the layers that have a choice. Data movement takes the type of its neighbours: it connects
+    groups but belongs to none.
     """
     maker = _makers(model)
     readers: dict[str, list[Layer]] = {}
@@ -93,7 +95,7 @@ def group_layers(model: Model, searched: Callable[[Layer], bool]) -> list[tuple[
 
 
 def tied_layers(model: Model, searched: Callable[[Layer], bool]) -> tuple[tuple[str, ...], ...]:
-    """Layers whose inputs share a tensor, and so a scale and a calibrator; sets of two or more."""
+    """Sets of two or more layers that read one tensor, and so share a scale and a calibrator."""
     roots = _roots(model, ("shape", "max_pool"))
     layers = [layer for layer in model.layers if layer.kind != "shape" and searched(layer)]
     sets = UnionFind(layer.name for layer in layers)
@@ -105,7 +107,7 @@ def tied_layers(model: Model, searched: Callable[[Layer], bool]) -> tuple[tuple[
 
 
 def find_flows(model: Model, group_of: dict[str, int]) -> tuple[Flow, ...]:
-    """Every tensor that leaves a group or comes into one. ``group_of``: layer name -> index."""
+    """Every tensor that leaves or enters a group. ``group_of``: layer name -> index."""
     roots = _roots(model, ("shape",))
     makers = {tensor: group_of.get(layer.name) for tensor, layer in _makers(model).items()}
     readers: dict[str, set[int | None]] = {}
@@ -130,14 +132,14 @@ def find_flows(model: Model, group_of: dict[str, int]) -> tuple[Flow, ...]:
 
 
 def _makers(model: Model) -> dict[str, Layer]:
-    """Tensor -> the layer that makes it, for all outputs of every layer."""
+    """Tensor -> the layer that produces it, for all outputs of every layer."""
     owner = {name: layer for layer in model.layers for name in layer.nodes}
     made = {t: owner[n.name] for n in model.proto.graph.node if n.name in owner for t in n.output if t}
     return made | {layer.output: layer for layer in model.layers}
 
 
 def _roots(model: Model, kinds: tuple[str, ...]) -> dict[str, str]:
-    """Tensor -> the tensor that it comes from through layers of these kinds, or itself."""
+    """Tensor -> its source through layers of these kinds, or itself."""
     roots: dict[str, str] = {}
     for tensor, layer in _makers(model).items():  # in topological order: an input's root is known
         source = layer.inputs[0] if layer.kind in kinds and layer.inputs else tensor

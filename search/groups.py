@@ -1,4 +1,4 @@
-"""A group of layers and what it may do: its options, and each layer's choice under each option."""
+"""A group of layers: its options, and each layer's choice under each option."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from ..model import Layer
     from ..spec import HardwareSpec
 
-_LONGEST_NAME = 400  # Optuna's tables keep 512 characters of a parameter's name
+_LONGEST_NAME = 400  # Optuna's tables store 512 characters of a parameter's name
 
 
 @dataclass(frozen=True)
-class Member:
-    """A layer of a group: what it does under each option, and under which its inputs are integers."""
+class GroupMember:
+    """A layer of a group: its choice under each option, and the options under which its inputs are integers."""
 
     layer: str
     ways: Mapping[str, Choice]
@@ -34,32 +34,33 @@ class Member:
     weighted: bool = False
 
     def has(self, option: str, knob: str) -> bool:
-        """Whether this knob changes anything of the layer under this option."""
+        """Whether this knob affects the layer under this option."""
         choice = self.ways[option]
         return choice.is_quantized and _matters(knob, self.weighted, choice.precision, choice.granularity)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that change together. ``options`` stand in the hardware's order of preference."""
+    """Layers that change together. ``options`` are in the hardware's order of preference."""
 
     name: str
-    members: tuple[Member, ...]
+    members: tuple[GroupMember, ...]
     options: tuple[str, ...]
     integer: frozenset[str]
 
     def limited_to(self, options: tuple[str, ...]) -> Group:
-        """The group with these of its options alone."""
+        """The group restricted to these of its options."""
         return replace(self, options=options, integer=self.integer & set(options))
 
     @property
     def layers(self) -> tuple[str, ...]:
+        """The names of its layers, in the order of the network."""
         return tuple(member.layer for member in self.members)
 
     def find(self, wanted: str) -> str:
-        """The option of this group nearest to ``wanted``: itself, the same precision, one that it fits in, or the last.
+        """The option nearest to ``wanted``: itself, the same precision, one that it fits in, or the last.
 
-        Where 7 bits are not offered, 8 are the nearest: a layer in float between integers would cost conversions.
+        If 7 bits are not offered, 8 are nearest: a float layer between integer layers would cost conversions.
         """
         precision = find_fitting(precision_of(wanted), map(precision_of, self.options))
         if precision is None:
@@ -70,14 +71,14 @@ class Group:
 
 
 def make_group(layers: Sequence[Layer], spec: HardwareSpec) -> Group:
-    """What all the anchors of the group can do; its other layers go along as far as they can."""
+    """The group with the options that all of its anchors have; other layers follow as far as they can."""
     core = [layer for layer in layers if layer.kind in ANCHORS] or list(layers)
     options = [
         option_of(precision, granularity)
         for precision in _shared(core, spec)
         for granularity in _granularities(core, precision, spec)
     ]
-    # A precision written twice (two arithmetics of one name) is one choice.
+    # Two ways of one precision are one choice.
     options = list(dict.fromkeys(options)) or [FLOAT32]
     members = tuple(_make_member(layer, options, spec) for layer in layers)
     core_names = {layer.name for layer in core}
@@ -94,7 +95,7 @@ def _shared(core: Sequence[Layer], spec: HardwareSpec) -> list[str]:
 
 
 def _granularities(core: Iterable[Layer], precision: str, spec: HardwareSpec) -> list[Granularity | None]:
-    """Those that all weights of the group can have, per channel first; [None] where it has none."""
+    """The granularities that all weights of the group can have, per channel first; [None] without weights."""
     shared: list[Granularity] | None = None
     for layer in core:
         fitting = granularities(layer, spec.find(op_kind(layer), precision))
@@ -105,13 +106,13 @@ def _granularities(core: Iterable[Layer], precision: str, spec: HardwareSpec) ->
     return sorted(shared, key=lambda g: g != PER_CHANNEL)  # stable: the hardware's order otherwise
 
 
-def _make_member(layer: Layer, options: Iterable[str], spec: HardwareSpec) -> Member:
+def _make_member(layer: Layer, options: Iterable[str], spec: HardwareSpec) -> GroupMember:
     ways = {way.precision: way for way in reversed(ways_of(layer, spec))}
     chosen: dict[str, Choice] = {}
     integer = set()
     for option in options:
         wanted, granularity = precision_of(option), granularity_of(option)
-        # The fewer bits are those of weights: layers without keep all.
+        # The fewer bits apply to weights only: layers without weights keep all.
         precision = find_fitting(wanted, ways) or FLOAT32
         way = ways.get(precision)
         if way is None:
@@ -123,7 +124,7 @@ def _make_member(layer: Layer, options: Iterable[str], spec: HardwareSpec) -> Me
         chosen[option] = Choice(precision, granularity if has_weights and granularity else PER_CHANNEL)
         if precision != FLOAT32 and way.activation is not None:
             integer.add(option)
-    return Member(layer.name, MappingProxyType(chosen), frozenset(integer), layer.kind in WEIGHTED_KINDS)
+    return GroupMember(layer.name, MappingProxyType(chosen), frozenset(integer), layer.kind in WEIGHTED_KINDS)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Layers that a search must leave at a precision, by name, glob or operator.
+"""Layers kept at a precision during a search, by name, glob or operator.
 
 read_keep({"float32": ["head.*", "Softmax"], "int8": ["stem"]})
 """
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Keep:
-    """The layers that ``pattern`` names run in ``precision``: a glob of names, an ONNX operator, or a kind of layer."""
+    """Keeps the layers that match ``pattern`` (glob of names, ONNX operator, or kind of layer) in ``precision``."""
 
     precision: str
     pattern: str
 
     def names(self, layer: Layer) -> bool:
-        """Whether it speaks of this layer."""
+        """Whether the pattern matches this layer."""
         return fnmatchcase(layer.name, self.pattern) or self.pattern in (layer.op_type, layer.kind)
 
     def __str__(self) -> str:
@@ -36,7 +36,7 @@ class Keep:
 
 
 def read_keep(asked: Mapping[str, str | Sequence[str]] | Iterable[Sequence[str]] | None) -> tuple[Keep, ...]:
-    """What a user wants kept: precision -> patterns, or pairs of both. Raises SearchError."""
+    """Reads what a user wants kept: precision -> patterns, or pairs of both. Raises SearchError."""
     if asked is None:
         return ()
     pairs: list[Any] = []
@@ -61,9 +61,9 @@ def read_keep(asked: Mapping[str, str | Sequence[str]] | Iterable[Sequence[str]]
 
 
 def check_keep(keep: Collection[Keep], layers: Sequence[Layer], searched: Collection[str]) -> None:
-    """Raises StrategyError for a pattern that names no layer, and for one that runs in float32 in any case.
+    """Raises StrategyError for a pattern that matches no layer, or only layers that always run in float32.
 
-    ``searched`` are the layers of which anything can be chosen.
+    ``searched`` are the layers that have a choice.
     """
     for each in keep:
         named = [layer for layer in layers if each.names(layer)]
@@ -84,7 +84,7 @@ def check_keep(keep: Collection[Keep], layers: Sequence[Layer], searched: Collec
 
 
 def allowed_options(group: Group, knobs: Mapping[str, Collection[str]]) -> tuple[str, ...]:
-    """The options of a group whose precision and granularity are among those asked for; its last where none is."""
+    """The options of a group with the precisions and granularities asked for; its last option if there are none."""
     precisions, granularities = knobs.get("precision"), knobs.get("granularity")
 
     def is_allowed(option: str) -> bool:
@@ -96,7 +96,7 @@ def allowed_options(group: Group, knobs: Mapping[str, Collection[str]]) -> tuple
 
 
 def kept_options(group: Group, layers: Mapping[str, Layer], keep: Collection[Keep]) -> tuple[str, ...]:
-    """The options of a group that are left. Raises StrategyError where none is."""
+    """The options that remain for a group. Raises StrategyError if there are none."""
     left = group.options
     for each in keep:
         for member in group.members:

@@ -1,4 +1,4 @@
-"""What a search asks of whoever measures candidates."""
+"""The protocol of an evaluator, which measures candidates for a search."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..strategy import Strategy
 
 
 class Evaluator(Protocol):
-    """Builds and measures strategies of one model on one machine. Calls come from one thread.
+    """Builds and measures strategies of one model on one machine. All calls come from one thread.
 
-    Accuracy must be the same whenever the same strategy is measured (that of compiled integers is), and so
-    must ``sensitivity``; ``kernel_times`` should come from a cache that outlives the process. Then two
-    searches of one seed propose the same strategies, however noisy the latencies.
+    Accuracy and ``sensitivity`` must be the same whenever the same strategy is measured (compiled integers are), and
+    ``kernel_times`` should come from a cache that outlives the process. Two searches with one seed then propose the
+    same strategies, however noisy the latencies.
     """
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether more of the metric is better (top-1) or less (mean squared error)."""
+        """Whether larger values of the metric are better (top-1) or smaller ones (mean squared error)."""
         ...
 
     def identity(self) -> Mapping[str, str]:
@@ -38,21 +38,19 @@ class Evaluator(Protocol):
     ) -> Record:
         """Builds and measures one candidate on the search part; the search numbers and labels the record.
 
-        What goes wrong is a record of state "failed" with its reason; a HagoError raised is made into one.
-        With ``stop_below`` (such as -0.02), the accuracy need not be finished, state "pruned", once it is
-        clear that it changes for the worse by more than that. ``time_left_s`` is what the search's budget
-        still allows, for measurements that can be shorter.
+        A failure is a record of state "failed" with its reason; a HagoError raised becomes one. With
+        ``stop_below`` (such as -0.02), measuring accuracy may stop (state "pruned") once it is clear that the change is
+        worse than that. ``time_left_s`` is what the search's budget still allows, for measurements that can be
+        shortened.
         """
         ...
 
     def remeasure(self, records: Sequence[Record]) -> Sequence[Record]:
-        """The records with their latency measured once more, all of them and float32 in turns. May raise
-        HagoError.
-        """
+        """The records with their latency measured again, all of them and float32 in turns. May raise HagoError."""
         ...
 
     def test(self, strategy: Strategy) -> Record:
-        """The same on the test part (part "test"). Called once or twice, after the search.
+        """Measures a strategy on the test part (part "test"), once or twice, after the search.
 
         A strategy without choices is float32.
         """
@@ -77,9 +75,9 @@ class Evaluator(Protocol):
 def evaluate_safely(
     evaluator: Evaluator, strategy: Strategy, *, stop_below: float | None, time_left_s: float | None
 ) -> Record:
-    """Measures one candidate; whatever goes wrong is a failed record, but for a full disk and devices that are gone.
+    """Measures one candidate; a failure becomes a failed record, except a full disk and devices that are gone.
 
-    Raises StorageError, NoDeviceError and KeyboardInterrupt alone.
+    Raises only StorageError, NoDeviceError and KeyboardInterrupt.
     """
     try:
         record = evaluator.evaluate(strategy, stop_below=stop_below, time_left_s=time_left_s)
@@ -99,6 +97,6 @@ def evaluate_safely(
 
 
 def common_reason(records: Sequence[Record]) -> str:
-    """The reason that most of these failed records share, by its first line."""
+    """The most common reason of these failed records, by its first line."""
     reasons = [(record.reason or "no reason given").splitlines()[0] for record in records]
     return max(reasons, key=reasons.count)

@@ -1,10 +1,9 @@
-"""Which strategy comes next. A function of the seed, of what was measured, and of the tables it keeps.
+"""Which strategy comes next: a function of the seed, the measurements so far, and the tables kept with the study.
 
-In this order: what the user begins with; everything in integers, so that there is an answer early; other
-calibrators and more precision, where that shows them to be needed; the fastest by kernel times; the front of the
-integer programme, by bisection; programmes corrected by what was really lost; then the sampler. The tables behind it
-(kernel times, sensitivities) are measured when first needed and kept with the study, so that a resumed search goes on
-as if it had never stopped.
+In this order: the user's start; everything in integers, for an early answer; other calibrators and more precision, if
+that proves necessary; the fastest by kernel times; the front of the integer programme, by bisection; programmes
+corrected by measured drops; then the sampler. The tables (kernel times, sensitivities) are measured when first needed
+and stored with the study, so that a resumed search continues as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..strategy import Strategy
-from .additive import AdditiveModel, make_promise
+from .additive import AdditiveModel, make_acquisition
 from .context import Context
-from .ledger import Finished
 from .measures import Measures
 from .refine import TRIALS, refine
 from .sampling import propose
@@ -34,7 +32,8 @@ from .sensitivity import (
 from .sizes import SizeTable, programme_costs
 from .space import Params
 from .timing import TimeTable, options_to_time, time_option
-from .warmstart import Candidate, Programme, bisect, fastest, first_candidates, uniform_candidates
+from .trial_store import Finished
+from .warmstart import Programme, WarmStartCandidate, bisect, fastest, first_candidates, uniform_candidates
 
 START, UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE = "start", "uniform", "kernel times", "programme", "refined programme"
 WARM_START = (START, UNIFORM, KERNEL_TIMES, PROGRAMME, REFINE)
@@ -45,7 +44,7 @@ _SOLVING_SHARE = 0.1  # of the time left, for one integer programme
 
 @dataclass(frozen=True)
 class Proposal:
-    """A strategy to measure: its parameters, who proposes it, and what to call it."""
+    """A strategy to measure: its parameters, the stage that proposes it, and its label."""
 
     params: Params
     origin: str
@@ -53,16 +52,16 @@ class Proposal:
 
 
 class Planner:
-    """Proposes strategies; measures and keeps the tables that this takes.
+    """Proposes strategies; measures and stores the tables that it needs.
 
     With ``reproducible`` options samplers see latencies of the time model instead of measured ones, whose noise would
-    make each search propose something else. Ctrl-C is let in while something is measured or computed, and never while
-    it is written down.
+    make each search propose something else. Ctrl-C is allowed while something is measured or computed, never while it
+    is written.
     """
 
     def __init__(self, context: Context) -> None:
         space, options = context.space, context.options
-        self._space, self._evaluator, self._goal, self._ledger = space, context.evaluator, context.goal, context.store
+        self._space, self._evaluator, self._goal, self._store = space, context.evaluator, context.goal, context.store
         self._interrupts, self._tell, self._left_s = context.interrupts, context.tell, context.left_s
         self._float_key = Strategy(space.model_hash, space.hw).key()
         self._seed, self._sampler, self._reproducible = options.seed, options.sampler, options.reproducible
@@ -71,21 +70,21 @@ class Planner:
         self._given = None if options.start is None else space.nearest(options.start)
         floats = context.first_floats
         self.measures = Measures(self._goal, floats, self.ratio, self._reproducible)
-        kept = self._ledger.recall("sensitivities") or {}
+        kept = self._store.recall("sensitivities") or {}
         self.sensitivities = Sensitivities.from_json(kept.get("losses", []))
         self._cut = bool(kept.get("cut", False))
-        self.times = TimeTable(self._ledger.recall("kernel_times") or {})
+        self.times = TimeTable(self._store.recall("kernel_times") or {})
         self._sizes = SizeTable(floats.size_bytes)
         self._front: tuple[tuple[int, int], Programme] | None = None
         self._additive: tuple[tuple[int, int], AdditiveModel] | None = None
 
     def next(self, history: Sequence[Finished]) -> Proposal | None:
-        """What to measure next; None when every strategy has been.
+        """What to measure next; None when every strategy has been measured.
 
-        Never float32: it has been measured, whoever would propose it.
+        Never float32, which has been measured already.
         """
-        elsewhere = self._ledger.elsewhere()
-        for left in self._ledger.pending():
+        elsewhere = self._store.elsewhere()
+        for left in self._store.pending():
             if self._space.strategy(left.params).key() not in {*elsewhere, self._float_key}:
                 return Proposal(left.params, left.origin, left.label)
         by_key = {past.key: past for past in history}
@@ -96,7 +95,7 @@ class Planner:
         return self._sample(history, elsewhere)
 
     def in_warm_start(self, history: Sequence[Finished]) -> bool:
-        """Whether the newest trial was proposed by anything but the sampler."""
+        """Whether the newest trial was not proposed by the sampler."""
         return not history or history[-1].origin in WARM_START
 
     def _start(self, by_key: dict[str, Finished]) -> Proposal | None:
@@ -113,7 +112,7 @@ class Planner:
         within = any(self.measures.keeps(past) for past in by_key.values())
         main = f"{main_option(self._space)} everywhere"
         for candidate in uniform_candidates(self._space, self.sensitivities):
-            # More precision is for having something early; another setting, for the favourite option itself.
+            # More precision gives an early answer; other settings serve the favourite option itself.
             needed = not within or (candidate.label.startswith(main) and self._at_stake(by_key))
             if needed and not self._is_measured(candidate, by_key):
                 return Proposal(candidate.params, UNIFORM, candidate.label)
@@ -122,7 +121,7 @@ class Planner:
     def _fastest(self, by_key: dict[str, Finished]) -> Proposal | None:
         self._time(thorough=self._at_stake(by_key))
         if self._at_stake(by_key) or self._goal.primary.name == "size":
-            return None  # what is fastest whatever it loses would hardly lose less, or be smaller
+            return None  # the fastest strategy would hardly lose less, or be smaller
         candidate = fastest(self._space, self.times, self.sensitivities, self._solving_s())
         if candidate is None or self._is_measured(candidate, by_key):
             return None
@@ -142,7 +141,7 @@ class Planner:
             )
         self._tell("integer programme")
 
-        def verdict(candidate: Candidate) -> bool | None:
+        def verdict(candidate: WarmStartCandidate) -> bool | None:
             if self._key(candidate) == self._float_key:
                 return self.measures.float_keeps
             past = by_key.get(self._key(candidate))
@@ -186,10 +185,10 @@ class Planner:
             for group_name, choices in self._space.parameters.items()
         }
         baseline = self.measures.float_observation(float_params)
-        if self._space.strategy(float_params).key() == self._float_key:  # a strategy here, of known outcome
+        if self._space.strategy(float_params).key() == self._float_key:  # in this space, its outcome known
             observations = [baseline, *observations]
         known[self._float_key] = baseline
-        for key in elsewhere:  # not to be proposed again; what comes of them is not known yet
+        for key in elsewhere:  # not to be proposed again; their outcome is not known yet
             known.setdefault(key, baseline)
         outcomes = [self.measures.outcome(past) for past in history if past.record.state != "failed"]
         with self._interrupts.allowed():
@@ -200,41 +199,41 @@ class Planner:
                 observations,
                 known,
                 self.sensitivities,
-                make_promise(self._model(), outcomes, self._goal, self.measures.limits),
+                make_acquisition(self._model(), outcomes, self._goal, self.measures.limits),
             )
         return None if params is None else Proposal(params, name, f"{name}, trial {len(history) + 1}")
 
     def _model(self) -> AdditiveModel:
-        """The additive model of the tables as they are now."""
+        """The additive model of the current tables."""
         tables = (len(self.sensitivities.losses), len(self.times.times))
         if self._additive is None or self._additive[0] != tables:
             self._additive = tables, AdditiveModel(self._space, self.times, self.sensitivities, self._sizes)
         return self._additive[1]
 
     def ratio(self, past: Finished) -> float:
-        """Latency over float32's: by the time model if proposals are to be reproducible, else as measured."""
+        """Latency over float32's: by the time model if proposals must be reproducible, else as measured."""
         measured = past.record.latency_ratio
         if self._reproducible or measured is None:
             return self._model().ratio(past.params)
         return measured
 
     def _at_stake(self, by_key: dict[str, Finished]) -> bool:
-        """Whether the hardware's favourite option everywhere breaks the bound, whatever the setting."""
+        """Whether the hardware's favourite option everywhere breaks the bound at every setting."""
         main = main_option(self._space)
         plain = [self._space.uniform(main, setting) for setting in self._space.settings]
         found = [by_key.get(self._space.strategy(params).key()) for params in plain]
         return not any(past is not None and self.measures.keeps(past) for past in found)
 
     def _solving_s(self) -> float | None:
-        """Seconds that one integer programme may take; None where there is time enough."""
+        """Seconds that one integer programme may take; None without a time budget."""
         left = self._left_s()
         return None if left is None else _SOLVING_SHARE * left
 
-    def _is_measured(self, candidate: Candidate, by_key: dict[str, Finished]) -> bool:
+    def _is_measured(self, candidate: WarmStartCandidate, by_key: dict[str, Finished]) -> bool:
         key = self._key(candidate)
         return key in by_key or key == self._float_key
 
-    def _key(self, candidate: Candidate) -> str:
+    def _key(self, candidate: WarmStartCandidate) -> str:
         return self._space.strategy(candidate.params).key()
 
     def _time(self, thorough: bool) -> None:
@@ -245,7 +244,7 @@ class Planner:
             with self._interrupts.allowed():
                 times = time_option(self._space, self._evaluator, option)
             self.times = TimeTable({**self.times.times, option: times})
-            self._ledger.remember("kernel_times", {name: dict(row) for name, row in self.times.times.items()})
+            self._store.remember("kernel_times", {name: dict(row) for name, row in self.times.times.items()})
 
     def _probe(self, following: Callable[[], Probe | None]) -> None:
         begin = saved_at = time.monotonic()
@@ -268,4 +267,4 @@ class Planner:
 
     def _save_sensitivities(self) -> None:
         kept = {"losses": self.sensitivities.to_json(), "cut": self._cut}
-        self._ledger.remember("sensitivities", kept)
+        self._store.remember("sensitivities", kept)

@@ -1,9 +1,8 @@
-"""The play-off: the candidates that may be the answer are timed once more, beside each other.
+"""The play-off: the candidates that may be the answer are timed again, side by side.
 
-Each was timed beside float32 alone, at another moment, on a machine that may have had other work: the one
-that came out first may only have been lucky. The fastest as measured, and the fastest by the time model,
-take turns in one measurement before one of them is chosen. Where the goal is the most accurate or the smallest, the
-best in that do.
+Each was timed beside float32 only, at a different moment, on a machine that may have had other work, so the fastest may
+only look fastest. The fastest as measured and the fastest by the time model take turns in one measurement before one of
+them is chosen. If the goal is the most accurate or the smallest, the best of those do.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from .space import SearchSpace
 from .timing import TimeTable
 
 _BY_MEASUREMENT, _BY_MODEL = 5, 5
-_NOT_FAR = 1.5  # times the best ratio: what is slower than that was not just unlucky
+_NOT_FAR = 1.5  # times the best ratio: noise does not explain a candidate slower than that
 
 
 def finalists(space: SearchSpace, times: TimeTable, goal: Goal, records: Sequence[Record]) -> list[Record]:
-    """The records within the bounds that may be the answer; those that keep the margin, where there are any."""
+    """The records within the bounds that may be the answer; those that keep the margin, if any do."""
     quantized = [r for r in records if r.strategy is not None and not r.strategy.is_float]
     within = [r for r in quantized if goal.within(r)]
     within = [r for r in within if goal.within(r, goal.margin)] or within
@@ -45,9 +44,9 @@ def finalists(space: SearchSpace, times: TimeTable, goal: Goal, records: Sequenc
 
 
 def noise_of(evaluator: Evaluator, found: Sequence[Record], samples: int, deadline: Deadline) -> dict[int, float]:
-    """Noise power of the outputs over signal power, by record; without those where it cannot be had.
+    """Noise power of the outputs over signal power, by record, except where it cannot be measured.
 
-    None is measured where there is nothing to choose between; where the time runs out, none counts.
+    Nothing is measured if there is only one candidate; if the time runs out, nothing counts.
     """
     noise: dict[int, float] = {}
     if len(found) < 2:
@@ -66,9 +65,9 @@ def noise_of(evaluator: Evaluator, found: Sequence[Record], samples: int, deadli
 
 
 def play_off(evaluator: Evaluator, found: Sequence[Record], records: Sequence[Record]) -> list[Record]:
-    """``records`` with the latencies of ``found`` measured anew; as they were where that fails.
+    """``records`` with the latencies of ``found`` measured again; unchanged if that fails.
 
-    One that is faster than float32 has nothing to play against where it is alone.
+    A single candidate that is faster than float32 needs no play-off.
     """
     if not found or (len(found) == 1 and found[0].is_faster):
         return list(records)
@@ -82,7 +81,7 @@ def play_off(evaluator: Evaluator, found: Sequence[Record], records: Sequence[Re
 
 
 def remeasured(evaluator: Evaluator, record: Record, test: Record) -> Record:
-    """The record, which the test contradicts, with its latency measured once more; the test's where that fails."""
+    """The record that the test contradicts, with its latency measured again, or the test's if that fails."""
     try:
         return evaluator.remeasure([record])[0]
     except StorageError:

@@ -1,4 +1,4 @@
-"""What precisions take and lose as a rule, where nothing has been measured yet: relative to each other, no more."""
+"""Typical time and loss of precisions, relative to each other, until something has been measured."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def typical_noise(precision: str, kind: str = "") -> float:
 
 
 def stored_bits(precision: str) -> int:
-    """Bits that one weight takes where it is stored: five to seven are stored in eight."""
+    """Bits that one stored weight takes: five to seven bits are stored in eight."""
     weights = Precision.named(precision).weights
     return 8 if weights.is_integer and weights.bits > 4 else weights.bits

@@ -1,4 +1,4 @@
-"""Telling how a search goes: a live display on a terminal, plain lines elsewhere, or nothing."""
+"""Progress of a search: a live display on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from rich.text import Text
 
 from ..deadline import Deadline
 from ..errors import SearchError
+from ..measure.metric_text import MetricText
 from ..record import Record
+from ..text import duration, size
 from ..visible import cell, visible
 
 MODES = ("auto", "live", "plain", "silent")
@@ -24,11 +26,11 @@ MODES = ("auto", "live", "plain", "silent")
 
 @dataclass(frozen=True)
 class Status:
-    """Where a search stands.
+    """The state of a search.
 
-    ``trial`` of ``trials`` are finished; ``stage`` says what is being done; ``best`` is the best record within the
-    bounds so far, ``last`` the newest. ``left_s`` is an estimate, None while there is none. ``bound`` says what has to
-    be kept.
+    ``trial`` of ``trials`` are finished; ``stage`` is the current activity; ``best`` is the best record within the
+    bounds so far, ``last`` the newest. ``left_s`` is an estimate, None while there is none. ``bound`` is the bound in
+    words.
     """
 
     stage: str
@@ -45,14 +47,14 @@ class Status:
 
 
 class Progress(Protocol):
-    """Is told where the search stands; it must not raise. Pass your own to ``run_search``."""
+    """Receives the state of a search; must not raise. Pass your own to ``run_search``."""
 
     def start(self, status: Status) -> None:
         """The search begins."""
         ...
 
     def update(self, status: Status) -> None:
-        """Something new is being done (``status.stage``); called often."""
+        """A new stage begins (``status.stage``); called often."""
         ...
 
     def trial(self, status: Status) -> None:
@@ -60,7 +62,7 @@ class Progress(Protocol):
         ...
 
     def finish(self, status: Status) -> None:
-        """The search has ended, however it did."""
+        """The search has ended, for whatever reason."""
         ...
 
 
@@ -77,7 +79,7 @@ class SilentProgress:
 
 
 class PlainProgress:
-    """One line per trial, one when something is done for the first time, and one after every ``quiet_s`` without any.
+    """One line per trial, one when a kind of stage begins for the first time, and one after ``quiet_s`` of silence.
 
     For logs and pipes.
     """
@@ -100,7 +102,7 @@ class PlainProgress:
         threading.Thread(target=self._remind, args=(self._ended,), daemon=True).start()
 
     def _remind(self, ended: threading.Event) -> None:
-        """Says now and then what is still being done."""
+        """Repeats the current stage now and then."""
         while not ended.wait(self._quiet_s / 4):
             now, status = time.monotonic(), self._status
             if status is not None and now - self._said_at >= self._quiet_s:
@@ -108,7 +110,7 @@ class PlainProgress:
 
     def update(self, status: Status) -> None:
         self._status, self._told_at = status, time.monotonic()
-        stage = status.stage.split(":")[0]  # the part that does not count steps
+        stage = status.stage.split(":")[0]  # without a step count
         if stage not in self._stages and not stage.startswith("trial "):
             self._stages.add(stage)
             self._say(f"{_clock(status.elapsed_s)}  {stage}")
@@ -129,8 +131,8 @@ class PlainProgress:
         self._say(f"{_clock(status.elapsed_s)}  {status.stage}")
 
 
-class Telling:
-    """A display that hears of what comes before the search too, and begins with the first word of either."""
+class JobProgress:
+    """A display that also covers what precedes the search; it starts with the first message of either."""
 
     def __init__(self, display: Progress, deadline: Deadline) -> None:
         self._display, self._deadline = display, deadline
@@ -138,7 +140,7 @@ class Telling:
         self._state = "new"
 
     def say(self, stage: str) -> None:
-        """The same status, with something else being done."""
+        """The same status at another stage."""
         self.update(replace(self._status, stage=stage, elapsed_s=self._deadline.elapsed_s()))
 
     def start(self, status: Status) -> None:
@@ -161,14 +163,14 @@ class Telling:
         self.close()
 
     def close(self) -> None:
-        """Ends the display, if nobody has."""
+        """Ends the display, unless it has ended already."""
         if self._state == "begun":
             self._state = "ended"
             self._display.finish(replace(self._status, elapsed_s=self._deadline.elapsed_s()))
 
 
 class LiveProgress:
-    """A few lines on a terminal that are written over as the search goes on."""
+    """A few lines on a terminal, rewritten as the search proceeds."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console if console is not None else Console(stderr=True)
@@ -185,7 +187,7 @@ class LiveProgress:
         self._status, self._told_at = status, time.monotonic()
 
     def _now(self) -> Any:
-        """The last status, its clocks gone on."""
+        """The last status, with current clocks."""
         if self._status is None:
             return Text("")
         since = time.monotonic() - self._told_at
@@ -198,11 +200,11 @@ class LiveProgress:
     def finish(self, status: Status) -> None:
         self.update(status)
         if self._live is not None:
-            self._live.stop()  # shows the last status once more
+            self._live.stop()  # shows the last status again
             self._live = None
 
     def render(self, status: Status) -> Any:
-        """What is shown for a status."""
+        """The lines for a status."""
         head = Table.grid(padding=(0, 1))
         total = status.trials or max(status.trial, 1)
         head.add_row(
@@ -257,21 +259,27 @@ def describe(record: Record) -> str:
         of = "instructions (estimated)" if record.estimated else "latency"
         speed = f"{record.latency_ratio:.3f} of float32's {of}"
     text = f"{speed}, {_accuracy(record)}"
+    if record.size_bytes is not None:
+        text += f", {size(record.size_bytes)}"
     return text + " (stopped early)" if record.state == "pruned" else text
 
 
 def _cost(record: Record) -> str:
     if record.instructions is not None:
         return f"{record.instructions / 1e6:.3g} M instructions"
-    return f"{(record.latency_s or 0.0) * 1e3:.3g} ms"
+    return duration(record.latency_s)
 
 
 def _accuracy(record: Record) -> str:
+    """``top-1 91.3 % (−0.2 points)``, ``cosine similarity 0.9999``."""
     if record.accuracy is None:
         return "no accuracy"
-    if record.accuracy_change is None or record.id < 0:
-        return f"accuracy {record.accuracy:.4g}"
-    return f"accuracy {record.accuracy:.4g} ({record.accuracy_change:+.4f})"
+    metric = MetricText.of_record(record)
+    text = f"{metric.info.name} {metric.value(record.accuracy)}"
+    # Of a distance from float32's outputs the change says no more than the value.
+    if record.accuracy_change is None or record.id < 0 or metric.info.against_float:
+        return text
+    return text + f" ({metric.change(record.accuracy_change)} {metric.change_unit}".rstrip() + ")"
 
 
 def _count(status: Status) -> str:

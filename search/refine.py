@@ -1,9 +1,9 @@
-"""Programmes that learn: the losses of groups are corrected by what strategies really lost.
+"""Integer programmes that learn: measured drops of strategies correct the losses of groups.
 
-The drop of a strategy is taken as the sum of its groups' losses, each times an unknown factor near 1. Measured
-drops narrow the factors down (Bayesian linear regression, in closed form); a draw from what is then believed
-of them gives the losses of the next integer programme (Thompson sampling in a linear bandit, Agrawal and
-Goyal 2013). So strategies near the bound are tried that differ where the losses are least certain.
+The drop of a strategy is modelled as the sum of its groups' losses, each times an unknown factor near 1. Measured drops
+narrow the factors down (Bayesian linear regression, in closed form); a draw from their posterior gives the losses of
+the next integer programme (Thompson sampling in a linear bandit, Agrawal and Goyal 2013). This tries strategies near
+the bound that differ where the losses are least certain.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .option import FLOAT32
 from .sensitivity import Sensitivities
 from .space import Params, SearchSpace
 from .timing import TimeTable
-from .warmstart import Candidate, make_candidate, solve
+from .warmstart import WarmStartCandidate, make_candidate, solve
 
 TRIALS = 8
-_SPREAD = 0.5  # how far, as a standard deviation, a probed loss may be from what it does to the metric
-_NOISE = 0.25  # of the bound: what a drop varies by that no sum of losses explains
-_BUDGETS = (1.0, 1.0, 1.2, 0.85, 1.5, 0.7)  # of the bound: tried in turn where a draw gives what is known
-_NEAR = 3.0  # drops beyond this many bounds say little about what happens near it
+_SPREAD = 0.5  # standard deviation of the factors between probed loss and drop of the metric
+_NOISE = 0.25  # of the bound: variation of a drop that no sum of losses explains
+_BUDGETS = (1.0, 1.0, 1.2, 0.85, 1.5, 0.7)  # of the bound: tried in turn if a draw gives a known strategy
+_NEAR = 3.0  # drops beyond this many bounds say little about those near it
 
 
 def refine(
@@ -37,11 +37,11 @@ def refine(
     seen: Container[str],
     rng: np.random.Generator,
     limit_s: float | None = None,
-) -> Candidate | None:
-    """The fastest strategy that keeps the bound, if one draw of the factors is right; None where that is known.
+) -> WarmStartCandidate | None:
+    """The fastest strategy that keeps the bound by one draw of the factors; None if all of these are known.
 
-    ``outcomes``: parameters and measured drops of strategies so far; ``seen`` holds their keys; ``limit_s`` is the time
-    of each programme.
+    ``outcomes``: parameters and measured drops of strategies so far; ``seen`` holds their keys; ``limit_s`` limits the
+    time of each programme.
     """
     model = AdditiveModel(space, times, known)
     rows = [(model.losses(params), max(drop, 0.0)) for params, drop in outcomes]
@@ -66,7 +66,7 @@ def refine(
 
 
 def _slope(features: NDArray[np.float64], drops: NDArray[np.float64]) -> float:
-    """Drop per loss, by least squares through the origin; 0 where nothing was lost yet."""
+    """Drop per loss, by least squares through the origin; 0 while nothing was lost."""
     if not len(drops):
         return 0.0
     sums = features.sum(axis=1)

@@ -1,9 +1,8 @@
 """What to try next: Optuna's samplers over the history of a search, as one pure function.
 
-``propose`` builds a study in memory from the history, with a new sampler seeded by the search's seed and
-the number of trials so far, and asks it. So a proposal depends on the seed and the history alone: a search
-that was interrupted proposes what it would have proposed anyway, and nothing but measured candidates is
-ever written to the stored study.
+``propose`` builds an in-memory study from the history, with a new sampler seeded by the search's seed and the number of
+trials so far, and asks it. A proposal thus depends only on the seed and the history: an interrupted search proposes
+what it would have proposed anyway, and only measured candidates are written to the stored study.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from .sensitivity import Sensitivities, base_option, main_option
 from .space import Params, SearchSpace
 
 SamplerFactory = Callable[[int], BaseSampler]
-"""Seed -> a new Optuna sampler: pass one to use any sampler of Optuna's or your own."""
+"""Seed -> a new Optuna sampler; pass one to use another sampler of Optuna, or your own."""
 
 _STARTUP = 5  # random trials before a sampler learns; the warm start's candidates count
 _POPULATION = 8  # of NSGA-II: searches have tens of trials, not thousands
-_GENERATION = "NSGAIISampler:generation"  # where that sampler looks for it; it makes parents of no others
+_GENERATION = "NSGAIISampler:generation"  # where that sampler looks for it; others never become parents
 _ASKS = 24
-_GP_ASKS = 2  # a Gaussian process hardly changes its mind, and takes its time
+_GP_ASKS = 2  # a Gaussian process is slow and mostly repeats itself
 _DRAWS = 6
 _OVERLAYS, _BASES, _MOST_CHANGED = 24, 3, 4
 _MUTATIONS = 200
@@ -40,7 +39,7 @@ _SMALL = 4096
 
 @dataclass(frozen=True)
 class Observation:
-    """A past trial as samplers see it: ``values`` are minimised, one of the ``violations`` above 0 breaks a bound."""
+    """A past trial as samplers see it: ``values`` are minimised; a violation above 0 breaks a bound."""
 
     params: Params
     values: tuple[float, ...]
@@ -48,12 +47,12 @@ class Observation:
 
     @property
     def violation(self) -> float:
-        """The largest of them."""
+        """The largest violation."""
         return max(self.violations.values(), default=0.0)
 
 
 def make_sampler(sampler: str | SamplerFactory, seed: int) -> BaseSampler:
-    """A new sampler. The grid is not one of Optuna's: see :func:`grid`."""
+    """A new Optuna sampler. The grid is not one of them: see :func:`grid`."""
     with warnings.catch_warnings():  # multivariate sampling and the like are marked experimental
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if callable(sampler):
@@ -76,13 +75,13 @@ def propose(
     history: Sequence[Observation],
     known: Mapping[str, Observation],
     sensitivities: Sensitivities,
-    promise: Callable[[Params], float] | None = None,
+    acquisition: Callable[[Params], float] | None = None,
 ) -> dict[str, str] | None:
-    """Parameters of a strategy that is not among ``known``; None when there is none left.
+    """Parameters of a strategy that is not among ``known``; None when none is left.
 
-    ``known`` maps a strategy's key to what came of it. A sampler that repeats itself is told the known
-    result and asked again; after some rounds a neighbour of a good strategy, or a random one, is taken.
-    With ``promise``, of a few draws of a random sampler (all but "gp") the most promising is taken.
+    ``known`` maps a strategy's key to its outcome. A sampler that repeats itself receives the known result and is asked
+    again; after some rounds a neighbour of a good strategy, or a random one, is taken. With ``acquisition``, the most
+    promising of a few draws of a random sampler (all but "gp") is taken.
     """
     if sampler == "grid":
         points = grid(space, sensitivities)
@@ -90,7 +89,7 @@ def propose(
     digest = hashlib.sha256(f"{seed}:{len(history)}".encode()).digest()
     trial_seed = int.from_bytes(digest[:4], "little")
     if space.parameters and history:
-        params = _ask(space, sampler, trial_seed, history, known, promise)
+        params = _ask(space, sampler, trial_seed, history, known, acquisition)
         if params is not None:
             return params
     return _neighbour(space, np.random.default_rng(trial_seed), history, known)
@@ -102,7 +101,7 @@ def _ask(
     seed: int,
     history: Sequence[Observation],
     known: Mapping[str, Observation],
-    promise: Callable[[Params], float] | None,
+    acquisition: Callable[[Params], float] | None,
 ) -> dict[str, str] | None:
     distributions: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(choices) for name, choices in space.parameters.items()
@@ -120,7 +119,7 @@ def _ask(
             )
             study.add_trial(finished)
         draws: list[dict[str, str]] = []
-        wanted = _DRAWS if promise is not None and sampler in ("tpe", "nsga2", "random") else 1
+        wanted = _DRAWS if acquisition is not None and sampler in ("tpe", "nsga2", "random") else 1
         for _ in range(_GP_ASKS if sampler == "gp" else _ASKS):
             trial = study.ask(distributions)
             params = {name: str(value) for name, value in trial.params.items()}
@@ -131,10 +130,10 @@ def _ask(
             draws.append(params)
             if len(draws) == wanted:
                 break
-    if wanted == 1 or promise is None:
+    if wanted == 1 or acquisition is None:
         return next(iter(draws), None)
     near = _overlay(space, draws, history, np.random.default_rng(seed))
-    ranked = sorted([*draws, *near], key=promise, reverse=True)  # stable: whole draws first among equals
+    ranked = sorted([*draws, *near], key=acquisition, reverse=True)  # stable: among equals, whole draws first
     return next((params for params in ranked if space.strategy(params).key() not in known), None)
 
 
@@ -144,9 +143,9 @@ def _overlay(
     history: Sequence[Observation],
     rng: np.random.Generator,
 ) -> list[dict[str, str]]:
-    """The best strategies so far with a few groups changed to what the sampler drew for them.
+    """The best strategies so far, with a few groups changed to the sampler's draw.
 
-    In spaces of a hundred parameters a whole draw is hardly ever better than a strategy that is nearly best.
+    In spaces of a hundred parameters a whole draw is hardly ever better than a good strategy.
     """
     feasible = sorted((past for past in history if past.violation <= 0), key=lambda past: past.values)
     if not feasible:
@@ -166,8 +165,7 @@ def _overlay(
 def _one_torch_thread(sampler: str | SamplerFactory) -> Iterator[None]:
     """Keeps torch to one thread while the GP sampler works.
 
-    Its problems are tiny, and threads that wait for each other in a spin cost it five times the time on a
-    machine that is busy.
+    Its problems are tiny, and on a busy machine spinning threads make them take five times as long.
     """
     if sampler != "gp":
         yield
@@ -194,7 +192,7 @@ def _neighbour(
     history: Sequence[Observation],
     known: Mapping[str, Observation],
 ) -> dict[str, str] | None:
-    """One or two changes to the best past trial, then anything; None when all has been tried."""
+    """One or two changes to the best past trial, then anything; None when everything has been tried."""
     names = list(space.parameters)
 
     def is_new(params: Params) -> bool:
@@ -221,17 +219,17 @@ def _all(space: SearchSpace) -> Iterator[dict[str, str]]:
 
 
 def grid(space: SearchSpace, sensitivities: Sensitivities) -> Iterator[dict[str, str]]:
-    """Every set of parameters where there are few; else a coarse grid over the whole model.
+    """Every set of parameters if there are few; else a coarse grid over the whole model.
 
-    The coarse grid: how many of the most sensitive groups stay in float32 (none, 1, 2, 3, 5, 8 ...), by
-    option of all others, by setting.
+    The coarse grid varies how many of the most sensitive groups stay in float32 (none, 1, 2, 3, 5, 8 ...), the option
+    of all others, and the setting.
     """
     if space.size <= _SMALL:
         yield from _all(space)
         return
     order = sorted(
         space.groups, key=lambda g: -sensitivities.loss(space, g, base_option(g))[0]
-    )  # stable: the model's order where nothing is known
+    )  # stable: unknown groups in the model's order
     options = dict.fromkeys(s for g in space.groups for s in g.options if s != FLOAT32)
     settings = sensitivities.settings(space, main_option(space))
     for kept in _fibonacci(len(order)):

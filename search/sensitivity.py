@@ -1,9 +1,9 @@
-"""How much each group of layers costs in accuracy: the additive model of what quantization does.
+"""How much accuracy each group of layers costs: the additive model of quantization noise.
 
-One group at a time is quantized, all others stay in float32, and the final outputs are compared with
-float32's on calibration samples. Errors of different layers are close to independent, so their powers
-add up (Zhou et al. 2018, "Adaptive Quantization for Deep Neural Network"): a strategy's loss is taken as
-the sum of its groups'. It ranks strategies; their accuracy is measured.
+One group at a time is quantized, all others stay in float32, and the final outputs are compared with float32's on
+calibration samples. Errors of different layers are nearly independent, so their powers add up (Zhou et al. 2018,
+"Adaptive Quantization for Deep Neural Network"): a strategy's loss is modelled as the sum of its groups' losses. The
+model ranks strategies; their accuracy is measured.
 """
 
 from __future__ import annotations
@@ -22,36 +22,37 @@ from .priors import typical_noise
 from .space import SearchSpace
 
 Probe = tuple[str, str, str]
-"""Group, option, setting. The group "" stands for all groups at once."""
+"""Group, option, setting. The group "" means all groups at once."""
 
 EVERYWHERE = ""
 MOST_PROBES = 160  # of single groups: bounds the pass on nets of hundreds of layers
-_MAC_BUDGET = 2e10  # multiply-adds of one probe; fixes how many samples it takes, the same on any machine
+_MAC_BUDGET = 2e10  # multiply-adds of one probe; fixes its number of samples, the same on any machine
 _FEWEST_SAMPLES, _MOST_SAMPLES = 8, 64
 
 
 @dataclass(frozen=True)
 class Sensitivities:
-    """What was probed: (group, option, setting) -> loss; infinite where a probe failed."""
+    """Probed losses: (group, option, setting) -> loss; infinite where a probe failed."""
 
     losses: Mapping[Probe, float] = field(default_factory=dict)
 
     def with_(self, probe: Probe, loss: float) -> Sensitivities:
+        """The same sensitivities and the loss of one more probe."""
         return Sensitivities({**self.losses, probe: loss})
 
     def best(self, group: str, option: str) -> tuple[float, str] | None:
-        """The least loss probed for the group at this option, and the setting that gave it."""
+        """The smallest probed loss of the group at this option, and its setting."""
         found = [
             (loss, setting) for (name, text, setting), loss in self.losses.items() if name == group and text == option
         ]
         return min(found) if found else None
 
     def settings(self, space: SearchSpace, option: str) -> list[str]:
-        """All settings, the best for the whole model first; those not probed come last."""
+        """All settings, the best for the whole model first, those not probed last."""
         return sorted(space.settings, key=lambda c: self.losses.get((EVERYWHERE, option, c), math.inf))
 
     def loss(self, space: SearchSpace, group: Group, option: str) -> tuple[float, str]:
-        """Loss and best setting of a group at an option; estimated from its kin where not probed."""
+        """Loss and best setting of a group at an option; estimated from others if not probed."""
         base = base_option(group)
         favourite = self.settings(space, base)[0]
         if option == FLOAT32:
@@ -64,7 +65,7 @@ class Sensitivities:
         return loss * self._factor(option) / self._factor(base), setting
 
     def _typical(self) -> float:
-        """The mean loss of the groups probed, for those that were not."""
+        """The mean loss of the probed groups, for those that were not probed."""
         found = [v for (group, _, _), v in self.losses.items() if group != EVERYWHERE and math.isfinite(v)]
         return sum(found) / len(found) if found else 1.0
 
@@ -78,11 +79,12 @@ class Sensitivities:
 
     @classmethod
     def from_json(cls, data: Iterable[Sequence[Any]]) -> Sensitivities:
+        """Reads what `to_json` returns."""
         return cls({(g, s, c): math.inf if loss is None else float(loss) for g, s, c, loss in data})
 
 
 def base_option(group: Group) -> str:
-    """The option that the group is probed at first: the hardware's favourite among the integers."""
+    """The option that the group is probed at first: the hardware's favourite integer option."""
     return next((s for s in group.options if s in group.integer), group.options[0])
 
 
@@ -93,9 +95,9 @@ def sample_count(space: SearchSpace) -> int:
 
 
 def next_uniform_probe(space: SearchSpace, known: Sensitivities) -> Probe | None:
-    """What to probe next of everything at the base option, given what is known; None when that is enough.
+    """The next probe of the whole model at the base option; None when these are complete.
 
-    Every calibrator, then knob by knob each other value at the best setting so far: their product would take too long.
+    Every calibrator, then knob by knob every other value at the best setting so far; the product would take too long.
     """
     option = main_option(space)
     settings = [{knob: values[0] for knob, values in space.free.items()}]
@@ -117,11 +119,10 @@ def main_option(space: SearchSpace) -> str:
 
 
 def next_probe(space: SearchSpace, known: Sensitivities, thorough: bool) -> Probe | None:
-    """What to probe next, given what is known; None when that is enough.
+    """The next probe; None when the pass is complete.
 
-    Every group at its base option; ``thorough`` (the bound is at stake) also the other good settings
-    and the other options of the groups that cost most. A function of ``known`` alone, so that an
-    interrupted pass goes on where it was.
+    Every group at its base option; ``thorough`` (the bound is at stake) adds the other good settings, and the other
+    options of the groups that cost most. A function of ``known`` only, so an interrupted pass continues where it was.
     """
     done = sum(1 for group, _, _ in known.losses if group != EVERYWHERE)
     if done >= MOST_PROBES:
@@ -129,7 +130,7 @@ def next_probe(space: SearchSpace, known: Sensitivities, thorough: bool) -> Prob
     main = main_option(space)
     by_rank = known.settings(space, main)
     groups = [g for g in space.groups if g.integer and FLOAT32 in g.options]
-    # The largest first: if the pass is cut short, they matter most.
+    # The largest first: they matter most if the pass is cut short.
     for group in sorted(groups, key=lambda g: -sum(space.macs[name] for name in g.layers)):
         probe = (group.name, base_option(group), by_rank[0])
         if probe not in known.losses:
@@ -138,7 +139,7 @@ def next_probe(space: SearchSpace, known: Sensitivities, thorough: bool) -> Prob
         return None
     costly = sorted(
         groups, key=lambda g: -known.losses[(g.name, base_option(g), by_rank[0])]
-    )  # stable: the model's order among equals
+    )  # stable: equals in the model's order
     for group in costly[:16]:
         for setting in by_rank[1:3]:
             probe = (group.name, base_option(group), setting)
@@ -154,7 +155,7 @@ def next_probe(space: SearchSpace, known: Sensitivities, thorough: bool) -> Prob
 
 
 def measure_probe(space: SearchSpace, evaluator: Evaluator, probe: Probe, samples: int) -> float:
-    """The loss of one probe; infinite where it cannot be built or run. Raises StorageError alone."""
+    """The loss of one probe; infinite if it cannot be built or run. Raises only StorageError."""
     name, text, setting = probe
     options = []
     for group in space.groups:

@@ -1,4 +1,4 @@
-"""How large a strategy's network is, from the stored bits of its weights; what the integer programme minimises."""
+"""The size of a strategy's network, from the stored bits of its weights; what the integer programme minimises."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FLOAT_BITS = 32
 
 @dataclass(frozen=True)
 class SizeTable:
-    """Bytes by the elements of weights. ``float_bytes`` are the whole network's in float32, where they are known."""
+    """Bytes by the elements of weights. ``float_bytes`` is the size of the whole network in float32, if known."""
 
     float_bytes: int | None = None
 
@@ -35,7 +35,7 @@ class SizeTable:
         return 0.0
 
     def outside(self, space: SearchSpace) -> float:
-        """Bytes of all but the weights of groups."""
+        """Bytes of everything but the weights of groups."""
         names = [name for group in space.groups for name in group.layers]
         return self.whole(space) - sum(space.weights.get(name, 0) for name in names) * _FLOAT_BITS / 8
 
@@ -54,10 +54,10 @@ class SizeTable:
 def programme_costs(
     space: SearchSpace, primary: str, limits: Mapping[str, float], times: TimeTable, sizes: SizeTable
 ) -> tuple[Cost, list[Limit]]:
-    """What the integer programme minimises, and what else it keeps, of the ``limits`` (quantity -> over float32's).
+    """The cost that the integer programme minimises, and the ``limits`` (quantity -> over float32's) that it keeps.
 
-    Where accuracy is ``primary``, the first that is bounded is minimised: the programme's budgets of loss then give
-    the front to look for the bound on.
+    If accuracy is ``primary``, the first bounded quantity is minimised: the programme's budgets of loss then give the
+    front on which to find the bound.
     """
     tables: dict[str, tuple[Cost, float, float]] = {
         "latency": (times, times.float_s(space), times.outside(space)),

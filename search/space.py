@@ -1,9 +1,9 @@
-"""The search space: groups of layers, what each may do, and the way between parameters and strategies.
+"""The search space: groups of layers with their options, and parameters to and from strategies.
 
 Each group has categorical parameters, named after its first layer: ``NAME.scheme`` (precision and granularity of the
 weights, such as ``int8/per_channel``), and one for each free knob that has several values (`hago.knobs.FREE`), such as
-``NAME.calibrator``. They are always there, so that every sampler sees one fixed space; a calibrator says nothing where
-its group stays in float, and two sets of parameters that mean the same give the same :class:`Strategy`.
+``NAME.calibrator``. All parameters always exist, so every sampler sees one fixed space; a calibrator has no effect if
+its group stays in float, and parameters with the same meaning give the same :class:`Strategy`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import StrategyError
 from ..files import hash_bytes
-from ..knobs import FREE, read_knobs, read_setting, setting_text
+from ..knobs import FREE, TRANSFORMATION, read_knobs, read_setting, setting_text, transformation_of
 from ..strategy import Choice, Strategy, ways_of
 from .grouping import Flow, find_flows, group_layers, tied_layers
-from .groups import Group, Member, make_group
+from .groups import Group, GroupMember, make_group
 from .keep import Keep, allowed_options, check_keep, kept_options
 from .option import FLOAT32
 
@@ -35,18 +35,20 @@ Params = Mapping[str, str]
 
 
 class SuggestsCategorical(Protocol):
-    """What :meth:`SearchSpace.suggest` needs of an Optuna trial."""
+    """The part of an Optuna trial that :meth:`SearchSpace.suggest` needs."""
 
-    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str: ...
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
+        """One of the choices, for the parameter of that name."""
+        ...
 
 
 @dataclass(frozen=True)
 class SearchSpace:
     """All strategies that a search may propose for one model on one hardware.
 
-    ``free`` are the values of each free knob. ``ties`` are layers that read one tensor and so have one calibrator: that
+    ``free`` are the values of each free knob. ``ties`` are layers that read one tensor and so share a calibrator: that
     of the first of them that computes in integers. ``macs`` are the multiply-adds of all layers, ``weights`` the
-    elements of their weights.
+    elements of their weights. ``transformation`` is that of all its strategies.
     """
 
     model_hash: str
@@ -57,6 +59,7 @@ class SearchSpace:
     flows: tuple[Flow, ...]
     macs: Mapping[str, int]
     weights: Mapping[str, int] = field(default_factory=dict)
+    transformation: str = TRANSFORMATION.default
 
     @classmethod
     def from_model(
@@ -68,8 +71,8 @@ class SearchSpace:
     ) -> SearchSpace:
         """Groups the layers of ``model`` and gathers what ``spec``, ``knobs`` and ``keep`` allow each group.
 
-        ``knobs`` are those asked for, as `hago.knobs.read_knobs` takes them. Raises StrategyError for what is no value
-        of a knob, and for what cannot be kept.
+        ``knobs`` are the requested ones, as `hago.knobs.read_knobs` takes them. Raises StrategyError for an invalid
+        value of a knob, and for layers that cannot be kept.
         """
         values = read_knobs(knobs)
         layers = {layer.name: layer for layer in model.layers}
@@ -92,11 +95,12 @@ class SearchSpace:
             flows=find_flows(model, group_of),
             macs=MappingProxyType({layer.name: int(layer.macs) for layer in model.layers}),
             weights=MappingProxyType({layer.name: prod(layer.weight_shape or (0,)) for layer in model.layers}),
+            transformation=transformation_of(values),
         )
 
     @cached_property
     def parameters(self) -> Mapping[str, tuple[str, ...]]:
-        """Parameter -> its choices; those with a single choice are left out."""
+        """Parameter -> its choices, without parameters of a single choice."""
         found: dict[str, tuple[str, ...]] = {}
         for group in self.groups:
             if len(group.options) > 1:
@@ -108,15 +112,16 @@ class SearchSpace:
 
     @property
     def size(self) -> int:
-        """How many sets of parameters there are (strategies can be fewer)."""
+        """The number of sets of parameters (there can be fewer strategies)."""
         return prod(len(choices) for choices in self.parameters.values())
 
     @cached_property
     def signature(self) -> str:
-        """A hash of the space: two searches of one signature can share their trials."""
+        """A hash of the space: searches with one signature can share their trials."""
         content = {name: list(choices) for name, choices in self.parameters.items()}
         layers = [group.layers for group in self.groups]
-        return hash_bytes(json.dumps([self.model_hash, self.hw, content, layers, self.ties]))
+        whole = [] if self.transformation == TRANSFORMATION.default else [self.transformation]
+        return hash_bytes(json.dumps([self.model_hash, self.hw, content, layers, self.ties, *whole]))
 
     def options(self, params: Params) -> tuple[str, ...]:
         """The option of each group. A parameter not given takes its first choice."""
@@ -133,12 +138,12 @@ class SearchSpace:
         return tuple(chosen)
 
     def names_of(self, group: Group) -> tuple[str, ...]:
-        """The names of a group's parameters, those included that have one value alone."""
+        """The names of a group's parameters, including those with a single value."""
         return tuple(f"{group.name}.{name}" for name in ("scheme", *self.free))
 
     @cached_property
     def settings(self) -> tuple[str, ...]:
-        """Every setting, which is a value of each free knob, as text; they differ in the calibrator first."""
+        """Every setting (a value of each free knob) as text, ordered by calibrator first."""
         names = list(self.free)
         found = product(*(self.free[name] for name in reversed(names)))
         return tuple(setting_text(dict(zip(names, reversed(values), strict=True))) for values in found)
@@ -153,7 +158,7 @@ class SearchSpace:
     def make_params(
         self, options: Mapping[str, str] | Sequence[str], settings: Mapping[str, str] | str
     ) -> dict[str, str]:
-        """Parameters from the option of every group, and one setting for all or one for each group."""
+        """Parameters from the option of every group, and one setting for all groups or one for each."""
         params: dict[str, str] = {}
         for i, group in enumerate(self.groups):
             params[f"{group.name}.scheme"] = options[group.name] if isinstance(options, Mapping) else options[i]
@@ -165,13 +170,13 @@ class SearchSpace:
         return {name: params[name] for name in self.parameters}
 
     def uniform(self, option: str, setting: str) -> dict[str, str]:
-        """Every group at this option, or at the nearest that it has."""
+        """Parameters with every group at this option, or the nearest that it has."""
         return self.make_params([group.find(option) for group in self.groups], setting)
 
     def strategy(self, params: Params) -> Strategy:
-        """The strategy that these parameters mean; raises StrategyError on a choice that is not there."""
+        """The strategy that these parameters mean; raises StrategyError for an unknown choice."""
         choices: dict[str, Choice] = {}
-        having: dict[str, set[str]] = {knob: set() for knob in self.free}  # the layers that each knob is about
+        having: dict[str, set[str]] = {knob: set() for knob in self.free}  # the layers that each knob affects
         for group, option in zip(self.groups, self.options(params), strict=True):
             values = self._values(params, group)
             for member in group.members:
@@ -185,14 +190,14 @@ class SearchSpace:
             first, *others = [name for name in tie if name in having[knob]] or [""]
             for name in others:
                 choices[name] = _with(choices[name], ((knob, choices[first].value(knob)),))
-        return Strategy(self.model_hash, self.hw, choices)
+        return Strategy(self.model_hash, self.hw, choices, transformation=self.transformation)
 
     @cached_property
     def _tied(self) -> tuple[str, ...]:
         return tuple(knob.name for knob in FREE if knob.tied)
 
     def params(self, strategy: Strategy) -> dict[str, str]:
-        """Parameters that mean this strategy; raises StrategyError where the space has none."""
+        """Parameters that mean this strategy; raises StrategyError if the space has none."""
         options: dict[str, str] = {}
         for group in self.groups:
             fitting = [option for option in group.options if _fits(group, option, strategy)]
@@ -207,13 +212,13 @@ class SearchSpace:
         params = self.make_params(options, self._settings_of(strategy, options))
         if self.strategy(params).key() != strategy.key():
             raise StrategyError(
-                "the strategy is none of this search: calibrators differ within a group or a shared tensor",
+                "the strategy is not in this search space: calibrators differ within a group or a shared tensor",
                 hint="give layers that read one tensor, and layers of one group, one calibrator",
             )
         return params
 
     def _settings_of(self, strategy: Strategy, options: Mapping[str, str]) -> dict[str, str]:
-        """The setting of each group under these options: that of the first layer that does not follow another's."""
+        """The setting of each group under these options: that of its first layer without a tie to an earlier group."""
         tie_of = {name: tie for tie in self.ties for name in tie}
         found: dict[str, dict[str, str]] = {group.name: {} for group in self.groups}
         for knob in self.free:
@@ -226,11 +231,11 @@ class SearchSpace:
         return {name: setting_text(values) for name, values in found.items() if values}
 
     def nearest(self, strategy: Strategy) -> dict[str, str]:
-        """Parameters of the strategy nearest to this one, which need not be one of this space, nor of this hardware.
+        """Parameters of the strategy nearest to this one, which may be of another space or hardware.
 
         A group takes the option that agrees with most of its multiply-adds.
         """
-        own = replace(strategy, model_hash=self.model_hash, hw=self.hw)
+        own = replace(strategy, model_hash=self.model_hash, hw=self.hw, transformation=self.transformation)
         try:
             return self.params(own)
         except StrategyError:
@@ -241,7 +246,7 @@ class SearchSpace:
             def agreement(option: str, group: Group = group) -> int:
                 return sum(1 + self.macs[m.layer] for m in group.members if _agrees(m, option, own))
 
-            options[group.name] = max(group.options, key=agreement)  # the hardware's favourite among equals
+            options[group.name] = max(group.options, key=agreement)  # among equals the hardware's favourite
         return self.make_params(options, self._settings_of(own, options))
 
     def suggest(self, trial: SuggestsCategorical) -> Strategy:
@@ -253,7 +258,7 @@ class SearchSpace:
 
 @cache
 def _with(choice: Choice, values: tuple[tuple[str, str], ...]) -> Choice:
-    """Kept, since a sampler makes thousands of strategies of the same few choices."""
+    """Cached, because a sampler makes thousands of strategies of the same few choices."""
     return choice.with_(**dict(values))
 
 
@@ -265,8 +270,8 @@ def _fits(group: Group, option: str, strategy: Strategy) -> bool:
     return all(_agrees(member, option, strategy) for member in group.members)
 
 
-def _agrees(member: Member, option: str, strategy: Strategy) -> bool:
-    """Whether the strategy has this layer do what the option means for it."""
+def _agrees(member: GroupMember, option: str, strategy: Strategy) -> bool:
+    """Whether the strategy gives this layer the choice that the option means."""
     choice, way = strategy.choice(member.layer), member.ways[option]
     if choice.precision == way.precision == FLOAT32:
         return True

@@ -1,4 +1,4 @@
-"""The strategy that a search begins with: one of Hago's files, or somebody's QDQ model of the same network."""
+"""The strategy that a search starts from: a strategy file, or a QDQ model of the same network from any tool."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def read_start(start: Strategy | str | os.PathLike[str] | None, model: Model, spec: HardwareSpec) -> Strategy | None:
-    """The strategy in ``start``: itself, of its file, or what a QDQ model (.onnx) does; None for None.
+    """The strategy in ``start``: itself, from its file, or that of a QDQ model (.onnx); None for None.
 
-    What the hardware or the search space does not have becomes the nearest that they have, when the search begins.
-    Raises StrategyError where it is for another model, ModelError for a file that is no QDQ model of this one.
+    Choices that the hardware or the search space lacks are replaced by the nearest ones when the search begins. Raises
+    StrategyError if it is for another model, ModelError for a file that is not a QDQ model of this one.
     """
     if start is None:
         return None
@@ -26,7 +26,7 @@ def read_start(start: Strategy | str | os.PathLike[str] | None, model: Model, sp
         path = arguments.path("start", start)
         if Path(path).suffix.lower() == ".onnx":
             from ..model import load_model
-            from ..qdq.read import strategy_of
+            from ..qdq.read_strategy import strategy_of
 
             return strategy_of(load_model(path, model.batch, input_shapes=model.input_shapes), model, spec)
         start = Strategy.load(path)

@@ -1,4 +1,4 @@
-"""When a search ends for want of progress: a front that stands still."""
+"""When to end a search for lack of progress: a plateau of the front."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -> float:
     """The volume that the points dominate (all coordinates minimised) within the reference point, of any dimension.
 
-    Cut into slices along the last coordinate, down to two: there it is the area under a staircase.
+    Computed in slices along the last coordinate, down to two dimensions: the area under a staircase.
     """
     if len(reference) == 1:
         return max(0.0, reference[0] - min((point[0] for point in points), default=reference[0]))

@@ -1,4 +1,4 @@
-"""Where a study is kept: sqlite by default, any database that Optuna takes, a journal file, or memory."""
+"""Where a study is stored: sqlite by default, any database that Optuna supports, a journal file, or memory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .. import arguments
 from ..errors import HagoError, SearchError, StorageError, reason_of
 from ..files import is_full, room
 from ..locking import lock
+from ..result_files import STUDY_FILE
 
-STUDY_FILE = "study.db"
 _JOURNALS = (".journal", ".log")
-_LONGEST_PATH = 500  # bytes: sqlite opens no longer one
-_STUDY_BYTES = 256 << 10  # what sqlite takes for an empty study and its journal
-_BUSY_S = 60  # how long to wait for another process that writes to the same sqlite file
+_LONGEST_PATH = 500  # bytes: the longest that sqlite opens
+_STUDY_BYTES = 256 << 10  # size of an empty study and its journal in sqlite
+_BUSY_S = 60  # seconds to wait for another process that writes to the same sqlite file
 _TABLES_VERSION_HINT = "it was made by another version of Optuna: `optuna storage upgrade` brings it up to date"
 
 StorageLike = str | os.PathLike[str] | BaseStorage | None
@@ -33,7 +33,7 @@ StorageLike = str | os.PathLike[str] | BaseStorage | None
 
 @contextmanager
 def storage_errors(where: str) -> Iterator[None]:
-    """Makes what a storage may raise into one StorageError that says what to do."""
+    """Turns any exception of a storage into one StorageError that says what to do."""
     try:
         yield
     except HagoError:
@@ -47,9 +47,9 @@ def storage_errors(where: str) -> Iterator[None]:
         raise StorageError(
             f"the study cannot be read or written: {reason}",
             where=where,
-            hint="trials finished so far are safe; free some space or mend the storage, then resume",
+            hint="trials finished so far are safe; free some space or repair the storage, then resume",
         ) from error
-    except Exception as error:  # a file that was changed or damaged: rows and lines that nobody writes
+    except Exception as error:  # a changed or damaged file: rows and lines that no Optuna writes
         raise StorageError(
             f"the study is damaged: {reason_of(error)}",
             where=where,
@@ -58,11 +58,11 @@ def storage_errors(where: str) -> Iterator[None]:
 
 
 def open_storage(storage: StorageLike, folder: Path | None) -> tuple[BaseStorage, str]:
-    """The storage, and what to call it in messages.
+    """The storage, and its name in messages.
 
-    ``storage``: a URL (``sqlite:///...``, ``postgresql://...``, ``mysql://...``), a path (a journal where it
-    ends in .journal or .log, else sqlite), one of Optuna's storages, or None for ``study.db`` in ``folder``
-    (in memory without a folder). Raises StorageError, or SearchError for a URL that is none.
+    ``storage``: a URL (``sqlite:///...``, ``postgresql://...``, ``mysql://...``), a path (a journal if it ends in
+    .journal or .log, else sqlite), an Optuna storage, or None for ``study.db`` in ``folder`` (in memory without a
+    folder). Raises StorageError, or SearchError for an invalid URL.
     """
     if isinstance(storage, BaseStorage):
         return storage, type(storage).__name__
@@ -85,17 +85,17 @@ def open_storage(storage: StorageLike, folder: Path | None) -> tuple[BaseStorage
         raise StorageError(
             f"sqlite opens no path of more than {_LONGEST_PATH} bytes", where=text, hint="choose another"
         )
-    # Quoted once more: SQLAlchemy unquotes, and in Optuna's URLs a brace is a template's.
+    # Quoted twice: SQLAlchemy unquotes once, and in Optuna's URLs a brace begins a template.
     return _open_database(f"sqlite:///{quote(_as_uri(path))}?uri=true", text), text
 
 
 def _as_uri(path: Path) -> str:
-    """sqlite's own URI of a path, which no byte of it can break."""
+    """sqlite's URI of a path, safe for any bytes in it."""
     return f"file:{quote(os.fsencode(path.absolute()))}"
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with the content of an sqlite study, or None; a study that is merely busy is not damaged."""
+    """What is wrong with the content of an sqlite study, or None; a busy study is not damaged."""
     try:
         with closing(sqlite3.connect(f"{_as_uri(path)}?mode=ro", uri=True, timeout=_BUSY_S)) as file:
             found = [str(row[0]) for row in file.execute("PRAGMA quick_check(1)")]
@@ -105,19 +105,19 @@ def damage(path: Path) -> str | None:
                 for (text,) in file.execute(f"SELECT value_json FROM {table}"):
                     json.loads(text)
     except sqlite3.OperationalError:
-        return None  # locked, unreadable, or without these tables: opening it says so
+        return None  # locked, unreadable, or without these tables: opening it reports that
     except (sqlite3.DatabaseError, ValueError, TypeError) as error:
         return str(error)
     return None
 
 
 def has_trials(path: Path) -> bool:
-    """Whether a trial stands in an sqlite study; where that cannot be read, there may be one."""
+    """Whether an sqlite study holds a trial; True if it cannot be read."""
     try:
         with closing(sqlite3.connect(f"{_as_uri(path)}?mode=ro", uri=True, timeout=_BUSY_S)) as file:
             return file.execute("SELECT 1 FROM trials LIMIT 1").fetchone() is not None
     except sqlite3.OperationalError as error:
-        return "no such table" not in str(error)  # a full disk took no more than a part of the tables
+        return "no such table" not in str(error)  # only part of the tables fitted on a full disk
     except sqlite3.DatabaseError:
         return True
 
@@ -149,7 +149,7 @@ def _without_password(url: str) -> str:
 
 
 class _FileLock:
-    """A lock on a file beside the journal, which the system takes back when its holder dies."""
+    """A lock on a file beside the journal, which the system releases when its holder dies."""
 
     def __init__(self, path: Path) -> None:
         self._path = path.with_name(path.name + ".lock")
@@ -168,7 +168,7 @@ class _FileLock:
 
 
 def _cut_torn_line(path: Path, lock: _FileLock) -> None:
-    """Takes away half a line that a killed writer left: the next line would be lost with it."""
+    """Cuts off a partial line that a killed writer left: the next line would be lost with it."""
     if not path.exists():
         return
     lock.acquire()

@@ -1,7 +1,7 @@
-"""How long a strategy takes, from the times of kernels measured once: the additive model of latency.
+"""The latency of a strategy from kernel times measured once: the additive model of latency.
 
-The kernels of a model run one after the other, so its time is close to the sum of theirs, plus what it
-costs to bring tensors from floats to integers where neighbours differ.
+The kernels of a model run one after the other, so its time is close to the sum of theirs, plus the cost of converting
+tensors from floats to integers where neighbours differ.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 
 from ..errors import HagoError, NoDeviceError, StorageError
 from .grouping import Flow
-from .groups import Group, Member
+from .groups import Group, GroupMember
 from .objective import Evaluator
 from .option import FLOAT32, kind_of, precision_of
 from .priors import typical_time
 from .space import SearchSpace
 
-# What a conversion costs, from what such kernels take on a current core: about ten elements per
-# nanosecond, and half a microsecond to call one. Only the order of magnitude matters.
+# The cost of a conversion: such kernels convert about ten elements per nanosecond on a current core, and a call takes
+# half a microsecond. Only the order of magnitude matters.
 CONVERT_CALL_S = 5e-7
 CONVERT_ELEMENT_S = 1e-10
 
-# Where nothing was timed: seconds per multiply-add in float32.
+# Without kernel times: seconds per multiply-add in float32.
 _MAC_S = 2e-11
 _CALL_S = 1e-6
 # A two-level scale multiplies once more per group of weights.
@@ -33,8 +33,8 @@ _PER_GROUP = 1.25
 class TimeTable:
     """Option -> layer -> seconds, measured with the whole model at that option.
 
-    An option that was not timed takes the time of the same precision per channel (a quarter more for
-    per-group weights), or else of float32; without any times, multiply-adds stand in.
+    An option that was not timed gets the time of the same precision per channel (a quarter more for per-group weights),
+    or else of float32; without any times, multiply-adds are used.
     """
 
     times: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -56,8 +56,8 @@ class TimeTable:
         typical = 1.0 if self.times else typical_time(precision_of(option))
         return self.layer_s(layer, FLOAT32, macs) * factor * typical
 
-    def member_s(self, member: Member, option: str, macs: int) -> float:
-        """Seconds of one layer of a group, which may stay in float where its group does not."""
+    def member_s(self, member: GroupMember, option: str, macs: int) -> float:
+        """Seconds of one layer of a group, which may stay in float when its group does not."""
         stays = member.ways[option].precision == "float32"
         return self.layer_s(member.layer, FLOAT32 if stays else option, macs)
 
@@ -66,11 +66,11 @@ class TimeTable:
         return sum(self.member_s(m, option, space.macs[m.layer]) for m in group.members)
 
     def to_integer(self, flow: Flow) -> float:
-        """Seconds of bringing a tensor from floats to integers: a kernel of its own."""
+        """Seconds to convert a tensor from floats to integers, in a separate kernel."""
         return CONVERT_CALL_S + flow.elements * CONVERT_ELEMENT_S
 
     def to_float(self, flow: Flow) -> float:
-        """Seconds of writing floats in place of integers: more bytes, by the kernel that makes the tensor."""
+        """Seconds to write floats instead of integers: more bytes, in the kernel that produces the tensor."""
         return flow.elements * CONVERT_ELEMENT_S
 
     def float_s(self, space: SearchSpace) -> float:
@@ -99,9 +99,9 @@ class TimeTable:
 
 
 def convert_s(space: SearchSpace, options: Sequence[str]) -> float:
-    """Seconds spent on bringing tensors from floats to integers and back.
+    """Seconds spent on converting tensors from floats to integers and back.
 
-    To integers takes a kernel; a kernel that made integers writes floats itself, at the price of more bytes.
+    To integers takes a kernel; back, the producing kernel writes floats itself, at the price of more bytes.
     """
     integer = [option in group.integer for group, option in zip(space.groups, options, strict=True)]
     total = 0.0
@@ -119,8 +119,8 @@ def convert_s(space: SearchSpace, options: Sequence[str]) -> float:
 def options_to_time(space: SearchSpace, thorough: bool) -> list[str]:
     """float32 and one option per precision; ``thorough`` also each size of weight groups.
 
-    Per tensor is not timed: it runs the kernels of per channel. Nor is a precision as layers without weights
-    have it, where others have weights at that precision: one run of the model times both.
+    Per tensor is not timed, because it runs the kernels of per channel. Nor is a precision of layers without weights,
+    if other layers have weights at that precision: one run of the model times both.
     """
     found: dict[str, str] = {}
     weighted = {precision_of(s) for group in space.groups for s in group.options if kind_of(s)}
@@ -140,7 +140,7 @@ def options_to_time(space: SearchSpace, thorough: bool) -> list[str]:
 def time_option(space: SearchSpace, evaluator: Evaluator, option: str) -> dict[str, float]:
     """Kernel times of the model at one option everywhere, for the layers that then run it.
 
-    Empty where it cannot be built or run. Raises StorageError and NoDeviceError alone.
+    Empty if the model cannot be built or run. Raises only StorageError and NoDeviceError.
     """
     params = space.uniform(option, space.settings[0])
     try:

@@ -1,8 +1,8 @@
 """The first candidates: everything in integers, then the best strategies by the additive model.
 
-Which option each group takes is an integer programme: the least time such that the losses of all groups
-sum to no more than a budget. A row of budgets gives a front, from the fastest strategy to nearly float32,
-and a bisection over that front finds, by real measurements, where the bound lies.
+An integer programme chooses the option of each group: the least time such that the losses of all groups add up to at
+most a budget. A row of budgets gives a front, from the fastest strategy to nearly float32, and a bisection over that
+front finds the bound by measurements.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from .space import SearchSpace
 from .timing import TimeTable
 
 BUDGETS = 32
-_FIRST_CALIBRATOR = "mse"  # the one that does least harm where nothing is known of the model
+_FIRST_CALIBRATOR = "mse"  # the safest one for an unknown model
 _SPAN = 1e-3  # the tightest budget, relative to the loss of the fastest strategy
 _NODE_LIMIT = 2000  # a limit in nodes, not seconds: the same answer on every machine
 _GAP = 1e-3
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A strategy to measure, with what the model predicts of it."""
+class WarmStartCandidate:
+    """A strategy to measure, with its predicted time and loss."""
 
     params: Mapping[str, str]
     label: str
@@ -43,8 +43,8 @@ class Candidate:
     loss: float = math.nan
 
 
-def first_candidates(space: SearchSpace) -> list[Candidate]:
-    """Everything at the hardware's favourite option, and at what that fits in (7 bits in 8); nothing is known yet."""
+def first_candidates(space: SearchSpace) -> list[WarmStartCandidate]:
+    """Everything at the hardware's favourite option, and at one that it fits in (7 bits in 8); no tables needed."""
     main = main_option(space)
     if main == FLOAT32:
         return []
@@ -52,13 +52,13 @@ def first_candidates(space: SearchSpace) -> list[Candidate]:
     roomier = find_fitting(precision, (other for other in every if other != precision))
     options = [main, *([option_of(roomier, granularity_of(main))] if roomier else [])]
     setting = next((s for s in space.settings if read_setting(s)["calibrator"] == _FIRST_CALIBRATOR), space.settings[0])
-    return [Candidate(space.uniform(s, setting), f"{s} everywhere, {setting}") for s in options]
+    return [WarmStartCandidate(space.uniform(s, setting), f"{s} everywhere, {setting}") for s in options]
 
 
-def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candidate]:
+def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[WarmStartCandidate]:
     """Everything at the hardware's favourite option and best setting; more precise; at the next setting.
 
-    The second best setting only where its loss is within twice the best's.
+    The second best setting only if its loss is within twice the best's.
     """
     main = main_option(space)
     if main == FLOAT32:
@@ -70,52 +70,56 @@ def uniform_candidates(space: SearchSpace, known: Sensitivities) -> list[Candida
         for setting, loss in zip(by_rank[:2], losses, strict=False)
         if loss <= 2 * losses[0] or math.isinf(losses[0])
     ]
-    found = [Candidate(space.uniform(main, c), f"{main} everywhere, {c}") for c in good]
+    found = [WarmStartCandidate(space.uniform(main, c), f"{main} everywhere, {c}") for c in good]
     others: dict[str, str] = {}
     for group in space.groups:
         for option in group.options:
             if precision_of(option) not in (FLOAT32, precision_of(main)):
                 others.setdefault(precision_of(option), option)
-    precise = [Candidate(space.uniform(option, by_rank[0]), f"{option} everywhere") for option in others.values()]
+    precise = [
+        WarmStartCandidate(space.uniform(option, by_rank[0]), f"{option} everywhere") for option in others.values()
+    ]
     return [*found[:1], *precise, *found[1:]]
 
 
 class Cost(Protocol):
-    """What an integer programme minimises or bounds: a sum over groups, and over the tensors that are converted."""
+    """What an integer programme minimises or bounds: a sum over groups, and over converted tensors."""
 
     def group_cost(self, space: SearchSpace, group: Group, option: str) -> float:
-        """Of a group's layers under one of its options."""
+        """The cost of a group's layers under one of its options."""
         ...
 
     def to_integer(self, flow: Flow) -> float:
-        """Of a conversion of this tensor to integers."""
+        """The cost of converting this tensor to integers."""
         ...
 
     def to_float(self, flow: Flow) -> float:
-        """Of a conversion to floats."""
+        """The cost of converting this tensor to floats."""
         ...
 
 
 Limit = tuple[Cost, float]
-"""A cost, and how much of it all groups and conversions may take."""
+"""A cost, and its limit for all groups and conversions together."""
 
 
 def fastest(
     space: SearchSpace, times: TimeTable, known: Sensitivities, limit_s: float | None = None
-) -> Candidate | None:
-    """The fastest strategy by the time model, whatever it loses; None where the programme has no solution."""
+) -> WarmStartCandidate | None:
+    """The fastest strategy by the time model, at any loss; None if the programme has no solution."""
     setting = known.settings(space, main_option(space))[0]
     options = solve(space, times, [[0.0] * len(group.options) for group in space.groups], math.inf, limit_s)
     if options is None:
         return None
-    return Candidate(space.make_params(options, setting), "fastest by kernel times", times.predict_s(space, options))
+    return WarmStartCandidate(
+        space.make_params(options, setting), "fastest by kernel times", times.predict_s(space, options)
+    )
 
 
 class Programme:
     """The integer programme for a row of loss budgets: no bound first, then ever tighter ones.
 
-    ``cost`` is what is minimised (time, if not given) within the ``limits``. ``candidate(i)`` is solved when first
-    asked for, within ``limit_s()`` seconds.
+    ``cost`` (by default time) is minimised within the ``limits``. ``candidate(i)`` is solved when first needed, within
+    ``limit_s()`` seconds.
     """
 
     count = BUDGETS
@@ -133,15 +137,15 @@ class Programme:
         self._cost, self._limits = cost or times, limits
         self._table = [[known.loss(space, group, option) for option in group.options] for group in space.groups]
         self._losses = [[loss for loss, _ in row] for row in self._table]
-        self._solved: dict[int, Candidate | None] = {}
+        self._solved: dict[int, WarmStartCandidate | None] = {}
 
-    def candidate(self, i: int) -> Candidate | None:
-        """The strategy of least cost within the i-th budget; None where that is float32, or nothing."""
+    def candidate(self, i: int) -> WarmStartCandidate | None:
+        """The strategy of least cost within the i-th budget; None if that is float32, or there is none."""
         if i not in self._solved:
             self._solved[i] = self._solve(i)
         return self._solved[i]
 
-    def _solve(self, i: int) -> Candidate | None:
+    def _solve(self, i: int) -> WarmStartCandidate | None:
         budget = math.inf
         if i > 0:
             fastest_one = self.candidate(0)
@@ -156,17 +160,17 @@ class Programme:
 
 def bisect(
     count: int,
-    candidate: Callable[[int], Candidate | None],
-    verdict: Callable[[Candidate], bool | None],
+    candidate: Callable[[int], WarmStartCandidate | None],
+    verdict: Callable[[WarmStartCandidate], bool | None],
     exact_first: bool = False,
     float_keeps: bool = True,
-) -> Candidate | None:
-    """The candidate to measure next on the way to where the bound lies; None once that is found.
+) -> WarmStartCandidate | None:
+    """The next candidate to measure in the bisection for the bound; None once the bound is found.
 
-    Candidates go from fast to exact. ``verdict`` says whether one keeps the bound, or None where it is not
-    measured. The fastest comes first: where that one keeps the bound, no other is needed. With ``exact_first`` the
-    bound is one of latency or size, and the most exact that keeps it is looked for, from that end. Where a candidate
-    is None, float32 takes its place.
+    Candidates go from fast to exact. ``verdict`` says whether one keeps the bound, or returns None if it was not
+    measured. The fastest comes first: if it keeps the bound, no other is needed. With ``exact_first`` the bound is on
+    latency or size, and the bisection looks for the most exact candidate that keeps it, from that end. float32 takes
+    the place of a candidate that is None.
     """
     fails, keeps, i = -1, count, 0
     while keeps - fails > 1:
@@ -188,11 +192,11 @@ def make_candidate(
     table: Sequence[Sequence[tuple[float, str]]],
     options: Sequence[str],
     label: str,
-) -> Candidate:
-    """A candidate of these options. ``table``: loss and best setting of each group and option."""
+) -> WarmStartCandidate:
+    """The candidate with these options. ``table``: loss and best setting of each group and option."""
     chosen = [row[group.options.index(option)] for group, row, option in zip(space.groups, table, options, strict=True)]
     settings = {group.name: name for group, (_, name) in zip(space.groups, chosen, strict=True)}
-    return Candidate(
+    return WarmStartCandidate(
         space.make_params(options, settings),
         label,
         times.predict_s(space, options),
@@ -210,9 +214,9 @@ def solve(
 ) -> tuple[str, ...] | None:
     """The option of each group that costs least with losses summing to at most ``budget``, within the ``limits``.
 
-    Variables: one 0/1 per group and option; per flow between groups, how much of a conversion to integers
-    and of one to floats it needs (continuous, their least values are 0 or 1). Ties go to the lesser loss.
-    None where no solution exists, or none was found within ``limit_s`` seconds.
+    Variables: one 0/1 per group and option; per flow between groups, how much of a conversion to integers and of one
+    to floats it needs (continuous, but 0 or 1 at the optimum). Ties go to the smaller loss. None if no solution exists,
+    or none was found within ``limit_s`` seconds.
     """
     offsets = np.cumsum([0, *(len(group.options) for group in space.groups)])
     n_choices, n = int(offsets[-1]), int(offsets[-1]) + 2 * len(space.flows)

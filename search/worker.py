@@ -1,4 +1,4 @@
-"""Who works on a trial, so that one that was left by a dead process can be told from a live one."""
+"""Who works on a trial: tells trials of dead processes from those of live ones."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 from ..files import hash_bytes
 
-_STALE = timedelta(hours=1)  # a trial of another machine that has run for so long is given up
+_STALE = timedelta(hours=1)  # a trial on another machine is abandoned after this time
 
 
 def this_worker() -> str:
-    """Machine (hashed: a study may be shown to others), process, and when the process began."""
+    """Machine (hashed, as studies are shared), process, and the start of the process."""
     return f"{_machine()}:{os.getpid()}:{_started(os.getpid())}"
 
 
 def is_alive(worker: str, begun: datetime | None) -> bool:
-    """Whether that worker may still be at the trial that it began then. This very process is not."""
+    """Whether that worker may still be at the trial that it began then; this process never is."""
     machine, pid, started = (*worker.split(":"), "", "", "")[:3]
     if machine != _machine():
         return begun is not None and datetime.now() - begun < _STALE
@@ -30,7 +30,7 @@ def is_alive(worker: str, begun: datetime | None) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # it is there, and somebody else's
+        pass  # it exists and belongs to another user
     return _started(int(pid)) == started
 
 
@@ -39,7 +39,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process began, in clock ticks: numbers of processes come round again. Empty if not known."""
+    """The start of a process in clock ticks, as process ids are reused. Empty if unknown."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -15,13 +15,13 @@ from hago.compiler.cache import KernelCache
 from hago.compiler.conformance import Conformance
 from hago.compiler.linker import linker
 from hago.data import make_samples
-from hago.device.check import check_device
 from hago.device.config import Device
 from hago.device.emulated import emulated_server, sysroot
 from hago.device.remote import RemoteNet, connect
+from hago.device.spec_check import check_device
 from hago.lower import LoweredGraph, lower
-from hago.lower.graph import SHORT_FLOATS
 from hago.model import load_model
+from hago.precision import SHORT_FLOATS
 from hago.qdq import Quantizer
 from hago.spec import load_spec, resolve_hw
 from hago.strategy import WEIGHTED_KINDS, uniform

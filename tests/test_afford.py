@@ -35,7 +35,7 @@ def test_all_samples_are_taken_where_there_is_time(tmp_path: Path, budget_s: flo
 
 @pytest.mark.parametrize(("budget_s", "run_s"), [(60, 1e-2), (60, 1e-3), (60, 1.0), (1, 1e-3)])
 def test_every_pass_takes_a_small_part_of_the_budget(budget_s: float, run_s: float) -> None:
-    with pytest.warns(HagoWarning, match=r"time budget: [\d,]+ of [\d,]+ samples are taken \(search part\)"):
+    with pytest.warns(HagoWarning, match=r"time budget: using [\d,]+ of [\d,]+ samples \(search part\)"):
         parts = divided(budget_s, None, run_s)
     for name in ("calibration", "search", "test"):
         part = getattr(parts, name)
@@ -79,7 +79,7 @@ def test_slow_samples_are_read_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     rows = Slow(100_000, clock)
-    with pytest.warns(HagoWarning, match=r"of 100,000 samples are taken \(data\)"):
+    with pytest.warns(HagoWarning, match=r"of 100,000 samples \(data\)"):
         taken = Affordable(60, None, 0).read("data", make_samples((rows, np.arange(100_000) % 3), [INFO]))
     assert 300 <= len(taken) <= 6000 and clock[0] < 1
     assert taken.labels is not None and len(taken.labels) == len(taken)

@@ -281,20 +281,3 @@ def test_compile_for_each_number_of_threads(cache: Path) -> None:
     for found in outputs[1:]:
         np.testing.assert_allclose(found, outputs[0], atol=1e-5)
     assert hago.compile(tiny.network(), cache=cache).threads >= 1
-
-
-def test_a_torch_module_is_tuned_too(cache: Path) -> None:
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("onnxscript")
-    torch.manual_seed(0)
-    module = torch.nn.Sequential(
-        torch.nn.Conv2d(2, 32, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(2048, 3)
-    ).eval()
-    with pytest.raises(ModelError, match="from_torch"):
-        hago.compile(module)
-    model = hago.from_torch(module, torch.zeros(1, 2, 8, 8))
-    with torch.no_grad():
-        labels = module(torch.from_numpy(X)).argmax(1).numpy()
-    result = hago.tune(model, data=(X, labels), max_drop=1.0, trials=1, threads=1, cache=cache)
-    assert result.float.accuracy == 1.0
-    assert result.search.trials == 1

@@ -86,7 +86,7 @@ def test_whatever_a_shipped_spec_offers_has_kernels_where_it_has_any(name: str) 
     assert not [why for kind, ways in spec.ops.items() for way in ways if (why := why_not(spec, kind, way))]
 
 
-def test_a_precision_without_kernels_is_told(toy: HardwareSpec) -> None:
+def test_a_precision_without_kernels_is_reported(toy: HardwareSpec) -> None:
     way = toy.find("conv", "int7")
     assert why_not(toy, "conv", way) == "there is no conv kernel in int7 for toy yet"
     assert why_not(toy, "conv", toy.find("conv", "int8")) is None

@@ -11,7 +11,7 @@ from measure_fakes import FEEDS, FakeClock, FakeRunner, FakeSamples, Top1, one_h
 
 from hago.bench import Timing
 from hago.cli.stages import _latency as latency_line
-from hago.compare import Contender, compare
+from hago.compare import Engine, TurnPlan, compare
 from hago.compiler.cache import KernelCache
 from hago.measure.clocks import CPU, REMOTE, WALL, Sample
 from hago.measure.kernels import KernelTime, least_of, time_kernel
@@ -105,16 +105,16 @@ def test_on_several_threads_disturbed_rounds_do_not_count():
 
     slow.function = run
     found = measure_latency([slow, fast], FEEDS, rounds=12, clocks=clock)
-    assert found["slow"].clock == WALL and found["slow"].told
+    assert found["slow"].clock == WALL and found["slow"].reliable
     assert found["slow"].median_s == pytest.approx(8e-3) and found["fast"].ratio == pytest.approx(0.5)
     assert max(found["slow"].times_s) == pytest.approx(8e-3) and 0 < found["slow"].disturbed < 1
     assert found["slow"].samples >= 12  # more rounds were made for those that did not count
 
 
-def test_where_no_round_counts_nothing_is_told():
+def test_where_no_round_counts_nothing_is_reported():
     clock = BusyClock(slice_ns=1)
     found = measure_latency(runners(clock, threads=2, slow=8 * MS, fast=4 * MS), FEEDS, rounds=7, clocks=clock)["fast"]
-    assert not found.told and (found.ratio_low, found.ratio_high) == (0, math.inf)
+    assert not found.reliable and (found.ratio_low, found.ratio_high) == (0, math.inf)
     record = Record(0, "candidate", latency_s=1.0, latency_ratio=0.5).with_latency(found)
     assert record.latency_s is None and record.latency_ratio is None and record.disturbed == 1.0
     assert Record.from_dict(json.loads(record.to_line())) == record
@@ -139,7 +139,7 @@ def test_intervals_are_wider_by_what_float32_is_off_itself_and_by_neighbours_tha
     assert relative(shared=True) == pytest.approx(0.08 + rounds)
 
 
-def test_a_call_soon_after_an_interruption_is_told_from_a_settled_one():
+def test_a_call_soon_after_an_interruption_is_distinguished_from_a_settled_one():
     """Five calls of 0.4 ms; other work comes in the call named. The least call is settled 1 ms of own time later."""
 
     def least(interrupted, fastest, settling=1):
@@ -189,14 +189,14 @@ def test_one_round_is_not_taken_for_certain():
     assert found.ratio_low < 0.7 and found.ratio_high > 1.3
 
 
-def test_a_run_tells_the_calls_that_nothing_disturbed_or_that_there_are_none():
+def test_a_run_reports_the_calls_that_nothing_disturbed_or_that_there_are_none():
     def told(*preempted, threads=2):
         return latency_line(
             Series.of_turns([Turn((), (Sample(1, 2e-3 + p, 1e-3, p, 0),)) for p in preempted], threads == 1)
         )
 
     assert told(0, 5, 0) == f"2.000 ms per call (median, {WALL})"
-    assert told(3, 5) == "cannot be told: other work interrupted every call"
+    assert told(3, 5) == "cannot be determined: other work interrupted every call"
     assert told(3, 5, threads=1) == f"1.000 ms per call (median, {CPU})"
 
 
@@ -210,32 +210,32 @@ def compared(*times_of_the_first):
         (runner,) = runners(clock, f=next(times))
         return runner
 
-    rows = [Contender("float32", first), Contender("int8", lambda: runners(clock, q=MS)[0])]
-    return compare(rows, FakeSamples(one_hot([0, 1, 2]), [0, 1, 2]), Top1(), rounds=10, clocks=clock)
+    rows = [Engine("float32", first), Engine("int8", lambda: runners(clock, q=MS)[0])]
+    return compare(rows, FakeSamples(one_hot([0, 1, 2]), [0, 1, 2]), Top1(), plan=TurnPlan(10, clocks=clock))
 
 
 def test_a_comparison_holds_its_baseline_against_itself():
     found = compared(2 * MS, 2 * MS)
     assert not found.too_busy and found.aa.ratio == pytest.approx(1)
-    assert "A/A test (float32 beside itself): 1.00 [0.96, 1.04]" in found.provenance()
+    assert "A/A test (float32 against itself): 1.00 [0.96, 1.04]" in found.provenance()
     assert found.to_dict()["aa_ratio"] == pytest.approx(1)
 
 
 def test_a_comparison_whose_baseline_is_slower_than_itself_says_so():
     found = compared(2 * MS, 3 * MS)
     assert found.too_busy and found.to_dict()["too_busy"]
-    assert "too busy to tell latencies now: float32 beside itself, not 1 but 1.50" in found.provenance()
+    assert "too busy to measure latencies now: float32 against itself has a ratio of 1.50" in found.provenance()
     int8 = found.row("int8").latency  # as sure of itself as float32 is
     assert int8.ratio == pytest.approx(0.5) and int8.ratio_low < 0.36 and int8.ratio_high > 0.7
 
 
-def test_a_comparison_tells_no_latency_where_no_round_counts():
+def test_a_comparison_reports_no_latency_where_no_round_counts():
     clock = BusyClock(slice_ns=1)
-    rows = [Contender(name, lambda name=name: runners(clock, threads=2, **{name: MS})[0]) for name in ("a", "b")]
-    found = compare(rows, FakeSamples(one_hot([0, 1, 2]), [0, 1, 2]), Top1(), rounds=10, clocks=clock)
+    rows = [Engine(name, lambda name=name: runners(clock, threads=2, **{name: MS})[0]) for name in ("a", "b")]
+    found = compare(rows, FakeSamples(one_hot([0, 1, 2]), [0, 1, 2]), Top1(), plan=TurnPlan(10, clocks=clock))
     assert found.too_busy and [row.latency for row in found.rows] == [None, None]
-    assert all("latency cannot be told" in row.note and row.accuracy is not None for row in found.rows)
-    assert "too busy to tell latencies now" in found.to_markdown() and "Infinity" not in found.to_json()
+    assert all("latency cannot be determined" in row.note and row.accuracy is not None for row in found.rows)
+    assert "too busy to measure latencies now" in found.to_markdown() and "Infinity" not in found.to_json()
 
 
 # -- times of kernels

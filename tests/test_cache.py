@@ -35,7 +35,7 @@ from hago.kernels import TARGETS
 from hago.lower import lower
 from hago.measure.kernels import KernelTime
 from hago.runtime.artifact import Artifact
-from hago.runtime.seal import is_sealed
+from hago.runtime.checksum import has_valid_checksum
 from hago.spec import resolve_hw
 
 HOST = resolve_hw("auto")
@@ -91,7 +91,7 @@ def test_what_is_compiled_once_is_found_by_the_next(tmp_path: Path) -> None:
     total = len(entries(folder, ".so"))
     assert count == total == 2
     assert [len(entries(folder, s)) for s in (".so", ".o", ".json")] == [total] * 3
-    assert all(map(is_sealed, entries(folder, ".so")))
+    assert all(map(has_valid_checksum, entries(folder, ".so")))
     assert sorted(p.name for p in folder.iterdir()) == [template_version()]
     assert folder.joinpath(template_version()).stat().st_mode & 0o077 == 0
     for again in (cache, KernelCache(folder)):
@@ -262,7 +262,7 @@ def test_a_killed_writer_leaves_nothing_broken(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
     left = entries(folder, ".so")
-    assert left and all(map(is_sealed, left))
+    assert left and all(map(has_valid_checksum, left))
     cache = KernelCache(folder)
     net, missing = compiled(cache, 6)
     assert missing == len(entries(folder, ".so")) - len(left)
@@ -330,7 +330,7 @@ def safe_link(_folder: Path, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil_it", "refused"),
     [
-        (wide_open, "above: the kernel cache holds .*others can write to it"),
+        (wide_open, "above: the kernel cache contains .*others can write to it"),
         (foreign, "above: .*another user"),
         (link_into_the_open, "above/open: .*others can write to it"),
         (link_of_another, "above/cache: .*another user"),
@@ -427,7 +427,7 @@ def test_without_a_home_it_compiles_and_runs(tmp_path: Path, setting: dict[str, 
     assert done.returncode == 0, done.stderr
     if os.getuid() != 0 or setting:  # root can write to /
         assert done.stderr.count("warning:") == done.stderr.count("the kernel cache") == 1
-        assert "cannot be used (it cannot be made: " in done.stderr and "--cache" in done.stderr
+        assert "cannot be used (it cannot be created: " in done.stderr and "--cache" in done.stderr
     assert [path.name for path in place.iterdir()] == ["model.so"]
     done = hago_without(setting, "run", "model.so", "--data", samples, cwd=place)
     assert (done.returncode, done.stderr) == (0, "") and "top-1" in done.stdout
@@ -449,7 +449,7 @@ def test_a_default_folder_that_others_can_write_to_is_not_used(tmp_path: Path, m
 @needs_linker
 def test_a_folder_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
-    with pytest.raises(StorageError, match=r"kernel cache cannot be made.*\n.*--cache"):
+    with pytest.raises(StorageError, match=r"kernel cache cannot be created.*\n.*--cache"):
         compiled(KernelCache(tmp_path / "cache"))
 
 
@@ -512,7 +512,7 @@ def test_a_disk_that_fills_up_meanwhile(disk: Disk, kib: int) -> None:
         file.truncate(file.seek(0, os.SEEK_END) - 1024 * kib)
     with pytest.raises(StorageError, match=r"No space left on device"):
         compiled(KernelCache(disk.folder / "cache"), 12)
-    assert all(map(is_sealed, [*entries(disk.folder / "cache", ".so"), *entries(disk.folder / "cache", ".o")]))
+    assert all(map(has_valid_checksum, [*entries(disk.folder / "cache", ".so"), *entries(disk.folder / "cache", ".o")]))
     (disk.folder / "filler").unlink()
     net, _ = compiled(KernelCache(disk.folder / "cache"))
     assert net(X)[0].shape == (5, 20)
@@ -527,7 +527,7 @@ def test_a_read_only_cache_is_read_and_otherwise_says_so(disk: Disk) -> None:
     assert all(t > 0 for _, _, t in net.kernel_times(repeats=1))
     with pytest.raises(StorageError, match=r"kernel cache cannot be written: Read-only.*\n.*--cache"):
         compiled(KernelCache(disk.folder), 3)
-    with pytest.raises(StorageError, match="kernel cache cannot be made: Read-only"):
+    with pytest.raises(StorageError, match="kernel cache cannot be created: Read-only"):
         compiled(KernelCache(disk.folder / "new"))
 
 
@@ -568,7 +568,7 @@ def test_a_linker_that_fails_is_quoted(tmp_path: Path) -> None:
 def test_the_command_tells_and_clears(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "cache"
     assert main(["cache", "info", "--cache", str(folder)]) == 0
-    assert "kernels  0 (0.0 MiB)" in capsys.readouterr().out
+    assert "kernels  0 (0 B)" in capsys.readouterr().out
     assert not folder.exists()  # asking makes nothing
     compiled(KernelCache(folder))
     foreign = folder / "mine.txt"

@@ -398,15 +398,15 @@ def test_files_that_are_no_calibration(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", b"junk", whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="no calibration"):
+        with pytest.raises(DataError, match="not a calibration"):
             Calibration.load(path)
     np.savez(path, header=np.array([None], dtype=object), counts=np.zeros(1))
-    with pytest.raises(DataError, match="no calibration"):
+    with pytest.raises(DataError, match="not a calibration"):
         Calibration.load(path)
     np.savez(path, header=np.frombuffer(b'{"format": 99}', np.uint8), counts=np.zeros(1))
     with pytest.raises(DataError, match="format 99"):
         Calibration.load(path)
-    with pytest.raises(DataError, match="no calibration"):
+    with pytest.raises(DataError, match="not a calibration"):
         Calibration.load(tmp_path / "none.npz")
 
 
@@ -424,5 +424,5 @@ def test_errors_name_the_tensor() -> None:
     found = calibrate(["x"], samples_of(2), run, 1)
     with pytest.raises(DataError, match="'y' was not observed"):
         found.range("y", RANGES["minmax"], U8)
-    with pytest.raises(DataError, match=r"no input_mean of tensor 'x'.*\n.*calibrate anew"):
+    with pytest.raises(DataError, match=r"no input_mean of tensor 'x'.*\n.*calibrate again"):
         found.statistic(TensorStatistic(Need("input_mean"), "x", 1))

@@ -219,7 +219,7 @@ def test_compare_keeps_a_row_for_each_engine(
     assert {path.name for path in (tmp_path / "c").iterdir()} == {"compare.md", "compare.json", "model.qdq.onnx"}
 
 
-def test_the_cache_tells_what_it_holds_and_is_emptied(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cache_reports_what_it_holds_and_is_emptied(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tiny / "cache"
     assert hago(f"compile {tiny / 'model.onnx'} --threads 1 --cache {place} --out {tiny / 'm.so'}") == 0
     assert hago(f"cache info --cache {place}") == 0
@@ -271,7 +271,7 @@ def test_after_a_signal_the_best_so_far_is_there(
         ({"outcome": "not met", "signum": signal.SIGHUP, "error": StorageError("disk full")}, 129),
     ],
 )
-def test_the_exit_code_of_a_search_tells_how_it_ended(outcome: dict[str, Any], code: int) -> None:
+def test_the_exit_code_of_a_search_says_how_it_ended(outcome: dict[str, Any], code: int) -> None:
     record = Record(-1, "float32")
     assert code_of(SearchResult(record, record, (), (), goal=Goal(), **outcome)) == code
 

@@ -36,7 +36,7 @@ def test_list_names_them_all(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     for name in spec_names():
         (line,) = [line for line in lines if line.split()[:1] == [name]]
-        assert (" yes " if name.startswith(("x86", "arm")) else " later ") in line
+        assert (" yes " if name.startswith(("x86", "arm")) else " not yet ") in line
 
 
 def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,12 +69,37 @@ def test_show_is_readable_when_piped(name: str, capsys: pytest.CaptureFixture[st
         assert word in out
 
 
+_EARLY = """\
+types:
+  weight4: {storage: int8, bits: 4, symmetric: true}
+  float16: {storage: float16}
+ways:
+  w4a16: {like: float32, precision: w4a16, weight: weight4, activation: float16, granularities: [per_channel]}
+ops:
+  conv: [int8, w4a16, float32]
+"""
+
+
+@pytest.mark.parametrize(("kernels", "marked"), [("", ["w4a16"]), ("kernels: null\n", [])])
+def test_show_marks_what_has_no_kernel_yet(
+    kernels: str, marked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of hardware that has no kernels at all the title says so."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(_HEAD + kernels + _EARLY)
+    assert run("hw", "show", str(file)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (way,) = [index for index, line in enumerate(lines) if "w4a16" in line]
+    assert lines[way].split()[:3] == ["w4a16", "float16", "int4"]
+    assert [index for index, line in enumerate(lines) if "no kernel yet" in line] == [way + 1 for _ in marked]
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
         (
             "target: {kind: cuda, arch: banana, mtriple: null, mcpu: null}\n",
-            "TVM refuses it: .*invalid CUDA arch",
+            "TVM rejects it: .*invalid CUDA arch",
         ),
         ("cpu_features: [avx2, warp-drive]\n", "LLVM does not give x86-64-v3 the features warp-drive"),
     ],

@@ -27,9 +27,9 @@ from rich.console import Console
 
 import hago
 from hago.cli import compare as cli_compare
-from hago.compare import Contender, compare
-from hago.compare.contenders import usual_contenders
-from hago.compare.text import accuracy_text, change_text, latency_text, size_text
+from hago.compare import Engine, TurnPlan, compare
+from hago.compare.cells import accuracy_text, change_text, latency_text
+from hago.compare.engines import usual_engines
 from hago.errors import BuildError, DataError, MeasureError, MissingExtraError
 from hago.measure.latency import Latency
 from hago.measure.metrics import get_metric
@@ -64,22 +64,22 @@ def fakes():
         "bad outputs": Closing("b", clock=clock, function=lambda x: x * np.nan),
         "bad in timing": Closing("t", clock=clock, ns=lambda call: 1 / 0 if call > 45 else 1_000_000),
     }
-    contenders = [Contender(label, lambda r=runner: r, 1000) for label, runner in made.items()]
+    engines = [Engine(label, lambda r=runner: r, 1000) for label, runner in made.items()]
 
     def missing():
         raise MissingExtraError("openvino", "peers", "measuring OpenVINO")
 
-    contenders.insert(2, Contender("OpenVINO float32", missing))
-    contenders.insert(3, Contender("no kernels", lambda: fail(BuildError("there are no kernels"))(None)))
-    return contenders, made, clock
+    engines.insert(2, Engine("OpenVINO float32", missing))
+    engines.insert(3, Engine("no kernels", lambda: fail(BuildError("there are no kernels"))(None)))
+    return engines, made, clock
 
 
 @pytest.fixture(scope="module")
 def found():
-    contenders, made, clock = fakes()
+    engines, made, clock = fakes()
     said = []
     result = compare(
-        contenders, SAMPLES, Top1(), model="net.onnx", rounds=8, threads=1, progress=said.append, clocks=clock
+        engines, SAMPLES, Top1(), model="net.onnx", plan=TurnPlan(8, clocks=clock), threads=1, progress=said.append
     )
     return SimpleNamespace(result=result, made=made, said=said)
 
@@ -158,10 +158,10 @@ def test_json_holds_the_numbers_and_no_nan(found):
 def test_without_its_baseline_a_comparison_has_no_ratios():
     clock = FakeClock()
     rows = [
-        Contender("first", lambda: FakeRunner("a", function=fail(OSError("gone")))),
-        Contender("second", lambda: FakeRunner("b", clock=clock, ns=lambda call: 1_000_000)),
+        Engine("first", lambda: FakeRunner("a", function=fail(OSError("gone")))),
+        Engine("second", lambda: FakeRunner("b", clock=clock, ns=lambda call: 1_000_000)),
     ]
-    found = compare(rows, SAMPLES, Top1(), rounds=3, clocks=clock)
+    found = compare(rows, SAMPLES, Top1(), plan=TurnPlan(3, clocks=clock))
     assert found.row("second").latency.median_s == pytest.approx(1e-3)
     assert "latency_ratio" not in found.to_dict()["rows"][1]
     assert "| ratio |" not in found.to_markdown()
@@ -170,9 +170,9 @@ def test_without_its_baseline_a_comparison_has_no_ratios():
 
 def test_a_bug_of_one_engine_leaves_the_other_rows():
     clock = FakeClock()
-    good = Contender("good", lambda: FakeRunner(clock=clock, ns=lambda call: 1_000_000))
-    rows = [good, Contender("bug", lambda: {}["x"])]
-    found = compare(rows, SAMPLES, Top1(), rounds=2, clocks=clock)
+    good = Engine("good", lambda: FakeRunner(clock=clock, ns=lambda call: 1_000_000))
+    rows = [good, Engine("bug", lambda: {}["x"])]
+    found = compare(rows, SAMPLES, Top1(), plan=TurnPlan(2, clocks=clock))
     assert [row.note for row in found.rows] == [None, "failed: KeyError('x')"]
 
 
@@ -184,23 +184,15 @@ def test_a_busy_machine_is_mentioned(found):
 
 
 def test_nothing_that_runs_is_still_a_table():
-    found = compare([Contender("x", lambda: FakeRunner("a", function=fail(OSError("gone"))))], SAMPLES, Top1())
+    found = compare([Engine("x", lambda: FakeRunner("a", function=fail(OSError("gone"))))], SAMPLES, Top1())
     assert found.rows[0].note == "failed: the run failed: OSError: gone"
     assert "failed" in found.to_markdown() and json.loads(found.to_json())["rows"][0]["note"]
 
 
-@pytest.mark.parametrize("rows", [[], [Contender("a", FakeRunner), Contender("a", FakeRunner)]])
+@pytest.mark.parametrize("rows", [[], [Engine("a", FakeRunner), Engine("a", FakeRunner)]])
 def test_labels_must_tell_rows_apart(rows):
-    with pytest.raises(MeasureError, match="labels of their own"):
+    with pytest.raises(MeasureError, match="different labels"):
         compare(rows, SAMPLES, Top1())
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(None, "–"), (12, "12 B"), (1500, "1.5 kB"), (268_400, "268 kB"), (3_470_000, "3.47 MB")],
-)
-def test_sizes_are_written_for_people(size, text):
-    assert size_text(size) == text
 
 
 @pytest.mark.parametrize(
@@ -236,16 +228,16 @@ def test_plain_metrics_show_what_differs_and_no_rounding(value, ends, change, ch
 
 def test_metrics_against_float_compare_with_the_first_row():
     rows = [
-        Contender("float", lambda: FakeRunner("a", batch=8)),
-        Contender("close", lambda: FakeRunner("b", batch=8, function=lambda x: x + np.float32([0.1, 0, 0]))),
+        Engine("float", lambda: FakeRunner("a", batch=8)),
+        Engine("close", lambda: FakeRunner("b", batch=8, function=lambda x: x + np.float32([0.1, 0, 0]))),
     ]
-    found = compare(rows, SAMPLES, get_metric("sqnr"), rounds=2)
+    found = compare(rows, SAMPLES, get_metric("sqnr"), plan=TurnPlan(2))
     first, second = (row.accuracy for row in found.rows)
     assert first.value == 150.0 and 10 < second.value < 30 and second.change < -100
     assert "points" not in found.to_markdown()
 
 
-# -- the usual contenders, with the real peers
+# -- the usual engines, with the real peers
 
 
 def fake_compile(graph, *, hw, batch, threads, cache=None):
@@ -256,9 +248,9 @@ def fake_compile(graph, *, hw, batch, threads, cache=None):
 def test_the_six_usual_rows_give_the_same_answers_on_a_tiny_model():
     pytest.importorskip("onnxruntime")
     pytest.importorskip("openvino")
-    contenders = usual_contenders(tiny_model(), tiny_model(quantized=True), compile=fake_compile, batch=2, threads=1)
+    engines = usual_engines(tiny_model(), tiny_model(quantized=True), compile=fake_compile, batch=2, threads=1)
     samples = TwoInputSamples(101)
-    found = compare(contenders, samples, Top1(), rounds=3)
+    found = compare(engines, samples, Top1(), plan=TurnPlan(3))
     assert [row.label for row in found.rows] == [
         f"{engine} {kind}"
         for engine, kinds in (
@@ -276,8 +268,8 @@ def test_the_six_usual_rows_give_the_same_answers_on_a_tiny_model():
 def test_absent_peers_leave_their_rows_and_the_others(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    contenders = usual_contenders(tiny_model(), tiny_model(quantized=True), compile=fake_compile, batch=2)
-    found = compare(contenders, TwoInputSamples(20), Top1(), rounds=2)
+    engines = usual_engines(tiny_model(), tiny_model(quantized=True), compile=fake_compile, batch=2)
+    found = compare(engines, TwoInputSamples(20), Top1(), plan=TurnPlan(2))
     assert [row.note for row in found.rows] == [None, None, *["not installed: pip install 'hago[peers]'"] * 4]
 
 

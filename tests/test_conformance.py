@@ -24,10 +24,11 @@ from hago.errors import DataError
 from hago.measure.metrics import _METRICS, Metric, get_metric
 from hago.model import load_model
 from hago.search import Evaluator, LiveProgress, PlainProgress, Progress, SilentProgress
-from hago.search.progress import Telling
+from hago.search.progress import JobProgress
 from hago.spec import load_spec, resolve_hw
 from hago.strategy import Strategy, uniform
 from hago.testing import EvaluatorSuite, MetricSuite, ProgressSuite
+from hago.tuning.candidates import EvaluatorOptions
 from hago.tuning.evaluator import TvmEvaluator
 from hago.tuning.joint import JointEvaluator
 
@@ -77,7 +78,7 @@ DISPLAYS = {
     "silent": SilentProgress,
     "plain": lambda: PlainProgress(io.StringIO()),
     "live": lambda: LiveProgress(Console(file=io.StringIO(), force_terminal=True)),
-    "telling": lambda: Telling(SilentProgress(), Deadline()),
+    "job": lambda: JobProgress(SilentProgress(), Deadline()),
 }
 
 
@@ -105,7 +106,7 @@ class TestFakeEvaluator(EvaluatorSuite):
 def _tvm(cache: KernelCache, folder: Path) -> TvmEvaluator:
     model = load_model(tiny.network())
     parts = split_samples(make_samples(tiny.samples(), model.inputs))
-    return TvmEvaluator(model, HOST, parts, get_metric("top1"), threads=1, cache=cache, folder=folder)
+    return TvmEvaluator(model, HOST, parts, get_metric("top1"), EvaluatorOptions(threads=1, cache=cache, folder=folder))
 
 
 @needs_kernels

@@ -171,7 +171,7 @@ def test_a_large_compressed_npz_goes_through_a_file(tmp_path: Path, monkeypatch:
     check(make_samples(tmp_path / "d.npz", IMAGE), x, y)
 
 
-def test_spool_beyond_memory_uses_a_file_and_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spool_beyond_memory_uses_a_file_and_a_full_disk_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     x, _ = images(20)
     spool = sources.Spool(x.shape[1:], x.dtype, "data", memory_bytes=x.nbytes // 3)
     for row in x:
@@ -366,7 +366,7 @@ def test_things_that_are_no_samples() -> None:
     refuse([(x[0], None), (x[1], 1)], IMAGE, "item 1", "label")
     refuse([(x[0], 1), (x[1][:, :2], 1)], IMAGE, "item 1", "found [3, 2, 5]")
     refuse([x, y], IMAGE, "item 1", "data=(x, y)")
-    refuse([(x, y[:2])], IMAGE, "as many labels")
+    refuse([(x, y[:2])], IMAGE, "labels, found 2")
     refuse(x, TWO, "ids, mask")
     refuse([(x, y)], TWO, "'mask'")
     refuse(np.array([None, 1]), IMAGE, "objects")

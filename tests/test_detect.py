@@ -65,7 +65,9 @@ def test_x86(cpu: str, tmp_path: Path) -> None:
     assert found.spec.name == expected
     assert host.cpu == cpu and host.source == "/proc/cpuinfo"
     assert set(found.spec.cpu_features) <= host.features
-    assert found.reasons[0] == (f"{expected} fits: all {len(found.spec.cpu_features)} features that it needs are there")
+    assert found.reasons[0] == (
+        f"{expected} fits: all {len(found.spec.cpu_features)} features that it needs are present"
+    )
     assert len(found.reasons) == sum(name.startswith("x86") for name in spec_names())
 
 
@@ -114,7 +116,7 @@ def test_llvm_speaks_where_there_is_no_cpuinfo(tmp_path: Path) -> None:
     assert found.spec.name == "arm-cortex-a76" and found.notes == ()
 
 
-def test_the_kernel_is_believed_over_llvm_and_the_difference_told(tmp_path: Path) -> None:
+def test_the_kernel_is_believed_over_llvm_and_the_difference_reported(tmp_path: Path) -> None:
     definition = (
         "avx2 bmi bmi2 f16c fma lzcnt movbe avx512f avx512bw avx512cd avx512dq avx512vl avx512vnni avxvnni "
         "avx512vbmi avx512bf16 amx-tile amx-int8 amx-bf16"

@@ -17,6 +17,7 @@ from hago.measure.metrics import get_metric
 from hago.model import Model, load_model
 from hago.spec import resolve_hw
 from hago.strategy import Choice, Strategy, uniform
+from hago.tuning.candidates import EvaluatorOptions
 from hago.tuning.evaluator import TvmEvaluator
 
 HOST = resolve_hw("auto")
@@ -77,7 +78,7 @@ def outputs() -> list[np.ndarray]:
 def evaluator(model: Model, cache: KernelCache, metric: str, labels: Any = None) -> TvmEvaluator:
     data = X if labels is None else (X, labels)
     parts = split_samples(make_samples(data, model.inputs))
-    return TvmEvaluator(model, HOST, parts, get_metric(metric), cache=cache)
+    return TvmEvaluator(model, HOST, parts, get_metric(metric), EvaluatorOptions(cache=cache))
 
 
 def test_a_metric_against_float32_tells_each_output(model: Model, cache: KernelCache) -> None:
@@ -112,10 +113,10 @@ def test_top1_reads_the_scores(model: Model, cache: KernelCache, outputs: list[n
     assert named.remarks() == ()
 
 
-def test_accuracy_at_the_level_of_guessing_is_told(model: Model, cache: KernelCache) -> None:
+def test_accuracy_at_the_level_of_guessing_is_reported(model: Model, cache: KernelCache) -> None:
     labels = np.random.default_rng(7).integers(0, CLASSES, N)
     told = evaluator(model, cache, "top1:scores", labels).remarks()
-    assert len(told) == 1 and "not clearly better than always answering the most frequent class" in told[0]
+    assert len(told) == 1 and "not clearly better than always predicting the most frequent class" in told[0]
 
 
 @pytest.mark.parametrize("labels", [[{"box": np.zeros((i % 3, 4))} for i in range(N)], ["text"] * N])
@@ -125,7 +126,7 @@ def test_metrics_without_labels_do_not_look_at_them(model: Model, cache: KernelC
     assert judge.float_record().accuracy == pytest.approx(1.0)
 
 
-def test_a_floor_of_decibels_is_searched_and_told(cache: KernelCache, tmp_path: Path) -> None:
+def test_a_floor_of_decibels_is_searched_and_reported(cache: KernelCache, tmp_path: Path) -> None:
     given: dict[str, Any] = {"data": X, "metric": "sqnr", "threads": 1, "cache": cache, "out": tmp_path / "out"}
     result = hago.tune(detector(), min_value="20 dB", trials=3, **given)
     assert result.search.goal.limit == 20.0 and result.best.metric == "sqnr"

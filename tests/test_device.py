@@ -90,7 +90,7 @@ def test_a_device_that_hangs_is_given_up() -> None:
         limited(device, "sleeping", lambda: time.sleep(5), device.timeout_s)
 
 
-def test_nobody_listening_is_told_with_the_address() -> None:
+def test_nobody_listening_is_reported_with_the_address() -> None:
     with (
         pytest.raises(DeviceError, match=r"device 'off' \(rpc 127\.0\.0\.1:9\): failed while connecting"),
         connect(Device("off", "arm-cortex-a72", rpc=("127.0.0.1", 9))),
@@ -129,7 +129,7 @@ def test_devices_are_read_from_their_file(tmp_path: Path) -> None:
         ("devices: {a: {spec: x, rpc: 'h:" + "9" * 5000 + "'}}", "devices.a.rpc: must be host:port"),
         ("devices: {a: {spec: x, rpc: 'h:\u0664'}}", "devices.a.rpc: must be host:port"),
         ("devices: {a: {spec: x, tracker: 'h:1'}}", "a tracker needs a key"),
-        ("devices: {a: {rpc: 'h:1'}}", "spec: auto is for this machine alone"),
+        ("devices: {a: {rpc: 'h:1'}}", "spec: auto is only for this machine"),
         ("devices: {a: {spec: x, rpc: 'h:1', port: 3}}", "devices.a.port"),
         ("devices: [", "broken YAML: "),
         ("", "must be a mapping of keys to values"),

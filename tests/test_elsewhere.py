@@ -135,7 +135,7 @@ def test_a_search_without_a_linker_writes_all_else(
     found = capsys.readouterr()
     first, last = found.err.index("warning: model.so: a linker is needed"), found.err.index("error: ")
     assert first < last and "trial 1/1" not in found.err[:first]
-    assert "all but model.so was written" in found.err[last:]
+    assert "everything but model.so was written" in found.err[last:]
     assert "hago run" not in found.out and "Report: " in found.out
     names = {path.name for path in out.iterdir()}
     assert {"strategy.yaml", "model.qdq.onnx", "report.html", "report.md", "records.jsonl", "study.db"} <= names

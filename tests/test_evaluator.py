@@ -24,6 +24,7 @@ from hago.scheme import PER_CHANNEL, PER_TENSOR
 from hago.search.objective import Evaluator, evaluate_safely
 from hago.spec import load_spec, resolve_hw
 from hago.strategy import Choice, Strategy, uniform
+from hago.tuning.candidates import EvaluatorOptions
 from hago.tuning.evaluator import TvmEvaluator
 
 HOST = resolve_hw("auto")
@@ -46,7 +47,7 @@ def evaluator(
     model: Model, parts: DataParts, cache: KernelCache, tmp_path_factory: pytest.TempPathFactory
 ) -> TvmEvaluator:
     folder = tmp_path_factory.mktemp("out")
-    return TvmEvaluator(model, HOST, parts, get_metric("top1"), threads=1, cache=cache, folder=folder)
+    return TvmEvaluator(model, HOST, parts, get_metric("top1"), EvaluatorOptions(threads=1, cache=cache, folder=folder))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,9 @@ def test_a_strategy_that_quantizes_nothing_is_float32(evaluator: TvmEvaluator, m
     assert evaluator.test(strategy).label == "float32" and evaluator.sensitivity(strategy, 8) == 0.0
 
 
-def test_answers_are_told_apart_from_float32_by_more_than_their_names(evaluator: TvmEvaluator, int8: Strategy) -> None:
+def test_answers_are_distinguished_from_float32_by_more_than_their_names(
+    evaluator: TvmEvaluator, int8: Strategy
+) -> None:
     """A device may have any name, float32 too."""
     proto = evaluator.qdq(int8)
     records = evaluator.test_together({"float32": proto, "other": proto})
@@ -117,7 +120,7 @@ def test_the_accuracy_is_that_of_the_artifact_on_these_samples(
 
 def test_a_hopeless_candidate_is_cut_short(evaluator: TvmEvaluator, parts: DataParts) -> None:
     broken = load_model(tiny.network(seed=5))  # other weights, as wrong as can be
-    other = TvmEvaluator(broken, HOST, parts, get_metric("top1"), cache=evaluator.cache)
+    other = TvmEvaluator(broken, HOST, parts, get_metric("top1"), EvaluatorOptions(cache=evaluator.cache))
     other.floats._kept_accuracy["search"] = evaluator.floats.accuracy("search")
     strategy = uniform(broken, HOST)
     record = other.evaluate(strategy, stop_below=-0.02)
@@ -136,7 +139,9 @@ def test_what_cannot_be_built_is_a_record_with_its_reason(evaluator: TvmEvaluato
 def test_a_full_disk_is_no_failed_candidate(model: Model, parts: DataParts, int8: Strategy, tmp_path: Path) -> None:
     """The search must end, and be resumed when there is room: not try the next candidate."""
     (tmp_path / "kernels").write_text("in the way")
-    full = TvmEvaluator(model, HOST, parts, get_metric("top1"), cache=KernelCache(tmp_path / "kernels"))
+    full = TvmEvaluator(
+        model, HOST, parts, get_metric("top1"), EvaluatorOptions(cache=KernelCache(tmp_path / "kernels"))
+    )
     with pytest.raises(StorageError):
         evaluate_safely(full, int8, stop_below=None, time_left_s=None)
 
@@ -171,7 +176,7 @@ def test_kernel_times_name_layers(evaluator: TvmEvaluator, int8: Strategy, model
         assert evaluator.kernel_times(strategy) == times  # from the cache
 
 
-def test_the_identity_tells_what_must_stay_the_same(
+def test_the_identity_holds_what_must_stay_the_same(
     evaluator: TvmEvaluator, parts: DataParts, model: Model, cache: KernelCache
 ) -> None:
     base = evaluator.identity()
@@ -179,9 +184,8 @@ def test_the_identity_tells_what_must_stay_the_same(
 
     def changed(**options: object) -> set[str]:
         given: dict[str, Any] = {"metric": get_metric("top1"), "threads": 1, "parts": parts, "spec": HOST, **options}
-        other = TvmEvaluator(
-            model, given["spec"], given["parts"], given["metric"], threads=given["threads"], cache=cache
-        )
+        how = EvaluatorOptions(threads=given["threads"], cache=cache)
+        other = TvmEvaluator(model, given["spec"], given["parts"], given["metric"], how)
         return {key for key, value in other.identity().items() if base.get(key) != value}
 
     assert changed() == set()
@@ -196,7 +200,7 @@ def test_the_calibration_is_kept_for_a_resumed_search(
     evaluator: TvmEvaluator, parts: DataParts, model: Model, cache: KernelCache, int8: Strategy
 ) -> None:
     kept = evaluator.calibration
-    again = TvmEvaluator(model, HOST, parts, get_metric("top1"), cache=cache, folder=evaluator.folder)
+    again = TvmEvaluator(model, HOST, parts, get_metric("top1"), EvaluatorOptions(cache=cache, folder=evaluator.folder))
     again.__dict__["float_artifact"] = None  # it is read, not made
     proto = again.qdq(int8).graph.SerializeToString(deterministic=True)
     assert proto == evaluator.qdq(int8).graph.SerializeToString(deterministic=True)
@@ -214,7 +218,7 @@ def test_a_metric_that_needs_labels_needs_labels(model: Model) -> None:
 
 def test_a_last_batch_that_is_not_full_is_scored_too(parts: DataParts, cache: KernelCache) -> None:
     model = load_model(tiny.network(), batch=7)
-    record = TvmEvaluator(model, HOST, parts, get_metric("top1"), cache=cache).float_record()
+    record = TvmEvaluator(model, HOST, parts, get_metric("top1"), EvaluatorOptions(cache=cache)).float_record()
     assert record.n_samples == len(parts.search) and record.n_samples % 7
     assert record.accuracy == 1.0
 
@@ -234,7 +238,9 @@ def test_calibration_gathers_what_the_methods_of_the_search_need(
     plain, corrected = (uniform(model, HOST, correction=value) for value in ("none", "bias"))
     knobs = read_knobs({"correction": ("none", "bias")})
     metric = get_metric("top1")
-    told = TvmEvaluator(model, HOST, parts, metric, threads=1, cache=cache, folder=tmp_path, knobs=knobs)
+    told = TvmEvaluator(
+        model, HOST, parts, metric, EvaluatorOptions(threads=1, cache=cache, folder=tmp_path, knobs=knobs)
+    )
     assert told.evaluate(corrected).state == "ok"
     found, without = (_int32(told.qdq(strategy)) for strategy in (corrected, plain))
     assert len(found) == 3 and len(without) == 1  # the convolutions have no bias of their own

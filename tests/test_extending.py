@@ -21,16 +21,18 @@ if not resolve_hw("auto").kernels_available:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One section: ``files`` are those that its diffs touch, ``most`` what the text promises."""
+    """One section: ``files`` are those that its diffs touch outside of ``own``, ``most`` what the text promises."""
 
     title: str
     most: int
+    own: tuple[str, ...]
     diffs: tuple[str, ...]
     example: str
 
     @property
     def files(self) -> set[str]:
-        return {name for diff in self.diffs for name in re.findall(r"^\+\+\+ b/(\S+)", diff, re.MULTILINE)}
+        every = {name for diff in self.diffs for name in re.findall(r"^\+\+\+ b/(\S+)", diff, re.MULTILINE)}
+        return {name for name in every if not name.startswith(self.own)}
 
 
 def recipes() -> list[Recipe]:
@@ -38,13 +40,14 @@ def recipes() -> list[Recipe]:
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     found = []
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        said = re.search(r"^Files touched: (\d+)\.", section, re.MULTILINE)
+        said = re.search(r"^Files touched: (\d+)(?:, besides (.*))?\.$", section, re.MULTILINE)
         assert said is not None, section.splitlines()[0]
+        own = tuple(re.findall(r"`(\S+?)`", said[2] or ""))
         blocks = {
             language: tuple(re.findall(rf"^```{language}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE))
             for language in ("diff", "python")
         }
-        found.append(Recipe(section.splitlines()[0], int(said[1]), blocks["diff"], "\n".join(blocks["python"])))
+        found.append(Recipe(section.splitlines()[0], int(said[1]), own, blocks["diff"], "\n".join(blocks["python"])))
     return found
 
 
@@ -72,5 +75,17 @@ def test_a_recipe_works_as_it_is_written(recipe: Recipe, tmp_path: Path, kernels
 
 
 def test_no_recipe_touches_more_than_is_promised() -> None:
-    promised = {"A method": 2, "A kernel for an operator": 1, "A metric": 0, "A sampler": 0}
+    promised = {
+        "A method": 2, "A transformation": 2, "A knob": 2, "A quantized operator": 3, "A kernel for an operator": 1,
+        "A target": 1, "A goal": 1, "A metric": 0, "A sampler": 0,
+    }  # fmt: skip
     assert {recipe.title: recipe.most for recipe in recipes()} == promised
+
+
+def test_a_target_takes_its_folder_its_spec_and_one_line() -> None:
+    (target,) = (recipe for recipe in recipes() if recipe.title == "A target")
+    assert target.own == ("hago/kernels/toy/", "hw_specs/toy.yaml")
+    assert not any((ROOT / name).exists() for name in target.own)
+    (line,) = re.findall(r"^diff [^\n]*kernels/__init__.py\n.*?(?=^diff )", target.diffs[0], re.DOTALL | re.MULTILINE)
+    changed = [text for text in line.splitlines() if text[:1] in "+-" and text[:3] not in ("+++", "---")]
+    assert [text[0] for text in changed] == ["-", "+"] and "TARGETS" in changed[1]

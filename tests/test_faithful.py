@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from qdq_graphs import run_onnx
 
 import hago
-from hago.compare import Contender, compare
-from hago.compare.contenders import usual_contenders
+from hago.compare import Engine, TurnPlan, compare
+from hago.compare.engines import usual_engines
 from hago.compare.faithful import unfaithful, warning
 from hago.data import make_samples
 from hago.measure.environment import read_environment
@@ -47,50 +47,52 @@ ENGINES = {
 }
 
 
-def contenders(*without: str) -> tuple[list[Contender], dict[str, FakeRunner]]:
+def engines(*without: str) -> tuple[list[Engine], dict[str, FakeRunner]]:
     """All of them, and their runners by label but for those that could not be opened."""
     runners = {
         label: FakeRunner(label, function=function, clock=CLOCK, ns=lambda call: 1_000_000)
         for (label, _), function in ENGINES.items()
     }
-    made = [Contender(label, lambda r=runners[label]: r, 1, file) for label, file in ENGINES]
+    made = [Engine(label, lambda r=runners[label]: r, 1, file) for label, file in ENGINES]
     return made, {label: runner for label, runner in runners.items() if label not in without}
 
 
 def test_who_rounds_otherwise_is_not_blamed() -> None:
-    made, runners = contenders()
+    made, runners = engines()
     found = unfaithful(made, runners, SAMPLES)
     assert set(found) == {"bfloat16 without a word", "saturates", "infinite"}
-    assert found["bfloat16 without a word"] == "not the file's answers: they differ by 0.4 % of their size"
-    assert found["infinite"] == "not the file's answers: they differ by inf % of their size"
+    assert found["bfloat16 without a word"] == "differs from the file: by 0.4 % of the outputs' magnitude"
+    assert found["infinite"] == "differs from the file: by inf % of the outputs' magnitude"
     said, theirs = (np.stack([runners[label].run({"x": x[None]})[0][0] for x in X[:200]]).argmax(1)
                     for label in ("quantized", "saturates"))  # fmt: skip
     agreement = round(100 * (said == theirs).mean())
     assert agreement < 95
     text = unfaithful(made, runners, SAMPLES, classes=True)["saturates"]
-    assert text == f"not the file's answers: classes agree on {agreement} % of samples"
+    assert text == f"differs from the file: classes agree on {agreement} % of samples"
 
 
-def test_without_one_that_is_exact_nothing_is_told() -> None:
-    made, runners = contenders("quantized")
+def test_without_one_that_is_exact_nothing_is_reported() -> None:
+    made, runners = engines("quantized")
     assert set(unfaithful(made, runners, SAMPLES)) == {"bfloat16 without a word"}
-    made, runners = contenders("float32")
+    made, runners = engines("float32")
     assert unfaithful(made, runners, SAMPLES) == {}
 
 
 def test_the_table_and_the_json_tell_it() -> None:
-    made, _ = contenders()
-    made = [contender for contender in made if contender.label != "infinite"]
-    found = compare(made, SAMPLES, Top1(), rounds=3, clocks=CLOCK)
+    made, _ = engines()
+    made = [engine for engine in made if engine.label != "infinite"]
+    found = compare(made, SAMPLES, Top1(), plan=TurnPlan(3, clocks=CLOCK))
     assert found.row("saturates").note is None and found.row("quantized").unfaithful is None
     text = found.to_markdown()
     line = next(line for line in text.splitlines() if line.startswith("| saturates"))
-    assert "not the file's answers: classes agree on" in line
-    assert "bfloat16 without a word and saturates do not compute what the file says" in text
+    assert "differs from the file: classes agree on" in line
+    assert "bfloat16 without a word and saturates do not compute what the file defines" in text
     rows = {row["label"]: row for row in json.loads(found.to_json())["rows"]}
-    assert rows["saturates"]["unfaithful"].startswith("not the file's") and rows["quantized"]["unfaithful"] is None
-    faithful = compare(made[:2], SAMPLES, Top1(), rounds=3, clocks=CLOCK)
-    assert faithful.warning() == "" and "what the file says" not in faithful.to_markdown()
+    assert (
+        rows["saturates"]["unfaithful"].startswith("differs from the file") and rows["quantized"]["unfaithful"] is None
+    )
+    faithful = compare(made[:2], SAMPLES, Top1(), plan=TurnPlan(3, clocks=CLOCK))
+    assert faithful.warning() == "" and "what the file defines" not in faithful.to_markdown()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,9 @@ def test_the_table_and_the_json_tell_it() -> None:
 def test_saturation_is_named_where_it_is_likely(architecture, features, saturates) -> None:
     environment = replace(read_environment(), architecture=architecture, features=features)
     text = warning(["A"], environment)
-    assert text.startswith("A does not compute what the file says: latency and accuracy are those of another network.")
+    assert text.startswith(
+        "A does not compute what the file defines: latency and accuracy are those of a different network."
+    )
     assert ("products of 8-bit weights saturate" in text) == saturates
 
 
@@ -142,9 +146,11 @@ def test_onnx_runtime_is_named_if_and_only_if_it_saturates_here() -> None:
     saturates = bool(np.abs(said - theirs).max() > 0.05 * np.abs(said).max())
     model = load_model(floats)
     samples = make_samples({"x": x}, model.inputs)
-    found = compare(usual_contenders(floats, qdq, compile=hago.compile)[:4], samples, get_metric("cosine"), rounds=2)
+    found = compare(
+        usual_engines(floats, qdq, compile=hago.compile)[:4], samples, get_metric("cosine"), plan=TurnPlan(2)
+    )
     assert [row.note for row in found.rows] == [None] * 4
     assert [row.label for row in found.rows if row.unfaithful] == (["ONNX Runtime int8"] if saturates else [])
-    net = usual_contenders(floats, qdq, compile=hago.compile)[1].open()
+    net = usual_engines(floats, qdq, compile=hago.compile)[1].open()
     np.testing.assert_allclose(collect_outputs(net, samples)[0], said, rtol=1e-5)
     net.close()

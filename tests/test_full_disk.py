@@ -13,7 +13,7 @@ import tiny
 
 from hago.cli import main
 from hago.compiler.linker import linker
-from hago.search.ledger import has_search
+from hago.search.trial_store import has_search
 from hago.spec import resolve_hw
 
 if linker() is None or not resolve_hw("auto").kernels_available:
@@ -111,7 +111,7 @@ def test_a_search_that_found_no_room_is_begun_anew(
     assert main([*command.split(), "--seed", "1"]) == 0, capsys.readouterr().err
 
 
-def test_a_device_whose_files_cannot_be_written_is_told(
+def test_a_device_whose_files_cannot_be_written_is_reported(
     here: Path, disk: Callable[[int], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """There is room for the search, and none for its network."""

@@ -49,7 +49,7 @@ def test_the_table_has_a_line_per_layer(path: Path, capsys: pytest.CaptureFixtur
     assert "float32 only: Softmax runs in float" in lines["y"]
     assert "it only moves data" in lines["f"]
     assert "4 layers, 11.26k multiply-adds, 8.38k parameters" in text
-    assert "2 of them can be quantized, holding 100.0% of the multiply-adds" in text
+    assert "2 of them can be quantized, with 100.0% of the multiply-adds" in text
 
 
 def test_json_holds_the_same(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +75,7 @@ def test_a_quantized_model_says_so(capsys: pytest.CaptureFixture[str], tmp_path:
     onnx.save(proto, tmp_path / "q.onnx")
     call(tmp_path / "q.onnx", "--hw", "x86-avx2")
     text = capsys.readouterr().out
-    assert "The model is quantized already" in text and "None of them can be quantized" in text and "1 layer, 0" in text
+    assert "The model is already quantized" in text and "None of them can be quantized" in text and "1 layer, 0" in text
 
 
 def test_a_choice_needs_the_hardware_too() -> None:
@@ -102,7 +102,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("nodes, shape", REFUSED, ids=lambda v: v[-1][0] if isinstance(v[0], tuple) else "")
-def test_inspect_tells_what_compile_refuses(nodes: list[tuple], shape: list[int]) -> None:
+def test_inspect_reports_what_compile_refuses(nodes: list[tuple], shape: list[int]) -> None:
     outputs = ["j"] if "j" in nodes[-1] else ["y"]
     model = load_model(build(nodes, {"x": shape}, outputs, {"n": np.array([2], np.int64)}, opset=17))
     inspection = inspect_model(model, load_spec("x86-avx2"))

@@ -26,7 +26,7 @@ from hago.kernels.cpu.depthwise_bytes import depthwise_bytes, pack_bytes_weights
 from hago.kernels.cpu.dot import DOTS, pairs_fit_int16
 from hago.kernels.cpu.epilogue import bounds, zeros
 from hago.kernels.cpu.families import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, DOTPROD, I8MM, NEON, Isa
-from hago.kernels.cpu.half import doubled, halved, pack_halves
+from hago.kernels.cpu.float16 import doubled, halved, pack_halves
 from hago.kernels.cpu.jit import missing
 from hago.kernels.cpu.matmul import MatMulParams, matmul
 from hago.kernels.cpu.pairs import best_pairs, choose_pairs, paired

@@ -13,7 +13,7 @@ from hago.scheme import PER_CHANNEL, PER_TENSOR
 USUAL = {"calibrator": tuple(RANGES), "rounding": ("nearest",), "correction": ("none",)}
 
 
-def test_what_is_searched_unless_told_otherwise():
+def test_what_is_searched_by_default():
     assert read_knobs() == read_knobs({}) == USUAL
 
 
@@ -63,7 +63,7 @@ def test_a_setting_is_read_back():
     ("weights", "precision", "granularity", "mattering"),
     [
         (True, "int8", PER_TENSOR, {"precision", "granularity", "calibrator", "rounding", "correction"}),
-        (True, "int8", PER_CHANNEL, {"precision", "granularity", "calibrator", "correction"}),
+        (True, "int8", PER_CHANNEL, {"precision", "granularity", "calibrator", "rounding", "correction"}),
         (False, "int8", PER_CHANNEL, {"precision", "calibrator"}),
         (True, "w4a16", PER_TENSOR, {"precision", "granularity", "rounding"}),
         (True, "bfloat16", PER_CHANNEL, {"precision"}),

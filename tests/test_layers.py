@@ -132,8 +132,8 @@ class TestConstants:
     @pytest.mark.parametrize(
         "op,constant,reason",
         [
-            ("Add", hiding(-np.inf), "its constant 'k' holds infinity, which no integer can stand for"),
-            ("Mul", np.float32([np.inf]), "its constant 'k' holds infinity, which no integer can stand for"),
+            ("Add", hiding(-np.inf), "its constant 'k' holds infinity, which no integer can represent"),
+            ("Mul", np.float32([np.inf]), "its constant 'k' holds infinity, which no integer can represent"),
             (
                 "Add",
                 hiding(-3.4e38),
@@ -162,7 +162,7 @@ class TestConstants:
     def test_every_constant_of_a_concat(self) -> None:
         constants = {"k": np.ones((1, 1, 6, 6), np.float32), "l": np.full((1, 1, 6, 6), -np.inf, np.float32)}
         layer = layers([("Concat", "x k l", "y", {"axis": 1})], {"x": [1, 4, 6, 6]}, ["y"], constants)["y"]
-        assert layer.reason == "its constant 'l' holds infinity, which no integer can stand for"
+        assert layer.reason == "its constant 'l' holds infinity, which no integer can represent"
 
     def test_weights_that_leave_float32(self) -> None:
         for scale, quantizable in ((3e38, False), (1e-40, True), (0.0, True)):

@@ -9,7 +9,7 @@ from measure_fakes import FEEDS, FakeClock, FakeRunner, FakeSamples, Top1, fail,
 from hago.errors import BuildError, MeasureError
 from hago.measure.accuracy import hopeless, measure_accuracy
 from hago.measure.clocks import CPU
-from hago.measure.latency import measure_latency
+from hago.measure.latency import Pace, measure_latency
 from hago.measure.running import collect_outputs
 
 # -- latency
@@ -34,7 +34,7 @@ def test_short_calls_are_repeated_until_a_turn_is_long_enough_and_timed_several_
     clock = FakeClock()
     times = {"tiny": 2_000, "short": 100_000, "long": 80_000_000}
     runners = [FakeRunner(name, clock=clock, ns=lambda call, ns=ns: ns) for name, ns in times.items()]
-    found = measure_latency(runners, FEEDS, rounds=5, round_s=0.003, clocks=clock)
+    found = measure_latency(runners, FEEDS, rounds=5, pace=Pace(round_s=0.003), clocks=clock)
     assert [found[name].calls for name in times] == [25, 1, 1]
     in_turns = [5 * (1 + 60 * 25), 5 * (1 + 30), 5]  # none of them untimed where a call is longer than 20 ms
     assert [runner.calls for runner in runners] == [10 + in_turns[0], 10 + in_turns[1], 7 + in_turns[2]]
@@ -48,7 +48,7 @@ def test_of_a_turn_the_least_call_counts_and_of_the_rounds_the_quieter_half():
         return lambda call: int(base * (1.6 if call // 11 % 5 > 2 else 1.0) * (1 + (call % 11 < 6) / 2))
 
     a, b = (FakeRunner(name, clock=clock, ns=slowed(ns)) for name, ns in (("a", 400_000), ("b", 200_000)))
-    found = measure_latency([a, b], FEEDS, rounds=25, round_s=0.004, warmup_s=0, clocks=clock)
+    found = measure_latency([a, b], FEEDS, rounds=25, pace=Pace(warmup_s=0), clocks=clock)
     assert found["a"].median_s == pytest.approx(400e-6) and found["b"].ratio == pytest.approx(0.5)
     assert max(found["a"].times_s) == pytest.approx(640e-6) and found["a"].samples == 25
 
@@ -71,7 +71,7 @@ def test_worker_threads_are_given_time_to_fall_asleep_before_a_turn():
     clock, log = FakeClock(), []
     runners = [FakeRunner(n, clock=clock, ns=lambda call: 500_000, log=log) for n in "ab"]
     runners[1].threads = 2
-    found = measure_latency(runners, FEEDS, rounds=4, round_s=0.001, clocks=clock)
+    found = measure_latency(runners, FEEDS, rounds=4, pace=Pace(round_s=0.001), clocks=clock)
     assert found["a"].calls == found["b"].calls == 1
     assert len(log) - 2 * 10 == 4 * 2 * (4 + 2)  # 10 calls to warm up; 2 ms untimed and 1 ms timed a turn
 
@@ -85,7 +85,7 @@ def test_a_disturbance_of_whole_rounds_widens_the_times_but_not_the_ratio():
 
     a = FakeRunner("a", clock=clock, ns=disturbed(40_000_000))
     b = FakeRunner("b", clock=clock, ns=disturbed(20_000_000))
-    found = measure_latency([a, b], FEEDS, rounds=30, warmup_s=0, clocks=clock)
+    found = measure_latency([a, b], FEEDS, rounds=30, pace=Pace(warmup_s=0), clocks=clock)
     wide = (found["b"].high_s - found["b"].low_s) / found["b"].median_s
     narrow = found["b"].ratio_high / found["b"].ratio_low
     assert wide > 0.05 and narrow == pytest.approx(1.0322**2, rel=1e-3)
@@ -102,7 +102,7 @@ def test_warm_up_leaves_slow_first_calls_out():
 def test_warm_up_that_never_gets_steady_ends():
     clock = FakeClock()
     runner = FakeRunner("r", clock=clock, ns=lambda call: 1_000_000 * (1 + call % 7))
-    found = measure_latency([runner], FEEDS, rounds=3, warmup_s=0.2, clocks=clock)["r"]
+    found = measure_latency([runner], FEEDS, rounds=3, pace=Pace(warmup_s=0.2), clocks=clock)["r"]
     assert found.samples == 3
 
 
@@ -115,7 +115,7 @@ def test_the_budget_ends_the_measurement_after_a_whole_round():
     assert one["a"].samples == 1
 
 
-def test_a_clock_that_stands_still_is_no_endless_loop_and_no_division_by_zero():
+def test_a_clock_that_does_not_advance_is_no_endless_loop_and_no_division_by_zero():
     with pytest.raises(MeasureError, match="fake: the clock did not move"):
         measure_latency([FakeRunner()], FEEDS, rounds=1, clocks=FakeClock())
 
@@ -171,7 +171,7 @@ def test_the_change_is_paired_with_float_and_tested_by_mcnemar():
     x[:8] = one_hot(np.ones(8, int))
     float_scores = np.ones(100)
     float_scores[:2] = 0
-    found = measure_accuracy(FakeRunner(), FakeSamples(x, labels), Top1(), float_scores=float_scores)
+    found = measure_accuracy(FakeRunner(), FakeSamples(x, labels), Top1(), reference=float_scores)
     assert found.change == pytest.approx(-0.06)
     assert found.change_low < -0.06 < found.change_high
     assert found.p_value == pytest.approx(2 * 0.5**6)
@@ -190,7 +190,7 @@ def test_scores_that_are_no_shares_get_bootstrap_intervals_and_compare_with_floa
     floats = collect_outputs(FakeRunner(batch=8), samples)
     noisy = FakeRunner(batch=8, function=lambda x: x + 0.1)
     found = measure_accuracy(
-        noisy, samples, Closeness(), float_outputs=floats, float_scores=np.zeros(50), stop=lambda *_: False
+        noisy, samples, Closeness(), float_outputs=floats, reference=np.zeros(50), stop=lambda *_: False
     )
     np.testing.assert_allclose(found.scores, -0.3, rtol=1e-5)
     assert found.value == found.change == pytest.approx(-0.3)
@@ -207,20 +207,20 @@ def test_a_metric_that_is_no_mean_is_resampled_as_it_is():
             return outputs[0][:, 0]
 
     x = np.random.default_rng(1).random((60, 3)).astype(np.float32)
-    found = measure_accuracy(FakeRunner(), FakeSamples(x), Worst(), float_scores=x[:, 0] + 0.5)
+    found = measure_accuracy(FakeRunner(), FakeSamples(x), Worst(), reference=x[:, 0] + 0.5)
     assert found.value == x[:, 0].min()
     assert found.change == pytest.approx(-0.5)
     assert found.low == found.value < found.high
 
 
-def test_infinite_errors_are_told_and_their_change_is_unknown():
+def test_infinite_errors_are_reported_and_their_change_is_unknown():
     class Error(Top1):
         def per_sample(self, outputs, labels, float_outputs):
             return np.where(outputs[0][:, 0] > 0, np.inf, 0.0)
 
     x = one_hot(np.arange(6) % 3)
     float_scores = np.where(x[:, 0] > 0, np.inf, 0.0)
-    found = measure_accuracy(FakeRunner(), FakeSamples(x), Error(), float_scores=float_scores)
+    found = measure_accuracy(FakeRunner(), FakeSamples(x), Error(), reference=float_scores)
     assert found.value == np.inf and found.change is None and found.change_low is None
 
 
@@ -243,9 +243,7 @@ def candidate(accuracy, seed, n=1000):
 def test_a_hopeless_candidate_is_stopped_early_and_says_so():
     samples = candidate(0.5, seed=1)
     float_scores = np.ones(1000)
-    found = measure_accuracy(
-        FakeRunner(), samples, Top1(), float_scores=float_scores, stop=hopeless(float_scores, 0.01)
-    )
+    found = measure_accuracy(FakeRunner(), samples, Top1(), reference=float_scores, stop=hopeless(float_scores, 0.01))
     assert found.partial and 32 <= found.n <= 64
     assert np.count_nonzero(~np.isnan(found.scores)) == found.n
     assert found.change < -0.3 and found.change_high < -0.01
@@ -258,7 +256,7 @@ def test_the_order_of_the_samples_does_not_mislead_the_race():
     wrong[:9] = True
     samples = FakeSamples(one_hot(np.where(wrong, 1, labels)), labels)
     rule = hopeless(np.ones(900), 0.02)
-    found = measure_accuracy(FakeRunner(), samples, Top1(), float_scores=np.ones(900), stop=rule)
+    found = measure_accuracy(FakeRunner(), samples, Top1(), reference=np.ones(900), stop=rule)
     assert not found.partial and found.value == pytest.approx(1 - 9 / 900)
 
 
@@ -313,8 +311,8 @@ def test_the_rule_is_asked_every_block_with_scores_in_place():
             return outputs[0][:, 0]
 
     x = np.repeat(np.arange(100, dtype=np.float32)[:, None], 3, axis=1)
-    found = measure_accuracy(FakeRunner(batch=8), FakeSamples(x), First(), stop=never, block=20)
-    assert asked == [24, 48, 72, 96] and not found.partial
+    found = measure_accuracy(FakeRunner(batch=24), FakeSamples(x), First(), stop=never)
+    assert asked == [48, 96] and not found.partial
 
 
 # -- what a device may do wrong
@@ -380,10 +378,10 @@ def test_the_change_is_of_the_value_even_where_one_side_looks_like_a_mean():
 
     x = np.ones((40, 3), np.float32)
     floats = np.where(np.arange(40) == 3, 0.0, 1.0)
-    found = measure_accuracy(FakeRunner(), FakeSamples(x), Worst(), float_scores=floats)
+    found = measure_accuracy(FakeRunner(), FakeSamples(x), Worst(), reference=floats)
     assert (found.value, found.change, found.p_value) == (1.0, 1.0, None)
 
 
 def test_float_scores_must_fit_the_samples():
     with pytest.raises(MeasureError, match="as many float scores"):
-        measure_accuracy(FakeRunner(), FakeSamples(one_hot([0, 1]), np.array([0, 1])), Top1(), float_scores=[1.0])
+        measure_accuracy(FakeRunner(), FakeSamples(one_hot([0, 1]), np.array([0, 1])), Top1(), reference=[1.0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
@@ -14,13 +13,13 @@ from hago.calibrate import Calibration, calibrate
 from hago.calibrate.statistics import statistics_of
 from hago.data import make_samples
 from hago.errors import DataError
-from hago.methods import CORRECTION, RANGES, ROUNDING, Transformation, needs_of
+from hago.methods import CORRECTION, RANGES, ROUNDING, needs_of
 from hago.model import Model, expose, load_model
 from hago.qdq import Quantizer, observed_tensors
-from hago.scheme import PER_CHANNEL, PER_TENSOR
+from hago.scheme import PER_CHANNEL, PER_TENSOR, Granularity
 from hago.spec import load_spec
 from hago.strategy import Strategy, uniform
-from hago.testing.methods import CorrectionSuite, RangeSuite, RoundingSuite, TransformationSuite
+from hago.testing.methods import CorrectionSuite, RangeSuite, RoundingSuite
 
 HARDWARE = load_spec("x86-avx2")
 
@@ -41,26 +40,6 @@ class TestCorrection(CorrectionSuite):
     @pytest.fixture(params=CORRECTION.values(), ids=CORRECTION)
     def method(self, request):
         return request.param
-
-
-def halved(model: Model) -> Model:
-    """The first convolution gives half of what it gave, the second takes twice as much: exact in float32."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    factors = {"w1": 0.5, "b1": 0.5, "w2": 2}
-    for tensor in proto.graph.initializer:
-        value = numpy_helper.to_array(tensor) * np.float32(factors.get(tensor.name, 1))
-        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
-    return load_model(proto)
-
-
-class TestTransformation(TransformationSuite):
-    @pytest.fixture
-    def method(self):
-        return Transformation(halved)
-
-    def test_weights_move(self, method, model):
-        assert not np.array_equal(constants_of(method.apply(model))["w1"], constants_of(model)["w1"])
 
 
 def net(bias: bool = True) -> Model:
@@ -159,15 +138,25 @@ def test_weights_are_clipped_where_the_squared_error_is_least():
     assert error(scale) <= 1.02 * min(error(whole * i / 100) for i in range(30, 101))
 
 
-def test_methods_that_a_layer_does_not_use_change_nothing():
-    model, xs = net(), inputs(2)
-    plain = constants(model, uniform(model, HARDWARE, "int8"), xs)
-    clipped = constants(model, uniform(model, HARDWARE, "int8", rounding="mse"), xs)
-    assert plain.keys() == clipped.keys() and all(np.array_equal(plain[name], clipped[name]) for name in plain)
+@pytest.mark.parametrize("granularity", [PER_CHANNEL, Granularity("per_group", 32)], ids=str)
+def test_clipping_reaches_the_file_where_channels_and_groups_have_scales(granularity):
+    proto, xs = net().proto, inputs(2)
+    weight = np.random.default_rng(1).standard_t(3, (512, 10)).astype(np.float32)
+    (tensor,) = (tensor for tensor in proto.graph.initializer if tensor.name == "fc_w")
+    tensor.CopyFrom(numpy_helper.from_array(weight, "fc_w"))
+    model, lost = load_model(proto), {}
+    for rounding in ("nearest", "mse"):
+        found = constants(model, uniform(model, HARDWARE, "int7", granularity, rounding=rounding), xs)
+        stored, scale = found["fc_w_quantized"].astype(np.float64), found["fc_w_scale"].astype(np.float64)
+        if granularity.group_size:
+            scale = np.repeat(scale, granularity.group_size, axis=scale.shape.index(512 // granularity.group_size))
+        stored = stored * scale
+        lost[rounding] = np.square((stored if stored.shape == weight.shape else stored.T) - weight).sum()
+    assert lost["mse"] < lost["nearest"]
 
 
 def test_a_calibration_without_what_a_method_needs_is_refused():
     model, xs = net(), inputs(2)
     bare = calibrated(model, xs, uniform(model, HARDWARE, "int8"))
-    with pytest.raises(DataError, match="no input_mean of tensor 'x'\n  hint: calibrate anew, with samples"):
+    with pytest.raises(DataError, match="no input_mean of tensor 'x'\n  hint: calibrate again, with samples"):
         Quantizer(model, bare, HARDWARE).qdq(uniform(model, HARDWARE, "int8", correction="bias"))

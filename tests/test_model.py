@@ -134,7 +134,7 @@ class TestBatch:
     def test_a_fixed_batch_stays(self) -> None:
         assert load_model(small(6)).batch == 6
         assert load_model(small(6), 6).inputs[0].shape == (6, 3, 8, 8)
-        with pytest.raises(ModelError, match=r"input 'x'.*fixed at 6 inside the model, 2 was asked"):
+        with pytest.raises(ModelError, match=r"input 'x'.*fixed at 6 inside the model, but 2 was requested"):
             load_model(small(6), 2)
 
     def test_a_batch_must_be_positive(self) -> None:
@@ -239,9 +239,9 @@ def _opset(version: int) -> onnx.ModelProto:
 BAD: dict[str, tuple[Callable[[], Any], type[ModelError], str]] = {
     "no such file": (lambda: "/nowhere/m.onnx", ModelError, r"/nowhere/m.onnx: no such file"),
     "empty bytes": (lambda: b"", ModelError, r"the file is empty"),
-    "noise": (lambda: b"\xff\xfe" * 50, ModelError, r"is not an ONNX model, or is cut short"),
-    "text": (lambda: b"hello world, this is no model", ModelError, r"is not an ONNX model, or is cut short"),
-    "truncated": (lambda: small().SerializeToString()[:-100], ModelError, r"is not an ONNX model, or is cut short"),
+    "noise": (lambda: b"\xff\xfe" * 50, ModelError, r"is not an ONNX model, or is truncated"),
+    "text": (lambda: b"hello world, this is no model", ModelError, r"is not an ONNX model, or is truncated"),
+    "truncated": (lambda: small().SerializeToString()[:-100], ModelError, r"is not an ONNX model, or is truncated"),
     "zip": (lambda: b"PK\x03\x04rest", ModelError, r"a zip archive \(a PyTorch or Keras file\?\)"),
     "pickle": (lambda: b"\x80\x02}q\x00.", ModelError, r"a Python pickle, which Hago never opens"),
     "tflite": (lambda: b"\x1c\0\0\0TFL3rest", ModelError, r"a TensorFlow Lite model"),
@@ -255,7 +255,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[ModelError], str]] = {
     "contributed": (lambda: _op("FastGelu", "com.microsoft"), UnsupportedOpError, r"FastGelu of domain com"),
     "newer operator": (lambda: _op("Gelu"), UnsupportedOpError, r"Gelu .*no such operator at opset 17"),
     "random": (lambda: _op("RandomNormalLike"), UnsupportedOpError, r"RandomNormalLike .* it is random"),
-    "beyond opset 21": (_scatter, ModelError, r"TensorScatter of opset 24 cannot be told at opset 21"),
+    "beyond opset 21": (_scatter, ModelError, r"TensorScatter of opset 24 cannot be expressed at opset 21"),
     "data of another size": (_damaged_shape, ModelError, r"breaks the ONNX standard|does not fit its shape"),
     "a cycle": (_cycle, ModelError, r"breaks the ONNX standard.*sorted"),
     "shapes that clash": (_shapes, ModelError, r"do not fit together"),

@@ -505,7 +505,7 @@ class TestConstants:
             ("ReduceSum", "x", "s", {"keepdims": 0}), ("Greater", "s zero", "c"),
             ("If", "c", "y", {"then_branch": body, "else_branch": body}),
         ]  # fmt: skip
-        with pytest.raises(UnsupportedOpError, match=r"If.*known at run time"):
+        with pytest.raises(UnsupportedOpError, match=r"If.*known only at run time"):
             load_model(build(nodes, {"x": [4]}, ["y"], {"zero": np.float32(0)}))
 
     def test_a_shape_that_depends_on_data_is_refused(self) -> None:
@@ -588,7 +588,7 @@ class TestOther:
         assert first.weight == "w" and second.weight not in (None, "w")
 
     @pytest.mark.parametrize("opset", [11, 12, 13, 15, 18, 20, 21, 22])
-    def test_any_opset_is_told_at_21(self, opset: int) -> None:
+    def test_any_opset_is_reported_at_21(self, opset: int) -> None:
         axes = {"axes": [1]} if opset < 13 else {}
         nodes = [
             ("Conv", "x w", "c", {"pads": [1] * 4}), ("Softmax", "c", "s", {"axis": 1}),

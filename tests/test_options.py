@@ -16,7 +16,16 @@ import hago
 from hago.cli import parser
 from hago.cli.flags import from_arguments
 from hago.errors import SearchError
-from hago.options import KINDS, OF_ONE_SEARCH, GoalOptions, JobOptions, SearchOptions, each_option, read_options
+from hago.options import (
+    KINDS,
+    OF_ONE_SEARCH,
+    Default,
+    GoalOptions,
+    JobOptions,
+    SearchOptions,
+    each_option,
+    read_options,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -95,13 +104,9 @@ def test_a_checked_value_can_be_checked_again() -> None:
     )
 
 
-def test_only_what_somebody_gave_is_asked_for() -> None:
-    assert GoalOptions().asked() == {"margin": 0.0, "objectives": ("latency", "accuracy")}
-    assert GoalOptions(max_drop=0.01).asked()["max_drop"] == 0.01
-    assert (
-        command("tune")["max_drop"] == 0.01
-        and "max_drop" not in GoalOptions(max_drop=command("tune")["max_drop"]).asked()
-    )
+def test_a_default_is_distinguished_from_the_same_value_given() -> None:
+    assert isinstance(GoalOptions().max_drop, Default) and not isinstance(GoalOptions(max_drop=0.01).max_drop, Default)
+    assert command("tune")["max_drop"] == 0.01 and isinstance(command("tune")["max_drop"], Default)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +118,7 @@ def test_only_what_somebody_gave_is_asked_for() -> None:
         ({"knobs": ["correction"]}, "knobs must be NAME=VALUE, got 'correction'"),
         ({"joint": "nonsense"}, "a joint search judges by worst or mean, not 'nonsense'"),
         ({"sampler": "nonsense"}, "there is no sampler 'nonsense'"),
+        ({"study_name": ""}, "study_name must be a name, got ''"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
@@ -142,6 +148,16 @@ def test_signatures_show_every_option_but_those_that_are_not_taken() -> None:
     assert set(inspect.signature(hago.tune).parameters) == {"model", "data", *KINDS, *names}
     several = set(inspect.signature(hago.compare_devices).parameters)
     assert several == {"model", "data", "say", *KINDS, *names} - set(OF_ONE_SEARCH)
+    of_goal = {item.name for item in fields(GoalOptions)}
+    assert set(inspect.signature(hago.answer).parameters) == {"folder", "model", "out", "cache", "goal", *of_goal}
+
+
+def test_a_finished_search_takes_no_option_of_a_new_one(tmp_path: Path) -> None:
+    for given in ({"trials": 3}, {"search": SearchOptions(trials=3)}):
+        with pytest.raises(SearchError, match=r"^answer takes no trials: the search is finished"):
+            hago.answer(tmp_path, **given)
+    with pytest.raises(SearchError, match=r"^answer takes no 'max_dorp'"):
+        hago.answer(tmp_path, max_dorp=0.1)
 
 
 def test_the_table_in_the_docs_is_up_to_date() -> None:

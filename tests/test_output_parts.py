@@ -133,7 +133,7 @@ def eval_index(values: np.ndarray, name: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("scale", "parts"), [(3.0, ["out"]), (300.0, ["out[:, 0:4]", "out[:, 4:9]"])])
-def test_neighbours_of_one_kind_are_told_apart_by_magnitude(scale: float, parts: list[str]) -> None:
+def test_neighbours_of_one_kind_are_distinguished_by_magnitude(scale: float, parts: list[str]) -> None:
     raw = [*HEADS[:2], *HEADS[3:5], ("Concat", ["rb", "rc"], ["out"], {"axis": 1})]
     weights = {name: WEIGHTS[name] for name in ("wb", "wc", "sb", "sc")}
     values = RNG.normal(size=(6, 9, 64))

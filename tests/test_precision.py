@@ -58,7 +58,7 @@ def test_other_names_are_refused(name):
         Precision.named(name)
 
 
-def test_the_nearest_name_is_told():
+def test_the_nearest_name_is_reported():
     with pytest.raises(StrategyError, match="did you mean 'bfloat16'"):
         Precision.named("bfloat61")
 

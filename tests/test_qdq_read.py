@@ -13,7 +13,7 @@ from quantize_nets import classifier, conv1d, zoo
 from hago.errors import StrategyError
 from hago.model import Model, load_model
 from hago.qdq import quantize_model
-from hago.qdq.read import strategy_of
+from hago.qdq.read_strategy import strategy_of
 from hago.scheme import PER_CHANNEL, PER_TENSOR, Granularity
 from hago.spec import HardwareSpec, load_spec
 from hago.strategy import Strategy, uniform

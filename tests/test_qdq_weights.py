@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 from hago.errors import ModelError, StrategyError
 from hago.methods.bias_correction import correct_bias
-from hago.methods.mse_clipping import mse_threshold
+from hago.methods.mse_clipping import MSE, threshold_of_tensor
+from hago.methods.nearest import NEAREST
 from hago.methods.quantized_weight import MIN_SCALE, quantize_weight
-from hago.methods.task import CorrectionTask
+from hago.methods.task import CorrectionTask, WeightTask
 from hago.qdq.bias import BIAS_LIMIT, bias_scale, quantize_bias, required_scale
 from hago.scheme import MAX_MULTIPLIER, PER_CHANNEL, PER_TENSOR, Granularity, IntegerType
 
 INT8 = IntegerType(8, signed=True, symmetric=True)
 INT7 = IntegerType(7, signed=True, symmetric=True)
+INT4 = IntegerType(4, signed=True, symmetric=True)
 GROUP4 = Granularity("per_group", 4)
 
 
@@ -117,18 +119,73 @@ def test_mse_clipping_beats_the_maximum_on_heavy_tails():
     w = rng.standard_normal((64, 64)).astype(np.float32)
     w[0, 0] = 40
     plain = quantize_weight(w, INT7, PER_TENSOR)
-    clipped = quantize_weight(w, INT7, PER_TENSOR, threshold=mse_threshold)
+    clipped = quantize_weight(w, INT7, PER_TENSOR, thresholds=threshold_of_tensor)
     assert clipped.scale < plain.scale
     assert np.square(clipped.dequantize() - w).mean() < np.square(plain.dequantize() - w).mean()
 
 
-@given(weights())
-@settings(max_examples=30)
-def test_mse_clipping_is_never_worse_than_the_maximum(w):
-    plain, clipped = (quantize_weight(w, INT8, PER_TENSOR, threshold=t) for t in (None, mse_threshold))
-    errors = [np.square((q.dequantize() - w).astype(np.float64)).sum() for q in (plain, clipped)]
-    assert errors[1] <= errors[0] * (1 + 1e-5)
-    assert mse_threshold(np.abs(w), 127) <= np.abs(w).max()
+@given(weights(), st.sampled_from([INT8, INT7]), st.sampled_from([PER_TENSOR, PER_CHANNEL, GROUP4]))
+@settings(max_examples=60)
+def test_mse_clipping_is_never_worse_than_the_maximum(w, integers, granularity):
+    task = WeightTask(w, integers, granularity)
+    plain, clipped = (np.square(m.round(task).dequantize().astype(np.float64) - w) for m in (NEAREST, MSE))
+    axes = None if granularity == PER_TENSOR else (1, 2)
+    assert np.all(clipped.sum(axis=axes) <= plain.sum(axis=axes) * (1 + 1e-5))
+    assert threshold_of_tensor(np.abs(w).reshape(1, -1), 127) <= np.abs(w).max()
+
+
+def heavy_tailed(shape):
+    """Weights of which a few are far larger than the others."""
+    return (np.random.default_rng(1).standard_t(3, shape) * 0.1).astype(np.float32)
+
+
+def rounded(values, threshold, qmax):
+    """``values``, float32, on the grid of a threshold."""
+    step = np.float32(threshold) / np.float32(qmax)
+    return np.clip(np.rint(values / step), -qmax, qmax) * step
+
+
+def best_threshold(values, qmax):
+    """Of max|w| * i/100, tried one by one, that with the least squared error."""
+    peak = np.abs(values).max()
+    tried = [peak * np.float32(i / 100) for i in range(100, 29, -1)]
+    return min(tried, key=lambda t: np.square(rounded(values, t, qmax).astype(np.float64) - values).sum())
+
+
+@pytest.mark.parametrize(("out_axis", "in_axis"), [(0, 1), (1, 0)])
+def test_mse_clips_each_channel_as_if_it_were_alone(out_axis, in_axis):
+    w = np.moveaxis(heavy_tailed((5, 64, 3)), (0, 1), (out_axis, in_axis))
+    found = MSE.round(WeightTask(w, INT4, PER_CHANNEL, out_axis, in_axis))
+    by_channel = np.moveaxis(found.dequantize(), out_axis, 0)
+    for index, channel in enumerate(np.moveaxis(w, out_axis, 0)):
+        threshold = best_threshold(channel, 7)
+        assert threshold < np.abs(channel).max() and found.scale[index] == threshold / np.float32(7)
+        np.testing.assert_array_equal(by_channel[index], rounded(channel, threshold, 7))
+
+
+@pytest.mark.parametrize(("out_axis", "in_axis"), [(0, 1), (1, 0)])
+def test_mse_clips_each_group_as_if_it_were_alone_where_that_pays_for_the_channel(out_axis, in_axis):
+    w = np.moveaxis(heavy_tailed((8, 64)), (0, 1), (out_axis, in_axis))
+    found = MSE.round(WeightTask(w, INT4, Granularity("per_group", 32), out_axis, in_axis))
+    plain = quantize_weight(w, INT4, Granularity("per_group", 32), out_axis=out_axis, in_axis=in_axis)
+    clipped = 0
+    for index, channel in enumerate(np.moveaxis(w, out_axis, 0)):
+        groups = channel.reshape(2, 32)
+        thresholds = [best_threshold(group, 7) for group in groups]
+        # The channel's scale is a fifteenth of its largest group's, of 20 bits and rounded up; so are multiples of it.
+        mantissa, exponent = np.frexp(np.float64(max(thresholds) / np.float32(7)) / 15)
+        scale = np.float32(np.ldexp(np.ceil(np.ldexp(mantissa, 20)), exponent - 20))
+        multipliers = [15 if t == max(thresholds) else np.ceil(float(t) / 7 / float(scale)) for t in thresholds]
+        alone = [rounded(g, 7 * m * float(scale), 7) for g, m in zip(groups, multipliers, strict=True)]
+        kept = np.moveaxis(plain.dequantize(), out_axis, 0)[index].reshape(2, 32)
+        better = np.square(np.float64(alone) - groups).sum() < np.square(np.float64(kept) - groups).sum()
+        clipped += bool(better)
+        wanted = alone if better else kept
+        np.testing.assert_allclose(
+            np.moveaxis(found.dequantize(), out_axis, 0)[index].reshape(2, 32), wanted, rtol=1e-6
+        )
+    assert clipped > 0
+    assert found.multipliers.min() >= 1 and np.all(found.multipliers.max(axis=1) == MAX_MULTIPLIER)
 
 
 @given(

@@ -32,7 +32,7 @@ def test_every_code_is_that_of_exact_arithmetic(script: Any, first: int) -> None
     assert sum(v.rounded for v in verdicts) <= 0.01 * sum(v.elements for v in verdicts)
 
 
-def test_a_wrong_code_is_told_from_one_at_a_tie(script: Any) -> None:
+def test_a_wrong_code_is_distinguished_from_one_at_a_tie(script: Any) -> None:
     exact, codes = np.array([3.2, 3.4999, 3.5004, 300.0]), np.dtype(np.uint8)
     right = np.array([3, 3, 4, 255], np.uint8)
     assert script._differences(right, exact, codes) == (0, 0)

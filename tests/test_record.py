@@ -150,9 +150,9 @@ def test_records_are_frozen_and_hashable():
         ({"label": None}, "label must be text"),
         ({"layer_times": [1]}, "layer_times must map"),
         ({"layer_times": {"a": "x"}}, "layer_times must be a number"),
-        ({"strategy": {"hago_strategy": 99}}, "is no record: .*hago_strategy must be 1"),
+        ({"strategy": {"hago_strategy": 99}}, "is not a record: .*hago_strategy must be 1"),
         ({"colour": "red"}, r"unknown keys \['colour'\]"),
-        ({"hago_record": 2}, "is no record of version 1"),
+        ({"hago_record": 2}, "is not a record of version 1"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_line(path, change, message):

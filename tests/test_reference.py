@@ -359,7 +359,7 @@ def test_every_op_has_a_schema_and_a_reference() -> None:
     assert {op.__name__ for op in OPS} == set(SCHEMAS)
 
 
-def test_intermediate_tensors_are_told() -> None:
+def test_intermediate_tensors_are_reported() -> None:
     nodes = (
         Node("q", "Quantize", DOMAIN, ("x",), ("u",), {"scale": 0.5, "zero_point": 1, "lo": 0, "hi": 255}),
         Node("d", "Dequantize", DOMAIN, ("u",), ("y",), {"scale": 0.5, "zero_point": 1}),

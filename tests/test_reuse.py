@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 import hago
 from hago.calibrate import Calibration
 from hago.cli import main
-from hago.data.shapes import sample_shapes
+from hago.data.sample_shapes import sample_shapes
 from hago.errors import DataError, HagoWarning, ModelError, StorageError, StrategyError
 from hago.folder_lock import filled_folder
 from hago.model import Model, load_model
@@ -126,11 +126,11 @@ def test_a_strategy_says_what_it_was_made_for(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert strategy.bound_to(model) == strategy
-    with pytest.warns(HagoWarning, match="another set of weights"):
+    with pytest.warns(HagoWarning, match="for other weights of this network"):
         bound = strategy.bound_to(other)
     assert bound.choices == strategy.choices and bound.model_hash == other.hash
-    old = Strategy(strategy.model_hash, strategy.hw, strategy.choices)  # of a file that tells no structure
-    with pytest.raises(StrategyError, match="tells no structure"):
+    old = Strategy(strategy.model_hash, strategy.hw, strategy.choices)  # of a file that has no structure
+    with pytest.raises(StrategyError, match="has no structure"):
         old.bound_to(other)
 
 
@@ -148,7 +148,7 @@ def test_a_fine_tuned_model_is_quantized_with_ranges_of_its_own(
         out = str(tmp_path / f"{name}.qdq.onnx")
         assert main(["quantize", str(tmp_path / f"{name}.onnx"), *usual, "--out", out]) == 0
         said = capsys.readouterr()
-        assert ("another set of weights" in said.err) == (name == "new")
+        assert ("for other weights of this network" in said.err) == (name == "new")
     mine = hago.quantize(tmp_path / "new.onnx", uniform(load_model(tmp_path / "new.onnx"), HOST), x)
     assert mine == onnx.load(tmp_path / "new.qdq.onnx")
 
@@ -176,7 +176,7 @@ def test_the_calibration_of_a_search_serves_again(tmp_path: Path) -> None:
     assert net.batch == 3
     np.testing.assert_array_equal(net(x[:3])[0], quantized(x[:3])[0])
     other = load_model(fine_tuned(tiny.network()))
-    with pytest.raises(DataError, match="are of other weights"):
+    with pytest.raises(DataError, match="belong to other weights"):
         hago.quantize(other, uniform(other, HOST), file)
 
 
@@ -386,7 +386,7 @@ def test_a_finished_search_answers_every_bound(bound: float, trial: int | None, 
         qdq = hago.quantize(model, strategy, out / "calibration.npz")
         assert onnx.load(found.folder / "model.qdq.onnx") == qdq
         np.testing.assert_array_equal(net(x[:1])[0], hago.compile(qdq, threads=1)(x[:1])[0])
-        assert ("test samples its accuracy is 0.88" in found.summary()) == (trial == 1)
+        assert ("test samples its top-1 is 88.0 %" in found.summary()) == (trial == 1)
         assert ("may look better than it is" in found.summary()) == (trial != 1)
     assert found.folder == out / f"max-drop-{bound:g}"
     assert (found.folder / "answer.md").read_text() == found.summary() + "\n"
@@ -484,4 +484,4 @@ def test_what_cannot_be_answered_says_why(tmp_path: Path, capsys: pytest.Capture
         (out / "search.json").write_text(content)
         assert "search.json" in refused(str(out), "--max-drop", "0.1")
     (out / "records.jsonl").write_text("")
-    assert "no trial has been finished there" in refused(str(out), "--max-drop", "0.1")
+    assert "no trial has finished there" in refused(str(out), "--max-drop", "0.1")

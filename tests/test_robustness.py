@@ -52,7 +52,7 @@ def processes() -> ForkServerContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         pytest.skip("needs a fork server")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hago.tuning.session", "test_robustness"])
+    context.set_forkserver_preload(["hago.tuning.opening", "test_robustness"])
     return context
 
 

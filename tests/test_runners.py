@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from hago.errors import MeasureError, MissingExtraError, ModelError
 from hago.measure.accuracy import measure_accuracy
-from hago.measure.latency import measure_latency
+from hago.measure.latency import Pace, measure_latency
 from hago.measure.running import collect_outputs
 from hago.runners import OnnxRuntimeRunner, OpenVinoRunner, TvmRunner
 from hago.runners.onnx_io import input_infos, static_model, weight_bytes
@@ -89,7 +89,7 @@ def test_inputs_need_not_be_contiguous(runner):
 
 
 def test_it_can_be_timed_and_scored(runner):
-    found = measure_latency([runner], random_feeds(), rounds=3, warmup_s=0.01, round_s=1e-4)
+    found = measure_latency([runner], random_feeds(), rounds=3, pace=Pace(0.01, 1e-4))
     assert found[runner.name].median_s > 0
     samples = TwoInputSamples(7)
     assert measure_accuracy(runner, samples, Top1()).value == 1.0

@@ -62,7 +62,7 @@ def test_bounds_are_read_in_the_unit_of_the_metric(metric: Any, given: dict[str,
 @pytest.mark.parametrize(
     ("metric", "given", "words"),
     [
-        ("sqnr", {}, r"no value to drop from(.|\n)*--min 30"),
+        ("sqnr", {}, r"nothing to drop from(.|\n)*--min 30"),
         ("sqnr:a", {"max_drop": "1%"}, r"--min 30(.|\n)*in place of max_drop=1%"),
         ("sqnr", {"min_value": "1%"}, "min_value must be a number of dB, such as 30, got '1%'"),
         ("top1", {"max_drop": 1}, r"drop by 100 points: was one point meant(.|\n)*0.01"),
@@ -75,8 +75,8 @@ def test_bounds_are_read_in_the_unit_of_the_metric(metric: Any, given: dict[str,
         ("top1", {"max_drop": float("nan")}, "got nan"),
         ("mse", {"max_drop": "much"}, "max_drop must be a number, got 'much'"),
         ("top1", {"min_value": 93}, r"from 0 to 1, got 93(.|\n)*0.93 is 93 %"),
-        ("top1", {"max_value": 0.9}, r"max_value says nothing of top1, of which more is better(.|\n)*--min"),
-        ("mse", {"min_value": 0.9}, r"min_value says nothing of mse, of which less is better(.|\n)*--max"),
+        ("top1", {"max_value": 0.9}, r"max_value does not apply to top1, where higher is better(.|\n)*--min"),
+        ("mse", {"min_value": 0.9}, r"min_value does not apply to mse, where lower is better(.|\n)*--max"),
         ("top1", {"min_value": 0.9, "max_value": 0.95}, "not both"),
         ("top1", {"min_value": 0.9, "max_drop": 0.02}, "not both"),
         ("top1", {"min_value": 0.9, "max_drop": "0.01"}, "not both"),
@@ -120,5 +120,5 @@ def test_of_decibels_noise_is_what_adds_up() -> None:
 
 @pytest.mark.parametrize(("limit", "better", "words"), [(0.96, True, "at least 0.96"), (0.9, False, "at most 0.9")])
 def test_what_float32_itself_does_not_reach_is_no_goal(limit: float, better: bool, words: str) -> None:
-    with pytest.raises(SearchError, match=f"float32 itself has 0.95 on the search samples, the bound is {words}"):
+    with pytest.raises(SearchError, match=f"float32 itself reaches 0.95 on the search samples, the bound is {words}"):
         Goal(limit=limit, higher_is_better=better).settled(record(0.95, 0.95))

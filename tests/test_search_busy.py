@@ -13,9 +13,9 @@ from search_harness import FakeEvaluator, residual_space
 from hago.errors import MeasureError
 from hago.goal import Goal
 from hago.record import Record
-from hago.report.answer import tell
+from hago.report.sentence import tell
 from hago.search import run_search
-from hago.search.result import MET, NOT_FASTER, UNTOLD, choose
+from hago.search.result import INCONCLUSIVE, MET, NOT_FASTER, choose
 
 FLOAT = Record(-1, "float32", accuracy=0.9, accuracy_change=0.0, latency_ratio=1.0, latency_s=1e-3)
 HARMLESS: dict[str, float] = {}
@@ -29,10 +29,10 @@ def record(ratio, low, high, number=0):
 
 def test_an_interval_that_holds_1_is_no_verdict():
     goal = Goal(max_drop=0.01)
-    assert choose(FLOAT, [record(1.1, 0.7, 1.6)], goal) == (FLOAT, UNTOLD)
-    assert choose(FLOAT, [record(0.9, 0.8, 1.01), record(1.4, 1.3, 1.5, 1)], goal) == (FLOAT, UNTOLD)
+    assert choose(FLOAT, [record(1.1, 0.7, 1.6)], goal) == (FLOAT, INCONCLUSIVE)
+    assert choose(FLOAT, [record(0.9, 0.8, 1.01), record(1.4, 1.3, 1.5, 1)], goal) == (FLOAT, INCONCLUSIVE)
     unmeasured = replace(record(1, 1, 1), latency_ratio=None, latency_ratio_interval=None, disturbed=1.0)
-    assert choose(FLOAT, [unmeasured], goal) == (FLOAT, UNTOLD)
+    assert choose(FLOAT, [unmeasured], goal) == (FLOAT, INCONCLUSIVE)
     # That nothing is gained, or 5 % at the most, is a verdict.
     assert choose(FLOAT, [record(1.2, 1.1, 1.3)], goal) == (FLOAT, NOT_FASTER)
     assert choose(FLOAT, [record(1.0, 0.97, 1.03)], goal) == (FLOAT, NOT_FASTER)
@@ -41,7 +41,7 @@ def test_an_interval_that_holds_1_is_no_verdict():
 def test_float32_that_is_slower_than_itself_leaves_no_verdict_against_quantization():
     noisy = replace(FLOAT, aa_ratio=1.3, aa_ratio_interval=(1.1, 1.5))
     assert noisy.aa_holds is False
-    assert choose(noisy, [record(1.2, 1.1, 1.3)], Goal()) == (noisy, UNTOLD)
+    assert choose(noisy, [record(1.2, 1.1, 1.3)], Goal()) == (noisy, INCONCLUSIVE)
     quiet = replace(FLOAT, aa_ratio=1.01, aa_ratio_interval=(0.98, 1.04))
     assert choose(quiet, [record(1.2, 1.1, 1.3)], Goal()) == (quiet, NOT_FASTER)
 
@@ -98,9 +98,9 @@ def test_what_the_repeated_measurement_contradicts_too_is_not_recommended(fails)
 
     evaluator = (Broken if fails else WrongLater)(residual_space(blocks=1), lambda ratio: 1.0)
     result = searched(evaluator)
-    assert result.outcome == UNTOLD and result.best is result.float and result.test is result.float_test
+    assert result.outcome == INCONCLUSIVE and result.best is result.float and result.test is result.float_test
     assert evaluator.concluding.count("test") == 3  # the next best were tried as well
-    assert "cannot be told on this machine now" in result.summary()
+    assert "cannot be determined on this machine now" in result.summary()
 
 
 def test_the_next_best_is_recommended_where_it_holds():
@@ -129,14 +129,14 @@ def busy(report, **more):
 def test_the_report_names_a_busy_machine():
     notes = " ".join(tell(busy(met())).notes)
     assert "The machine was busy: load average 12.3 on 2 cores, other work interrupted 80 % of the calls." in notes
-    assert "float32 took 1.40 (1.20 to 1.60) times as long as float32 itself" in notes
+    assert "against itself, float32 took 1.40 (1.20 to 1.60) times as long" in notes
     quiet = replace(met(), environment=replace(met().environment, load=0.1))
     assert "busy" not in " ".join(tell(quiet).notes)
 
 
-def test_what_cannot_be_told_is_no_verdict_against_quantization():
-    answer = tell(busy(not_faster(), outcome=UNTOLD))
-    assert answer.badge == "Cannot be told"
-    assert "Whether quantization pays here cannot be told on this machine now" in answer.sentence
+def test_what_cannot_be_determined_is_no_verdict_against_quantization():
+    answer = tell(busy(not_faster(), outcome=INCONCLUSIVE))
+    assert answer.badge == "Inconclusive"
+    assert "The measurements do not show whether quantization pays off here" in answer.sentence
     assert "stays in float32" in answer.sentence and "does not pay" not in answer.sentence
     assert any("too busy" in note for note in answer.notes)

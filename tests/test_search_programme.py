@@ -29,8 +29,8 @@ from hago.search.sensitivity import (
 from hago.search.space import SearchSpace
 from hago.search.timing import TimeTable, convert_s, options_to_time, time_option
 from hago.search.warmstart import (
-    Candidate,
     Programme,
+    WarmStartCandidate,
     bisect,
     fastest,
     solve,
@@ -92,7 +92,7 @@ def test_options_without_times_take_those_of_their_kin():
     assert nothing.layer_s("fc", INT8, 10**6) < nothing.layer_s("fc", FLOAT32, 10**6)
 
 
-def test_failed_timing_leaves_an_empty_row_and_a_full_disk_is_told():
+def test_failed_timing_leaves_an_empty_row_and_a_full_disk_is_reported():
     space = residual_space()
 
     class Failing(FakeEvaluator):
@@ -229,7 +229,7 @@ def test_uniform_candidates_start_with_the_best_calibrator_and_then_more_precisi
 
 @given(st.integers(1, 40), st.integers(0, 40))
 def test_bisection_finds_where_the_bound_lies(count, first_good):
-    front = [Candidate({"i": str(i)}, str(i)) for i in range(count)]
+    front = [WarmStartCandidate({"i": str(i)}, str(i)) for i in range(count)]
     asked: dict[str, bool] = {}
     while (candidate := bisect(count, front.__getitem__, lambda c: asked.get(c.label))) is not None:
         assert candidate.label not in asked

@@ -20,11 +20,10 @@ from hago.errors import HagoWarning, SearchError, StorageError
 from hago.folder_lock import filled_folder
 from hago.interrupts import Stopped
 from hago.record_file import read_records
-from hago.search import ledger as ledger_module
-from hago.search.ledger import RECORDS_FILE
+from hago.result_files import RECORDS_FILE, STUDY_FILE
+from hago.search import trial_store as store_module
 from hago.search.progress import SilentProgress, Status
 from hago.search.result import SearchResult
-from hago.search.storage import STUDY_FILE
 from hago.search.study import run_search
 from hago.search.worker import is_alive, this_worker
 
@@ -86,7 +85,7 @@ class Interrupted(FakeEvaluator):
 
 def test_ctrl_c_gives_what_is_there_and_says_how_to_go_on(tmp_path, uninterrupted):
     result = search(tmp_path, Interrupted(residual_space(), LOSSES))
-    assert result.stopped == "Ctrl-C; nothing is lost: resume with --resume (resume=True)"
+    assert result.stopped == "Ctrl-C; nothing is lost: continue with --resume (resume=True)"
     assert keys(result) == uninterrupted[:2] and result.error is None
     assert result.test is not None and result.signum == signal.SIGINT
     assert [t.state for t in load(tmp_path).trials] == [TrialState.COMPLETE] * 2 + [TrialState.FAIL]
@@ -105,7 +104,7 @@ def test_other_signals_that_ask_for_the_end_are_like_ctrl_c(tmp_path, name):
 
     evaluator = Asked(residual_space(), LOSSES)
     result = search(tmp_path, evaluator)
-    assert result.stopped == f"{name}; nothing is lost: resume with --resume (resume=True)"
+    assert result.stopped == f"{name}; nothing is lost: continue with --resume (resume=True)"
     assert result.signum == getattr(signal, name) and len(result.records) == 2
     assert result.test is not None and set(evaluator.calls[-2:]) == {"test"}
 
@@ -206,7 +205,7 @@ def killed_search(folder: Path, report: Path, at: int, blocks: int = 3, trials: 
 
     for name in ("create_new_trial", "set_trial_user_attr", "set_trial_state_values", "set_study_user_attr"):
         setattr(RDBStorage, name, deadly(getattr(RDBStorage, name)))
-    ledger_module.append_record = deadly(ledger_module.append_record)
+    store_module.append_record = deadly(store_module.append_record)
     search(folder, FakeEvaluator(space, LOSSES), progress=Reporting(report), trials=trials)
 
 
@@ -324,7 +323,7 @@ def test_a_full_disk_ends_the_search_clearly_and_loses_nothing(tmp_path, uninter
     child.join()
     assert found == uninterrupted[:4]  # the fourth was measured, and is part of the answer
     assert error.startswith("StorageError") and "resume" in error
-    assert stopped == "the disk or the storage failed; resume when it is mended"
+    assert stopped == "the disk or the storage failed; resume once it is repaired"
     evaluator = FakeEvaluator(residual_space(), LOSSES)
     result = search(tmp_path, evaluator)
     assert keys(result) == uninterrupted
@@ -412,7 +411,7 @@ def test_any_name_of_a_folder_holds_its_own_study(tmp_path, name):
     assert len(run_search(space, FakeEvaluator(space), folder=neighbour, trials=1).records) == 1
 
 
-def test_a_path_too_long_for_sqlite_is_told(tmp_path):
+def test_a_path_too_long_for_sqlite_is_reported(tmp_path):
     with pytest.raises(StorageError, match="sqlite opens no path of more than 500 bytes"):
         search(tmp_path / ("a" * 200) / ("b" * 200) / ("c" * 200))
 
@@ -477,9 +476,9 @@ def test_a_second_search_in_the_same_place_is_refused(tmp_path):
 def test_resuming_another_search_says_what_differs(tmp_path, more, told):
     search(tmp_path, trials=1)
     evaluator = FakeEvaluator(residual_space(), LOSSES, identity=more.pop("evaluator", {}))
-    with pytest.raises(SearchError, match=f"the search there was another one: {told}") as caught:
+    with pytest.raises(SearchError, match=f"the search there was a different one: {told}") as caught:
         search(tmp_path, evaluator, **more)
-    assert caught.value.hint == "resume it as it was begun, or choose another folder for this one"
+    assert caught.value.hint == "resume it with its own options, or choose another folder for this one"
 
 
 def test_another_bound_or_sampler_may_be_taken_when_resuming(tmp_path):
@@ -488,18 +487,18 @@ def test_another_bound_or_sampler_may_be_taken_when_resuming(tmp_path):
     assert len(result.records) == 8 and result.goal.max_drop == 0.05
 
 
-def test_files_that_are_no_study_are_told(tmp_path):
+def test_files_that_are_no_study_are_reported(tmp_path):
     (tmp_path / STUDY_FILE).write_text("this is no database, however long it may be " * 100)
     with pytest.raises(StorageError, match=r"study\.db: the study cannot be read or written: file is not a database"):
         search(tmp_path)
     other = tmp_path / "other.db"
     study = optuna.create_study(storage=f"sqlite:///{other}", study_name="hago")
     study.add_trial(optuna.trial.create_trial(value=1.0))
-    with pytest.raises(SearchError, match="the study 'hago' there is not one of hago's"):
+    with pytest.raises(SearchError, match="the study 'hago' there was not created by hago"):
         search(tmp_path / "out", storage=other)
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be made"):
         search(tmp_path / "file" / "out")

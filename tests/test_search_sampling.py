@@ -10,7 +10,7 @@ import pytest
 from search_harness import NetBuilder, residual_space
 
 from hago.errors import MissingExtraError, SearchError
-from hago.options import SAMPLERS, check_sampler
+from hago.option_fields import SAMPLERS, check_sampler
 from hago.search.option import FLOAT32, precision_of
 from hago.search.sampling import Observation, grid, propose
 from hago.search.sensitivity import Sensitivities
@@ -122,13 +122,13 @@ def test_of_several_draws_the_most_promising_is_taken():
     history = run(space, "random", seed=0, trials=6)
     known = {space.strategy(past.params).key(): past for past in history}
 
-    def promise(params):
+    def acquisition(params):
         return float(sum(text == "float32" for text in params.values()))
 
     plain = propose(space, "random", 0, history, known, Sensitivities())
-    chosen = propose(space, "random", 0, history, known, Sensitivities(), promise)
+    chosen = propose(space, "random", 0, history, known, Sensitivities(), acquisition)
     assert plain is not None and chosen is not None
-    assert promise(chosen) > promise(plain)
+    assert acquisition(chosen) > acquisition(plain)
     assert space.strategy(chosen).key() not in known
 
 
@@ -144,7 +144,7 @@ def test_the_grid_of_a_large_space_keeps_the_most_sensitive_groups_in_float():
     assert [len(floats) for floats in kept] == [0, 1, 2, 3, 5]
 
 
-def test_unknown_samplers_and_missing_packages_are_told(monkeypatch):
+def test_unknown_samplers_and_missing_packages_are_reported(monkeypatch):
     with pytest.raises(SearchError, match=r"there is no sampler 'best'.*\n.*tpe, nsga2, gp, random, grid"):
         check_sampler("best")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

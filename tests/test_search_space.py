@@ -162,7 +162,7 @@ def test_a_strategy_that_disagrees_within_a_group_is_none_of_the_space():
         space.params(whole.with_("b0.add", Choice("int8", PER_CHANNEL, "entropy")))
 
 
-def test_unknown_choices_and_calibrators_are_told():
+def test_unknown_choices_and_calibrators_are_reported():
     space = residual_space()
     with pytest.raises(StrategyError, match=r"stem: 'int5' is not among the choices"):
         space.strategy({"stem.scheme": "int5"})
@@ -172,7 +172,7 @@ def test_unknown_choices_and_calibrators_are_told():
         SearchSpace.from_model(residual_net(), load_spec(HW), {"calibrator": ()})
 
 
-def test_the_signature_tells_spaces_apart():
+def test_the_signature_distinguishes_spaces():
     space = residual_space()
     assert space.signature == SearchSpace.from_model(residual_net(), load_spec(HW)).signature
     assert space.signature != residual_space("x86-avx2").signature

@@ -1,4 +1,4 @@
-"""Budgets, the front that stands still, Ctrl-C; the choice of the answer; the displays."""
+"""Budgets, plateaus, Ctrl-C; the choice of the answer; the displays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ from hago.errors import SearchError
 from hago.goal import Goal
 from hago.interrupts import Interrupts, Stopped
 from hago.record import Record
-from hago.search.progress import LiveProgress, PlainProgress, SilentProgress, Status, Telling, describe, make_progress
+from hago.search.progress import (
+    JobProgress,
+    LiveProgress,
+    PlainProgress,
+    SilentProgress,
+    Status,
+    describe,
+    make_progress,
+)
 from hago.search.result import MET, NOT_FASTER, NOT_MET, SearchResult, choose, find_closest, pareto_front
 from hago.search.stopping import hypervolume, trials_without_gain
 
@@ -197,7 +205,7 @@ def test_the_front_holds_what_nothing_beats(points):
         ({"objectives": ()}, "objectives must be some of"),
         ({"objectives": ("latency", "latency")}, "objectives must be some of"),
         ({"objectives": ("speed",)}, "objectives must be some of latency, accuracy, size"),
-        ({"objectives": ("accuracy",)}, "accuracy alone is no objective"),
+        ({"objectives": ("accuracy",)}, "accuracy cannot be the only objective"),
     ],
 )
 def test_impossible_goals_are_refused(arguments, message):
@@ -209,7 +217,7 @@ def result(best: Record, outcome: str, **more: object) -> SearchResult:
     return SearchResult(float=FLOAT, best=best, front=(), records=(best,), outcome=outcome, goal=Goal(), **more)  # type: ignore[arg-type]
 
 
-def test_the_summary_tells_the_answer_honestly():
+def test_the_summary_states_the_answer_honestly():
     best = record(1, 0.5, -0.005)
     inside = replace(best, part="test", accuracy=0.895, accuracy_change=-0.006)
     text = result(best, MET, test=inside).summary()
@@ -241,8 +249,8 @@ def test_plain_progress_writes_a_line_per_trial_and_per_stage():
     lines = stream.getvalue().splitlines()
     assert lines == [
         "1:05  sensitivity",
-        "1:05  trial 4/40 | t3: 0.700 of float32's latency, accuracy 0.88 (-0.0200)"
-        " | best 0.512 of float32's latency, accuracy 0.896 (-0.0040) | 1:01:40 left",
+        "1:05  trial 4/40 | t3: 0.700 of float32's latency, accuracy 0.880 (−0.020)"
+        " | best 0.512 of float32's latency, accuracy 0.896 (−0.004) | 1:01:40 left",
         "1:05  stopped: 40 trials",
     ]
 
@@ -274,7 +282,22 @@ def test_displays_are_found_by_name():
 def test_records_are_described_in_a_few_words():
     assert describe(Record(0, "t", state="failed", reason="no kernel\nmore")) == "failed: no kernel"
     assert describe(replace(record(0, 0.5, -0.1), state="pruned", reason="early")).endswith("(stopped early)")
-    assert describe(Record(0, "t", accuracy=0.5)) == "no latency, accuracy 0.5"
+    assert describe(Record(0, "t", accuracy=0.5)) == "no latency, accuracy 0.500"
+
+
+@pytest.mark.parametrize(
+    ("metric", "accuracy", "change", "told"),
+    [
+        ("top1", 0.913, -0.002, "top-1 91.3 % (−0.2 points)"),
+        ("top5", 0.913, 0.0, "top-5 91.3 % (0.0 points)"),
+        ("cosine", 0.99991, -0.00009, "cosine similarity 0.999910"),
+        ("sqnr:logits", 38.21, -80.0, "SQNR of logits 38.2 dB"),
+        ("macro_f1", 0.713, 0.004, "macro_f1 0.713 (+0.004)"),
+    ],
+)
+def test_a_record_is_described_in_its_metric_and_unit(metric, accuracy, change, told):
+    found = Record(0, "t", metric=metric, accuracy=accuracy, accuracy_change=change, size_bytes=283_000)
+    assert describe(found) == f"no latency, {told}, 283 kB"
 
 
 def test_plain_progress_says_now_and_then_what_is_still_being_done():
@@ -305,13 +328,13 @@ def test_a_display_hears_of_what_comes_before_the_search_and_begins_and_ends_onc
         def finish(self, status):
             heard.append(("finish", status.stage))
 
-    telling = Telling(Hearing(), Deadline())
-    telling.close()  # nothing was begun
-    telling.say("reading the samples")
-    telling.start(STATUS)
-    telling.say("calibrating")
-    telling.finish(replace(STATUS, stage="stopped"))
-    telling.close()
+    display = JobProgress(Hearing(), Deadline())
+    display.close()  # nothing was begun
+    display.say("reading the samples")
+    display.start(STATUS)
+    display.say("calibrating")
+    display.finish(replace(STATUS, stage="stopped"))
+    display.close()
     assert heard == [
         ("start", "reading the samples"),
         ("update", STATUS.stage),

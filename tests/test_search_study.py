@@ -14,11 +14,11 @@ from hago.errors import BuildError, HagoError, MeasureError, SearchError, Storag
 from hago.goal import Goal
 from hago.record import Record
 from hago.record_file import read_records
-from hago.search.ledger import RECORDS_FILE, open_ledger
+from hago.result_files import RECORDS_FILE, STUDY_FILE
+from hago.search.open_store import open_store
 from hago.search.progress import Status
 from hago.search.result import MET, NOT_FASTER, NOT_MET
 from hago.search.space import SearchSpace
-from hago.search.storage import STUDY_FILE
 from hago.search.study import run_search
 from hago.spec import load_spec
 
@@ -103,7 +103,7 @@ def test_any_objectives_go_with_any_sampler(objectives, sampler):
     assert result.met and len(result.records) > 12
 
 
-def test_a_bound_that_cannot_be_met_is_told_with_the_layers_in_the_way():
+def test_a_bound_that_cannot_be_met_is_reported_with_the_layers_in_the_way():
     class Hard(FakeEvaluator):
         """Whatever is quantized, one layer that is always touched ruins it: no strategy keeps the bound."""
 
@@ -156,11 +156,11 @@ def test_an_older_search_that_began_float32_is_resumed_without_it(tmp_path):
     space = residual_space(blocks=1)
     params = {name: "float32" if "float32" in choices else choices[0] for name, choices in space.parameters.items()}
     goal, identity = Goal(), {**FakeEvaluator(space).identity(), "seed": "0"}
-    ledger = open_ledger(space, goal, identity, folder=tmp_path)
-    _, left = ledger.begin(params, "kernel times", "fastest by kernel times")
-    ledger.leave(left, "KeyboardInterrupt")
-    number, failed = ledger.begin(params, "programme", "integer programme 1")
-    ledger.finish(failed, Record(number, "it", space.strategy(params), state="failed", reason="names"), None)
+    store = open_store(space, goal, identity, folder=tmp_path)
+    _, left = store.begin(params, "kernel times", "fastest by kernel times")
+    store.leave(left, "KeyboardInterrupt")
+    number, failed = store.begin(params, "programme", "integer programme 1")
+    store.finish(failed, Record(number, "it", space.strategy(params), state="failed", reason="names"), None)
     evaluator = FakeEvaluator(space, LOSSES)
     result = run_search(space, evaluator, folder=tmp_path, resume=True, trials=12)
     assert evaluator.evaluated and not any(strategy.is_float for strategy in evaluator.evaluated)
@@ -235,7 +235,7 @@ def test_the_evaluator_may_fail_at_everything_but_candidates():
 
 def test_the_time_budget_is_kept(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("hago.search.study.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("hago.search.run.time.monotonic", lambda: clock[0])
     given: list[float | None] = []
 
     class Slow(FakeEvaluator):
@@ -258,10 +258,10 @@ def test_the_time_budget_is_kept(monkeypatch):
     assert 6 <= len(result.records) <= 12
 
 
-def test_a_front_that_stands_still_ends_the_search():
+def test_a_plateau_of_the_front_ends_the_search():
     evaluator = FakeEvaluator(residual_space(), {})
     result = run_search(evaluator.space, evaluator, trials=100, patience=6)
-    assert result.stopped == "the front stood still for 6 trials"
+    assert result.stopped == "the front reached a plateau: no improvement in 6 trials"
     assert len(result.records) < 20
 
 
@@ -294,7 +294,7 @@ def test_candidates_without_hope_may_be_cut_short_once_one_keeps_the_bound():
     assert all(record.state == "ok" for record in result.front)
 
 
-def test_progress_is_told_of_every_trial_and_the_end():
+def test_progress_hears_of_every_trial_and_the_end():
     evaluator, shown = FakeEvaluator(residual_space(), LOSSES), Watching()
     result = run_search(evaluator.space, evaluator, trials=14, progress=shown)
     assert [status.trial for status in shown.trials] == list(range(1, 15))
@@ -306,7 +306,7 @@ def test_progress_is_told_of_every_trial_and_the_end():
     assert len(shown.ended) == 1 and shown.ended[0].stage == "stopped: 14 trials"
 
 
-def test_the_study_stands_in_sqlite_as_optuna_knows_it(tmp_path):
+def test_the_study_is_in_sqlite_as_optuna_knows_it(tmp_path):
     evaluator = FakeEvaluator(residual_space(), LOSSES)
     result = run_search(evaluator.space, evaluator, folder=tmp_path / "out", trials=12)
     url = f"sqlite:///{tmp_path / 'out' / STUDY_FILE}"

@@ -24,13 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {
     "inspect": ("inspect model.onnx", "hago.inspect", "inspect_model"),
     "quantize": ("quantize model.onnx --calibration samples.npz --out out.onnx", "hago.qdq", "quantize_model"),
-    "compile": ("compile model.onnx --threads 1 --out model.so", "hago.compiler.built", "seal"),
-    "build": ("build model.onnx --hw x86-avx2 --out board", "hago.compiler.built", "seal"),
+    "compile": ("compile model.onnx --threads 1 --out model.so", "hago.compiler.built", "append_checksum"),
+    "build": ("build model.onnx --hw x86-avx2 --out board", "hago.compiler.built", "append_checksum"),
     "run": ("run ready.so --data samples.npz --out outputs.npz", "os", "fsync"),
     "compare": ("compare model.onnx --data samples.npz --rounds 2 --out compared", "hago.compare", "compare"),
     "measure": (
         "measure model.onnx --strategy strategy.yaml --data samples.npz --devices local --out measured.json",
-        "hago.device.measure",
+        "hago.device.measure_on",
         "measure_on",
     ),
 }

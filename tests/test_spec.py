@@ -175,7 +175,7 @@ def test_unknown_names_have_messages() -> None:
     assert str(caught.value) == (
         "x86-avx512-vnni: this hardware does not offer conv in int7\n  hint: it offers int8, float32"
     )
-    with pytest.raises(SpecError, match="'konv' is no kind of operation"):
+    with pytest.raises(SpecError, match="'konv' is not a kind of operation"):
         spec.choices("konv")
 
 

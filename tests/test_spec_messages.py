@@ -84,12 +84,12 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "precision unlike its bits": (
         "ways: {int8: {precision: int6}}",
-        "{file}:4: ways.int8.precision: must be int8 as its operands are, found 'int6'",
+        "{file}:4: ways.int8.precision: must be int8, like its operands, found 'int6'",
     ),
     "accumulator overflow": (
         "ways: {int8: {max_reduction: 66312}}",
         "{file}:4: ways.int8.max_reduction: the accumulator overflows: 66312 sums of activation, "
-        "|a - zero point| <= 255, times weight, |w| <= 127, leave int32\n"
+        "|a - zero point| <= 255, times weight, |w| <= 127, exceed int32\n"
         "  hint: at most 66311; half of that leaves room for the bias",
     ),
     "accumulator narrower than a product": (
@@ -101,7 +101,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     "int16 accumulator": (
         "ways: {int8: {accumulator: int16, max_reduction: 32768}}",
         "{file}:4: ways.int8.max_reduction: the accumulator overflows: 32768 sums of activation, "
-        "|a - zero point| <= 255, times weight, |w| <= 127, leave int16\n"
+        "|a - zero point| <= 255, times weight, |w| <= 127, exceed int16\n"
         "  hint: at most 1; half of that leaves room for the bias",
     ),
     "matmul overflow": (
@@ -111,7 +111,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "float accumulator of integers": (
         "ways: {int8: {accumulator: float32}}",
-        "{file}:4: ways.int8.accumulator: must be an integer, as the products are: found float32",
+        "{file}:4: ways.int8.accumulator: must be an integer, like the products, found float32",
     ),
     "saturating pairs": (
         "ways:\n  int8: {instruction: vpmaddubsw + vpmaddwd}",
@@ -206,7 +206,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "unknown operation": (
         "ops: {avgpool: null}",
-        "{file}:4: ops.avgpool: is no kind of operation\n  hint: did you mean 'avg_pool'?",
+        "{file}:4: ops.avgpool: is not a kind of operation\n  hint: did you mean 'avg_pool'?",
     ),
     "missing operation": (
         "ops: {resize: null}",
@@ -242,7 +242,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "a feature that is not asked for": (
         "target: {mattr: [+avxvnni]}",
-        "{file}:4: target.mattr[0]: code may use avxvnni, which cpu_features does not ask of the host",
+        "{file}:4: target.mattr[0]: code may use avxvnni, which cpu_features does not require of the host",
     ),
 }
 
@@ -262,7 +262,7 @@ def test_every_rule_has_its_message(rule: str, tmp_path: Path) -> None:
         assert f"{len(problems) - 1} more: hago hw check {file}" in str(caught.value)
 
 
-def test_a_problem_inherited_is_told_where_it_stands(tmp_path: Path) -> None:
+def test_a_problem_inherited_is_reported_where_it_is(tmp_path: Path) -> None:
     base, own = tmp_path / "base.yaml", tmp_path / "own.yaml"
     base.write_text(_HEAD.replace("mine", "base") + "machine:\n  cors: 4\n")
     own.write_text("name: own\ndescription: x\nextends: base.yaml\n")
@@ -282,7 +282,7 @@ LANGUAGE = {
     "tab": ("name:\n\t- a", "{file}:2:1: broken YAML: found character"),
     "key twice": (
         "name: a\nmachine:\n  cores: 1\n  cores: 2",
-        "{file}:4: machine.cores: the key stands here a second time, after line 3",
+        "{file}:4: machine.cores: duplicate key, first in line 3",
     ),
     "anchor": ("name: &a b\ndescription: *a", "{file}:1:7: broken YAML: anchors and aliases are not allowed"),
     "tag": (

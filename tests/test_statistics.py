@@ -86,7 +86,7 @@ def test_statistics_are_kept_in_the_file_and_belong_to_the_question(tmp_path):
     assert gathered(2, store=store).statistic(IMAGES[0]).shape == (3,)
 
 
-def test_what_cannot_be_gathered_is_told(monkeypatch):
+def test_what_cannot_be_gathered_is_reported(monkeypatch):
     with pytest.raises(DataError, match="did not return the tensor 'gone'"):
         calibrate(["x"], samples_of(2), run, 1, statistics=[TensorStatistic(MEAN, "gone", 1)])
     monkeypatch.setattr(module, "MOST_CHANNELS", 2)

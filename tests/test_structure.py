@@ -58,6 +58,9 @@ def test_long_signatures_namesakes_and_missing_docstrings(tmp_path: Path, capsys
     files = {
         "a.py": f"from typing import Protocol\nclass Runs(Protocol):\n    'Doc.'\n{documented}"
         f"class Twin:\n    'Doc.'\n    def run(self): ...\n    def walk(self, {many}): ...\n    def _own(self): ...\n",
+        "b.py": "class Base:\n    'Doc.'\n    def halt(self):\n        'Doc.'\n    def stop(self): ...\n"
+        "class Between(Base):\n    'Doc.'\n"
+        "class Suite(Between):\n    'Doc.'\n    def halt(self): ...\n    def test_it_runs(self): ...\n",
         "sub/a.py": f"class Twin:\n    'Doc.'\ndef call({many}, i): 'Doc.'\ndef bare(): ...\n",
     }
     assert structure.main(package(tmp_path, files)) == 0
@@ -65,4 +68,4 @@ def test_long_signatures_namesakes_and_missing_docstrings(tmp_path: Path, capsys
     assert "parameters: 1\n  9 toy.sub.a.call\n" in told
     assert "once: 1\n  Twin: toy.a, toy.sub.a\n" in told
     assert "folder: 1\n  a.py: toy.a, toy.sub.a\n" in told
-    assert "docstring: 2\n  toy.a.Twin.walk\n  toy.sub.a.bare\n" in told
+    assert "docstring: 3\n  toy.a.Twin.walk\n  toy.b.Base.stop\n  toy.sub.a.bare\n" in told

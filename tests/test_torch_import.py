@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 from test_normalize import run
 
+import hago
 from hago.errors import MissingExtraError, ModelError
 from hago.model.torch_import import from_torch
 
@@ -179,3 +182,17 @@ def test_differences_are_named() -> None:
     integers = np.arange(100)
     assert _difference(integers, np.where(integers == 3, 0, integers), 1e-3) is None
     assert "99 of 100 values differ" in str(_difference(integers, np.zeros(100, np.int64), 1e-3))
+
+
+def test_a_torch_module_is_tuned_too(kernels_folder: Path) -> None:
+    torch.manual_seed(0)
+    x, _ = tiny.samples()
+    module = nn.Sequential(nn.Conv2d(2, 32, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2048, 3)).eval()
+    with pytest.raises(ModelError, match="from_torch"):
+        hago.compile(module)
+    model = hago.from_torch(module, torch.zeros(1, 2, 8, 8))
+    with torch.no_grad():
+        labels = module(torch.from_numpy(x)).argmax(1).numpy()
+    result = hago.tune(model, data=(x, labels), max_drop=1.0, trials=1, threads=1, cache=kernels_folder)
+    assert result.float.accuracy == 1.0
+    assert result.search.trials == 1

@@ -63,7 +63,7 @@ def test_a_spec_may_offer_it(tmp_path):
     [
         (", requantize: float32", "ways.w4a32.requantize: means nothing for w4a32"),
         (", max_reduction: 64", "ways.w4a32.max_reduction: means nothing for w4a32"),
-        (", accumulator: int32", "ways.w4a32.accumulator: must be a float, as the products are: found int32"),
+        (", accumulator: int32", "ways.w4a32.accumulator: must be a float, like the products, found int32"),
         (", accumulator: float16", "ways.w4a32.accumulator: float16 is narrower than the float32 that it sums up"),
         (", outputs: [uint8]", "ways.w4a32.outputs[0]: a float is not requantized, found uint8"),
     ],

@@ -62,7 +62,7 @@ CASES: dict[str, tuple[Any, Any]] = {
 
 @pytest.mark.parametrize(("function", "labels"), CASES.values(), ids=CASES.keys())
 @pytest.mark.parametrize("batch", [1, 7])
-def test_what_is_told_is_what_the_function_makes_of_all(function: Any, labels: Any, batch: int) -> None:
+def test_what_is_reported_is_what_the_function_makes_of_all(function: Any, labels: Any, batch: int) -> None:
     calls: list[int] = []
     kind = type(labels)
 
@@ -191,7 +191,7 @@ def test_outputs_may_be_written_to() -> None:
     assert found.value == in_place(LOGITS.copy(), None)
 
 
-def test_what_cannot_be_told_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_determined_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = FakeSamples(LOGITS, CLASSES)
     with pytest.raises(MeasureError, match=f"gave NaN for these {N} samples"):
         measure_accuracy(FakeRunner(), samples, get_metric(lambda outputs, labels: float("nan")))

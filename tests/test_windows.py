@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from opset_cases import Case, Held
+from test_normalize import build
 
 import hago
 from hago.model import load_model
@@ -59,6 +60,8 @@ PLACES: dict[str, dict[str, Any]] = {
     "ceil": {"size": [6, 7], "k": [3, 3], "stride": [2, 2], "ceil": True},
     "ceil with pads": {"size": [6, 7], "k": [3, 3], "stride": [2, 3], "pads": [1, 0, 1, 1], "ceil": True},
     "last window in the padding": {"size": [5, 6], "k": [2, 2], "stride": [3, 3], "pads": [0, 0, 1, 1], "ceil": True},
+    "last window behind the input": {"size": [5, 3], "k": [1, 1], "stride": [3, 2], "ceil": True},
+    "gaps between windows": {"size": [2, 8], "k": [1, 2], "stride": [3, 5], "pads": [0, 1, 0, 0], "ceil": True},
     "dilated": {"size": [7, 6], "k": [2, 3], "d": [3, 2], "pads": [1, 1, 1, 1]},
     "dilated ceil": {"size": [8, 6], "k": [2, 2], "d": [3, 2], "stride": [3, 2], "ceil": True},
     "one axis": {"size": [8], "k": [3], "stride": [3], "ceil": True},
@@ -80,6 +83,30 @@ def test_pools(reduction: str, place: str) -> None:
     told = {"kernel_shape": k, "strides": stride, "dilations": d, "pads": pads, "ceil_mode": int(ceil), **attrs}
     (got,) = compiled(Case(op, 21, (x,), told))
     np.testing.assert_allclose(got, pooled(x, axes, reduce, pads), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["max", "average", "average with padding", "p=2"])
+def test_shapes_that_follow_from_a_pool_in_ceil_mode(reduction: str) -> None:
+    """Shape inference counts windows that start behind the input; a second pool and a Reshape must not see those."""
+    op, attrs, reduce = REDUCTIONS[reduction]
+    size, k, stride = [8, 5], [1, 1], [3, 3]
+    told = {"kernel_shape": k, "strides": stride, "ceil_mode": 1, **attrs}
+    nodes = [
+        (op, "x", "a", told),
+        (op, "a", "b", {**told, "strides": [4, 3]}),
+        ("Shape", "b", "s", {}),
+        ("Reshape", "b flat", "y", {}),
+        ("ConstantOfShape", "s", "z", {}),
+    ]
+    x = np.random.default_rng(4).standard_normal((1, 2, *size)).astype(np.float32)
+    proto = build(nodes, {"x": [1, 2, *size]}, ["y", "z"], {"flat": np.array([1, 2], np.int64)}, 19)
+    y = x
+    for steps in (stride, [4, 3]):
+        axes = [positions(y.shape[2 + i], k[i], steps[i], 1, 0, 0, True) for i in range(2)]
+        y = pooled(y, axes, reduce, [0] * 4)
+    got, zeros = hago.compile(load_model(proto), threads=1).run({"x": x})
+    np.testing.assert_allclose(got, y.reshape(1, 2), rtol=1e-4, atol=1e-5)
+    assert zeros.shape == y.shape == (1, 2, 1, 1)
 
 
 @pytest.mark.parametrize("auto", ["SAME_UPPER", "SAME_LOWER", "VALID"])

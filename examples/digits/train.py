@@ -3,9 +3,9 @@
     pip install 'hago[torch]' scikit-learn
     python examples/digits/train.py
 
-writes model.onnx and samples.npz beside this file (both are in the repository already). The images are
-8 by 8 pixels of 0..16; the network enlarges them to 32 by 32 itself. Of the 1,797 digits 697 train the
-network; the other 1,100 are the samples, so that nothing Hago measures was seen in training.
+Writes model.onnx and samples.npz next to this file (the repository already contains both). The images have
+8 by 8 pixels of 0..16, and the network enlarges them to 32 by 32. Of the 1,797 digits 697 train the network;
+the other 1,100 are the samples, so that Hago measures nothing that was seen in training.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Digits(nn.Module):
 
 
 def shifted(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Each image moved by up to one pixel in each direction, with noise: 697 digits are few."""
+    """Augmentation: each image moved by up to one pixel in each direction, with noise, since 697 digits are few."""
     padded = functional.pad(x, (1, 1, 1, 1))
     moves = torch.randint(0, 3, (len(x), 2), generator=generator)
     moved = [padded[i, :, r : r + 8, c : c + 8] for i, (r, c) in enumerate(moves.tolist())]
@@ -84,7 +84,7 @@ def shifted(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def train(x: np.ndarray, y: np.ndarray, epochs: int = 60) -> Digits:
-    """Trains on x [n, 1, 8, 8], y [n]; the same result on every run of one machine."""
+    """Trains on x [n, 1, 8, 8], y [n]; reproducible on one machine."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     network = Digits()
@@ -130,7 +130,7 @@ def main() -> None:
 
 
 def strip(path: Path) -> None:
-    """Removes the exporter's notes on where its sources lay: paths of the machine that trained."""
+    """Removes the exporter's metadata, which contains paths of the training machine."""
     model = onnx.load(path)
     del model.metadata_props[:]
     for item in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):

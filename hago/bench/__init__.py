@@ -1,6 +1,6 @@
-"""Where candidates are timed: a bench. This machine is one (local.py); boards and the emulator are others (remote.py).
+"""Benches, which time candidates: this machine (local.py), boards and the emulator (rpc.py).
 
-A search asks for ratios to float32 and for the costs of kernels, and need not know which machine gives them.
+A search asks for ratios to float32 and for kernel costs; it need not know which machine they come from.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Feeds = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network to be timed: its graph (the float model, or a QDQ form of it) and how it runs on this machine."""
+    """A network to time: its graph (the float model, or a QDQ form of it) and its compiled form for this machine."""
 
     name: str
     proto: onnx.ModelProto
@@ -37,9 +37,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a bench found of each candidate, by name, and where; ``trouble`` tells of devices that failed before.
+    """A bench's measurements of candidates, by name, and the device; ``trouble`` describes devices that failed before.
 
-    ``checked`` counts the samples whose outputs were held against this machine's.
+    ``checked`` counts the samples whose outputs were compared with this machine's.
     """
 
     latency: Mapping[str, Latency | InstructionEstimate]
@@ -49,24 +49,24 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How long to measure: ``rounds`` and ``time``, both as multiples of what a trial gets; ``limit_s`` at most.
+class MeasurementBudget:
+    """How long to measure: ``rounds`` and ``time`` as multiples of a trial's; at most ``limit_s`` seconds.
 
-    ``spread`` is a relative error of ratios that is known from elsewhere (from float32 against itself).
+    ``spread`` is a known relative error of ratios (from float32 against itself).
     """
 
     rounds: float = 1.0
     time: float = 1.0
     limit_s: float | None = None
-    settled: bool = True  # measured again where it scatters
+    settled: bool = True  # repeat the measurement if the times scatter
     spread: float = 0.0
 
 
 class Bench(Protocol):
-    """The machine whose latency counts: this one, or another that is reached from here.
+    """The machine whose latency counts: this one, or another one reached from here.
 
-    ``spec`` is that of the machine; ``host`` is what networks are compiled for that run here, for calibration and for
-    accuracy. ``estimated``: there is no board, and costs are instructions.
+    ``spec`` is the machine's; ``host`` is the spec of networks that run here, for calibration and accuracy. With
+    ``estimated`` there is no board, and costs are instruction counts.
     """
 
     @property
@@ -76,48 +76,48 @@ class Bench(Protocol):
 
     @property
     def host(self) -> HardwareSpec:
-        """The hardware that networks are compiled for that run here, for calibration and accuracy."""
+        """The hardware that runs networks here, for calibration and accuracy."""
         ...
 
     @property
     def estimated(self) -> bool:
-        """Whether costs are instructions, there being no board."""
+        """Whether costs are instruction counts, for lack of a board."""
         ...
 
     @property
     def where(self) -> str:
-        """What machine it is, for people; empty for this one."""
+        """The machine, for people; empty for this one."""
         ...
 
     def identity(self) -> Mapping[str, str]:
-        """What must be the same for a search to be resumed, besides the spec."""
+        """What must not change when a search is resumed, besides the spec."""
         ...
 
-    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
+    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], budget: MeasurementBudget) -> Timing:
         """Times the candidates in turns, on the first of ``samples``; ratios are to the first candidate.
 
-        Another machine's outputs on ``samples`` are held against this machine's. Raises MeasureError where they are
-        not what they must be, DeviceError where no device does it, NoDeviceError where none can be reached.
+        Compares another machine's outputs on ``samples`` with this machine's. Raises MeasureError if they differ,
+        DeviceError if every device fails, NoDeviceError if none can be reached.
         """
         ...
 
     def runner(self, candidate: Candidate) -> AbstractContextManager[Runner]:
-        """What tells the candidate's outputs: this machine where they are the same integers, else the device."""
+        """Runs the candidate for its outputs: on this machine if both give the same integers, else on the device."""
         ...
 
     def kernel_costs(self, candidate: Candidate) -> Mapping[str, float]:
-        """Layer -> seconds of its kernels (or instructions times `INSTRUCTION_S`); those of no layer under ``""``."""
+        """Layer -> seconds of its kernels (or instructions times `INSTRUCTION_S`); ``""`` for those of no layer."""
         ...
 
     def save(self, candidate: Candidate, folder: Path) -> None:
-        """Writes ``model.so``, as this machine runs it, and what else it takes there."""
+        """Writes ``model.so`` for the machine, and the other files that it needs there."""
         ...
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What `save` writes besides ``model.so``."""
+        """The files that `save` writes besides ``model.so``."""
         ...
 
     def close(self) -> None:
-        """Lets go of all devices."""
+        """Releases all devices."""
         ...

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 from ..measure.clocks import SYSTEM_CLOCKS, take_sample
 from ..measure.latency import Latency, measure_latency
 from ..measure.runner import by_cpu_time
-from . import Candidate, Effort, Feeds, Timing
+from ..result_files import LIBRARY_FILE
+from . import Candidate, Feeds, MeasurementBudget, Timing
 
 if TYPE_CHECKING:
     from ..measure.runner import Runner
     from ..spec import HardwareSpec
 
 _ROUNDS, _BUDGET_S = 25, 0.4
-_TRIES, _SCATTER = 3, 0.1  # measurements at most; interval of a median, as a part of it, that is quiet
-_MOST_PATIENCE = 5.0  # times as long a budget where other work takes the processor
-_CALLS_WORTH = 40  # a latency measurement may take this many float calls, where they are long
+_TRIES, _SCATTER = 3, 0.1  # measurements at most; relative interval of a median that counts as quiet
+_MOST_PATIENCE = 5.0  # times the budget on a busy machine
+_CALLS_WORTH = 40  # a latency measurement may take this many float calls, if they are long
 
 
 @dataclass
@@ -33,37 +34,37 @@ class LocalBench:
     estimated: bool = False
     where: str = ""
     files: tuple[str, ...] = ()
-    _float: Runner | None = None  # opened once: every candidate is measured beside it
+    _float: Runner | None = None  # opened once, as every candidate is measured beside it
     _call_s: float = 0.0  # of float32
 
     @property
     def host(self) -> HardwareSpec:
-        """This machine's hardware, too."""
+        """The same as ``spec``."""
         return self.spec
 
     def identity(self) -> Mapping[str, str]:
         return {}
 
-    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], effort: Effort) -> Timing:
-        runners, rounds = [self._open(candidate) for candidate in candidates], round(_ROUNDS * effort.rounds)
-        budget = effort.time * self._trial_budget_s(candidates[0], samples[0])
-        if effort.limit_s is not None:
-            budget = max(0.05, min(budget, effort.limit_s))
+    def measure(self, candidates: Sequence[Candidate], samples: Sequence[Feeds], budget: MeasurementBudget) -> Timing:
+        runners, rounds = [self._open(candidate) for candidate in candidates], round(_ROUNDS * budget.rounds)
+        budget_s = budget.time * self._trial_budget_s(candidates[0], samples[0])
+        if budget.limit_s is not None:
+            budget_s = max(0.05, min(budget_s, budget.limit_s))
 
         def measure(more: int) -> dict[str, Latency]:
             return measure_latency(
                 runners,
                 samples[0],
                 rounds=rounds * (1 + more),
-                budget_s=budget * (1 + more),
-                spread=effort.spread,
+                budget_s=budget_s * (1 + more),
+                spread=budget.spread,
                 seed=self.seed + more,
             )
 
         found = measure(0)
-        hopeless = any(latency.disturbed == 1.0 and not latency.told for latency in found.values())
-        if effort.settled and not hopeless and not all(map(is_steady, found.values())):
-            found = measure(1)  # with twice the rounds; not the better of two, which would only look sure
+        hopeless = any(latency.disturbed == 1.0 and not latency.reliable for latency in found.values())
+        if budget.settled and not hopeless and not all(map(is_steady, found.values())):
+            found = measure(1)  # with twice the rounds; taking the better of two would only look certain
         return Timing(found)
 
     def runner(self, candidate: Candidate) -> AbstractContextManager[Runner]:
@@ -73,7 +74,7 @@ class LocalBench:
         return candidate.artifact.layer_times()
 
     def save(self, candidate: Candidate, folder: Path) -> None:
-        candidate.artifact.save(folder / "model.so")
+        candidate.artifact.save(folder / LIBRARY_FILE)
 
     def close(self) -> None:
         pass
@@ -88,7 +89,7 @@ class LocalBench:
         return self._float
 
     def _trial_budget_s(self, floats: Candidate, feeds: Feeds) -> float:
-        """Time for one measurement: fixed for small models, a number of calls for large ones; more where it is busy."""
+        """Time of one measurement: fixed for small models, a number of calls for large ones; more on a busy machine."""
         if not self._call_s:
             sample = take_sample(lambda: floats.artifact.run(feeds), 3, SYSTEM_CLOCKS)
             self._call_s = sample.cpu_s if by_cpu_time(floats.artifact) else sample.wall_s
@@ -96,7 +97,7 @@ class LocalBench:
 
 
 def load_per_cpu() -> float | None:
-    """Processes that want to run, for each CPU, over the last minute; None where the system does not tell."""
+    """Runnable processes per CPU over the last minute; None if the system does not report it."""
     try:
         return os.getloadavg()[0] / (os.cpu_count() or 1)
     except (OSError, AttributeError):
@@ -105,14 +106,13 @@ def load_per_cpu() -> float | None:
 
 def is_steady(latency: Latency) -> bool:
     """Whether the times of the rounds agree."""
-    return latency.told and latency.high_s - latency.low_s <= _SCATTER * latency.median_s
+    return latency.reliable and latency.high_s - latency.low_s <= _SCATTER * latency.median_s
 
 
 def quietest(measure: Callable[[int], dict[str, Latency]]) -> dict[str, Latency]:
-    """``measure(0)``; again with 1 and 2 where other load made the times scatter.
+    """``measure(0)``; repeated with 1 and 2 if other load made the times scatter.
 
-    For machines that tell nothing but times: of several measurements the one with the least times is taken, since
-    other load only ever adds.
+    For machines that report only times: the measurement with the smallest times is taken, since other load only adds.
     """
     tries: list[dict[str, Latency]] = []
     while len(tries) < _TRIES:

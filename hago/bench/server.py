@@ -1,4 +1,4 @@
-"""TVM's RPC server, or its tracker, as a process of its own: started, waited for, and ended, in this one place."""
+"""Starts, awaits and ends a process with TVM's RPC server or tracker."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def rpc_server(
 ) -> Iterator[tuple[subprocess.Popen[bytes], Address]]:
     """``program`` of ``tvm.exec`` on this machine: its process, and the address where it answers.
 
-    ``more`` are further arguments, ``python`` runs it, ``port`` is a free one unless given. It is killed when the block
-    ends. Raises DeviceError, with the end of its log, where it ends early or does not answer within ``limit_s``.
+    ``more`` are further arguments, ``python`` runs it, ``port`` is a free one unless given. The process is killed when
+    the block ends. Raises DeviceError, with the end of its log, if it ends early or does not answer within ``limit_s``.
     """
     chosen = port or free_port()
     command = [*python, "-m", f"tvm.exec.{program}", "--host", _HOST, "--port", str(chosen)]
@@ -55,14 +55,14 @@ def rpc_server(
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Ends it at once, with all that it started, as a board that loses its power."""
+    """Kills it with all its children, like a board that loses power."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def free_port() -> int:
-    """A port of this machine that nobody uses."""
+    """A free port of this machine."""
     with socket.socket() as found:
         found.bind((_HOST, 0))
         return int(found.getsockname()[1])

@@ -1,9 +1,9 @@
 """Ranges of activations: one pass over the samples serves every method.
 
-Values alone; the pass that compiles and runs the float model for it is `hago.tuning.calibrating`.
+Only values; `hago.tuning.calibrating` compiles and runs the float model for the pass.
 """
 
 from .calibration import Calibration, calibrate, calibration_fingerprint
-from .scale import scale_zero_point
+from .zero_point import scale_zero_point
 
 __all__ = ["Calibration", "calibrate", "calibration_fingerprint", "scale_zero_point"]

@@ -1,4 +1,4 @@
-"""What one streaming pass over the calibration samples finds of the activations; it serves every method.
+"""What one streaming pass over the calibration samples finds about the activations; it serves every method.
 
 calibration = calibrate(observed_tensors(model), samples, run, batch=1)
 lo, hi = calibration.range("conv1_output", RANGES["entropy"], IntegerType(8, signed=False, symmetric=False))
@@ -29,13 +29,13 @@ from .statistics import Need, Statistics, TensorStatistic
 
 Range = tuple[float, float]
 RangeMethod = Callable[[TensorStats, IntegerType], Range]
-"""How a range follows from what was seen: (lo, hi), finite, with lo <= 0 <= hi."""
+"""The range (lo, hi) that follows from the statistics: finite, with lo <= 0 <= hi."""
 
 # Feeds of one batch, by input -> every observed tensor, by name.
 CalibrationRun = Callable[[dict[str, Array]], Mapping[str, Array]]
 
-# Values of one tensor that its histogram takes, spread evenly over all samples. A tail of 0.01 % is then
-# 200 values. Minimum and maximum always come from all of them.
+# The histogram of one tensor takes this many values, spread evenly over all samples. A tail of 0.01 % is then
+# 200 values. Minimum and maximum always come from all values.
 HISTOGRAM_VALUES = 1 << 21
 _FORMAT = 1
 _STATISTIC = "statistic_"
@@ -43,10 +43,10 @@ _FIELDS = ("lo", "hi", "mean_lo", "mean_hi", "exponent", "first", "zeros", "infi
 
 
 class Calibration:
-    """What calibration has found of each tensor; ranges are worked out when first asked for, and kept.
+    """What calibration has found about each tensor; ranges are computed on first use, and kept.
 
-    ``samples`` counts the samples seen, ``fingerprint`` tells of which model, tensors and samples. ``statistics`` are
-    what methods asked for beside the histograms.
+    ``samples`` counts the samples seen, ``fingerprint`` identifies model, tensors and samples. ``statistics`` are
+    those that methods need besides the histograms.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Calibration:
 
     @classmethod
     def placeholder(cls, tensors: Iterable[str]) -> Calibration:
-        """Values from -1 to 1 for every tensor: where only the shape of a quantized model matters."""
+        """Values from -1 to 1 for every tensor, for uses in which only the shape of a quantized model matters."""
         stats = TensorStats(-1.0, 1.0, -1.0, 1.0, 0, -1, np.ones(2, np.int64), 0, 0)
         return cls(dict.fromkeys(tensors, stats))
 
@@ -73,39 +73,37 @@ class Calibration:
         return tuple(self._stats)
 
     def stats(self, tensor: str) -> TensorStats:
-        """What was gathered of one tensor. Raises DataError for one that was not observed."""
+        """The statistics of one tensor. Raises DataError for one that was not observed."""
         if tensor not in self._stats:
             raise DataError(f"tensor {tensor!r} was not observed during calibration", where="calibration")
         return self._stats[tensor]
 
     def range(self, tensor: str, method: RangeMethod, integers: IntegerType) -> Range:
-        """What ``method`` makes of one tensor for these integers. Raises DataError for one that was not observed."""
+        """The range of one tensor by ``method``, for these integers. Raises DataError for one that was not observed."""
         key = (tensor, method, integers)
         if key not in self._ranges:
             self._ranges[key] = method(self.stats(tensor), integers)
         return self._ranges[key]
 
     def statistic(self, wanted: TensorStatistic) -> Array:
-        """One statistic of one tensor. Raises DataError where it was not gathered."""
+        """One statistic of one tensor. Raises DataError if it was not gathered."""
         if wanted not in self._statistics:
             raise DataError(
                 f"there is no {wanted.need.statistic} of tensor {wanted.tensor!r}",
                 where="calibration",
-                hint="calibrate anew, with samples, for the methods that the strategy names",
+                hint="calibrate again, with samples, for the methods that the strategy names",
             )
         return self._statistics[wanted]
 
     def require(self, model_hash: str, tensors: Iterable[str]) -> None:
-        """Raises DataError unless it was made of this model, and with these tensors."""
+        """Raises DataError unless it belongs to this model and has these tensors."""
         missing = next((name for name in tensors if name not in self._stats), None)
         if missing is None and self.model_hash in ("", model_hash):
             return
         raise DataError(
-            "the ranges there are of other weights"
-            if missing is None
-            else f"there are no ranges of tensor {missing!r}",
+            "its ranges belong to other weights" if missing is None else f"it has no range for tensor {missing!r}",
             where="calibration",
-            hint="ranges belong to one set of weights: calibrate anew, with samples",
+            hint="ranges belong to one set of weights: calibrate again, with samples",
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -134,9 +132,9 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:
-        """Reads what save has written. Raises DataError where the file is something else, or broken."""
+        """Reads what `save` wrote. Raises DataError if the file is something else, or damaged."""
         hint = "remove it; it will be made again"
-        with faults_of_others(lambda reason: DataError(f"is no calibration: {reason}", where=str(path), hint=hint)):
+        with faults_of_others(lambda reason: DataError(f"is not a calibration: {reason}", where=str(path), hint=hint)):
             try:
                 file = NpzFile(path)
                 header, counts = parse_json(file["header"].tobytes().decode("utf-8")), file["counts"]
@@ -160,7 +158,7 @@ class Calibration:
 
 
 def is_calibration(path: str | os.PathLike[str]) -> bool:
-    """Whether the file is one that `Calibration.save` wrote, rather than samples."""
+    """Whether `Calibration.save` wrote the file, rather than it being samples."""
     if Path(path).suffix != ".npz" or not Path(path).is_file():
         return False
     return {name for name in NpzFile(path) if not name.startswith(_STATISTIC)} == {"header", "counts"}
@@ -207,12 +205,12 @@ def calibrate(
     """Runs all samples and gathers histograms of ``tensors``, and ``statistics``.
 
     ``run`` gets ``batch`` samples at a time; the last batch is filled up by repeating samples, whose values
-    are left out of every tensor that has one row per sample. Memory is one batch and 128 KiB per tensor. Of
-    a tensor with more than about two million values over all samples, every k-th goes into the histogram. Statistics
-    take what `hago.calibrate.statistics` says of each.
+    are left out of every tensor that has one row per sample. It takes memory for one batch, and 128 KiB per tensor.
+    If a tensor has more than about two million values over all samples, every k-th goes into the histogram. For the
+    memory of statistics see `hago.calibrate.statistics`.
 
-    With ``store``, a calibration of the same model, tensors, samples and statistics is read from that file, and else
-    written there. ``progress`` is told (samples done, samples in all). Raises DataError where ``run``
+    With ``store``, a calibration of the same model, tensors, samples and statistics is read from that file, or else
+    written to it. ``progress`` is called with (samples done, all samples). Raises DataError if ``run``
     leaves out a tensor or a value is NaN.
     """
     names = tuple(dict.fromkeys(tensors))
@@ -241,7 +239,7 @@ def calibrate(
 
 
 class _Observation:
-    """The histograms of one pass; they share the buffers they count with."""
+    """The histograms of one pass; they share the buffers for counting."""
 
     def __init__(self, names: Sequence[str], batch: int, total: int) -> None:
         self._names, self._batch, self._total = names, batch, total
@@ -249,7 +247,7 @@ class _Observation:
         self._histograms: dict[str, Histogram] = {}
 
     def batch(self, outputs: Mapping[str, Array], count: int) -> None:
-        """Adds the tensors of one batch, of which the first ``count`` samples are no repetitions."""
+        """Adds the tensors of one batch, whose first ``count`` samples are not repetitions."""
         for name in self._names:
             if name not in outputs:
                 raise DataError(f"the calibration run did not return the tensor {name!r}")
@@ -274,7 +272,7 @@ class _Observation:
 
 
 def _stride(values_per_sample: int, samples: int) -> int:
-    """Which k-th value the histogram takes: coprime with a sample's size, so that all positions count."""
+    """The k of every k-th value that the histogram takes: coprime with a sample's size, so that all positions count."""
     stride = max(1, math.ceil(values_per_sample * samples / HISTOGRAM_VALUES))
     while stride > 1 and math.gcd(stride, values_per_sample) != 1:
         stride += 1
@@ -282,11 +280,11 @@ def _stride(values_per_sample: int, samples: int) -> int:
 
 
 def _read_stored(path: str | os.PathLike[str], fingerprint: str) -> Calibration | None:
-    """The calibration in that file, or None where there is none, or one of something else."""
+    """The calibration in that file, or None if there is none, or one of something else."""
     if not Path(path).is_file():
         return None
     try:
         found = Calibration.load(path)
     except DataError:
-        return None  # made again, and the broken file replaced
+        return None  # made again, and the damaged file replaced
     return found if found.fingerprint == fingerprint else None

@@ -2,8 +2,8 @@
 
 Bins are [i * w, (i + 1) * w) with w = 2**exponent, so zero is always an edge and doubling w merges whole
 bins: the final counts do not depend on how the values were cut into batches. Exact zeros, of which a ReLU
-makes a spike, are counted apart: they quantize without error under every scale and would otherwise pull
-at the bin beside them.
+makes a spike, are counted separately: every scale quantizes them without error, and they would otherwise bias the
+bin next to zero.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Counts = npt.NDArray[np.int64]
 
 # Bins in use are more than half of this once both ends of the range are known: 32 to 64 per step of 8 bits.
 BINS = 1 << 14
-# Values at a time: their three buffers fit a second-level cache.
+# Values at a time: their three buffers fit in a second-level cache.
 _CHUNK = 1 << 16
-# Powers of two whose reciprocal is a normal float32, too.
+# Powers of two whose reciprocal is a normal float32 too.
 _MIN_EXPONENT = -126
 # Kingma and Ba 2015, section 3: an average that starts at zero is divided by 1 - decay**t.
 EMA_DECAY = 0.99
@@ -31,9 +31,9 @@ EMA_DECAY = 0.99
 
 @dataclass(frozen=True, eq=False)
 class TensorStats:
-    """What one pass over a tensor has found.
+    """The statistics of a tensor from one pass.
 
-    ``lo`` and ``hi`` are the exact smallest and largest finite values (0 where there are none). ``counts[i]``
+    ``lo`` and ``hi`` are the exact smallest and largest finite values (0 if there are none). ``counts[i]``
     are the values in [first + i, first + i + 1) * 2**exponent other than zero, ``zeros`` the exact zeros;
     of a large tensor these count every k-th value. ``mean_lo`` and ``mean_hi`` are the moving averages of the
     samples' smallest and largest values. ``infinite`` counts infinities, which are left out.
@@ -51,7 +51,7 @@ class TensorStats:
 
     @property
     def width(self) -> float:
-        """Of one bin."""
+        """The width of one bin."""
         return math.ldexp(1.0, self.exponent)
 
     def edges(self) -> npt.NDArray[np.float64]:
@@ -61,7 +61,7 @@ class TensorStats:
     def magnitudes(self) -> Counts:
         """Counts of |x|: bin i holds [i, i + 1) * 2**exponent. Zeros are left out."""
         above, below = self.counts[max(0, -self.first) :], self.counts[: max(0, -self.first)][::-1]
-        # Where all values lie on one side, the bins next to zero are not stored.
+        # If all values are on one side, the bins next to zero are not stored.
         skip_above, skip_below = max(0, self.first), max(0, -(self.first + len(self.counts)))
         folded = np.zeros(max(skip_above + len(above), skip_below + len(below)), np.int64)
         folded[skip_above : skip_above + len(above)] += above
@@ -78,10 +78,10 @@ class Workspace:
 
 
 class Histogram:
-    """Gathers TensorStats from batch after batch.
+    """Gathers TensorStats batch by batch.
 
     Every ``stride``-th value goes into the histogram, counted over all batches (``stride`` should be
-    coprime with the tensor's dimensions, so that it falls on all of them); minimum, maximum and moving
+    coprime with the tensor's dimensions, so that it covers all of them); minimum, maximum and moving
     averages always come from all values.
     """
 
@@ -96,9 +96,9 @@ class Histogram:
         self._workspace = workspace or Workspace()
 
     def update(self, values: npt.NDArray[Any], samples: int = 1) -> None:
-        """Adds one batch of a tensor; ``samples`` says that its first axis holds that many samples.
+        """Adds one batch of a tensor, whose first axis has ``samples`` samples.
 
-        Raises DataError where a value is NaN.
+        Raises DataError if a value is NaN.
         """
         flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
         if flat.size == 0:
@@ -125,7 +125,7 @@ class Histogram:
         self._seen += flat.size
 
     def stats(self) -> TensorStats:
-        """What has been gathered so far."""
+        """The statistics so far."""
         used = np.flatnonzero(self._counts)
         start, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
         empty = self._seen == 0
@@ -150,7 +150,7 @@ class Histogram:
         self._weight = keep * self._weight + float(weights.sum())
 
     def _cover(self) -> None:
-        """Widens the bins by powers of two, and moves their window, until it holds zero and the range."""
+        """Widens the bins by powers of two, and moves their window, until it contains zero and the range."""
         lo, hi = min(0.0, self._lo), max(0.0, self._hi)
         exponent = self._exponent
         if max(-lo, hi) > 0:
@@ -162,7 +162,7 @@ class Histogram:
         if exponent == self._exponent and self._first <= first and last < self._first + BINS:
             return
         used = np.flatnonzero(self._counts)
-        # Floors of floors are floors: [i, i + 1) goes whole into [i >> d, (i >> d) + 1).
+        # Floors of floors are floors: all of [i, i + 1) goes into [i >> d, (i >> d) + 1).
         bins = (used + self._first) >> (exponent - self._exponent)
         start = first - (BINS - 1 - (last - first)) // 2
         counts = np.zeros(BINS, np.int64)

@@ -1,4 +1,4 @@
-"""What methods ask of the tensors beside each layer, gathered in the pass that finds the ranges.
+"""Statistics of the tensors around each layer that methods need, gathered in the pass that finds the ranges.
 
 Notation: C channels along the axis that a layer sums over; a row is one position of one sample, so that a batch
 [N, C, H, W] has N * H * W rows of C values.
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 
 MOST_CHANNELS = 4096
-"""Second moments of more would take more than 128 MiB for one layer."""
+"""Second moments of more channels would take more than 128 MiB for one layer."""
 
 
 @dataclass(frozen=True, order=True)
 class Need:
     """One statistic, a key of `STATISTICS`, that a method reads of every layer with weights.
 
-    ``samples`` is how many samples it keeps; 0 where it sums over all of them.
+    ``samples`` is the number of samples that it keeps, or 0 if it sums over all.
     """
 
     statistic: str
@@ -45,13 +45,13 @@ class TensorStatistic:
 
 
 class Collector(Protocol):
-    """Gathers one statistic, batch after batch, in memory that does not grow with the samples."""
+    """Gathers one statistic, batch by batch, in memory that does not grow with the samples."""
 
     def update(self, values: Array, first: int) -> None:
         """Adds a batch [N, ...] whose first sample is number ``first`` of all."""
 
     def value(self) -> Array:
-        """The statistic of what was seen."""
+        """The statistic of the samples so far."""
 
 
 class ChannelMean:
@@ -96,7 +96,7 @@ class SecondMoments:
 
 
 class KeptSamples:
-    """Some samples, whole: float32 [samples, ...]. For one number of samples, they are the same of every tensor."""
+    """Some samples, whole: float32 [samples, ...]. They are the same samples for every tensor."""
 
     def __init__(self, wanted: TensorStatistic, total: int) -> None:
         count = min(wanted.need.samples, total)
@@ -117,18 +117,18 @@ STATISTICS: Mapping[str, type[ChannelMean] | type[SecondMoments] | type[KeptSamp
     "inputs": KeptSamples,
     "outputs": KeptSamples,
 }
-"""Of a layer's first input, or of its output after its Relu or Clip (``outputs``)."""
+"""Statistics of a layer's first input, or of its output behind its Relu or Clip (``outputs``)."""
 
 
 def statistic_of(need: Need, layer: Layer) -> TensorStatistic:
-    """Where the statistic of this layer is found."""
+    """The statistic of the tensor that this layer needs."""
     tensor = layer.output if need.statistic == "outputs" else layer.inputs[0]
     # Images have channels on axis 1; a product sums over the last.
     return TensorStatistic(need, tensor, 1 if layer.op_type == "Conv" else -1)
 
 
 def statistics_of(layers: Iterable[Layer], needs: Iterable[Need]) -> tuple[TensorStatistic, ...]:
-    """What one pass must gather so that every layer with weights has these statistics, each once."""
+    """The statistics that one pass must gather so that every layer with weights has these, each once."""
     weighted = [layer for layer in layers if layer.weight is not None and layer.quantizable]
     return tuple(dict.fromkeys(statistic_of(need, layer) for need in needs for layer in weighted))
 
@@ -141,25 +141,25 @@ class Statistics:
         self._collectors: dict[TensorStatistic, Collector] = {s: STATISTICS[s.need.statistic](s, total) for s in wanted}
 
     def update(self, tensors: Mapping[str, npt.NDArray[np.generic]], first: int, count: int) -> None:
-        """Adds one batch, of which the first ``count`` samples are no repetitions; ``first`` is the first's number."""
+        """Adds a batch; its first ``count`` samples are not repetitions, ``first`` is the index of the first."""
         for wanted, collector in self._collectors.items():
             if wanted.tensor not in tensors:
                 raise DataError(f"the calibration run did not return the tensor {wanted.tensor!r}")
             collector.update(self._samples(np.asarray(tensors[wanted.tensor], np.float32), wanted, count), first)
 
     def values(self) -> dict[TensorStatistic, Array]:
-        """Every statistic of what was seen."""
+        """Every statistic of the samples so far."""
         return {wanted: collector.value() for wanted, collector in self._collectors.items()}
 
     def _samples(self, values: Array, wanted: TensorStatistic, count: int) -> Array:
-        """[count, ...]; a product over positions has several rows for each sample."""
+        """[count, ...]; a product over positions has several rows per sample."""
         if values.shape[0] == self._batch:
             return values[:count]
         if values.shape[0] % self._batch == 0:
             return values.reshape(self._batch, -1, *values.shape[1:])[:count]
         if wanted.need.samples:
             raise DataError(
-                f"its {values.shape[0]} rows do not belong to {self._batch} samples each",
+                f"its {values.shape[0]} rows cannot be divided among {self._batch} samples",
                 where=f"calibration, tensor {wanted.tensor}",
                 hint="take a batch of 1",
             )

@@ -1,4 +1,4 @@
-"""The command line: ``hago COMMAND ...``. Each command lives in a module of its own."""
+"""The command line: ``hago COMMAND ...``, one module per command."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .exit_codes import EXIT_ERROR, EXIT_FAULT, EXIT_INTERRUPTED
 from .faults import guarded, version_of
 
 _DESCRIPTION = """
-Which layers of a network should run at which precision on this hardware, and what does it gain and lose?
-Hago searches per-layer precision and granularity, compiles every candidate with Apache TVM, and measures
-its latency and accuracy from that same compiled artifact.
+Hago finds out which layers of a network to quantize on this hardware, to which precision, and what that gains and
+costs. It searches precision and granularity per layer, compiles every candidate with Apache TVM, and measures latency
+and accuracy on that same compiled artifact.
 """
 
 
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     top = argparse.ArgumentParser(prog="hago", description=_DESCRIPTION)
     top.add_argument("--version", action="store_true", help="print the versions of Hago and TVM")
-    top.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+    top.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
     for module in (tune, answer, inspect, compare, stages, build, device, measure, report, hw, cache):
         module.register(commands)
@@ -34,17 +34,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 0, or what the command says, or one of `hago.cli.faults`."""
+    """Runs a command and returns its exit code (exit_codes.py)."""
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words  # anywhere: one thinks of it after the command has failed
+    debug = "--debug" in words  # anywhere, since users append it after a failure
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal that knows ASCII alone shows the rest as escapes
+        if isinstance(stream, TextIOWrapper):  # an ASCII terminal shows other characters as escapes
             stream.reconfigure(errors="backslashreplace")
     return guarded(lambda: dispatch([word for word in words if word != "--debug"]), words, debug)
 
 
 def dispatch(words: Sequence[str]) -> int:
-    """Parses the arguments and runs the command. Raises whatever it raises."""
+    """Parses the arguments and runs the command. Raises what the command raises."""
     top = parser()
     arguments = top.parse_args(words)
     if arguments.version:
@@ -60,7 +60,7 @@ def dispatch(words: Sequence[str]) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """One line for what Hago warns of; Python's own form, which names a line of code, for the rest."""
+    """One line for Hago's warnings; Python's usual form, which names a line of code, for all others."""
     if issubclass(category, HagoWarning):
         print(f"warning: {visible(message, lines=True)}", file=sys.stderr)
     else:

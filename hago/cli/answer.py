@@ -1,4 +1,4 @@
-"""``hago answer``: another bound, answered by a search that has been made."""
+"""``hago answer``: the answer of a finished search to another bound."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..visible import cell, visible
-from .arguments import add_cache
+from .common_arguments import add_cache
 from .exit_codes import code_of
 from .flags import add_flags
 from .screen import screen
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 _MORE = ("max_latency", "max_size")
 
 _DESCRIPTION = """
-Tells which strategy a search that `hago tune` made would give for another bound, and writes its files: strategy.yaml,
-model.qdq.onnx, model.so and answer.md. Nothing is searched and nothing is measured again. Without a bound it lists the
-answers that there are: the front, with the drop from which on each is the answer.
+Answers another bound from a finished `hago tune` search and writes the files: strategy.yaml, model.qdq.onnx, model.so
+and answer.md. Nothing is searched or measured again. Without a bound, lists the Pareto front and the drop from which
+each strategy is the answer.
 """
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``answer``."""
-    about = "another bound, answered by a finished search"
+    about = "answer another bound from a finished search"
     parser = subparsers.add_parser("answer", help=about, description=_DESCRIPTION)
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="the --out of `hago tune`")
     bound = parser.add_mutually_exclusive_group()
-    bound.add_argument("--max-drop", metavar="D", help="allowed drop of the metric, in its unit, or 1%%")
-    bound.add_argument("--min", metavar="V", dest="min_value", help="the metric must have at least this")
-    bound.add_argument("--max", metavar="V", dest="max_value", help="the metric must have at most this (mse)")
+    bound.add_argument("--max-drop", metavar="D", help="largest allowed drop of the metric, in its unit or as 1%%")
+    bound.add_argument("--min", metavar="V", dest="min_value", help="smallest allowed value of the metric")
+    bound.add_argument("--max", metavar="V", dest="max_value", help="largest allowed value of the metric (mse)")
     add_flags(parser, *_MORE, "margin")
-    add("--model", metavar="MODEL", help="the model's file, where it has been moved since")
+    add("--model", metavar="MODEL", help="the model file, if it has moved since")
     add("--out", metavar="DIR", help="folder for the files (default: max-drop-D in FOLDER)")
     add_cache(parser)
     parser.set_defaults(run=_run)
@@ -63,21 +63,22 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _list(folder: str) -> int:
-    """The front, as a table."""
+    """Prints the Pareto front as a table."""
     from rich.table import Table
 
-    from ..report.text import plain, size
+    from ..measure.metric_text import MetricText
     from ..search import Goal, pareto_front
+    from ..text import size
     from ..tuning.answering import measured
     from ..tuning.job import Job
 
     (floats, records), job = measured(folder), Job.load(Path(folder))
-    goal = Goal(higher_is_better=job.higher_is_better)
+    goal, metric = Goal(higher_is_better=job.higher_is_better), MetricText.of_record(floats)
     columns: dict[str, Callable[[Record], str]] = {"answer": _name}
     if job.unit != "dB":  # float32 against itself has no value to drop from
         columns["from a drop of"] = lambda record: f"{max(0.0, goal.likely_drop(record)):.3g}"
     columns["times faster"] = lambda record: "-" if not record.latency_ratio else f"{1 / record.latency_ratio:.2f}"
-    columns[job.metric] = lambda record: "-" if record.accuracy is None else plain(record.accuracy)
+    columns[metric.info.name] = lambda record: metric.value(record.accuracy)
     columns["size"] = lambda record: size(record.size_bytes)
     table = Table(box=None, header_style="bold")
     for title in columns:
@@ -86,12 +87,12 @@ def _list(folder: str) -> int:
         table.add_row(*(cell(tell(record)) for tell in columns.values()))
     screen().print(table)
     bound = "--min DB" if job.unit == "dB" else "--max-drop D"
-    print(visible(f"One of them, with its files: hago answer {folder} {bound}"))
+    print(visible(f"To select one and write its files: hago answer {folder} {bound}"))
     return 0
 
 
 def _name(record: Record) -> str:
-    """``trial 5``, with its label where that says more."""
+    """``trial 5``, with its label if that adds anything."""
     if record.strategy is None:
         return "float32"
     trial = f"trial {record.id + 1}"

@@ -1,4 +1,4 @@
-"""``hago build``: a network compiled for another machine, and a script that runs it there."""
+"""``hago build``: compiles a network for another machine and adds a script that runs it there."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 import time
 from typing import Any
 
-from .arguments import add_cache, add_hw, add_model, add_strategy, quantized
+from .common_arguments import add_cache, add_hw, add_model, add_strategy, quantized
 
 _DESCRIPTION = """
-Compiles a model for any hardware that there are kernels for, also another than this machine's, into a folder to be
-copied there: model.so, and run.py, which needs TVM's runtime and numpy alone. With --strategy and --calibration the
-model is quantized first; a QDQ file is taken as it is.
+Compiles a model for any hardware that has kernels, including other machines, into a folder to copy there: model.so, and
+run.py, which needs only TVM's runtime and numpy. With --strategy and --calibration the model is quantized first; a QDQ
+file is compiled as it is.
 """
 
 
@@ -35,6 +35,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..folder_lock import filled_folder
     from ..runtime.threads import check_threads
     from ..spec import resolve_hw
+    from ..text import size
 
     started = time.perf_counter()
     spec, cache = resolve_hw(arguments.hw), KernelCache(arguments.cache)
@@ -44,7 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
     threads = check_threads(arguments.threads)
     with filled_folder(arguments.out) as folder:
         package = make_package(model, proto, spec, folder, threads=threads, cache=cache)
-    kib = package.library.stat().st_size / 1024
-    print(f"{package.library}: {kib:,.0f} KiB for {spec.name}, built in {time.perf_counter() - started:.1f} s")
+    written, seconds = size(package.library.stat().st_size), time.perf_counter() - started
+    print(f"{package.library}: {written} for {spec.name}, built in {seconds:.1f} s")
     print(f"Copy {package.folder} to the machine and run there: python run.py SAMPLES.npz")
     return 0

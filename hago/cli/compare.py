@@ -1,4 +1,4 @@
-"""``hago compare``: one model in TVM, ONNX Runtime and OpenVINO, float and quantized, in one table."""
+"""``hago compare``: one model in TVM, ONNX Runtime and OpenVINO, float32 and quantized, in one table."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import numpy as np
 from ..errors import DataError
 from ..files import write_atomic
 from ..folder_lock import filled_folder
+from ..result_files import QDQ_FILE
 from ..visible import cell
-from .arguments import CALIBRATION, DATA, add_cache, add_hw, add_model, open_model, positive
+from .common_arguments import CALIBRATION, DATA, add_cache, add_hw, add_model, open_model, positive
 from .screen import screen
 
 if TYPE_CHECKING:
@@ -28,11 +29,10 @@ if TYPE_CHECKING:
 _CALIBRATION_SAMPLES = 256
 
 _DESCRIPTION = """
-Runs one model in TVM, ONNX Runtime and OpenVINO, in float32 and quantized, and prints latency (measured in
-turns), accuracy and size side by side. The quantized model is the same QDQ file for all three: the one of
---qdq, or one made here by --strategy, or by int8 everywhere. Unless --qdq or --calibration is given, some
-of the samples (those the data file sets apart for it, else up to 256 drawn by --seed) calibrate and are
-not scored.
+Runs one model in TVM, ONNX Runtime and OpenVINO, in float32 and quantized, and prints latency (measured in turns),
+accuracy and size side by side. All three run the same QDQ file: that of --qdq, or one made from --strategy, or int8
+everywhere. Without --qdq or --calibration, some of the samples (those that the data file reserves for it, else up to
+256 drawn by --seed) are used for calibration and not scored.
 """
 
 
@@ -52,17 +52,17 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     add(
         "--metric",
         default="top1",
-        help="top1, top5, cosine, sqnr or mse; of one output: top1:NAME (default: %(default)s)",
+        help="top1, top5, cosine, sqnr or mse; for one output: top1:NAME (default: %(default)s)",
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--strategy", metavar="FILE", help="quantize by this strategy (YAML or JSON)")
-    source.add_argument("--qdq", metavar="FILE", help="this QDQ ONNX file is the quantized model")
+    source.add_argument("--strategy", metavar="FILE", help="strategy to quantize by (YAML or JSON)")
+    source.add_argument("--qdq", metavar="FILE", help="QDQ ONNX file to use as the quantized model")
     add(
         "--threads",
         type=positive,
         default=1,
         metavar="N",
-        help="threads of every engine (default: %(default)s)",
+        help="threads per engine (default: %(default)s)",
     )
     add("--rounds", type=positive, default=30, metavar="N", help="rounds of timing (default: %(default)s)")
     add(
@@ -70,17 +70,17 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="of the split and of the order (default: %(default)s)",
+        help="seed of the sample split and of the order (default: %(default)s)",
     )
-    add("--out", metavar="DIR", help="also write compare.md, compare.json and model.qdq.onnx there")
+    add("--out", metavar="DIR", help="also write compare.md, compare.json and model.qdq.onnx to this folder")
     add("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from .. import api
-    from ..compare import compare
-    from ..compare.contenders import usual_contenders
+    from ..compare import TurnPlan, compare
+    from ..compare.engines import usual_engines
     from ..data import make_samples
     from ..measure.metrics import get_metric
     from ..measure.outputs import ModelOutputs
@@ -96,8 +96,8 @@ def _run(arguments: argparse.Namespace) -> int:
     samples = make_samples(arguments.data, model.inputs)
     with kept_affinity():  # calibration runs TVM
         qdq, samples = _quantized(arguments, model, samples)
-    # Other engines read the file themselves; dimensions that it leaves open are fixed for them.
-    contenders = usual_contenders(
+    # Other engines read the file themselves, so its free dimensions are fixed for them.
+    engines = usual_engines(
         arguments.model if model.input_shapes is None else static_source(model),
         qdq,
         compile=partial(api.compile, cache=arguments.cache),
@@ -106,12 +106,11 @@ def _run(arguments: argparse.Namespace) -> int:
         threads=threads,
     )
     found = compare(
-        contenders,
+        engines,
         samples,
         metric,
         model="/".join(Path(arguments.model).parts[-2:]),  # many files are named model.onnx
-        rounds=arguments.rounds,
-        seed=arguments.seed,
+        plan=TurnPlan(arguments.rounds, seed=arguments.seed),
         threads=threads,
         progress=say,
         outputs=ModelOutputs.of(model),
@@ -119,13 +118,13 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.strategy is not None and Strategy.load(arguments.strategy).model_hash != model.hash:
         found = replace(found, notes=(f"{OTHER_WEIGHTS[0].upper()}{OTHER_WEIGHTS[1:]}.",))
     _print(found, arguments.json)
-    if arguments.out is not None:  # after what was measured has been told
+    if arguments.out is not None:  # after the results have been printed
         _write(arguments.out, found, qdq)
     return 0 if any(row.latency is not None for row in found.rows) else 1
 
 
 def _quantized(arguments: argparse.Namespace, model: Model, samples: Samples) -> tuple[onnx.ModelProto, Samples]:
-    """The QDQ model, and the samples that are left to score."""
+    """The QDQ model, and the samples that remain to score."""
     from .. import api
     from ..calibrate.calibration import is_calibration
     from ..data import make_samples
@@ -150,7 +149,7 @@ def _quantized(arguments: argparse.Namespace, model: Model, samples: Samples) ->
 
 
 def _split(samples: Samples, seed: int) -> tuple[Samples, Samples]:
-    """At most a quarter of the samples, drawn by seed, to calibrate on; the others, in order, to score."""
+    """At most a quarter of the samples, drawn by seed, for calibration; the others, in order, to score."""
     count = min(_CALIBRATION_SAMPLES, len(samples) // 4)
     if count == 0:
         raise DataError(
@@ -166,7 +165,7 @@ def _write(path: str, found: Comparison, qdq: onnx.ModelProto) -> None:
     with filled_folder(path) as folder:
         write_atomic(folder / "compare.md", found.to_markdown())
         write_atomic(folder / "compare.json", found.to_json() + "\n")
-        write_atomic(folder / "model.qdq.onnx", qdq.SerializeToString())
+        write_atomic(folder / QDQ_FILE, qdq.SerializeToString())
 
 
 def _print(found: Comparison, as_json: bool) -> None:
@@ -177,7 +176,7 @@ def _print(found: Comparison, as_json: bool) -> None:
 
 
 def _progress() -> Any:
-    """Says what is being done where somebody is watching: not into files, pipes or JSON."""
+    """Prints progress on a terminal only, never into files, pipes or JSON."""
     from rich.console import Console
 
     console = Console(file=sys.stderr, highlight=False)

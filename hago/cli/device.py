@@ -1,4 +1,4 @@
-"""``hago device``: the machines in devices.yaml, and what they really are."""
+"""``hago device``: lists the machines in devices.yaml and checks them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import argparse
 from typing import Any
 
 from ..visible import cell, visible
-from .arguments import leaf
+from .common_arguments import leaf
 from .screen import screen
 
-_DESCRIPTION = "The machines that devices.yaml names, and what they really are."
+_DESCRIPTION = "Lists the machines in devices.yaml, and compares one with its spec."
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``device``."""
-    parser = subparsers.add_parser("device", help="list the devices, check one", description=_DESCRIPTION)
+    parser = subparsers.add_parser("device", help="list the devices, or check one", description=_DESCRIPTION)
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    listed = leaf(actions, "list", "name, spec and address of every device")
-    check = leaf(actions, "check", "connect to a device, and hold it against its spec")
-    check.add_argument("name", metavar="NAME", help="a name in the file, or local")
+    listed = leaf(actions, "list", "show name, spec and address of every device")
+    check = leaf(actions, "check", "connect to a device and compare it with its spec")
+    check.add_argument("name", metavar="NAME", help="a name in the devices file, or local")
     for command in (listed, check):
         command.add_argument("--file", metavar="FILE", help="the devices file (default: devices.yaml in this folder)")
     listed.set_defaults(run=_list)
@@ -38,8 +38,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from ..device.check import check_device
     from ..device.config import find_device
+    from ..device.spec_check import check_device
 
     finding = check_device(find_device(arguments.name, arguments.file))
     width = max(len(name) for name, _ in finding.facts)
@@ -47,5 +47,5 @@ def _check(arguments: argparse.Namespace) -> int:
         print(visible(f"{name:{width}}  {value}"))
     for problem in finding.problems:
         print(visible(f"wrong: {problem}"))
-    print("good: it is what its spec says" if finding.good else "this device is not what its spec says")
+    print("good: the device matches its spec" if finding.good else "the device does not match its spec")
     return 0 if finding.good else 1

@@ -1,4 +1,4 @@
-"""The last guard of the command line: whatever a command raises becomes one message and an exit code."""
+"""The last guard of the command line: every exception becomes one message and an exit code."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _PACKAGES = ("hago", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnx-ir",
 
 
 def guarded(command: Callable[[], int], words: Sequence[str], debug: bool = False) -> int:
-    """Runs a command; returns its exit code, or that of what it raised. ``debug`` shows the traceback as well."""
+    """Runs a command; returns its exit code, or that of its exception. ``debug`` prints the traceback as well."""
     try:
         with Interrupts().installed():
             code = command()
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader of the output has gone (`hago ... | head`): nothing more to say
+    except BrokenPipeError:  # the reader of the output is gone (`hago ... | head`)
         _say_no_more()
         return 0
     except KeyboardInterrupt as stopped:
@@ -59,7 +59,7 @@ def guarded(command: Callable[[], int], words: Sequence[str], debug: bool = Fals
 
 
 def write_log(error: BaseException, words: Sequence[str]) -> Path | None:
-    """Writes versions, the command and the traceback to a file; None where no folder takes one."""
+    """Writes versions, the command and the traceback to a file; None if no folder is writable."""
     lines = [
         f"command    hago {shlex.join(words)}",
         f"time       {datetime.now(timezone.utc).isoformat(timespec='seconds')}",
@@ -81,7 +81,7 @@ def write_log(error: BaseException, words: Sequence[str]) -> Path | None:
 
 
 def _log_folders() -> list[Path]:
-    """The user's folder for what programs leave behind, then the temporary one."""
+    """The user's state folder, then the temporary folder."""
     folders = [Path(tempfile.gettempdir())]
     with suppress(RuntimeError):  # a user without a home
         state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -100,6 +100,6 @@ def version_of(name: str) -> str:
 
 
 def _say_no_more() -> None:
-    """What is still in the buffer goes nowhere, so that Python does not complain about it at its end."""
+    """Discards what is still buffered, so that Python does not complain about it at exit."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

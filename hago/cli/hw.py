@@ -10,13 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import SpecError
+from ..kernels import why_not
 from ..scheme import IntegerType
 from ..spec import OP_KINDS, HardwareSpec, Way, check_spec, load_spec, read_spec, spec_names
 from ..visible import cell, visible
-from .arguments import leaf
+from .common_arguments import leaf
 from .screen import screen
 
-_DESCRIPTION = "Hardware specs: what each operator may do on a kind of machine."
+_DESCRIPTION = "Hardware specs: the precisions and instructions each operator can use on a kind of machine."
 
 _COLUMNS = (
     "op",
@@ -35,19 +36,19 @@ _COLUMNS = (
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds the ``hw`` command. Each leaf sets ``run``: a function of the parsed arguments -> exit code."""
-    about = "hardware specs: list, show, check, detect"
+    about = "list, show, check or detect hardware specs"
     parser = subparsers.add_parser("hw", help=about, description=_DESCRIPTION)
     commands = parser.add_subparsers(title="commands", dest="hw_command", metavar="COMMAND", required=True)
 
-    listing = leaf(commands, "list", "the specs that come with Hago")
+    listing = leaf(commands, "list", "list the specs that come with Hago")
     listing.set_defaults(run=_list)
-    show = leaf(commands, "show", "everything that one spec says")
+    show = leaf(commands, "show", "show the contents of one spec")
     show.add_argument("name", metavar="NAME", help="a shipped spec, a YAML file, or auto")
     show.set_defaults(run=_show)
-    check = leaf(commands, "check", "hold YAML files to the rules")
+    check = leaf(commands, "check", "check spec files")
     check.add_argument("files", metavar="FILE", nargs="+", help="a hardware spec in YAML")
     check.set_defaults(run=_check)
-    detect = leaf(commands, "detect", "the spec that fits this machine, and why")
+    detect = leaf(commands, "detect", "show which spec fits this machine, and why")
     detect.set_defaults(run=_detect)
 
 
@@ -60,7 +61,7 @@ def _list(_: argparse.Namespace) -> int:
     for name in spec_names():
         spec = load_spec(name)
         precisions = " ".join(choice.precision for choice in spec.choices("conv"))
-        table.add_row(name, precisions, "yes" if spec.kernels_available else "later", cell(spec.description))
+        table.add_row(name, precisions, "yes" if spec.kernels_available else "not yet", cell(spec.description))
     screen().print(table)
     return 0
 
@@ -86,7 +87,7 @@ def _title(spec: HardwareSpec) -> Text:
 
 
 def _facts(spec: HardwareSpec) -> list[tuple[str, str]]:
-    kernels = f"those of {spec.kernels}" if spec.kernels else "none yet: compiling for it comes later"
+    kernels = f"those of {spec.kernels}" if spec.kernels else "none yet: Hago cannot compile for it"
     width, cores = (
         ("warp", "multiprocessors") if spec.family == "nvidia" else ("vectors", "cores" if spec.cores > 1 else "core")
     )
@@ -123,16 +124,20 @@ def _ways(spec: HardwareSpec) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for title in _COLUMNS:
         table.add_column(title, no_wrap=title in ("op", "precision", "activation", "weight"))
-    together: dict[tuple[bool, tuple[Way, ...]], list[str]] = {}
+    together: dict[tuple[bool, tuple[tuple[Way, bool], ...]], list[str]] = {}
     for kind in OP_KINDS:
-        together.setdefault((kind == "matmul", spec.choices(kind)), []).append(kind)
+        offered = tuple((way, why_not(spec, kind, way) is None) for way in spec.choices(kind))
+        together.setdefault((kind == "matmul", offered), []).append(kind)
     for (_, offered), kinds in together.items():
         names = "\n".join(kinds)
         if not offered:
             table.add_row(names, "none")
-        for index, choice in enumerate(offered):
+        for index, (choice, has_kernel) in enumerate(offered):
             last = index == len(offered) - 1
-            table.add_row("" if index else names, *map(cell, _cells(kinds[0], choice)), end_section=last)
+            cells = [cell(text) for text in _cells(kinds[0], choice)]
+            if not has_kernel:
+                cells[_COLUMNS.index("instruction") - 1].append("\nno kernel yet")
+            table.add_row("" if index else names, *cells, end_section=last)
     return table
 
 
@@ -142,10 +147,11 @@ def _cells(kind: str, choice: Way) -> list[str]:
         weight = "same"
     elif choice.weight is not None or kind in ("conv", "depthwise_conv", "fully_connected"):
         weight = _scheme(choice.weight, choice.precision)
+    activation = choice.numbers.activation
     sums = f"at {choice.saturates}" if choice.saturates else ("no" if choice.accumulator else "-")
     return [
         choice.precision,
-        _scheme(choice.activation, choice.precision),
+        _scheme(choice.activation, activation.kind if activation else "as it comes"),
         weight,
         choice.accumulator or "-",
         ", ".join(choice.outputs),
@@ -157,10 +163,10 @@ def _cells(kind: str, choice: Way) -> list[str]:
     ]
 
 
-def _scheme(scheme: IntegerType | None, precision: str) -> str:
+def _scheme(scheme: IntegerType | None, floats: str) -> str:
     """``uint8 asym``, ``int7 sym``: how many bits are used (storage is always 8), zero point or not."""
     if scheme is None:
-        return precision
+        return floats
     return f"{'' if scheme.signed else 'u'}int{scheme.bits} {'sym' if scheme.symmetric else 'asym'}"
 
 

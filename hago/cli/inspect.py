@@ -1,23 +1,23 @@
-"""``hago inspect MODEL --hw NAME``: the layers of a model, and what this hardware can do with each."""
+"""``hago inspect``: the layers of a model, and what the hardware can do with each."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from .arguments import add_hw, add_model, open_model
+from .common_arguments import add_hw, add_model, open_model
 from .screen import screen
 
-_LAYER_PER_LINE = 1000  # columns, where the output is piped
+_LAYER_PER_LINE = 1000  # columns of piped output
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds the ``inspect`` command; ``run`` is a function of the parsed arguments -> exit code."""
     parser = subparsers.add_parser(
         "inspect",
-        help="the layers of a model, and what this hardware can do with each",
+        help="show the layers of a model, and what the hardware can do with each",
         description="Prints every layer: operator, shapes, multiply-adds, parameters, and the precisions and "
-        "granularities that the hardware allows, or why the layer cannot be quantized.",
+        "granularities that the hardware supports, or why the layer cannot be quantized.",
     )
     add_model(parser)
     add_hw(parser)

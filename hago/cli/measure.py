@@ -8,28 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from ..visible import cell, visible
-from .arguments import DATA, add_cache, add_model, add_strategy, open_model
+from .common_arguments import DATA, add_cache, add_model, add_strategy, open_model
 from .exit_codes import EXIT_CUT_SHORT
 from .screen import screen
 
 _DESCRIPTION = """
-Quantizes the model as the strategy says, compiles it and the float model for every device, and runs both there: the
-ratio to float32, top-1 on some samples, and how many of them were checked: run on the device, with the same outputs as
-here. On emulated devices the ratio is estimated from executed instructions. A device that fails has a row with the
-reason; the others go on.
+Quantizes the model by a strategy, compiles it and the float model for every device, and runs both there. Prints the
+ratio to float32, top-1 on some samples, and how many samples were checked: run on the device, with the same outputs as
+on this machine. On emulated devices the ratio is estimated from executed instructions. A device that fails keeps its
+row, with the reason; the others continue.
 """
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``measure``."""
-    parser = subparsers.add_parser("measure", help="one strategy on several devices", description=_DESCRIPTION)
+    parser = subparsers.add_parser("measure", help="measure one strategy on several devices", description=_DESCRIPTION)
     add_model(parser)
     add_strategy(parser, needed="strategy")
     add = parser.add_argument
     add("--data", metavar="PATH", required=True, help=DATA)
     add("--devices", metavar="A,B", required=True, help="names in the devices file, or local")
     add("--devices-file", "--file", metavar="FILE", help="the devices file (default: devices.yaml in this folder)")
-    add("--samples", type=int, default=200, metavar="N", help="samples to tell top-1 from (default: %(default)s)")
+    add("--samples", type=int, default=200, metavar="N", help="samples for top-1 (default: %(default)s)")
     add_cache(parser)
     add("--out", metavar="FILE", help="also write the results as JSON")
     parser.set_defaults(run=_run)
@@ -42,7 +42,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..arguments import names
     from ..compiler.cache import KernelCache
     from ..data import make_samples
-    from ..device.measure import measure_on
+    from ..device.measure_on import measure_on
     from ..device.places import find_place
     from ..files import write_atomic
     from ..spec import resolve_hw

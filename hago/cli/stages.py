@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..files import write_atomic
-from .arguments import add_cache, add_hw, add_model, add_strategy, open_model, quantized
+from .common_arguments import add_cache, add_hw, add_model, add_strategy, open_model, quantized
 
 if TYPE_CHECKING:
     from ..data import Samples
@@ -28,8 +28,10 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def _register_quantize(subparsers: argparse._SubParsersAction[Any]) -> None:
-    text = "Writes the model under a strategy as a standard QDQ ONNX file. Without --strategy: int8 wherever it can be."
-    parser = subparsers.add_parser("quantize", help="strategy in, QDQ ONNX out", description=text)
+    text = (
+        "Quantizes a model by a strategy and writes a standard QDQ ONNX file. Without --strategy: int8 where possible."
+    )
+    parser = subparsers.add_parser("quantize", help="apply a strategy and write QDQ ONNX", description=text)
     add_model(parser)
     add_strategy(parser, needed="calibration")
     add_hw(parser)
@@ -49,19 +51,21 @@ def _quantize(arguments: argparse.Namespace) -> int:
     qdq = quantize(model, strategy, arguments.calibration, hw=spec, cache=arguments.cache)
     write_atomic(arguments.out, qdq.SerializeToString())
     layers = sum(choice.precision != "float32" for choice in strategy.choices.values())
-    counted = sum(layer.kind != "shape" for layer in model.layers)  # those that do not just move data
+    counted = sum(layer.kind != "shape" for layer in model.layers)  # without layers that only move data
     print(f"{arguments.out}: {layers} of {counted} layers quantized")
     return 0
 
 
 def _register_compile(subparsers: argparse._SubParsersAction[Any]) -> None:
-    text = "Compiles a float or QDQ ONNX file into one shared object that needs TVM's runtime alone. With --strategy "
-    text += "and --calibration the model is quantized first."
-    parser = subparsers.add_parser("compile", help="ONNX in (float or QDQ), model.so out", description=text)
+    text = "Compiles a float or QDQ ONNX file to one shared object that needs only TVM's runtime. With --strategy and "
+    text += "--calibration the model is quantized first."
+    parser = subparsers.add_parser(
+        "compile", help="compile a float or QDQ model to one shared object", description=text
+    )
     add_model(parser, "an ONNX file, float or QDQ")
     add_strategy(parser)
     add_hw(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: physical cores)")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads (default: physical cores)")
     add_cache(parser)
     parser.add_argument("--out", metavar="FILE", required=True, help="the file to write, such as model.so")
     parser.set_defaults(run=_compile)
@@ -70,8 +74,8 @@ def _register_compile(subparsers: argparse._SubParsersAction[Any]) -> None:
 def _compile(arguments: argparse.Namespace) -> int:
     from .. import api
     from ..compiler.linker import require_linker
-    from ..report.text import plural
     from ..spec import resolve_hw
+    from ..text import plural, size
 
     started = time.perf_counter()
     spec = resolve_hw(arguments.hw)
@@ -80,19 +84,23 @@ def _compile(arguments: argparse.Namespace) -> int:
     source = model if qdq is None else qdq
     net = api.compile(source, hw=spec, batch=model.batch, threads=arguments.threads, cache=arguments.cache)
     net.save(arguments.out)
-    kib = Path(arguments.out).stat().st_size / 1024
-    seconds = time.perf_counter() - started
-    print(f"{arguments.out}: {kib:,.0f} KiB, {plural(net.threads, 'thread')}, built in {seconds:.1f} s")
+    seconds, written = time.perf_counter() - started, size(Path(arguments.out).stat().st_size)
+    print(f"{arguments.out}: {written}, {plural(net.threads, 'thread')}, built in {seconds:.1f} s")
     return 0
 
 
 def _register_run(subparsers: argparse._SubParsersAction[Any]) -> None:
-    text = "Runs a compiled network on samples: its latency, its top-1 where there are labels, and its outputs."
+    text = "Runs a compiled model on samples and prints its latency, and its top-1 if there are labels."
     parser = subparsers.add_parser("run", help="run a model.so on samples", description=text)
     add = parser.add_argument
-    add("model", metavar="MODEL.so", help="what `hago tune` or `hago compile` wrote")
-    add("--data", metavar="FILE.npz", required=True, help="samples: x (or an array for each input), maybe labels y")
-    add("--out", metavar="FILE.npz", help="write the outputs there")
+    add("model", metavar="MODEL.so", help="a file that `hago tune` or `hago compile` wrote")
+    add(
+        "--data",
+        metavar="FILE.npz",
+        required=True,
+        help="samples: x (or one array per input), and labels y if there are any",
+    )
+    add("--out", metavar="FILE.npz", help="write the outputs to this file")
     parser.set_defaults(run=_run)
 
 
@@ -101,8 +109,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..measure.clocks import SYSTEM_CLOCKS
     from ..measure.runner import by_cpu_time
     from ..measure.turns import Series, Turn, take_turn
-    from ..report.text import plural
     from ..runtime.artifact import load
+    from ..text import plural
 
     net = load(arguments.model)
     samples = make_samples(arguments.data, net.input_info)
@@ -111,7 +119,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for start in range(0, len(samples), net.batch):
         count = min(net.batch, len(samples) - start)
         feeds = samples.batch(start, start + count)
-        if count < net.batch:  # the last batch is filled up, and its surplus cut off again
+        if count < net.batch:  # pad the last batch, and drop the surplus outputs
             rows = np.arange(net.batch) % count
             feeds = {name: values[rows] for name, values in feeds.items()}
         outputs: list[np.ndarray] = []
@@ -134,14 +142,14 @@ def _run_into(outputs: list[np.ndarray], net: Artifact, feeds: dict[str, np.ndar
 
 
 def _latency(series: Series) -> str:
-    """The median call, of those that nothing disturbed."""
+    """The median of the undisturbed calls."""
     if not series.counts.any():
-        return "cannot be told: other work interrupted every call"
+        return "cannot be determined: other work interrupted every call"
     return f"{np.median(series.times_s[series.counts]) * 1e3:.3f} ms per call (median, {series.clock})"
 
 
 def _top1(net: Artifact, samples: Samples, outputs: list[np.ndarray]) -> str:
-    """The line of top-1, where labels are classes and an output fits them; empty where they are something else."""
+    """The line of top-1; empty if the labels are not classes or no output fits them."""
     from ..measure.outputs import ModelOutputs
     from ..measure.topk import TopK
 

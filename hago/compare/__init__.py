@@ -1,6 +1,7 @@
-"""One model in several engines, side by side: latency in turns, accuracy on the same samples, size."""
+"""Compares one model in several engines: latency in turns, accuracy on the same samples, size."""
 
-from .comparison import Comparison, compare
-from .rows import ComparisonRow, Contender
+from .comparison import Comparison
+from .rows import ComparisonRow, Engine
+from .side_by_side import TurnPlan, compare
 
-__all__ = ["Comparison", "ComparisonRow", "Contender", "compare"]
+__all__ = ["Comparison", "ComparisonRow", "Engine", "TurnPlan", "compare"]

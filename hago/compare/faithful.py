@@ -1,8 +1,8 @@
-"""Whether an engine computes what the file says.
+"""Whether an engine computes what the file defines.
 
-Engines round otherwise and add up in another order, and deep networks make much of that. But what they compute is then
-no farther from float32 than the file is. Where 8-bit products saturate (ONNX Runtime and OpenVINO on x86 without VNNI)
-it is, and latency and accuracy are those of another network.
+Engines round differently and add in a different order, which deep networks amplify. Still, their outputs are then no
+farther from float32 than the file's. If 8-bit products saturate (ONNX Runtime and OpenVINO on x86 without VNNI), they
+are farther, and latency and accuracy are those of a different network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..data import Samples
     from ..measure.environment import Environment
     from ..measure.runner import Runner
-    from .rows import Contender
+    from .rows import Engine
 
 Array = NDArray[Any]
 
@@ -31,41 +31,41 @@ WORSE = 1.5  # times the power of the file's own error
 
 
 def unfaithful(
-    contenders: Sequence[Contender], runners: Mapping[str, Runner], samples: Samples, *, classes: bool = False
+    engines: Sequence[Engine], runners: Mapping[str, Runner], samples: Samples, *, classes: bool = False
 ) -> dict[str, str]:
-    """Label -> in what it differs, of contenders that do not compute what their file says.
+    """Label -> difference, for engines that do not compute what their file defines.
 
-    The first contender of each ``file`` tells what that is, the first of all what float32 is; without them nothing is
-    told, nor of one that fails. ``classes``: outputs [n, C] are scores of classes. Looks at up to `SAMPLES` samples.
+    The first engine of each ``file`` defines that, the first of all defines float32; without them nothing is
+    reported, nor for one that fails. ``classes``: outputs [n, C] are scores of classes. Up to `SAMPLES` samples count.
     """
     few = samples.subset(np.arange(min(SAMPLES, len(samples))))
     outputs: dict[str, list[Array]] = {}
-    for contender in contenders:
-        if contender.file is not None and contender.label in runners:
+    for engine in engines:
+        if engine.file is not None and engine.label in runners:
             with suppress(MeasureError):  # it will fail in timing again, and is noted there
-                outputs[contender.label] = collect_outputs(runners[contender.label], few)
-    floats, exact = contenders[0].label, {c.file: c.label for c in reversed(contenders)}
+                outputs[engine.label] = collect_outputs(runners[engine.label], few)
+    floats, exact = engines[0].label, {c.file: c.label for c in reversed(engines)}
     found = {}
-    for contender in contenders:
-        label = contender.label
-        if label in outputs and floats in outputs and exact[contender.file] in outputs:
-            said = outputs[exact[contender.file]]
+    for engine in engines:
+        label = engine.label
+        if label in outputs and floats in outputs and exact[engine.file] in outputs:
+            said = outputs[exact[engine.file]]
             if any(_is_worse(*parts) for parts in zip(outputs[label], said, outputs[floats], strict=True)):
                 found[label] = _difference(outputs[label], said, classes)
     return found
 
 
 def warning(labels: Sequence[str], environment: Environment) -> str:
-    """What the differences mean, and where they are likely to come from."""
+    """What the differences mean, and their likely cause."""
     cause = " Without VNNI, which this processor lacks, products of 8-bit weights saturate there."
     return (
-        f"{' and '.join(labels)} {'does' if len(labels) == 1 else 'do'} not compute what the file says: latency and "
-        f"accuracy are those of another network.{cause if environment.saturates else ''}"
+        f"{' and '.join(labels)} {'does' if len(labels) == 1 else 'do'} not compute what the file defines: latency and "
+        f"accuracy are those of a different network.{cause if environment.saturates else ''}"
     )
 
 
 def _is_worse(found: Array, said: Array, floats: Array) -> bool:
-    """Whether ``found`` [n, ...] is farther from ``floats`` than what was ``said``, by more than rounding."""
+    """Whether ``found`` [n, ...] is farther from ``floats`` than ``said`` is, by more than rounding."""
     power = _power(said)
     if _power(found, said) <= ROUNDING * power:
         return False
@@ -73,7 +73,7 @@ def _is_worse(found: Array, said: Array, floats: Array) -> bool:
 
 
 def _power(a: Array, b: Array | float = 0.0) -> float:
-    """Of the difference; what is no number in one of them alone counts as infinite."""
+    """The power of the difference; NaN in only one of them counts as infinite."""
     first, second = np.broadcast_arrays(np.asarray(a, np.float64), np.asarray(b, np.float64))
     with np.errstate(invalid="ignore", over="ignore"):
         difference = np.where((first == second) | (np.isnan(first) & np.isnan(second)), 0.0, first - second)
@@ -86,6 +86,6 @@ def _difference(found: Sequence[Array], said: Sequence[Array], classes: bool) ->
     scores = [(a, b) for a, b in pairs if a.ndim == 2 and a.shape[1] > 1]
     if classes and scores:
         agreement = min(float((a.argmax(1) == b.argmax(1)).mean()) for a, b in scores)
-        return f"not the file's answers: classes agree on {100 * agreement:.0f} % of samples"
+        return f"differs from the file: classes agree on {100 * agreement:.0f} % of samples"
     size = max(np.sqrt(_power(a, b) / max(_power(b), 1e-300)) for a, b in pairs)
-    return f"not the file's answers: they differ by {100 * size:.2g} % of their size"
+    return f"differs from the file: by {100 * size:.2g} % of the outputs' magnitude"

@@ -1,4 +1,4 @@
-"""A row of a comparison: what is to be compared, and what was measured of it."""
+"""A row of a comparison: an engine and its measurements."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..measure.runner import Runner
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A row to be: its label and how to open its runner, which may raise HagoError.
+class Engine:
+    """An engine with one model: the label of its row, and how to open its runner, which may raise HagoError.
 
-    ``size_bytes`` is what its weights take as deployed; None asks the runner, where it knows. Contenders of the same
-    ``file`` run the same model, and the first of them computes exactly what it says; None: not to be compared.
+    ``size_bytes`` is the size of its weights as deployed; None asks the runner. Engines with the same ``file`` run the
+    same model, and the first of them computes exactly what it defines; None: not compared.
     """
 
     label: str
@@ -28,9 +28,9 @@ class Contender:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """What was measured of one contender; ``note`` says why something is None.
+    """The measurements of one engine; ``note`` says why a value is None.
 
-    ``unfaithful`` says in what its outputs differ from those of its file (faithful.py); None where they do not.
+    ``unfaithful`` says how its outputs differ from those of its file (faithful.py); None if they do not.
     """
 
     label: str
@@ -41,7 +41,7 @@ class ComparisonRow:
     unfaithful: str | None = None
 
     def to_dict(self, baseline_measured: bool) -> dict[str, Any]:
-        """Plain data for JSON; ratios only where the baseline was measured."""
+        """Plain data for JSON, with ratios only if the baseline was measured."""
         data: dict[str, Any] = {"label": self.label, "size_bytes": self.size_bytes, "note": self.note}
         data["unfaithful"] = self.unfaithful
         if self.latency is not None:

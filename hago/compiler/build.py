@@ -1,6 +1,6 @@
 """Lowered graph -> artifact: a small VM executable that calls kernels from the cache.
 
-Every kernel is compiled by itself, once; a candidate of a search is then only a new list of calls, and
+Every kernel is compiled separately, and once; a candidate of a search is then only a new list of calls, and
 building it takes milliseconds.
 """
 
@@ -36,11 +36,11 @@ def build(
     cache: KernelCache | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
-    """Compiles what is not in the cache yet, and puts the calls together.
+    """Compiles the kernels that are not in the cache yet, and assembles the calls.
 
-    For another kind of machine (AArch64, on x86), what is returned can be saved, not run.
-    ``progress`` hears how many of the missing kernels are compiled. Raises BuildError, and
-    UnsupportedOpError for an operator that neither Hago nor TVM knows.
+    The artifact for another kind of machine (AArch64, on x86) can be saved, not run. ``progress`` is called with
+    the number of missing kernels that are compiled. Raises BuildError, and UnsupportedOpError for an operator that
+    neither Hago nor TVM knows.
     """
     started = time.perf_counter()
     built = _built(lowered, spec, threads, cache, progress)
@@ -56,13 +56,13 @@ def build(
 
 @dataclass(frozen=True)
 class CrossBuilt:
-    """A network compiled for another machine: it can be saved, and run there."""
+    """A network compiled for another machine: it can be saved here and run there."""
 
     meta: Mapping[str, Any]
     built: Built
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one self-contained shared object for `hago.load` there. Raises BuildError without a linker."""
+        """Writes one self-contained shared object for `hago.load` there. Raises BuildError if there is no linker."""
         self.built.export(Path(path), self.meta)
 
 
@@ -74,7 +74,7 @@ def cross_build(
     cache: KernelCache | None = None,
     progress: Progress | None = None,
 ) -> CrossBuilt:
-    """Like `build`, for another machine (or as for one); ``threads`` are those of that machine."""
+    """Like `build`, for another machine (or as if for one); ``threads`` are those of that machine."""
     built = _built(lowered, spec, threads, cache, progress)
     return CrossBuilt(_describe(built, spec), built)
 
@@ -82,7 +82,7 @@ def cross_build(
 def _built(
     lowered: LoweredGraph, spec: HardwareSpec, threads: int, cache: KernelCache | None, progress: Progress | None
 ) -> Built:
-    """The program with all of its kernels compiled, for whichever machine."""
+    """The program with all of its kernels compiled, for any machine."""
     started = time.perf_counter()
     cache = cache if cache is not None else KernelCache()
     toolchain = toolchain_of(spec, threads)
@@ -92,7 +92,7 @@ def _built(
 
 
 def _describe(built: Built, spec: HardwareSpec) -> dict[str, Any]:
-    """What the artifact says of itself: as JSON in the saved file."""
+    """The artifact's metadata: JSON in the saved file."""
     program, toolchain = built.program, built.toolchain
 
     def infos(names: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What only the machine that compiled a network can do with it: save it, and time its kernels."""
+"""What can be done with a network only where it was compiled: save it, and time its kernels."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..files import TemporaryFolder, require_space, write_atomic, write_failure
 from ..kernels.common.calls import KernelCall
 from ..measure.environment import read_environment
 from ..measure.kernels import KernelTime, time_kernel
+from ..runtime.checksum import append_checksum
 from ..runtime.executor import Executor
-from ..runtime.seal import seal
 from ..tensor import TensorType
 from .cache import KernelCache
 from .compile import compile_missing, symbol
@@ -29,7 +29,7 @@ from .toolchain import Toolchain
 
 @dataclass(frozen=True)
 class KernelUse:
-    """One call of a kernel: for which layer, which kernel, and the types and shapes of its inputs and outputs."""
+    """One call of a kernel: its layer, the kernel, and the types and shapes of its inputs and outputs."""
 
     layer: str | None
     family: str
@@ -44,9 +44,9 @@ class KernelUse:
 
 @dataclass(frozen=True)
 class Built:
-    """The program behind an artifact and where its kernels are.
+    """The program behind an artifact, and its kernels.
 
-    ``modules`` are the loaded kernels; of a network for another machine, None for each.
+    ``modules`` are the loaded kernels, each None if the network is for another machine.
     """
 
     program: Program
@@ -57,7 +57,7 @@ class Built:
 
     @property
     def executor(self) -> Executor:
-        """Where it runs."""
+        """The executor of the target that it was compiled for."""
         return self.toolchain.backend.executor
 
     def export(self, path: Path, meta: Mapping[str, Any]) -> None:
@@ -69,11 +69,11 @@ class Built:
         for key, path_of_object in objects.items():
             library = tvm.runtime.load_static_library(str(path_of_object), [symbol(key)])
             linked.mod.import_module(library)
-        if not objects:  # outputs are inputs or constants; what imports nothing is not exported
+        if not objects:  # all outputs are inputs or constants; TVM does not export a module that imports nothing
             nothing = tvm.tirx.PrimFunc([], tvm.tirx.Evaluate(0)).with_attr("global_symbol", "hago_no_kernels")
             module = tvm.IRModule({"hago_no_kernels": nothing})
             linked.mod.import_module(tvm.compile(module, target=self.toolchain.target).mod)
-        # Weights and kernels, once in what LLVM writes on the way and once in the result.
+        # Weights and kernels, once in LLVM's temporary files and once in the result.
         size = int(meta["size_bytes"]) + sum(item.stat().st_size for item in objects.values())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,17 +83,17 @@ class Built:
                 require_space(path.parent, size + (1 << 18), where=str(path))
                 library = Path(place) / path.name
                 linked.export_library(str(library), fcompile=_Linker(triple), workspace_dir=place)
-                seal(library)
+                append_checksum(library)
                 write_atomic(path, library.read_bytes(), mode=0o755)
         except OSError as error:
             raise write_failure(error, path, size) from error
 
     def export_kernels(self, path: Path) -> None:
-        """Links the kernels alone into a library, where each is found by its symbol. Raises BuildError."""
+        """Links only the kernels into a library, in which each has its symbol. Raises BuildError."""
         link(list(self._objects().values()), path, self.toolchain.triple)
 
     def _objects(self) -> dict[str, Path]:
-        """Key -> object file of every kernel; what the cache has lost since is compiled again."""
+        """Key -> object file of every kernel; those that have disappeared from the cache are compiled again."""
         lost = [key for key in self.modules if self.cache.object_file(key) is None]
         for key in lost:
             self.cache.forget(key)
@@ -102,9 +102,9 @@ class Built:
         found = {key: self.cache.object_file(key) for key in self.modules}
         if None in found.values():
             raise StorageError(
-                "the kernel cache loses what is written to it",
+                "files disappear from the kernel cache while they are in use",
                 where=str(self.cache.folder),
-                hint="is somebody clearing it?",
+                hint="is another process clearing it?",
             )
         return {key: path for key, path in found.items() if path is not None}
 
@@ -120,9 +120,9 @@ class Built:
         return [use(s, s.call, s.key) for s in steps if s.key is not None and s.call is not None]
 
     def kernel_times(self, repeats: int) -> list[tuple[str | None, str, float]]:
-        """Times every kernel by itself on zeros.
+        """Times every kernel on its own, on zeros.
 
-        What the cache remembers is not measured again, unless the machine was busy then: once in each process.
+        Times in the cache are not measured again, unless the machine was busy then: once in each process.
         """
         measure = lambda uses: [self._time(use, repeats) for use in uses]  # noqa: E731
         return self.kernel_costs(read_environment().cpu, measure)
@@ -130,10 +130,10 @@ class Built:
     def kernel_costs(
         self, place: str, measure: Callable[[Sequence[KernelUse]], Sequence[KernelTime]]
     ) -> list[tuple[str | None, str, float]]:
-        """(layer, family, cost) of every kernel call, in order, as found by ``measure`` at ``place``.
+        """(layer, family, cost) of every kernel call, in order, as ``measure`` finds it at ``place``.
 
-        ``place`` names a machine and the kind of cost: what the cache remembers of it is not measured again, where it
-        cannot be better.
+        ``place`` names a machine and the kind of cost; a cost that the cache holds for it is not measured again if
+        that cannot improve it.
         """
         uses = self.uses()
         new = list({use.key: use for use in uses if self.cache.wants_time(use.key, place)}.values())
@@ -159,7 +159,7 @@ def _type(item: str | np.ndarray, types: Mapping[str, TensorType]) -> TensorType
 
 
 class _Linker:
-    """How TVM's export is told to link: it wants a callable that also knows the target."""
+    """Links for TVM's export, which takes a callable that also knows the target."""
 
     def __init__(self, triple: str) -> None:
         self._triple = triple

@@ -1,12 +1,13 @@
-"""Compiled kernels, kept on disk across runs.
+"""The on-disk cache of compiled kernels.
 
     folder/VERSION/KEY.o      the object, for linking into an exported model
     folder/VERSION/KEY.so     the same, ready to load
-    folder/VERSION/KEY.json   what it is, and its measured time on each processor, with how quiet it was
+    folder/VERSION/KEY.json   what it is, its measured time on each processor, and whether the machine was quiet
 
-KEY is a hash of everything the code depends on; VERSION of the TVM version and the templates' source.
-Files appear whole, by renaming: any number of processes may share a folder. Whoever can write to it can
-run code, as with any compiler cache, so a folder that others can write to is refused (cache_folder.py).
+KEY is a hash of everything the code depends on; VERSION combines TVM's version and a hash of the templates' source.
+Files are renamed into place when they are complete, so any number of processes may share a folder. As with any
+compiler cache, whoever can write to it can run code, so a folder that others can write to is refused
+(cache_folder.py).
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from ..errors import StorageError
 from ..files import TemporaryFolder, hash_bytes, require_space, write_atomic, write_failure
 from ..kernels import TARGETS
 from ..measure.kernels import KernelTime
-from ..runtime.seal import is_sealed, seal
+from ..runtime.checksum import append_checksum, has_valid_checksum
 from .cache_folder import check_private, default_folder, usable_default
 from .linker import link, linker, object_code
 
 _HARDLY_ANY_SPACE = 1 << 20  # bytes
-_AROUND = 1 << 14  # bytes of a shared object and a description beside the code
+_AROUND = 1 << 14  # bytes that a shared object and a description add to the code
 _HINT = "free some space, or name another folder with cache=... (--cache)"
 
 
 def template_version() -> str:
-    """TVM's version and a hash of the source of all targets' templates: what compiled code is only good for."""
+    """TVM's version and a hash of all targets' templates: compiled code is valid for these only."""
     return _version_of(tuple(TARGETS.values()))
 
 
@@ -54,7 +55,7 @@ def _version_of(packages: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """What `hago cache info` tells."""
+    """What `hago cache info` shows."""
 
     folder: Path
     version: str
@@ -65,7 +66,7 @@ class CacheInfo:
 
 
 class KernelCache:
-    """Kernels in a folder (made when first written to), and those this process has loaded."""
+    """Kernels in a folder (created on the first write), and those that this process has loaded."""
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self._named = folder is not None
@@ -79,11 +80,11 @@ class KernelCache:
 
     @classmethod
     def of(cls, cache: KernelCache | str | os.PathLike[str] | None) -> KernelCache:
-        """The cache given, or the one in that folder; the user's own for None."""
+        """The given cache, or the one in that folder; the user's default for None."""
         return cache if isinstance(cache, KernelCache) else cls(cache)
 
     def get(self, key: str) -> Any | None:
-        """The loaded module of a kernel, or None where it has to be compiled first."""
+        """The loaded module of a kernel, or None if it has to be compiled first."""
         with self._lock:
             if key in self._loaded:
                 return self._loaded[key]
@@ -93,9 +94,9 @@ class KernelCache:
         if not path.is_file():
             return None
         self._make_ready()
-        if not _whole(path):  # damaged: compiled again
+        if not _whole(path):  # damaged: compile again
             return None
-        import tvm  # only here: reading the cache's size must not load a compiler
+        import tvm  # here, because reading the cache's size must not load a compiler
 
         try:
             module = tvm.runtime.load_module(str(path))
@@ -108,10 +109,10 @@ class KernelCache:
             return self._loaded.setdefault(key, module)
 
     def put(self, key: str, module: Any, about: dict[str, Any]) -> Any:
-        """Keeps a compiled LLVM module for this machine; returns what is to be run.
+        """Stores a compiled LLVM module for this machine; returns the module to run.
 
-        Where the machine has no linker, the module itself is kept, in memory, for this process. Raises
-        StorageError where the folder cannot be written to.
+        If the machine has no linker, the module is kept in memory, for this process. Raises StorageError if the
+        folder cannot be written to.
         """
         runnable = module
         if linker() is not None:
@@ -123,13 +124,13 @@ class KernelCache:
             return self._loaded.setdefault(key, runnable)
 
     def put_object(self, key: str, module: Any, about: dict[str, Any]) -> None:
-        """Keeps a compiled LLVM module for another machine: its object, which is all that can be used here."""
+        """Stores a compiled LLVM module for another machine: only its object, as it cannot be loaded here."""
         self._keep(key, module, about, shared=False)
 
     def _keep(self, key: str, module: Any, about: dict[str, Any], *, shared: bool) -> None:
         try:
             self._write(key, module, about, shared)
-        except FileNotFoundError:  # somebody cleared the cache meanwhile
+        except FileNotFoundError:  # another process has cleared the cache
             self._write(key, module, about, shared)
 
     def _write(self, key: str, module: Any, about: dict[str, Any], shared: bool) -> None:
@@ -144,56 +145,56 @@ class KernelCache:
                     made[".so"] = Path(place) / "kernel.so"
                     link([made[".o"]], made[".so"])
                 for path in made.values():
-                    seal(path)
+                    append_checksum(path)
                 write_atomic(self.folder / f"{key}.json", json.dumps(about, sort_keys=True))
                 for suffix, path in made.items():
                     os.replace(path, self.folder / f"{key}{suffix}")
         except FileNotFoundError:
             raise
         except Exception as error:
-            # LLVM and the linker have words of their own for a full disk.
+            # LLVM and the linker report a full disk in their own way.
             full = not isinstance(error, OSError) and _is_full(self.folder)
             if not full and not isinstance(error, (OSError, StorageError)):
                 raise
             if isinstance(error, StorageError):
                 raise StorageError(f"the kernel cache {error.what}", where=str(self.folder), hint=_HINT) from error
             cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else error
-            told = write_failure(cause, self.folder, what="the kernel cache cannot be written")
-            raise StorageError(told.what, where=told.where, hint=_HINT) from error
+            failure = write_failure(cause, self.folder, what="the kernel cache cannot be written")
+            raise StorageError(failure.what, where=failure.where, hint=_HINT) from error
 
     def object_file(self, key: str) -> Path | None:
-        """The object of a kernel, for linking it into a model; None where it is not there, or damaged."""
+        """The object of a kernel, for linking it into a model; None if it is missing or damaged."""
         path = self.folder / f"{key}.o"
         return path if path.is_file() and _whole(path) else None
 
     def forget(self, key: str) -> None:
-        """Takes a kernel out, on disk and in memory, so that it is compiled again."""
+        """Removes a kernel, on disk and in memory, so that it is compiled again."""
         with self._lock:
             self._loaded.pop(key, None)
         for suffix in (".so", ".o"):
             (self.folder / f"{key}{suffix}").unlink(missing_ok=True)
 
     def time_of(self, key: str, place: str) -> KernelTime | None:
-        """The kernel's remembered time at this place (a processor, a device)."""
+        """The kernel's stored time at this place (a processor or a device)."""
         if key not in self._times:
             self._times[key] = _read_times(self.folder / f"{key}.json")
         return self._times[key].get(place)
 
     def wants_time(self, key: str, place: str) -> bool:
-        """Whether the kernel is to be timed there: it never was, or not in quiet, and not by this process yet."""
+        """Whether to time the kernel there: it never was, or only on a busy machine and not yet by this process."""
         known = self.time_of(key, place)
         return known is None or not (known.is_quiet or (key, place) in self._timed)
 
     def remember_time(self, key: str, place: str, found: KernelTime) -> None:
-        """Keeps a measured time beside the kernel; where that cannot be written, in memory alone."""
+        """Stores a measured time beside the kernel; in memory only, if that cannot be written."""
         self._timed.add((key, place))
-        self._times.pop(key, None)  # another process may have written a better one meanwhile
+        self._times.pop(key, None)  # another process may have written a better one in between
         best = found.better(self.time_of(key, place))
         self._times[key][place] = best
         path = self.folder / f"{key}.json"
         try:
             about = read_document(path, error=StorageError).data
-            # Two tables, the first as older versions write and read it.
+            # Two tables; older versions read and write the first one.
             about.setdefault("times_s", {})[place] = best.seconds
             about.setdefault("times_disturbed", {})[place] = best.disturbed
             write_atomic(path, json.dumps(about, sort_keys=True))
@@ -201,12 +202,12 @@ class KernelCache:
             return
 
     def info(self) -> CacheInfo:
-        """Counts kernels and bytes, those of other versions apart."""
+        """Counts kernels and bytes, those of other versions separately."""
         here = others = here_bytes = other_bytes = 0
         for path in self.root.glob("tvm-*/*"):
             try:
                 size = path.stat().st_size
-            except FileNotFoundError:  # another process has just moved it to its place
+            except FileNotFoundError:  # another process has just renamed it
                 continue
             if path.parent == self.folder:
                 here, here_bytes = here + (path.suffix == ".so"), here_bytes + size
@@ -215,7 +216,7 @@ class KernelCache:
         return CacheInfo(self.root, self.folder.name, here, here_bytes, others, other_bytes)
 
     def clear(self, stale_only: bool = False) -> CacheInfo:
-        """Deletes all kernels (or those of other versions); returns what there was."""
+        """Deletes all kernels (or those of other versions); returns what was deleted."""
         before = self.info()
         for folder in self.root.glob("tvm-*"):
             if folder.is_dir() and not (stale_only and folder == self.folder):
@@ -223,9 +224,9 @@ class KernelCache:
         return before
 
     def _make_ready(self) -> None:
-        """Makes the folder, and sees that nobody else can write to it. Raises StorageError.
+        """Creates the folder, and checks that nobody else can write to it. Raises StorageError.
 
-        What nobody named, and cannot be used, is replaced by a temporary folder.
+        If the default folder cannot be used, a temporary one takes its place.
         """
         if self._ready and self.folder.is_dir():
             return
@@ -237,7 +238,7 @@ class KernelCache:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StorageError(
-                f"the kernel cache cannot be made: {error.strerror}",
+                f"the kernel cache cannot be created: {error.strerror}",
                 where=str(self.folder),
                 hint="name another folder with cache=... (--cache)",
             ) from error
@@ -246,7 +247,7 @@ class KernelCache:
 
 
 def _read_times(path: Path) -> dict[str, KernelTime]:
-    """Place -> time, of a kernel's description; none where it is damaged: measured again."""
+    """Place -> time, from a kernel's description; empty if that is damaged, so that kernels are timed again."""
     try:
         about = read_document(path, error=StorageError).data
         disturbed = about.get("times_disturbed", {})
@@ -257,10 +258,10 @@ def _read_times(path: Path) -> dict[str, KernelTime]:
 
 
 def _whole(path: Path) -> bool:
-    """Whether it is as Hago wrote it, for this user."""
+    """Whether the file is as Hago wrote it, for this user."""
     try:
-        return path.stat().st_uid in (os.geteuid(), 0) and is_sealed(path)
-    except OSError:  # cleared by another process meanwhile
+        return path.stat().st_uid in (os.geteuid(), 0) and has_valid_checksum(path)
+    except OSError:  # another process has cleared it
         return False
 
 

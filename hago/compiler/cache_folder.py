@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept, and whether another user could put code there."""
+"""Where compiled kernels are stored, and whether another user could put code there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def default_folder() -> Path:
 
 
 def usable_default() -> Path:
-    """The default folder; where it cannot be used, a temporary one for this process, with a warning (once)."""
+    """The default folder; if it cannot be used, a temporary one for this process, with a warning (once)."""
     folder = default_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -32,7 +32,7 @@ def usable_default() -> Path:
         usable = os.access(folder, os.R_OK | os.W_OK | os.X_OK)
         reason = "it cannot be written"
     except OSError as error:
-        usable, reason = False, f"it cannot be made: {error.strerror}"
+        usable, reason = False, f"it cannot be created: {error.strerror}"
     except StorageError as error:
         usable, reason = False, f"{error.where}: {error.what}"
     return folder if usable else _for_this_process(folder, reason)
@@ -41,7 +41,7 @@ def usable_default() -> Path:
 @cache
 def _for_this_process(folder: Path, reason: str) -> Path:
     warnings.warn(
-        f"the kernel cache {folder} cannot be used ({reason}): kernels are compiled anew each time; "
+        f"the kernel cache {folder} cannot be used ({reason}): kernels are compiled again in every run; "
         "name another folder with cache=... (--cache)",
         HagoWarning,
         stacklevel=2,
@@ -55,10 +55,11 @@ _kept: list[TemporaryFolder] = []  # until the process ends
 
 
 def check_private(folder: Path) -> None:
-    """Raises StorageError where another user could put files into the folder, much as ssh does for its keys.
+    """Raises StorageError if another user could put files into the folder, much as ssh protects its keys.
 
-    The folder, all above it, and links on the way must be this user's or root's, and not writable by others. Above it,
-    the sticky bit will do (others cannot replace what is not theirs), and the group that is this user's alone.
+    The folder, all folders above it, and links on the way must belong to this user or root and must not be writable
+    by others. Above it, the sticky bit is enough (others cannot replace what is not theirs), and so is write access
+    for a group that has no member but this user.
     """
     end = folder.resolve()
     for place in _on_the_way(folder.absolute()):
@@ -70,14 +71,14 @@ def check_private(folder: Path) -> None:
         else:
             continue
         raise StorageError(
-            f"the kernel cache holds code that will be run, and {wrong}",
+            f"the kernel cache contains code that Hago runs, and {wrong}",
             where=str(folder if place == end else place),
             hint=f"{hint}, or name another folder with cache=... (--cache)",
         )
 
 
 def _lets_others_in(about: os.stat_result, *, above: bool) -> bool:
-    """Whether others can put something there; ``above`` the cache, whether they can replace what is this user's."""
+    """Whether others can put files there or, ``above`` the cache, replace this user's files."""
     if above and about.st_mode & stat.S_ISVTX:
         return False
     if about.st_mode & stat.S_IWGRP and not (above and _is_own_group(about.st_gid)):
@@ -86,7 +87,7 @@ def _lets_others_in(about: os.stat_result, *, above: bool) -> bool:
 
 
 def _is_own_group(group: int) -> bool:
-    """Whether it is the group that most systems make for each user, and nobody else is in it."""
+    """Whether it is the user's private group, which most systems create, with no other member."""
     try:
         user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
     except KeyError:
@@ -95,7 +96,7 @@ def _is_own_group(group: int) -> bool:
 
 
 def _on_the_way(path: Path) -> Iterator[Path]:
-    """Every folder and link that is passed to get to an absolute path, from the top on."""
+    """Every folder and link on the way to an absolute path, from the root down."""
     place, links, parts = Path(path.anchor), 0, list(reversed(path.parts[1:]))
     yield place
     while parts:
@@ -105,7 +106,7 @@ def _on_the_way(path: Path) -> Iterator[Path]:
         if place.is_symlink():
             links += 1
             if links > _MOST_LINKS:
-                raise StorageError("leads in circles", where=str(path))
+                raise StorageError("is a loop of symbolic links", where=str(path))
             target = Path(os.readlink(place))
             place = Path(target.anchor) if target.is_absolute() else place.parent
             parts += reversed(target.parts[1:] if target.is_absolute() else target.parts)

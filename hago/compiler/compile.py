@@ -1,4 +1,4 @@
-"""Program -> compiled kernels: those that the cache does not hold yet, side by side."""
+"""Program -> compiled kernels: compiles, in parallel, those that the cache does not have yet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Progress = Callable[[int, int], None]
 
 
 def symbol(key: str) -> str:
-    """The name that a kernel has inside its module."""
+    """The name of a kernel in its module."""
     return f"hago_{key}"
 
 
@@ -26,8 +26,8 @@ def compile_missing(
 ) -> dict[str, Any]:
     """Key -> loaded module, for all kernels of the program.
 
-    Of kernels for another machine only the objects are kept, and None stands in place of the module. Raises BuildError
-    where a kernel does not compile, StorageError where the cache cannot be written to.
+    For another machine only objects are stored, and the modules are None. Raises BuildError if a kernel does not
+    compile, StorageError if the cache cannot be written to.
     """
     foreign = toolchain.is_foreign
     calls = {step.key: step.call for step in program.steps if step.key is not None and step.call is not None}
@@ -45,14 +45,14 @@ def compile_missing(
                 found[key] = module
                 if progress is not None:
                     progress(done + 1, len(missing))
-        except BaseException:  # one failed, or Ctrl-C: what was not begun need not be
+        except BaseException:  # one failed, or Ctrl-C: the rest is not needed
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return found
 
 
 def _compiled(key: str, call: KernelCall, toolchain: Toolchain, cache: KernelCache) -> Any:
-    """The kernel's module, compiled and kept."""
+    """The kernel's module, compiled and stored."""
     backend, family, threads = toolchain.backend, toolchain.family, toolchain.threads
     try:
         compiled = backend.compile(call, family, threads, symbol(key), toolchain.target)

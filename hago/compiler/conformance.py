@@ -1,9 +1,9 @@
-"""Whether a compiled network computes what its lowered graph says, node by node.
+"""Checks node by node that a compiled network computes what its lowered graph defines.
 
-Every node is *teacher forced*: the numpy reference of the node gets the inputs that the compiled network
-gave to its own kernel, so that a float operator in the middle (softmax, say), where the last bit may differ,
-does not hide an error behind it, nor look like one. What has one right answer must be equal bit for bit:
-all integer operators, conversions, and what only moves elements.
+Every node is *teacher forced*: its numpy reference gets the inputs that the compiled network gave to the node's
+kernel, so that a float operator in the middle (softmax, say), where the last bit may differ, neither hides an
+error behind it nor looks like one. Results with one right answer must be equal bit for bit: those of all integer
+operators, conversions, and data movement.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .cache import KernelCache
 if TYPE_CHECKING:
     from ..spec import HardwareSpec
 
-# Of these, every IEEE implementation has the same result: one rounding, or none.
+# Every IEEE implementation gives the same result for these: one rounding, or none.
 _EXACT_FLOAT = frozenset({"Dequantize", "Quantize", "MaxPool"})
 _EXACT_STEPS = frozenset(
     ["QuantizeLinear", "DequantizeLinear", "Cast", "Add", "Sub", "Mul", "Div", "Max", "Min", "Relu", "Clip", "Abs"]
@@ -35,10 +35,10 @@ _MOVES = frozenset(
 
 @dataclass(frozen=True)
 class NodeCheck:
-    """One node, compiled, against its reference on the same inputs.
+    """One compiled node against its reference on the same inputs.
 
-    ``exact`` says that the results have to be equal; ``differing`` of ``elements`` are not. ``error`` is
-    the largest difference relative to the largest value of the reference.
+    If ``exact``, the results must be equal; ``differing`` of ``elements`` are not. ``error`` is the largest
+    difference relative to the largest value of the reference.
     """
 
     name: str
@@ -61,9 +61,9 @@ class NodeCheck:
 
 @dataclass(frozen=True)
 class Conformity:
-    """What `Conformance.check` found: every node, and the graph's outputs, without teacher forcing.
+    """What `Conformance.check` found: every node, and the graph's outputs without teacher forcing.
 
-    An output is ``exact`` where no node before it may differ.
+    An output is ``exact`` if no node before it may differ.
     """
 
     nodes: tuple[NodeCheck, ...]
@@ -71,7 +71,7 @@ class Conformity:
 
     @property
     def wrong(self) -> list[NodeCheck]:
-        """What differs though it must not."""
+        """The checks that differ and must not."""
         return [check for check in (*self.nodes, *self.outputs) if check.exact and check.differing]
 
     @property
@@ -92,7 +92,7 @@ class Runs(Protocol):
 
 
 class Conformance:
-    """Checks one lowered graph, compiled for ``spec``; the kernels are those of the network itself.
+    """Checks one lowered graph, compiled for ``spec``, by the kernels of the network itself.
 
     ``make`` compiles the graph with all its tensors as outputs (default: for this machine).
     """
@@ -140,7 +140,7 @@ class Conformance:
         return Conformity(tuple(nodes), tuple(outputs))
 
     def _logical(self, name: str, array: np.ndarray) -> np.ndarray:
-        """bfloat16 leaves the network as its bits."""
+        """The array in its logical type: the network returns bfloat16 as its bits."""
         if self.fused.types[name].dtype == "bfloat16" and array.dtype == np.uint16:
             import ml_dtypes
 
@@ -149,7 +149,7 @@ class Conformance:
 
 
 def is_exact(lowered: LoweredGraph, spec: HardwareSpec) -> bool:
-    """Whether the graph, compiled for ``spec``, has one right answer, bit for bit, whatever machine computes it."""
+    """Whether the graph, compiled for ``spec``, has the same bits as its result on every machine."""
     fused = backend_of(spec).fuse(lowered)
     return all(_exact(fused, node) for node in fused.nodes)
 
@@ -167,7 +167,7 @@ def _exact(graph: LoweredGraph, node: Node) -> bool:
 
 
 def _alone(graph: LoweredGraph, node: Node) -> LoweredGraph:
-    """A graph of this one node."""
+    """The graph of this one node."""
     names = dict.fromkeys(name for name in node.inputs if name)
     outputs = tuple(name for name in node.outputs if name)
     return LoweredGraph(

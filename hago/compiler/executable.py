@@ -1,10 +1,10 @@
-"""Program -> VM executable: the instructions that allocate, and call one kernel after another.
+"""Program -> VM executable: the instructions that allocate memory and call one kernel after another.
 
-The instructions are emitted as they are. Relax's passes would arrive at the same list, but take tens of
-milliseconds for what is known already: every type is static, every call is a kernel's.
+The instructions are emitted directly. Relax's passes would produce the same list, but take tens of
+milliseconds to find what is already known: every type is static, every call is a kernel.
 
-Tensors between the kernels share a few blocks of memory, whose plan is made here; outputs have memory of
-their own, since they outlive the call.
+Tensors between the kernels share a few blocks of memory, which are planned here; outputs get separate memory,
+since they outlive the call.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def executable(program: Program, meta: bytes = b"") -> Any:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Which blocks of memory there are (``sizes``, bytes), and which tensor lies in which.
+    """The blocks of memory (``sizes``, bytes), and the block of each tensor.
 
-    ``roots`` tells of every tensor that a step makes whose memory it is: its own, but for aliases.
+    ``roots`` gives, for every tensor that a step makes, the tensor whose memory it is: itself, unless it is an alias.
     """
 
     sizes: tuple[int, ...]
@@ -54,13 +54,13 @@ class MemoryPlan:
 
 
 def plan_memory(program: Program) -> MemoryPlan:
-    """Gives every tensor between the kernels a block that nothing else needs at the time.
+    """Gives every tensor between the kernels a block that no other live tensor uses.
 
-    A kernel takes tensors that start where their block starts, so a block holds one tensor at a time. Outputs,
-    inputs and constants lie elsewhere.
+    Kernels take tensors that start where their block starts, so a block holds one tensor at a time. Outputs,
+    inputs and constants are elsewhere.
     """
     roots: dict[str, str] = {}
-    last: dict[str, int] = {}  # what a kernel makes -> the last step that needs it
+    last: dict[str, int] = {}  # tensor of a kernel -> the last step that needs it
     for i, step in enumerate(program.steps):
         used = [roots.get(item, item) for item in step.inputs if isinstance(item, str)]
         last.update({root: i for root in used if root in last})
@@ -77,7 +77,7 @@ def plan_memory(program: Program) -> MemoryPlan:
         made = [name for name in step.output if roots[name] == name and name not in outputs]
         for name in made:
             size = _nbytes(program.types[name])
-            if free:  # the least that is large enough, or else the largest, which then grows
+            if free:  # the smallest that is large enough, or else the largest, which then grows
                 block = min(free, key=lambda b: (sizes[b] < size, abs(sizes[b] - size)))
                 free.remove(block)
                 sizes[block] = max(sizes[block], size)
@@ -121,7 +121,7 @@ class _Writer:
         builder.emit_ret(result)
 
     def _check(self, name: str) -> None:
-        """Kernels trust shapes and types: what a caller passes is checked once, here."""
+        """Checks what the caller passes, once: kernels rely on shapes and types."""
         kind = self.program.types[name]
         about = self._object(f"input {name!r} must be {kind.dtype} of shape {list(kind.shape)}")
         rank = self.builder.imm(len(kind.shape))
@@ -164,13 +164,13 @@ class _Writer:
         return register
 
     def _outputs(self) -> list[int]:
-        """Registers of the outputs, each with memory that is the caller's alone.
+        """Registers of the outputs, each with memory that only the caller holds.
 
-        So what is an input's or a constant's, or is given out already, is copied (`vm.builtin.copy` would only give
-        the same memory another name).
+        So inputs, constants and tensors that are already an output are copied (`vm.builtin.copy` would only give the
+        same memory another name).
         """
         roots, registers = self.plan.roots, []
-        free = {root for root in roots.values() if roots.get(root) == root}  # made by kernels, not yet given out
+        free = {root for root in roots.values() if roots.get(root) == root}  # made by kernels, not yet an output
         for name in self.program.outputs:
             root = roots.get(name, name)
             if root not in free:
@@ -193,7 +193,7 @@ class _Writer:
         return self._object(tvm.DataType(kind.dtype))
 
     def _object(self, value: Any) -> int:
-        """A shape, type or text in the constant pool, once."""
+        """A shape, type or text in the constant pool, without duplicates."""
         key = (type(value).__name__, tuple(value) if isinstance(value, Shape) else str(value))
         if key not in self._constants:
             self._constants[key] = self.builder.convert_constant(value)
@@ -205,7 +205,7 @@ class _Writer:
 
 
 def _nbytes(kind: TensorType) -> int:
-    """Bytes in memory, whole cache lines."""
+    """Bytes in memory, rounded up to whole cache lines."""
     size = kind.size * item_bytes(kind.dtype)
     return -(-size // _ALIGN) * _ALIGN
 
@@ -217,7 +217,7 @@ class _Shared:
     """Read-only arrays (packed weights, scales) as TVM tensors, copied once for all candidates."""
 
     def __init__(self) -> None:
-        # The array is kept beside its tensor: its id is its own only while it lives.
+        # The array is kept beside its tensor: its id is unique only while it is alive.
         self._kept: OrderedDict[int, tuple[np.ndarray, Any]] = OrderedDict()
         self._nbytes = 0
 
@@ -235,7 +235,7 @@ class _Shared:
 
 
 def _copied(array: np.ndarray) -> Any:
-    """A TVM tensor of its own: `tvm.runtime.tensor`, seven times faster for small arrays."""
+    """A copy as a TVM tensor: like `tvm.runtime.tensor`, but seven times faster for small arrays."""
     if array.dtype == bool or not array.size:
         return tvm.runtime.tensor(np.asarray(array, order="C"))
     memory = np.empty(array.nbytes + _ALIGN, np.uint8)

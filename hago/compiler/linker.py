@@ -1,4 +1,4 @@
-"""From compiled kernels to object code and shared objects, through whatever linker the machine has."""
+"""From compiled kernels to object code and shared objects, by whatever linker the machine has."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ..errors import BuildError
 from ..files import TemporaryFolder, require_space
 from ..runtime.processor import machine_name
 
-_GLIBC = "2.28"  # the oldest that TVM's own wheels run with
+_GLIBC = "2.28"  # the oldest that TVM's wheels support
 
 
 @cache
 def linker(triple: str = "") -> tuple[str, ...] | None:
-    """The command that links objects into a shared object, or None where the machine has none.
+    """The command that links objects into a shared object, or None if the machine has none.
 
-    A system compiler or linker first; the package ``ziglang`` from PyPI can stand in for it. ``triple`` names another
-    machine to link for, as LLVM does ("aarch64-linux-gnu"); without it, or with this machine's own, it is this one.
+    A system compiler or linker comes first, then the package ``ziglang`` from PyPI. ``triple`` is LLVM's name of the
+    machine to link for ("aarch64-linux-gnu"); the default is this one.
     """
     foreign = is_foreign(triple)
     names = (f"{triple}-ld", f"{triple}-gcc", "ld.lld") if foreign else ("ld.lld", "ld", "cc", "gcc", "clang")
@@ -43,7 +43,7 @@ def is_foreign(triple: str) -> bool:
 
 
 def require_linker(triple: str, where: str) -> None:
-    """Raises BuildError where nothing links for ``triple``: to be asked before the work, not only after it."""
+    """Raises BuildError if no linker serves ``triple``: to be called before the work, not only after it."""
     if linker(triple) is None:
         raise _missing_linker(where, triple)
 
@@ -67,7 +67,7 @@ def _missing_linker(where: str, triple: str) -> BuildError:
 def object_code(module: Any) -> bytes:
     """The object file of a compiled LLVM module.
 
-    It is written to memory where the system can do that: LLVM ends the process when a disk is full.
+    It is written to memory if the system supports that: LLVM ends the process when a disk is full.
     """
     if hasattr(os, "memfd_create"):
         with suppress(OSError), os.fdopen(os.memfd_create("kernel"), "rb") as memory:
@@ -85,7 +85,10 @@ def link(objects: list[Path], target: Path, triple: str = "") -> None:
     require_linker(triple, str(target))
     command = linker(triple) or ()
     run = [*command, "-shared", "-o", str(target), *map(str, objects)]
-    here = {**os.environ, "TMPDIR": str(target.parent)}  # what a linker that is killed leaves goes with the folder
+    here = {
+        **os.environ,
+        "TMPDIR": str(target.parent),
+    }  # a killed linker may leave files behind, which go with the folder
     done = subprocess.run(run, env=here, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"linking failed: {done.stderr.strip()[-500:]}", where=str(target))

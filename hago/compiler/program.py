@@ -1,4 +1,4 @@
-"""Lowered graph -> program: which kernels are called in which order, nothing compiled yet."""
+"""Lowered graph -> program: the kernel calls in their order, nothing compiled yet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ALIASES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
 
 @dataclass(frozen=True)
 class ProgramStep:
-    """One step of a program: a kernel call, or a tensor seen in another shape."""
+    """One step of a program: a kernel call, or a view of a tensor in another shape."""
 
     output: tuple[str, ...]
     inputs: tuple[str | np.ndarray, ...]
@@ -33,7 +33,7 @@ class ProgramStep:
 
 @dataclass(frozen=True)
 class Program:
-    """What an artifact executes: steps over named tensors with static types."""
+    """What an artifact runs: steps over named tensors with static types."""
 
     steps: tuple[ProgramStep, ...]
     inputs: tuple[str, ...]
@@ -45,7 +45,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A node that cannot be compiled, the layer that it belongs to, and why."""
+    """A node that cannot be compiled, its layer, and the reason."""
 
     node: str
     layer: str | None
@@ -53,7 +53,7 @@ class Refusal:
 
 
 def refusals(lowered: LoweredGraph, spec: HardwareSpec) -> list[Refusal]:
-    """What `build` would refuse, found as it finds it, without compiling anything; nothing where it succeeds."""
+    """The nodes that `build` would refuse, found the same way but without compiling anything; empty if none."""
     found: list[Refusal] = []
     emit(lowered, toolchain_of(spec, 1), found)
     return found
@@ -62,7 +62,7 @@ def refusals(lowered: LoweredGraph, spec: HardwareSpec) -> list[Refusal]:
 def emit(lowered: LoweredGraph, toolchain: Toolchain, refused: list[Refusal] | None = None) -> Program:
     """Turns every node into kernel calls.
 
-    Raises the error of the first node that has none, or, where a list is given, puts all such nodes into it.
+    Raises the error of the first node without one or, if a list is given, appends all such nodes to it.
     """
     backend = toolchain.backend
     lowered = backend.fuse(lowered)
@@ -93,7 +93,7 @@ def emit(lowered: LoweredGraph, toolchain: Toolchain, refused: list[Refusal] | N
 
 
 def _key(call: KernelCall, inputs: Sequence[str | np.ndarray], types: Mapping[str, TensorType], where: str) -> str:
-    """What the code depends on: template, parameters, the toolchain, and the types it is called with."""
+    """A hash of what the code depends on: template, parameters, toolchain, and the types of the arguments."""
     template = f"{call.template.__module__}.{call.template.__qualname__}"
     kinds = [
         (types[i].dtype, types[i].shape) if isinstance(i, str) else (i.dtype.str, i.shape)

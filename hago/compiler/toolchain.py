@@ -1,4 +1,4 @@
-"""What compiles kernels for one spec: the target's backend, what its templates must know, TVM's target, threads."""
+"""How kernels are compiled for one spec: the target's backend, its kernel family, TVM's target, threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Toolchain:
-    """How the kernels of a network are compiled; ``key`` says all that their code depends on besides their calls."""
+    """How the kernels of a network are compiled; ``key`` has all that their code depends on besides their calls."""
 
     backend: Backend
     family: Any
@@ -28,17 +28,17 @@ class Toolchain:
 
     @property
     def triple(self) -> str:
-        """The machine that is compiled for, as LLVM names it."""
+        """LLVM's name of the machine that the code is for."""
         return str(self.target.attrs.get("mtriple", "x86_64-linux-gnu"))
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the code cannot run here."""
+        """Whether the code is for another kind of machine than this one."""
         return is_foreign(self.triple)
 
 
 def toolchain_of(spec: HardwareSpec, threads: int) -> Toolchain:
-    """The toolchain for this hardware. Raises BuildError where there are no kernels for it."""
+    """The toolchain for this hardware. Raises BuildError if there are no kernels for it."""
     backend = backend_of(spec)
     family = backend.families[spec.kernels or ""]
     key = f"{backend.name} {family!r} {json.dumps(dict(spec.target), sort_keys=True)} {threads}"

@@ -1,4 +1,4 @@
-"""Samples from whatever a user has: arrays, files, folders of images, iterables.
+"""Samples from what a user has: arrays, files, folders of images, iterables.
 
 samples = make_samples((x, y), model.inputs)
 parts = split_samples(samples, seed=0)      # calibration, search, test

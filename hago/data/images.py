@@ -1,10 +1,10 @@
-"""A folder of images as samples: decoded when read, by a description of the model's preprocessing.
+"""A folder of images as samples, decoded when read and preprocessed as a file describes.
 
     preprocess.yaml (or .json), in the folder:
 
-        resize: 256            # the shorter side; [height, width] is exact
+        resize: 256            # the shorter side; [height, width] sets both exactly
         center_crop: 224
-        scale: 255             # pixels are divided by it, then (x - mean) / std per channel
+        scale: 255             # divide pixels by this, then (x - mean) / std per channel
         mean: [0.485, 0.456, 0.406]
         std: [0.229, 0.224, 0.225]
         layout: nchw
@@ -43,8 +43,8 @@ class Preprocessing(BaseModel):
 
     ``resize``: an integer is the length of the shorter side (the other follows, rounded down), a pair
     (height, width) is exact. ``center_crop`` then cuts out the middle. ``scale`` 255 brings pixels to
-    [0, 1]; ``mean`` and ``std`` (per channel, in the order of ``colour``) count after it. A description
-    without them and with ``scale: 1`` gives whole numbers, for models that take uint8.
+    [0, 1]; ``mean`` and ``std`` (per channel, in the order of ``colour``) apply after it. A description
+    without them and with ``scale: 1`` gives integers, for models that take uint8.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,7 +68,7 @@ class Preprocessing(BaseModel):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Preprocessing:
-        """Reads a YAML or JSON file. Raises DataError with the key that is wrong and why."""
+        """Reads a YAML or JSON file. Raises DataError that names the wrong key and the reason."""
         document = read_document(path, error=DataError, hint=f"like {_EXAMPLE}")
         try:
             return cls.model_validate(document.data)
@@ -79,7 +79,7 @@ class Preprocessing(BaseModel):
             raise DataError(text, where=document.where(first["loc"][:1]), hint=f"keys: {known}") from error
 
     def apply(self, image: Any) -> Array:
-        """A PIL image -> float32 [C, H, W] or [H, W, C]; uint8 where whole pixels are asked for."""
+        """A PIL image -> float32 [C, H, W] or [H, W, C]; uint8 if the description gives integers."""
         mode = "L" if self.colour == "gray" else "RGB"
         if image.mode != mode:
             image = image.convert(mode)
@@ -120,7 +120,7 @@ class Preprocessing(BaseModel):
                 f"a crop of {height} x {width} is larger than the image of {image.size[1]} x {image.size[0]}",
                 hint="resize to at least the crop: resize must not be smaller than center_crop",
             )
-        # Rounded as torchvision does, on whose crops most models were trained.
+        # Rounded as in torchvision, on whose crops most models were trained.
         left, top = round((image.size[0] - width) / 2), round((image.size[1] - height) / 2)
         return image.crop((left, top, left + width, top + height))
 
@@ -130,11 +130,11 @@ class ImageSource:
 
     def __init__(self, files: Sequence[Path], preprocessing: Preprocessing, dtype: np.dtype[Any]) -> None:
         try:
-            import PIL  # noqa: F401 - so that its absence shows before a long run
+            import PIL  # noqa: F401 - fail before a long run, not during it
         except ImportError:
             raise MissingExtraError("pillow", "images", "reading images") from None
         self.files, self.preprocessing = tuple(files), preprocessing
-        # Whole pixels are exact in any type; the model's own saves a refusal of uint8 for float32.
+        # Integer pixels are exact in any type; using the model's type avoids an error of uint8 against float32.
         self._dtype = dtype
 
     def __len__(self) -> int:
@@ -168,9 +168,9 @@ class ImageSource:
 def open_images(
     folder: str | os.PathLike[str], info: TensorInfo, preprocessing: Preprocessing | None = None
 ) -> Samples:
-    """The images of ``folder`` as samples for one input; ``preprocessing`` wins over the folder's own.
+    """The images of ``folder`` as samples for one input; ``preprocessing`` overrides the folder's own.
 
-    Raises DataError (no description, no images, bad labels) and MissingExtraError (Pillow).
+    Raises DataError (no preprocessing, no images, bad labels) and MissingExtraError (Pillow).
     """
     root = Path(folder)
     preprocessing = _preprocessing(root) if preprocessing is None else preprocessing
@@ -180,7 +180,7 @@ def open_images(
 
 
 def first_image_shape(folder: str | os.PathLike[str]) -> tuple[int, ...]:
-    """The shape of one sample, by the first image and the folder's own preprocessing. Raises as `open_images`."""
+    """The shape of one sample, from the first image and the folder's preprocessing. Raises as `open_images`."""
     root = Path(folder)
     files, _ = _files(root)
     return ImageSource(files[:1], _preprocessing(root), np.dtype(np.float32)).read(np.zeros(1, np.int64)).shape[1:]
@@ -202,9 +202,9 @@ def _preprocessing(root: Path) -> Preprocessing:
 
 
 def _from_folders(root: Path) -> tuple[list[Path], Array | None]:
-    """Class sub-folders, numbered in the order of their names, or by them where they are numbers.
+    """Class sub-folders, numbered in the order of their names, or by their names if these are numbers.
 
-    A folder without such is taken as unlabelled images.
+    The images of a folder without sub-folders are unlabelled.
     """
     classes = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
     groups = [(folder, _images(folder)) for folder in classes]
@@ -251,12 +251,12 @@ def _from_csv(root: Path) -> tuple[list[Path], Array]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # no name that a file can have
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 
 def _class_numbers(names: Sequence[str]) -> dict[str, int]:
-    """Class names -> labels: their value where all are whole numbers, else their rank in sorted order."""
+    """Class names -> labels: their value if all are integers, else their rank in sorted order."""
     distinct = sorted(set(names))
     if all(name.isascii() and name.isdecimal() and len(name) < 19 for name in distinct):
         return {name: int(name) for name in distinct}

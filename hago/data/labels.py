@@ -1,4 +1,4 @@
-"""Labels: numbers as an array, and anything else (boxes, texts, ragged lists, mappings) as the objects they are.
+"""Labels: numbers as an array, and anything else (boxes, texts, ragged lists, mappings) as Python objects.
 
 Notation: ``n`` samples.
 """
@@ -20,13 +20,13 @@ Labels = Array | list[Any]
 def as_labels(labels: object, total: int, where: str) -> Array:
     """One label for each of ``total`` samples: an array [n, ...] of plain values, or one of Python objects [n].
 
-    Numbers and truth values in one shape become an array; an array of texts stays one. Nothing else is looked at:
-    whether labels fit is for the metric to say. Raises DataError where they are not as many as the samples.
+    Numbers and booleans of one shape become an array; an array of texts stays one. Other labels are not inspected:
+    the metric decides whether they fit. Raises DataError if their number is not ``total``.
     """
     rows = _rows(labels)
     if rows is None or len(rows) != total:
         found = "a single one" if rows is None else f"{len(rows)}"
-        raise DataError(f"{total} samples need as many labels, found {found}", where=where, hint=_hint(labels))
+        raise DataError(f"{total} samples need {total} labels, found {found}", where=where, hint=_hint(labels))
     if isinstance(rows, list):
         rows = _regular(rows)
     if rows.dtype.kind in "iu" and rows.ndim == 2 and rows.shape[1] == 1:
@@ -35,7 +35,7 @@ def as_labels(labels: object, total: int, where: str) -> Array:
 
 
 def _rows(labels: object) -> Array | list[Any] | None:
-    """An array of plain values as it is, anything else as a list of its items; None for a single thing."""
+    """An array of plain values unchanged, anything else as a list of its items; None for a single value."""
     if hasattr(labels, "detach"):  # a torch tensor, possibly with a gradient or on a device
         labels = labels.detach().cpu().numpy()
     elif is_array_like(labels) and not isinstance(labels, np.ndarray) and hasattr(labels, "__array__"):
@@ -48,11 +48,11 @@ def _rows(labels: object) -> Array | list[Any] | None:
 
 
 def _regular(rows: list[Any]) -> Array:
-    """An array of numbers where the rows are such, of one shape; else the rows themselves, as objects."""
+    """An array if the rows are numbers of one shape; else the rows, as objects."""
     if rows and _is_number_like(rows[0]):
         try:
             array = np.asarray(rows)
-        except Exception:  # ragged, or whatever a stranger's class raises: objects
+        except Exception:  # ragged, or an object that raises some exception: kept as objects
             array = np.empty(0, object)
         if array.dtype.kind in "biuf" and len(array) == len(rows):
             return array
@@ -63,7 +63,7 @@ def _regular(rows: list[Any]) -> Array:
 
 
 def _is_number_like(row: object) -> bool:
-    """Whether a row may be numbers: numpy would walk through any other object, or read the digits of a text."""
+    """Whether a row may be numbers: numpy would iterate over any other object, or parse a text."""
     return isinstance(row, (bool, int, float, np.generic, np.ndarray, list, tuple)) or hasattr(row, "__array__")
 
 

@@ -1,4 +1,4 @@
-"""`make_samples`: whatever the user gave, recognised and checked against the model's inputs."""
+"""`make_samples`: recognises what the user gave, and checks it against the model's inputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_samples(
     - an iterable of samples or batches, each ``(x, y)``, ``x``, or a mapping: read once and spooled to
       bounded memory. With several inputs, ``x`` is a mapping.
 
-    ``classes``, where known, bounds integer labels. Raises DataError: what was expected, what was found.
+    ``classes``, if known, bounds integer labels. Raises DataError that says what was expected and what was found.
     """
     infos = tuple(model_inputs)
     if not infos:
@@ -76,7 +76,7 @@ def make_samples(
 
 
 def check_labels(samples: Samples, classes: int) -> None:
-    """Raises DataError where an integer label is no class of a model that has ``classes`` of them."""
+    """Raises DataError if an integer label is not one of the model's ``classes``."""
     labels = samples.labels
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
         return
@@ -87,16 +87,16 @@ def check_labels(samples: Samples, classes: int) -> None:
             f"labels must be from 0 to {classes - 1}, the label of sample {first[0]} is {labels[first]} "
             f"({int(wrong.sum())} such labels)",
             where=samples.where,
-            hint="do labels begin at 1, or belong to another model?",
+            hint="do the labels start at 1, or belong to another model?",
         )
 
 
 class _Rows:
-    """One input of other samples as a source, for a model that wants another shape or type."""
+    """One input of other samples as a source, for a model that takes another shape or type."""
 
     def __init__(self, samples: Samples, name: str) -> None:
         if name not in samples.names:
-            raise DataError(f"the model wants the input {name!r}, the samples have {list(samples.names)}")
+            raise DataError(f"the model needs the input {name!r}, the samples have {list(samples.names)}")
         self._samples, self._name = samples, name
 
     def __len__(self) -> int:
@@ -137,14 +137,14 @@ def _from_arrays(
         raise DataError(
             f"expected arrays named {wanted} (after the model's inputs), found {', '.join(arrays) or 'none'}",
             where=where,
-            hint="save them so: numpy.savez(file, x=..., y=...)",
+            hint="save them with numpy.savez(file, x=..., y=...)",
         )
     label_key = next((key for key in _LABEL_KEYS if key in arrays and key not in keys.values()), None)
     unread: DataError | None = None
     if labels is None and label_key is not None:
         try:
             labels = arrays[label_key]
-        except DataError as error:  # raised where labels are read: not every metric does
+        except DataError as error:  # raised when labels are read, which not every metric does
             unread = error
 
     def readers(prefix: str) -> list[InputReader]:
@@ -181,19 +181,19 @@ def _source(value: Any, where: str) -> Source:
 
 
 def _has_slices(value: object) -> bool:
-    """Whether ``value[0:1]`` is an array: it is then read in slices, not sample by sample."""
+    """Whether ``value[0:1]`` is an array, so that it can be read in slices instead of sample by sample."""
     if isinstance(value, (list, tuple, str, bytes)):
         return False
     if not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
         return False
     try:
         return is_array_like(value[0:1])
-    except Exception:  # whatever a stranger's class raises, it has no slices
+    except Exception:  # any exception of another library's class means that it has no slices
         return False
 
 
 def _from_iterable(data: Any, infos: tuple[TensorInfo, ...]) -> Samples:
-    # An object with len() and items alone, as a torch Dataset, need not end by IndexError.
+    # An object with only len() and items, such as a torch Dataset, need not end with IndexError.
     items = data if isinstance(data, Iterable) else (data[i] for i in range(len(data)))
     spools = [Spool(info.shape[1:], element_type(info.dtype), "data") for info in infos]
     labels: list[Any] = []
@@ -258,5 +258,5 @@ def _parse_item(item: Any, infos: tuple[TensorInfo, ...], where: str) -> tuple[d
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a single number: in a batch it stands for every sample."""
+    """Whether it is a single number, which in a batch applies to every sample."""
     return isinstance(value, (bool, int, float, np.generic)) or (is_array_like(value) and len(value.shape) == 0)

@@ -1,4 +1,4 @@
-"""Reading npz and npy files of any size, and never running code: object arrays (pickle) are refused."""
+"""Reads npz and npy files of any size without running code: object arrays (pickle) are refused."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ _LOCAL_HEADER = struct.Struct("<26xHH")
 
 
 class NpzFile(Mapping[str, Array]):
-    """The arrays of an npz file, by name, each read when first asked for.
+    """The arrays of an npz file by name, each read on first use.
 
-    Stored members are mapped into memory; compressed ones are unpacked into memory, or into a nameless
-    temporary file where they are large. Raises DataError where the file is broken, cut off, or holds
-    Python objects.
+    Stored members are mapped into memory; compressed ones are unpacked into memory or, if large, into an anonymous
+    temporary file. Raises DataError if the file is damaged, truncated, or contains Python objects.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -68,7 +67,7 @@ class NpzFile(Mapping[str, Array]):
             return _unpack(stream, shape, fortran, dtype, where)
 
     def _data_offset(self, member: zipfile.ZipInfo) -> int:
-        """Where a stored member's bytes begin; its local header may differ in length from the central one."""
+        """The offset of a stored member's bytes; its local header may differ in length from the central one."""
         with self.path.open("rb") as file:
             file.seek(member.header_offset)
             name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
@@ -76,7 +75,7 @@ class NpzFile(Mapping[str, Array]):
 
 
 def open_npy(path: str | os.PathLike[str]) -> Array:
-    """The array of a .npy file, mapped into memory. Raises DataError as NpzFile does."""
+    """The array of a .npy file, mapped into memory. Raises DataError like NpzFile."""
     where = str(path)
     with _damaged(where):
         with Path(path).open("rb") as file:
@@ -94,10 +93,10 @@ def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, 
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(stream)
     if any(not isinstance(size, int) or size < 0 for size in shape):
-        raise ValueError(f"{shape} is no shape")
+        raise ValueError(f"{shape} is not a shape")
     if dtype.hasobject:
         raise DataError(
-            "holds Python objects, which only pickle can read, and pickle can run any code",
+            "contains Python objects, which only pickle can read, and pickle can run any code",
             where=where,
             hint="store plain arrays of numbers or texts; in Python, labels may be any objects: data=(x, y)",
         )

@@ -1,6 +1,6 @@
 """Labelled samples that fit a model's inputs, read batch by batch and checked as they are read.
 
-Notation: ``n`` samples; the model's leading dimension, its batch, is no part of a sample's shape.
+Notation: ``n`` samples; the model's leading dimension, its batch, is not part of a sample's shape.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from ..tensor import TensorInfo
 from .labels import Labels
 from .sources import MEMORY_BYTES, Array, ArraySource, Indices, Source, Spool
 
-# Bytes read at a time where all samples are walked through.
+# Bytes read at a time when all samples are read.
 _BLOCK_BYTES = 16 << 20
 
 
 def element_type(name: str) -> np.dtype[Any]:
-    """The numpy type that TensorInfo.dtype names, the short floats of ml_dtypes included."""
+    """The numpy type that TensorInfo.dtype names, including the short floats of ml_dtypes."""
     try:
         dtype = np.dtype(name)
     except TypeError:
         dtype = np.dtype(getattr(ml_dtypes, name, object))
     if dtype.kind not in "biufV" or dtype.hasobject:
-        raise DataError(f"samples can be numbers or truth values only, the model wants {name}")
+        raise DataError(f"samples must be numbers or booleans, but the model takes {name}")
     return dtype
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
-    """Whether real numbers are meant, in numpy's formats or those of ml_dtypes."""
+    """Whether it is a floating-point type, of numpy or ml_dtypes."""
     return dtype.kind == "f" or (dtype.kind == "V" and dtype.name in ("bfloat16", "float16"))
 
 
 class InputReader:
-    """Reads one model input: casts and checks what its source gives; each sample's values once."""
+    """Reads one model input: casts and checks what its source gives, each sample's values once."""
 
     def __init__(self, info: TensorInfo, source: Source, where: str) -> None:
         if not info.shape:
@@ -54,6 +54,7 @@ class InputReader:
 
     @property
     def row_bytes(self) -> int:
+        """Bytes of one sample of this input."""
         return int(np.prod(self.info.shape[1:], dtype=np.int64)) * self.dtype.itemsize
 
     def read(self, indices: Indices) -> Array:
@@ -130,11 +131,11 @@ class InputReader:
 
 
 class Samples:
-    """Samples for one model, with or without labels; a subset shares what it is a subset of.
+    """Samples for one model, with or without labels; a subset shares the data of the whole set.
 
     ``labels`` is an array [n, ...] (of objects: [n]) or None; or the error to raise when they are read, since not
-    every metric does. ``calibration`` holds the samples that the same file sets apart for calibration, if any.
-    Batches are to be read, never written to: they may be views of the caller's arrays.
+    every metric reads them. ``calibration`` has the samples that the same file reserves for calibration, if any.
+    Batches are read-only: they may be views of the caller's arrays.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class Samples:
         if total == 0:
             raise DataError("there are no samples", where=where)
         if isinstance(labels, np.ndarray) and len(labels) != total:
-            raise DataError(f"{total} samples need as many labels, found {len(labels)}", where=where)
+            raise DataError(f"{total} samples need {total} labels, found {len(labels)}", where=where)
         self._all_labels = labels
         self._digests: list[bytes | None] = [None] * total
         self._indices: Indices = np.arange(total)
@@ -168,20 +169,22 @@ class Samples:
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
+        """The model's inputs, as these samples feed them."""
         return tuple(reader.info for reader in self._readers)
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the model's inputs."""
         return tuple(reader.info.name for reader in self._readers)
 
     @property
     def has_labels(self) -> bool:
-        """Whether there are labels; they are not read."""
+        """Whether there are labels, without reading them."""
         return self._all_labels is not None
 
     @property
     def labels(self) -> Labels | None:
-        """An array [n, ...], or a list of n objects. Raises DataError where the file's cannot be read."""
+        """An array [n, ...], or a list of n objects. Raises DataError if those of the file cannot be read."""
         own = self.own_labels
         if isinstance(own, DataError):
             raise own
@@ -194,15 +197,16 @@ class Samples:
 
     @property
     def indices(self) -> Indices:
-        """Where these samples stand in the set they were taken from [n]."""
+        """Indices [n] of these samples in the set that they were taken from."""
         return self._indices
 
     @property
     def row_bytes(self) -> int:
+        """Bytes of one sample of all inputs."""
         return sum(reader.row_bytes for reader in self._readers)
 
     def batch(self, start: int, stop: int) -> dict[str, Array]:
-        """Samples ``start`` to ``stop`` (cut off at the end) by model input.
+        """Samples ``start`` to ``stop`` (clipped at the end) by model input.
 
         Raises DataError, with the sample's index in its file, for NaN, infinity, a wrong shape or type.
         """
@@ -215,12 +219,12 @@ class Samples:
             yield self.batch(start, start + size)
 
     def whole_batches(self, size: int, count: int) -> list[dict[str, Array]]:
-        """``count`` batches of just ``size``: where the samples end it begins anew."""
+        """``count`` batches of exactly ``size``, starting over when the samples end."""
         order = np.arange(size * count).reshape(count, size) % len(self)
         return [self.subset(indices).batch(0, size) for indices in order]
 
     def subset(self, indices: npt.ArrayLike) -> Samples:
-        """The samples at ``indices``, in that order. Raises DataError where there is none or no such one."""
+        """The samples at ``indices``, in that order. Raises DataError if there are none, or for a bad index."""
         chosen = np.asarray(indices)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
         if chosen.size == 0 or chosen.min() < 0 or chosen.max() >= len(self):
@@ -230,7 +234,7 @@ class Samples:
         return part
 
     def digests(self) -> list[bytes]:
-        """SHA-256 of each sample's inputs, as the model gets them; equal samples have equal digests.
+        """SHA-256 of each sample's inputs as the model gets them; equal samples have equal digests.
 
         The first call reads all samples, and so checks all of them.
         """
@@ -249,15 +253,15 @@ class Samples:
         return [found for i in self._indices if (found := self._digests[i]) is not None]
 
     def fingerprint(self) -> str:
-        """One hash over the samples and their order; labels do not count."""
+        """One hash of the samples and their order, without labels."""
         return hash_bytes(*self.digests())
 
     def spooled(self, memory_bytes: int = MEMORY_BYTES) -> Samples:
-        """The same samples, read once and kept as the model takes them, so that reading again costs little.
+        """The same samples, read once and kept in the model's types, so that reading them again costs little.
 
-        Worth its while where reading is slow, as with images, which are decoded each time. Up to
-        ``memory_bytes`` lie in memory, more in a temporary file without a name; samples that are arrays of
-        the model's own type already are not copied. Raises StorageError where the disk is full.
+        This pays if reading is slow, as with images, which are decoded each time. Up to ``memory_bytes`` stay in
+        memory, more go to an anonymous temporary file; samples that already are arrays of the model's type are not
+        copied. Raises StorageError if the disk is full.
         """
         if all(isinstance(r.source, ArraySource) and r.source.array.dtype == r.dtype for r in self._readers):
             return self

@@ -1,6 +1,6 @@
-"""Where samples come from: rows that can be read by index without holding all of them in memory.
+"""Where samples come from: rows that can be read by index without loading all of them into memory.
 
-Notation: ``n`` samples in a source, ``m`` of them asked for.
+Notation: ``n`` samples in a source, ``m`` of them requested.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..errors import DataError, StorageError
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
-# Above this, spooled samples lie in a temporary file that is mapped into memory.
+# Above this, spooled samples go to a temporary file that is mapped into memory.
 MEMORY_BYTES = 256 << 20
-# What a spool leaves free on the disk of the temporary folder.
+# The space that a spool leaves free on the disk of the temporary folder.
 _KEEP_FREE_BYTES = 1 << 30
 
 
@@ -30,14 +30,14 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, indices: Indices) -> Array:
-        """Rows ``indices`` [m], in that order, as an array [m, ...]. May be a view: not to be written to."""
+        """Rows ``indices`` [m], in that order, as an array [m, ...]. It may be a view: do not write to it."""
         ...
 
 
 def as_array(value: object, where: str) -> Array:
     """A numpy array of ``value``: an array, nested numbers, or another library's tensor (``__array__``).
 
-    Raises DataError where that would give an array of Python objects.
+    Raises DataError if that would give an array of Python objects.
     """
     if hasattr(value, "detach"):  # a torch tensor, possibly with a gradient or on a device
         value = cast(Any, value).detach().cpu()
@@ -47,7 +47,7 @@ def as_array(value: object, where: str) -> Array:
         raise DataError(f"cannot be read as an array: {error}", where=where) from error
     if array.dtype.hasobject:
         raise DataError(
-            f"holds Python objects ({type(value).__name__}), not an array of numbers",
+            f"contains Python objects ({type(value).__name__}), not an array of numbers",
             where=where,
             hint="samples of one input must all have the same shape; stack them with numpy.stack",
         )
@@ -55,7 +55,7 @@ def as_array(value: object, where: str) -> Array:
 
 
 def is_array_like(value: object) -> bool:
-    """Whether ``value`` is an array: of numpy, or of a library with the same manners."""
+    """Whether ``value`` is an array of numpy, or of a library with the same interface."""
     return hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__getitem__")
 
 
@@ -74,7 +74,7 @@ class ArraySource:
 
 
 class SliceSource:
-    """Rows of any object with ``len()`` whose slices are arrays, computed or read when asked for."""
+    """Rows of any object with ``len()`` whose slices are arrays, computed or read on demand."""
 
     def __init__(self, rows: Any, where: str) -> None:
         self.rows, self.where = rows, where
@@ -83,7 +83,7 @@ class SliceSource:
         return len(self.rows)
 
     def read(self, indices: Indices) -> Array:
-        # Slices alone are asked for: h5py wants sorted indices, others know no index arrays at all.
+        # Only slices are used: h5py needs sorted indices, and other libraries do not support index arrays.
         starts = np.flatnonzero(np.diff(indices, prepend=indices[:1] - 2) != 1)
         stops = np.append(starts[1:], len(indices))
         parts = []
@@ -100,16 +100,16 @@ class SliceSource:
 
 
 def _as_slice(indices: Indices) -> slice | None:
-    """The slice that reads ``indices``, or None where they are not consecutive."""
+    """The slice that reads ``indices``, or None if they are not consecutive."""
     if len(indices) and np.array_equal(indices, np.arange(indices[0], indices[0] + len(indices))):
         return slice(int(indices[0]), int(indices[0]) + len(indices))
     return None
 
 
 class Spool:
-    """Collects rows of one shape and type; in memory while they are few, then in a temporary file.
+    """Collects rows of one shape and type: a few in memory, more in a temporary file.
 
-    The file has no name in any folder: it is gone when the last array that maps it is.
+    The file is anonymous: it disappears with the last array that maps it.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Spool:
         return self._rows
 
     def append(self, rows: Array) -> None:
-        """Adds rows [m, *row_shape], copied. Raises StorageError where the disk is too small."""
+        """Adds rows [m, *row_shape], copied. Raises StorageError if the disk is too small."""
         copied = np.array(rows, dtype=self.dtype, order="C").reshape(-1, *self.row_shape)
         self._rows += len(copied)
         self._bytes += copied.nbytes
@@ -156,7 +156,7 @@ class Spool:
             ) from error
 
     def array(self) -> Array:
-        """All rows [n, *row_shape], read-only; the spool must not be added to afterwards."""
+        """All rows [n, *row_shape], read-only; do not append afterwards."""
         shape = (self._rows, *self.row_shape)
         if self._file is not None:
             self._file.flush()

@@ -1,7 +1,7 @@
-"""Three parts kept apart: calibration finds ranges, search chooses, test tells the accuracy.
+"""Three disjoint parts: calibration finds ranges, search chooses, test measures the accuracy.
 
-The best of many candidates looks better on the samples that chose it than it is, so the search never sees
-the test part. Samples are compared by their content; equal samples of one set always share a part.
+The best of many candidates looks better than it is on the samples that chose it, so the search never sees
+the test part. Samples are compared by content; equal samples of one set always share a part.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from .samples import Samples
 from .sources import Indices
 
 PARTS = ("calibration", "search", "test")
-# Of one set: the calibration part, unless 15 % are more than ranges need; then halves.
+# Of one set: the calibration part, unless 15 % is more than ranges need; then halves.
 CALIBRATION_SHARE = 0.15
 CALIBRATION_MOST = 128
-# Larger sets are read from their source each time, rather than from a copy of what was read.
+# Larger sets are read from their source each time, not from a copy.
 KEEP_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """How samples were divided, enough to see on resume that it is the same division of the same data.
+    """How samples were divided, so that a resumed search can check that the division and the data are the same.
 
     ``sizes`` counts the samples of each part; ``hashes`` are SHA-256 over each part's sample digests in
-    order; ``fractions`` are the shares asked for, None where the defaults held. ``given`` names the parts
-    the user gave; the others were drawn with ``seed``. ``duplicates`` counts samples that equal an
+    order; ``fractions`` are the requested shares, None for the defaults. ``given`` names the parts
+    that the user gave; the others were drawn with ``seed``. ``duplicates`` counts samples that equal an
     earlier one of their set. ``left_out`` counts the samples of each part that a time budget leaves no room for;
-    ``sizes`` are those of the others, ``hashes`` are over all.
+    ``sizes`` counts the others, ``hashes`` are over all.
     """
 
     seed: int
@@ -53,7 +53,7 @@ class SplitRecord:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SplitRecord:
-        """The inverse of to_dict. Raises DataError where keys are missing."""
+        """The inverse of to_dict. Raises DataError if keys are missing."""
         try:
             fractions = data["fractions"]
             return cls(
@@ -67,12 +67,12 @@ class SplitRecord:
                 left_out={str(part): int(count) for part, count in data.get("left_out", {}).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"is no record of a split: {error!r}") from error
+            raise DataError(f"is not a record of a split: {error!r}") from error
 
 
 @dataclass(frozen=True)
 class DataParts:
-    """The three parts, which share no sample, and the record of how they came about."""
+    """The three parts, which share no sample, and the record of how they were made."""
 
     calibration: Samples
     search: Samples
@@ -106,16 +106,16 @@ def split_samples(
     seed: int = 0,
     fractions: Sequence[float] | None = None,
 ) -> DataParts:
-    """Divides ``samples`` into the parts that are not given.
+    """Splits ``samples`` into the parts that are not given.
 
-    ``calibration`` (else ``samples.calibration``, which an npz file may hold) and ``test`` are taken whole.
+    ``calibration`` (else ``samples.calibration``, which an npz file may hold) and ``test`` are used whole.
     ``fractions`` are shares for (calibration, search, test), scaled to sum to one over the parts that are
     drawn; by default calibration takes 15 %, at most 128 samples, and search and test halve the rest.
-    Where labels are integer classes, every class is spread evenly over the parts.
+    If labels are integer classes, every class is spread evenly over the parts.
 
-    Comparing reads every sample, so what is slow to read (images, arrays that are computed) and is not large
-    is kept as read: see Samples.spooled. Raises DataError where parts that were given share samples, or
-    there are too few samples.
+    Comparing reads every sample, so samples that are slow to read (images, computed arrays) and not large
+    are kept: see Samples.spooled. Raises DataError if given parts share samples, or there are too few
+    samples.
     """
     calibration = samples.calibration if calibration is None else calibration
     shares = _shares(fractions)
@@ -129,9 +129,10 @@ def split_samples(
     _refuse_overlap(named)
     if len(groups) < len(drawn):
         raise DataError(
-            f"{len(drawn)} parts ({', '.join(drawn)}) need as many different samples, found {len(groups)}",
+            f"{len(drawn)} parts ({', '.join(drawn)}) need at least {len(drawn)} different samples, "
+            f"found {len(groups)}",
             where=samples.where,
-            hint="give more samples, or calibration samples apart",
+            hint="give more samples, or separate calibration samples",
         )
     strata = _classes(samples)
     if len(drawn) == 1:
@@ -154,13 +155,13 @@ def split_samples(
 
 
 def _kept(samples: Samples) -> Samples:
-    """The samples, quick to read from now on, unless that takes too much room."""
+    """The samples, fast to read from now on, unless that takes too much space."""
     if len(samples) * samples.row_bytes > KEEP_BYTES:
         return samples
     try:
         return samples.spooled()
     except StorageError:
-        return samples  # they are read again each time instead
+        return samples  # instead they are read again each time
 
 
 def _shares(fractions: Sequence[float] | None) -> tuple[float, float, float] | None:
@@ -176,7 +177,7 @@ def _shares(fractions: Sequence[float] | None) -> tuple[float, float, float] | N
 
 
 def _targets(total: int, drawn: Sequence[str], shares: tuple[float, float, float] | None) -> list[int]:
-    """How many samples each drawn part gets; all at least one."""
+    """The number of samples of each drawn part, at least one."""
     if shares is not None:
         wanted = [shares[PARTS.index(name)] for name in drawn]
         bounds = np.rint(np.cumsum(wanted) / sum(wanted) * total).astype(int)
@@ -203,7 +204,7 @@ def _groups(digests: Sequence[bytes]) -> list[Indices]:
 
 
 def _classes(samples: Samples) -> npt.NDArray[Any] | None:
-    """Integer class of each sample [n], or None where labels are none or of another kind."""
+    """Integer class of each sample [n], or None if there are no labels or they are of another kind."""
     labels = samples.own_labels
     if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "biu":
         return None
@@ -216,9 +217,9 @@ def _divide(
     targets: Sequence[int],
     rng: np.random.Generator,
 ) -> list[Indices]:
-    """Deals groups out, class after class in random order within, each to the part that lags most behind.
+    """Deals groups to parts, class by class and in random order within, each to the part that lags most.
 
-    So every class is spread in proportion, to about one sample, and without duplicates sizes are exact.
+    So every class is spread proportionally, to about one sample, and sizes are exact if there are no duplicates.
     """
     order = rng.permutation(len(groups))
     if strata is not None:
@@ -232,7 +233,7 @@ def _divide(
         dealt += len(groups[i])
         lag = share * dealt - got
         lag[got >= wanted] = -np.inf
-        # Large groups of duplicates must not leave a part without any sample.
+        # Large groups of duplicates must not leave a part empty.
         empty = [p for p, part in enumerate(parts) if not part]
         part = int(np.argmax(lag)) if left > len(empty) else empty[0]
         parts[part].append(groups[i])

@@ -1,4 +1,4 @@
-"""``devices.yaml``: the machines that networks may run on.
+"""``devices.yaml``: the machines that networks can run on.
 
 devices:
   desk:  {spec: auto, local: true}
@@ -20,7 +20,7 @@ from ..documents import Document, read_document
 from ..errors import DeviceError
 
 DEFAULT_FILE = "devices.yaml"
-_LONGEST_S = 86_400  # no device answers after a day
+_LONGEST_S = 86_400  # seconds: no device takes a day to answer
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Device:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is the machine that this runs on."""
+        """Whether it is this machine."""
         return self.rpc is None and self.tracker is None and not self.emulated
 
     @property
     def address(self) -> str:
-        """Where it is, for people."""
+        """Its address, for people."""
         if self.rpc is not None:
             return f"rpc {self.rpc[0]}:{self.rpc[1]}"
         if self.tracker is not None:
@@ -70,7 +70,7 @@ class _Entry(BaseModel):
         if (self.tracker is not None) != bool(self.key):
             raise ValueError("a tracker needs a key, and only a tracker does")
         if self.spec == "auto" and not self.local:
-            raise ValueError("spec: auto is for this machine alone; name the device's spec (`hago hw list`)")
+            raise ValueError("spec: auto is only for this machine; name the device's spec (`hago hw list`)")
         return self
 
 
@@ -81,8 +81,8 @@ class _File(BaseModel):
 
 
 def load_devices(path: str | os.PathLike[str]) -> dict[str, Device]:
-    """The devices of a file, by name. Raises DeviceError, which names the file and the key."""
-    document = read_document(path, error=DeviceError, hint="see docs/devices.md for what it holds")
+    """The devices of a file, by name. Raises DeviceError, naming the file and the key."""
+    document = read_document(path, error=DeviceError, hint="see docs/devices.md for its format")
     try:
         file = _File.model_validate(document.data)
     except ValidationError as error:
@@ -93,7 +93,7 @@ def load_devices(path: str | os.PathLike[str]) -> dict[str, Device]:
 
 
 def find_device(name: str, path: str | os.PathLike[str] | None = None) -> Device:
-    """A device by its name in ``path`` (default: devices.yaml here); "local" is always this machine."""
+    """The device of this name in ``path`` (default: devices.yaml here); "local" is always this machine."""
     file = Path(path or DEFAULT_FILE)
     known = load_devices(file) if path is not None or file.is_file() else {}
     if name in known:

@@ -1,8 +1,7 @@
-"""The other side of `counting.Counter`: runs in the emulated Python, with TVM's runtime and numpy alone.
+"""The other side of `counting.Counter`: runs in the emulated Python, with only TVM's runtime and numpy.
 
-One line of JSON on standard input asks for one network; one line on standard output says how many intervals were
-counted, or what went wrong. The counts themselves come from the emulator's plugin: getppid is the mark at which it
-starts and stops.
+Each line of JSON on standard input requests one network; a line on standard output answers with the number of counted
+intervals, or an error. The counts come from the emulator's plugin, which starts and stops at calls of getppid.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ ENDED = 3  # exit status: no more requests
 
 
 def counted(function: Any, arguments: list[Any]) -> None:
-    """Calls once uncounted, which lays out memory, and once counted."""
+    """Calls once uncounted, to lay out memory, and once counted."""
     function(*arguments)
     os.getppid()
     try:
@@ -41,7 +40,7 @@ def count_network(library: Any) -> int:
 
 
 def count_kernels(library: Any, kernels: list[Any]) -> int:
-    """Two intervals for each kernel: its call, and one of what does nothing with these arguments, to be taken off."""
+    """Two intervals for each kernel: its call, and that of an empty function with the same arguments, to subtract."""
     nothing = tvm_ffi.get_global_func("testing.nop")
     for symbol, kinds in kernels:
         function = library.get_function(symbol, query_imports=True)
@@ -77,14 +76,13 @@ def serve_one(answers: int) -> int:
 
 
 def main() -> None:
-    # What else writes to standard output must not stand between the answers.
-    """Answers requests until there are no more."""
-    answers = os.dup(1)
+    """Answers requests until the input ends."""
+    answers = os.dup(1)  # other writes to standard output go to standard error, not between the answers
     os.dup2(2, 1)
     gc.disable()
     while True:
-        # Every network in a process of its own, which reads its request itself: each finds the same memory, so that
-        # nothing that was counted before changes a count, and none takes the others with it.
+        # Every network in a separate process, which reads its request itself: each finds the same memory, so counts do
+        # not depend on earlier ones, and a crash ends only one network.
         child = os.fork()
         if not child:
             os._exit(serve_one(answers))

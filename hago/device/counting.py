@@ -1,7 +1,7 @@
 """Instructions that a network executes on an Arm processor, counted in the emulator: an *estimate* of its cost.
 
-The count is exact and the same every time, but a count is not a time: no caches, no latencies, no second instruction in
-the same cycle. It orders kernels of one processor by the work they do; seconds need the board.
+The count is exact and reproducible, but it is not a time: it knows no caches, latencies, or instructions executed in
+parallel. It ranks kernels of one processor by their work; seconds need the board.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ class InstructionCount:
 
     @property
     def total(self) -> int:
-        """Instructions of all classes."""
+        """Instructions of all classes together."""
         return sum(self.by_class.values())
 
     def less(self, other: InstructionCount) -> InstructionCount:
-        """This without what ``other`` counts, in no class under zero."""
+        """These counts minus ``other``'s, with no class below zero."""
         rest = {name: max(0, count - other.by_class.get(name, 0)) for name, count in self.by_class.items()}
         return InstructionCount(MappingProxyType(rest))
 
 
 @dataclass(frozen=True)
 class Machine:
-    """An emulator, and the Python with TVM's runtime that runs in it; ``getppid`` is the number of that system call."""
+    """An emulator, and the Python with TVM's runtime that it runs; ``getppid`` is the number of that system call."""
 
     emulator: str
     python: str
@@ -57,16 +57,16 @@ class Machine:
 
 
 def arm_machine(spec: str) -> Machine:
-    """The emulated AArch64 machine. Raises DeviceError where a part of it is missing."""
+    """The emulated AArch64 machine. Raises DeviceError if a part of it is missing."""
     folder, emulator = sysroot(), shutil.which("qemu-aarch64")
     if folder is None or emulator is None:
         raise DeviceError(
             "counting needs the emulated AArch64 machine and qemu-aarch64",
-            hint="scripts/aarch64_sysroot.py makes the one; Debian: apt install qemu-user",
+            hint="scripts/aarch64_sysroot.py makes the machine; for qemu-aarch64 on Debian: apt install qemu-user",
         )
     root = folder / "root"
-    # Nothing of this machine's environment, the same seeds every time, one thread (`settings_of`), and no compiled
-    # modules, which may be there or not: all that moves memory changes counts.
+    # No environment of this machine, fixed seeds, one thread (`settings_of`), and no cached modules, which may or may
+    # not exist: whatever moves memory changes counts.
     environment = settings_of(spec) | {
         "QEMU_LD_PREFIX": str(root), "PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(folder / "wheels"),
         "PYTHONHASHSEED": "0", "QEMU_RAND_SEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "/nowhere",
@@ -77,8 +77,8 @@ def arm_machine(spec: str) -> Machine:
 class Counter:
     """One emulated processor of a spec that counts network after network; a context manager.
 
-    Its Python starts with the first count, and again after one that did not end in time. What was counted before
-    changes no count. Not safe for use by several threads at once.
+    Its Python starts with the first count, and again after a count that timed out. Counts do not depend on earlier
+    ones. Not thread-safe.
     """
 
     def __init__(self, spec: str, *, time_s: float = _TIME_S, machine: Machine | None = None) -> None:
@@ -95,19 +95,19 @@ class Counter:
         self.close()
 
     def count(self, library: Path) -> InstructionCount:
-        """What one call of a saved network executes, inputs all zero.
+        """Instructions of one call of a saved network, with all inputs zero.
 
-        Raises DeviceError where the emulator, its machine or a C compiler is missing, or the network fails there.
+        Raises DeviceError if the emulator, its machine or a C compiler is missing, or the network fails there.
         """
         return self._counts(library, None)[0]
 
     def count_kernels(self, library: Path, kernels: Sequence[tuple[str, KernelTypes]]) -> list[InstructionCount]:
-        """What each kernel of a saved network executes alone, by its symbol, arguments all zero. Raises DeviceError."""
+        """Instructions of each kernel of a saved network alone, by symbol, on zeros. Raises DeviceError."""
         counts = self._counts(library, [[symbol, [list(kind) for kind in kinds]] for symbol, kinds in kernels])
         return [call.less(nothing) for call, nothing in zip(counts[::2], counts[1::2], strict=True)]
 
     def close(self) -> None:
-        """Ends the emulated Python."""
+        """Stops the emulated Python."""
         if self._python is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._python.pid, signal.SIGKILL)
@@ -117,7 +117,7 @@ class Counter:
         self._python = self._place = None
 
     def _counts(self, library: Path, kernels: Any) -> list[InstructionCount]:
-        """Asks for one network, and reads what the plugin wrote meanwhile."""
+        """Requests one network, and reads the counts that the plugin wrote."""
         python, place = self._started()
         out, link = place / "counts", place / "network.so"
         out.write_text("")
@@ -150,7 +150,7 @@ class Counter:
         raise DeviceError(f"the emulated network failed: {said or 'it said nothing'}", where=where)
 
     def _started(self) -> tuple[subprocess.Popen[str], Path]:
-        """The emulated Python, started where there is none, and the folder that it writes to."""
+        """The emulated Python, started if necessary, and the folder that it writes to."""
         if self._python is not None and self._place is not None:
             return self._python, Path(self._place.name)
         machine = self.machine or arm_machine(self.spec)
@@ -174,7 +174,7 @@ class Counter:
 
 
 def count_instructions(library: Path, spec: str) -> InstructionCount:
-    """`Counter.count` of one network on a processor that is started for it. Raises DeviceError."""
+    """`Counter.count` of one network on a processor started for it. Raises DeviceError."""
     with Counter(spec) as counter:
         return counter.count(library)
 
@@ -186,7 +186,7 @@ def _parsed(line: str) -> InstructionCount:
 
 @cache
 def _plugin() -> Path:
-    """The plugin, compiled from count.c and kept in the user's cache."""
+    """The plugin, compiled from count.c and cached in the user's cache folder."""
     folder = usable_default()
     source = Path(__file__).with_name("count.c")
     made = folder / f"count-{hash_bytes(source.read_bytes())[:12]}.so"

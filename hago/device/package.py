@@ -1,4 +1,4 @@
-"""What is copied to a board: the compiled network and a script that runs it, with TVM's runtime and numpy alone."""
+"""The package for a board: the compiled network and a script that runs it, with only TVM's runtime and numpy."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..compiler.cache import KernelCache
 from ..files import write_atomic
 from ..lower import lower
 from ..model import Model
+from ..result_files import LIBRARY_FILE, QDQ_FILE, SCRIPT_FILE
 from ..spec import HardwareSpec
 from ..tensor import TensorInfo
 
@@ -67,11 +68,11 @@ def make_package(
 ) -> Package:
     """Compiles ``proto`` (the model, or its QDQ form) and writes model.so, run.py and, if quantized, the QDQ file."""
     net = cross_build(lower(proto, spec), spec, threads=threads, cache=cache)
-    library = folder / "model.so"
+    library = folder / LIBRARY_FILE
     net.save(library)
     write_runner(model.inputs[0], folder)
     if proto is not model.proto:
-        write_atomic(folder / "model.qdq.onnx", proto.SerializeToString())
+        write_atomic(folder / QDQ_FILE, proto.SerializeToString())
     return Package(folder, library, dict(net.meta))
 
 
@@ -80,4 +81,4 @@ def write_runner(info: TensorInfo, folder: Path) -> None:
     from importlib.metadata import version
 
     text = RUNNER.format(tvm=version("apache-tvm"), name=info.name, shape=tuple(info.shape), dtype=info.dtype)
-    write_atomic(folder / "run.py", text)
+    write_atomic(folder / SCRIPT_FILE, text)

@@ -40,7 +40,7 @@ class Target:
 
     @property
     def address(self) -> str:
-        """Where its devices are reached, for people."""
+        """The addresses of its devices, for people."""
         return ", ".join(device.address for device in self.devices)
 
     @property
@@ -49,8 +49,8 @@ class Target:
         return self.devices[0].is_local
 
     def bench(self, threads: int, cache: KernelCache, seed: int = 0) -> Bench:
-        """What measures there. Nothing is connected yet. Raises SpecError for a spec that is not there."""
-        from ..bench.remote import CountingBench, RpcBench
+        """The bench that measures there, not connected yet. Raises SpecError for an unknown spec."""
+        from ..bench.rpc import CountingBench, RpcBench
 
         first = self.devices[0]
         if first.is_local:

@@ -1,7 +1,7 @@
-"""A session with a device over TVM's RPC: a compiled network is sent there, run there, timed there.
+"""Sessions with a device over TVM's RPC: send a compiled network, run it and time it there.
 
-A device may die, hang or be taken away at any moment. So every exchange has a limit in time, after which the session
-is given up, and what went wrong is a DeviceError that says at which step, where.
+A device may fail, hang or disappear at any moment. Every exchange therefore has a time limit, after which the session
+is abandoned, and every failure is a DeviceError that names the step and the device.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .config import Device
 from .emulated import emulated_server
 from .sockets import Connection, open_sockets
 
-_PATIENCE = 2.0  # times a device's limit: until then an answer is waited for where no limit of our own can end it
+_PATIENCE = 2.0  # times a device's limit: how long to wait where no limit of our own can end it
 
 Result = TypeVar("Result")
 
@@ -46,7 +46,7 @@ class RemoteSession:
         return self._remote
 
     def call(self, what: str, function: Callable[[], Result], timeout_s: float | None = None) -> Result:
-        """``function()``, in a thread of its own; given up after ``timeout_s`` (default: the device's)."""
+        """Calls ``function()`` in a separate thread; abandoned after ``timeout_s`` (default: the device's limit)."""
         limit = self.device.timeout_s if timeout_s is None else timeout_s
         return limited(self.device, what, function, limit, give_up=self._connection.cut)
 
@@ -55,14 +55,14 @@ class RemoteSession:
         return self.call(f"asking for {name}", lambda: self._remote.get_function(name))
 
     def load(self, path: Path, meta: Mapping[str, Any]) -> RemoteNet:
-        """Sends a saved network and opens it there; ``meta`` is what its Artifact says of itself."""
+        """Sends a saved network and opens it there; ``meta`` is the metadata of its Artifact."""
         self._nets.append(RemoteNet(self, path, meta))
         return self._nets[-1]
 
     def kernel_times_s(
         self, library: Path, kernels: Sequence[tuple[str, KernelTypes]], executor: Executor
     ) -> list[KernelTime]:
-        """Least seconds of each kernel of a library, on zeros; by symbol, and types and shapes of its arguments."""
+        """Least seconds of each kernel of a library, on zeros, by symbol and the types and shapes of its arguments."""
 
         def send() -> Any:
             self._remote.upload(str(library))
@@ -81,20 +81,20 @@ class RemoteSession:
         return times
 
     def unload(self, net: RemoteNet) -> None:
-        """Lets go of a network, and takes its file off the device."""
+        """Releases a network, and removes its file from the device."""
         self._nets.remove(net)
         net.close()
         gc.collect()
         self.call("removing a network", lambda: self._remote.remove(net.file))
 
     def close(self) -> None:
-        """Ends the session and what was loaded in it: a server takes the next session only when nothing is left."""
+        """Closes the session and what it loaded: a server accepts the next session only when nothing is left."""
         for net in self._nets:
             net.close()
         self._nets.clear()
         self._remote = None
         self._connection.forget()
-        gc.collect()  # TVM's objects refer to each other in circles: without this the connection outlives them
+        gc.collect()  # TVM's objects refer to each other in cycles: without this the connection outlives them
 
 
 def limited(
@@ -104,9 +104,9 @@ def limited(
     limit_s: float,
     give_up: Callable[[], None] = lambda: None,
 ) -> Result:
-    """``function()``, waited for no longer than ``limit_s``; then ``give_up`` is called.
+    """Calls ``function()`` and waits at most ``limit_s``; then calls ``give_up``.
 
-    Raises DeviceError for whatever goes wrong.
+    Raises DeviceError for any failure.
     """
     answers: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
 
@@ -133,13 +133,13 @@ def limited(
     raise DeviceError(
         f"failed while {what}: {(str(answer).strip() or type(answer).__name__).splitlines()[-1]}",
         where=f"device {device.name!r} ({device.address})",
-        hint="`hago device check` tells what is there",
+        hint="`hago device check` describes the device",
     ) from answer
 
 
 @contextmanager
 def connect(device: Device) -> Iterator[RemoteSession]:
-    """A session with a remote device (an emulated one is started for it). Raises DeviceError where it cannot be had."""
+    """A session with a remote device (an emulated one is started first). Raises DeviceError if there is none."""
     from tvm import rpc
 
     if device.emulated and device.rpc is None:
@@ -206,11 +206,11 @@ class RemoteNet:
         return self._session.call("timing", lambda: self._evaluate(1, repeat, min_repeat_ms), limit)
 
     def give(self, feeds: Mapping[str, NDArray[Any]]) -> None:
-        """Sends inputs, for `timed`."""
+        """Sends inputs for `timed`."""
         self._session.call("sending inputs", lambda: self._set(feeds))
 
     def timed(self, calls: int, repeat: int = 1) -> Sequence[float]:
-        """Mean seconds of ``calls`` calls on the inputs last given, ``repeat`` times, measured by the device itself."""
+        """Mean seconds of ``calls`` calls on the last inputs, ``repeat`` times, measured by the device itself."""
         return self._session.call("timing", lambda: self._evaluate(calls, repeat, 0))
 
     def _evaluate(self, calls: int, repeat: int, min_repeat_ms: int) -> Sequence[float]:
@@ -220,7 +220,7 @@ class RemoteNet:
         return [float(value) for value in evaluator("main").results]
 
     def close(self) -> None:
-        """Lets go of the network; it cannot be run after this."""
+        """Releases the network; it cannot be run afterwards."""
         self._machine = None
 
     def _device(self) -> Any:

@@ -1,8 +1,8 @@
-"""The connections behind TVM's RPC sessions, which TVM keeps to itself.
+"""The connections behind TVM's RPC sessions, which TVM does not expose.
 
-A device that hangs answers nothing, not even when an object of its is let go of, and TVM waits for that answer with all
-of Python standing still. So the operating system has to end the waiting: by a limit on every connection, and by cutting
-one that is given up.
+A hanging device answers nothing, not even the release of an object, and TVM waits for that answer while it blocks all
+of Python. The operating system must therefore end the wait: by a time limit on every connection, and by cutting
+abandoned ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import suppress
 
 
 def open_sockets() -> frozenset[int]:
-    """The sockets that this process has open, by their numbers; none where the system does not tell."""
+    """The open sockets of this process, by number; empty if the system does not list them."""
     found = []
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         with suppress(OSError):
@@ -25,27 +25,27 @@ def open_sockets() -> frozenset[int]:
 
 
 class Connection:
-    """The sockets opened since ``before``; of other threads' too, if they connect to somewhere at this moment."""
+    """The sockets opened since ``before``, including those of other threads that connect at the same moment."""
 
     def __init__(self, before: frozenset[int]) -> None:
         self._sockets = [copy for number in open_sockets() - before if (copy := _connected(number)) is not None]
 
     def limit(self, seconds: float) -> None:
-        """How long anything waits for an answer before it fails."""
+        """Limits how long anything waits for an answer before it fails."""
         span = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
         for copy in self._sockets:
             with suppress(OSError):
                 copy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
 
     def cut(self) -> None:
-        """Ends the connection at once: whatever waits for an answer fails."""
+        """Cuts the connection at once: any wait for an answer fails."""
         for copy in self._sockets:
             with suppress(OSError):
                 copy.shutdown(socket.SHUT_RDWR)
         self.forget()
 
     def forget(self) -> None:
-        """Lets go of the sockets without a word."""
+        """Closes these handles; the connections themselves stay open."""
         for copy in self._sockets:
             copy.close()
         self._sockets = []

@@ -1,10 +1,10 @@
-"""Kernels, one folder for each kind of target, and what the rest of Hago asks about them.
+"""Kernels, one folder for each kind of target, and what the rest of Hago needs to know about them.
 
-    common/   what any target needs: a call of a kernel, fusion, the `Backend` itself
+    common/   what every target needs: kernel calls, fusion, the `Backend` itself
     cpu/      x86 and Arm
 
 A target is a package with three modules: ``families`` (FAMILIES and PRECISIONS, plain values that a spec is checked
-against), ``executor`` (EXECUTOR, which needs TVM's runtime alone) and ``backend`` (BACKEND, which needs its compiler).
+against), ``executor`` (EXECUTOR, which needs only TVM's runtime) and ``backend`` (BACKEND, which needs its compiler).
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ def families() -> dict[str, str]:
 
 
 def backend_of(spec: _Spec) -> Backend:
-    """The backend that compiles for this hardware. Raises BuildError where there is none."""
+    """The backend that compiles for this hardware. Raises BuildError if there is none."""
     known = families()
     if spec.kernels is None or spec.kernels not in known:
         raise BuildError(
             f"there are no kernels for this hardware yet (have: {', '.join(known)})",
             where=f"hardware {spec.name!r}",
-            hint="`hago hw list` shows for which hardware code can be made",
+            hint="`hago hw list` shows the hardware that Hago can compile for",
         )
     return cast("Backend", _module(known[spec.kernels], "backend").BACKEND)
 
 
 def executor_named(name: str) -> Executor:
-    """How code of the target ``name`` is run. Raises BuildError where no such target is known."""
+    """How code of the target ``name`` runs. Raises BuildError if no such target is known."""
     if name not in TARGETS:
         raise BuildError(f"there is no target {name!r} (have: {', '.join(TARGETS)})")
     return cast("Executor", _module(name, "executor").EXECUTOR)
@@ -62,7 +62,7 @@ def executor_named(name: str) -> Executor:
 def why_not(spec: _Spec, kind: str, way: _Way) -> str | None:
     """Why a layer of ``kind`` cannot be compiled that way yet: one sentence without its full stop.
 
-    None where it can be, and for hardware that has no kernels at all: its strategies end as QDQ models.
+    None if it can, and for hardware that has no kernels at all: its strategies are written as QDQ models.
     """
     target = families().get(spec.kernels or "")
     if target is None or way.precision in _module(target, "families").PRECISIONS:

@@ -26,10 +26,10 @@ __all__ = ["DOMAIN", "LoweredGraph", "Node", "Reference", "TensorType", "lower",
 
 
 def lower(qdq: onnx.ModelProto, spec: HardwareSpec | None = None) -> LoweredGraph:
-    """Lowers a float or QDQ graph with static shapes to hago ops; what has none stays standard ONNX.
+    """Lowers a float or QDQ graph with static shapes to hago ops; operators without one stay standard ONNX.
 
     Operators that ``spec`` does not offer in integers or in a short float stay in float32; without a spec, all are
-    taken. Raises ModelError on a tensor without a static type, UnsupportedOpError on control flow.
+    lowered. Raises ModelError for a tensor without a static type, UnsupportedOpError for control flow.
     """
     source = SourceGraph(qdq)
     draft = Translator(source, HANDLERS, spec).run()

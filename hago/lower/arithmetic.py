@@ -1,7 +1,7 @@
 """Exact numpy arithmetic of the hago ops, as plain functions.
 
 Notation: N batch, H W height and width, C input channels, O output channels, G groups, KH KW kernel.
-Sums of integer products are taken in float32 or float64 matrix products: both are exact as long as
+Sums of integer products are computed as float32 or float64 matrix products: both are exact as long as
 every partial sum is below 2**24 or 2**53.
 """
 
@@ -22,10 +22,10 @@ def requantize(acc: Array, scale: Array | np.float32, zero_point: int, lo: int, 
 
 
 def fma(a: Array, b: Array | np.float32, c: Array | np.float32) -> Array:
-    """float32(a * b + c) with one rounding, as the instruction has it.
+    """float32(a * b + c) with one rounding, like the instruction.
 
     The product of two float32 is exact in float64. Their sum is rounded to odd there (Boldo and Melquiond 2008),
-    so that rounding it once more, to float32, gives what one rounding would.
+    so that rounding it again, to float32, gives what a single rounding would.
     """
     product, addend = a.astype(np.float64) * np.float64(b), np.asarray(c, np.float64)
     total = product + addend
@@ -85,7 +85,7 @@ def exact_dtype(terms: int, largest: int) -> type[np.floating[Any]]:
 
 
 def conv_sums(x: Array, w: Array, attrs: Mapping[str, Any], dtype: Any) -> Array:
-    """sum x * w over the window, as ``dtype``: [N, OH, OW, O]; ``x`` is padded and offset already."""
+    """sum x * w over the window, as ``dtype``: [N, OH, OW, O]; ``x`` is already padded, its zero point subtracted."""
     group = attrs["group"]
     outputs, kh, kw, depth = w.shape
     view = windows(x, (kh, kw), attrs["strides"], attrs["dilations"])
@@ -138,7 +138,7 @@ def integer_gemm(x: Array, w: Array, bias: Array, mult: Array | None, attrs: Map
 
 
 def window_counts(shape: Sequence[int], attrs: Mapping[str, Any]) -> Array:
-    """How many positions of each window count, [OH, OW]: all with count_include_pad, else the unpadded."""
+    """How many positions of each window count, [OH, OW]: all with count_include_pad, else those inside the image."""
     ones = np.ones((1, shape[1], shape[2], 1), np.int32)
     padded = pad_image(ones, attrs["pads"], int(attrs["count_include_pad"]))
     view = windows(padded, attrs["kernel_shape"], attrs["strides"], attrs["dilations"])

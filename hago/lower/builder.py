@@ -1,4 +1,4 @@
-"""Collects the nodes, types and constants of a graph that is being made."""
+"""Collects the nodes, types and constants of a graph under construction."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class GraphBuilder:
         self.types: dict[str, TensorType] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.layer: str | None = None
-        """The layer that nodes belong to which are emitted without one: that of whoever needs them."""
+        """The layer of nodes that are emitted without one: that of the node that needs them."""
         self._taken = set(taken)
         self._node_names: set[str] = set()
         self._same: dict[tuple[Any, ...], str] = {}
 
     def fresh(self, hint: str) -> str:
-        """A tensor name that nobody has: ``hint`` itself, or with a number behind it."""
+        """An unused tensor name: ``hint``, or ``hint`` with a number."""
         name, number = hint, 0
         while name in self._taken or not name:
             number += 1
@@ -41,7 +41,7 @@ class GraphBuilder:
         return name
 
     def shared_constant(self, array: np.ndarray, hint: str) -> str:
-        """A constant of that value; equal small constants are made once."""
+        """A constant of that value; equal small constants are one."""
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._same:
             self._same[key] = self.constant(array, hint)
@@ -93,12 +93,12 @@ class GraphBuilder:
         layer: str | None = None,
         domain: str = DOMAIN,
     ) -> str:
-        """Appends a node with one output of a fresh name like ``hint``, which is returned."""
+        """Appends a node with one output, whose name, a fresh one like ``hint``, is returned."""
         output = self.fresh(hint)
         self.add(op, inputs, [(output, type_)], name=name, attrs=attrs, layer=layer, domain=domain)
         return output
 
     def finish(self, inputs: Sequence[str], outputs: Sequence[str], name: str, opset: int) -> LoweredGraph:
-        """The graph made so far, without what no output depends on."""
+        """The graph so far, without anything that no output depends on."""
         graph = LoweredGraph((), tuple(inputs), tuple(outputs), self.types, self.constants, name, opset)
         return graph.with_nodes(self.nodes)

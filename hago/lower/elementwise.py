@@ -8,7 +8,7 @@ import numpy as np
 
 from ..tensor import TensorType
 from .arithmetic import fma
-from .lookahead import Tail, along_axis
+from .lookahead import FusedEpilogue, along_axis
 from .source import SourceNode
 from .translate import Translator
 from .values import Params, Quant, Value
@@ -16,21 +16,21 @@ from .values import Params, Quant, Value
 
 def add(tr: Translator, node: SourceNode) -> bool:
     """Add or Sub of two quantized tensors into a quantized one."""
-    tail = tr.ahead.tail(node)
-    params = tr.ahead.target(tail.out)
+    epilogue = tr.ahead.epilogue(node)
+    params = tr.ahead.target(epilogue.out)
     a, b = tr.quant(node.inputs[0]), tr.quant(node.inputs[1])
     if params is None or a is None or b is None or not tr.integers("add"):
         return False
     sign = -1 if node.op == "Sub" else 1
     attrs = sum_of_codes(a.params, b.params, params, sign)
-    _quantized(tr, "QAdd", node, tail, params, [a.tensor, b.tensor], attrs)
+    _quantized(tr, "QAdd", node, epilogue, params, [a.tensor, b.tensor], attrs)
     return True
 
 
 def sum_of_codes(a: Params, b: Params, y: Params, sign: int = 1) -> dict[str, float]:
     """The numbers of QAdd: y's code is rint(a_scale * code of a + b_scale * code of b + offset), clamped.
 
-    float32 throughout, with these roundings: so the codes are those of ONNX Runtime's QLinearAdd on x86.
+    float32 throughout and rounded in this order, so the codes are those of ONNX Runtime's QLinearAdd on x86.
     """
     a_scale, b_scale = a.scale / y.scale, np.float32(sign) * b.scale / y.scale
     zero = fma(np.array(a_scale), np.float32(a.zero_point), b_scale * np.float32(b.zero_point))
@@ -40,8 +40,8 @@ def sum_of_codes(a: Params, b: Params, y: Params, sign: int = 1) -> dict[str, fl
 
 def mul(tr: Translator, node: SourceNode) -> bool:
     """Mul of two quantized tensors into a quantized one."""
-    tail = tr.ahead.tail(node)
-    params = tr.ahead.target(tail.out)
+    epilogue = tr.ahead.epilogue(node)
+    params = tr.ahead.target(epilogue.out)
     a, b = tr.quant(node.inputs[0]), tr.quant(node.inputs[1])
     if params is None or a is None or b is None or not tr.integers("mul"):
         return False
@@ -50,37 +50,43 @@ def mul(tr: Translator, node: SourceNode) -> bool:
         "a_zero_point": a.params.zero_point, "b_zero_point": b.params.zero_point,
         "scale": float(np.float32(scale)), "out": "uint8", "y_zero_point": params.zero_point,
     }  # fmt: skip
-    _quantized(tr, "QMul", node, tail, params, [a.tensor, b.tensor], attrs)
+    _quantized(tr, "QMul", node, epilogue, params, [a.tensor, b.tensor], attrs)
     return True
 
 
 def _quantized(
-    tr: Translator, op: str, node: SourceNode, tail: Tail, params: Params, inputs: list[str], attrs: dict[str, Any]
+    tr: Translator,
+    op: str,
+    node: SourceNode,
+    epilogue: FusedEpilogue,
+    params: Params,
+    inputs: list[str],
+    attrs: dict[str, Any],
 ) -> None:
-    """Emits an op whose result is uint8, clamped as the tail asks."""
-    attrs |= {"lo": params.clamp_code(tail.low), "hi": params.clamp_code(tail.high)}
-    type_ = TensorType("uint8", tr.source.shape(tail.out))
-    output = tr.hago(op, node, inputs, type_, f"{tail.out}_u8", attrs)
-    tr.finish(tail, Value(quant=Quant(output, params)))
+    """Emits an op whose result is uint8, clamped as the epilogue says."""
+    attrs |= {"lo": params.clamp_code(epilogue.low), "hi": params.clamp_code(epilogue.high)}
+    type_ = TensorType("uint8", tr.source.shape(epilogue.out))
+    output = tr.hago(op, node, inputs, type_, f"{epilogue.out}_u8", attrs)
+    tr.finish(epilogue, Value(quant=Quant(output, params)))
 
 
 def affine(tr: Translator, node: SourceNode) -> bool:
     """y = x * a[c] + b[c]: BatchNormalization, and Mul or Add with a constant per channel.
 
-    A quantized x with a quantized y makes QScaleShift; a float BatchNormalization becomes Mul and Add.
+    If x and y are quantized it becomes QScaleShift; a float BatchNormalization becomes Mul and Add.
     """
     found = _affine_of(tr, node)
     if found is None:
         return False
     name, factor, offset = found
-    tail = tr.ahead.tail(node)
-    params, x = tr.ahead.target(tail.out), tr.quant(name)
+    epilogue = tr.ahead.epilogue(node)
+    params, x = tr.ahead.target(epilogue.out), tr.quant(name)
     if params is not None and x is not None and tr.integers("scale_shift"):
         numbers = affine_of_codes(x.params, factor, offset, params)
         inputs = [x.tensor] + [
             tr.build.constant(part, f"{node.name}_{label}") for part, label in zip(numbers, ("mul", "add"), strict=True)
         ]
-        _quantized(tr, "QScaleShift", node, tail, params, inputs, {})
+        _quantized(tr, "QScaleShift", node, epilogue, params, inputs, {})
         return True
     if node.op != "BatchNormalization":
         return False
@@ -98,8 +104,8 @@ def affine(tr: Translator, node: SourceNode) -> bool:
 def affine_of_codes(x: Params, factor: np.ndarray, offset: np.ndarray, y: Params) -> tuple[np.ndarray, np.ndarray]:
     """(mul, add) of QScaleShift, float32 [C], for y = x * factor + offset (float32 [C]) between quantized tensors.
 
-    There are 256 codes of x: `add` is moved, where need be, so that each gives the code that the float32 operators
-    of the source give it (dequantize, multiply, add, divide by y's scale, round), ties and all.
+    x has 256 codes: `add` is shifted where necessary, so that each code gives the result of the source's float32
+    operators (dequantize, multiply, add, divide by y's scale, round), ties included.
     """
     codes = np.arange(256, dtype=np.float32)
     real = x.reals() * factor[:, None] + offset[:, None]  # two roundings
@@ -112,7 +118,7 @@ def affine_of_codes(x: Params, factor: np.ndarray, offset: np.ndarray, y: Params
     most = np.where(wanted < 255, slack + 0.5, np.inf).min(axis=1)
     with np.errstate(invalid="ignore"):
         middle = np.where(np.isfinite(least + most), (least + most) / 2, np.clip(0.0, least, most))
-    margin = 2.0**-14  # of one code: what fma may lose where it rounds to float32
+    margin = 2.0**-14  # of one code: what fma may lose when it rounds to float32
     shift = np.where((least + margin <= 0) & (most - margin >= 0), 0.0, middle)
     return mul, (add + shift).astype(np.float32)
 

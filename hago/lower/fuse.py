@@ -1,6 +1,6 @@
 """Fuses neighbours of the lowered graph into one kernel each, without changing any result.
 
-Every pass looks at one node at a time and its only reader, and hands back the replaced nodes.
+Every pass looks at one node at a time and its only reader, and returns the replaced nodes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..tensor import TensorType
 from .graph import LoweredGraph, Node
 
 Replaced = dict[str, Node | None]
-"""Node name -> what stands in its place; None where nothing does."""
+"""Node name -> its replacement; None if the node is dropped."""
 
 
 def fuse(graph: LoweredGraph) -> LoweredGraph:
@@ -62,7 +62,7 @@ def lookups_into_lookups(graph: LoweredGraph) -> Step:
 
 
 def lookups_into_sums(graph: LoweredGraph) -> Step:
-    """A QLookup behind a uint8 epilogue: tighter bounds where it only clamps, else the op's table."""
+    """A QLookup behind a uint8 epilogue: tighter bounds if it only clamps, else the op's table."""
     replaced: Replaced = {}
     for node in graph.nodes:
         reader = graph.sole_consumer(node.outputs[0]) if node.is_hago() else None
@@ -88,7 +88,7 @@ def lookups_into_sums(graph: LoweredGraph) -> Step:
 
 
 def _clamp_bounds(table: np.ndarray, lo: int, hi: int) -> tuple[int, int] | None:
-    """(low, high) where table[q] = min(max(q, low), high) for all q in lo..hi, else None."""
+    """(low, high) if table[q] = min(max(q, low), high) for all q in lo..hi, else None."""
     low, high = int(table[lo]), int(table[hi])
     if low > high:
         return None
@@ -134,7 +134,7 @@ def clip_bounds(graph: LoweredGraph, node: Node | None) -> tuple[float, float] |
 def adds_into_anchors(graph: LoweredGraph) -> Step:
     """A residual addition (and the clamp behind it) into the convolution or product it follows."""
     replaced: Replaced = {}
-    for node in reversed(graph.nodes):  # of two candidates the later one: the other is ready by then
+    for node in reversed(graph.nodes):  # of two candidates, the later one: by then the other one's result is ready
         if not node.is_hago("QConv", "QGemm", "Conv", "Gemm") or node.name in replaced:
             continue
         output = node.outputs[0]

@@ -1,4 +1,4 @@
-"""The lowered graph as plain values, and its form as an ONNX file.
+"""The lowered graph as plain values, and as an ONNX file.
 
 A lowered graph is a list of nodes in topological order over named tensors with static types. Nodes
 of the domain ``hago`` are described in `hago.lower.ops`, all others are standard ONNX operators.
@@ -36,15 +36,12 @@ _DTYPES: dict[int, np.dtype] = {
     TensorProto.UINT64: np.dtype(np.uint64),
     TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
 }
-SHORT_FLOATS = ("bfloat16", "float16")
-"""Precisions of which the operands are stored; sums are float32."""
-
 _CODES = {dtype.name: code for code, dtype in _DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class Node:
-    """One node. ``""`` stands for an absent optional input; ``layer`` names the model's layer."""
+    """One node. ``""`` marks an absent optional input; ``layer`` names the model's layer."""
 
     name: str
     op: str
@@ -71,7 +68,7 @@ class Node:
 class LoweredGraph:
     """A lowered graph. ``types`` covers every tensor, ``constants`` holds the constant ones.
 
-    Constants may be views with any strides (a transposed weight is not copied): whoever needs
+    Constants may be views with any strides (a transposed weight is not copied): code that needs
     contiguous memory makes it. Treat everything in here as read-only.
     """
 
@@ -111,7 +108,7 @@ class LoweredGraph:
     ) -> LoweredGraph:
         """The same graph with other nodes; new tensors and constants are added to the old ones.
 
-        What no output depends on is dropped: nodes, constants and types.
+        Nodes, constants and types that no output depends on are dropped.
         """
         all_types = {**self.types, **(types or {})}
         all_constants = {**self.constants, **(constants or {})}
@@ -157,7 +154,7 @@ class LoweredGraph:
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto) -> LoweredGraph:
-        """Reads what `proto` wrote. Raises ModelError on a tensor without a static type."""
+        """Reads what `proto` wrote. Raises ModelError for a tensor without a static type."""
         graph = proto.graph
         constants = {tensor.name: array_of(tensor) for tensor in graph.initializer}
         types = {name: TensorType.of(array) for name, array in constants.items()}
@@ -197,7 +194,7 @@ def attribute_value(attribute: onnx.AttributeProto) -> Any:
 
 
 def array_of(tensor: onnx.TensorProto) -> np.ndarray:
-    """The value of a tensor; where the bytes lie inside the message, without a second copy."""
+    """The value of a tensor, without a second copy if the bytes are inside the message."""
     dtype = _DTYPES.get(tensor.data_type)
     # HasField costs less than a copy of raw_data, and EXTERNAL data has none.
     if dtype is not None and tensor.HasField("raw_data") and tensor.data_location == TensorProto.DEFAULT:
@@ -206,7 +203,7 @@ def array_of(tensor: onnx.TensorProto) -> np.ndarray:
 
 
 def type_of(info: onnx.ValueInfoProto) -> TensorType:
-    """The static type of a tensor; raises ModelError where a dimension is unknown."""
+    """The static type of a tensor; raises ModelError if a dimension is unknown."""
     tensor = info.type.tensor_type
     dtype = _DTYPES.get(tensor.elem_type)
     dims = tensor.shape.dim

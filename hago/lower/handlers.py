@@ -1,29 +1,29 @@
-"""Which function lowers which standard operator, in the order in which they are asked."""
+"""The functions that lower each standard operator, in the order in which they are tried."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from . import anchors, elementwise, moves, pools, quantizers, tables
-from .lookahead import MOVES, RESHAPES
+from . import conversions, data_movement, dot_products, elementwise, lookup_tables, pools
+from .lookahead import DATA_MOVEMENT, RESHAPES
 from .translate import Handler
 
 _SPECIAL: Mapping[str, Sequence[Handler]] = {
-    "Conv": (anchors.conv,),
-    "Gemm": (anchors.gemm,),
-    "MatMul": (anchors.matmul,),
-    "QuantizeLinear": (quantizers.quantize_linear,),
-    "DequantizeLinear": (quantizers.dequantize_linear,),
-    "Cast": (quantizers.cast, quantizers.narrow),
-    "Identity": (quantizers.identity,),
+    "Conv": (dot_products.conv,),
+    "Gemm": (dot_products.gemm,),
+    "MatMul": (dot_products.matmul,),
+    "QuantizeLinear": (conversions.quantize_linear,),
+    "DequantizeLinear": (conversions.dequantize_linear,),
+    "Cast": (conversions.cast, conversions.narrow),
+    "Identity": (conversions.identity,),
     "Dropout": (),
-    "Add": (tables.unary, elementwise.add, elementwise.affine),
-    "Sub": (tables.unary, elementwise.add),
-    "Mul": (tables.unary, elementwise.mul, elementwise.affine),
+    "Add": (lookup_tables.unary, elementwise.add, elementwise.affine),
+    "Sub": (lookup_tables.unary, elementwise.add),
+    "Mul": (lookup_tables.unary, elementwise.mul, elementwise.affine),
     "BatchNormalization": (elementwise.affine,),
-    "Split": (moves.split,),
-    "Resize": (moves.resize,),
-    "Concat": (moves.concat,),
+    "Split": (data_movement.split,),
+    "Resize": (data_movement.resize,),
+    "Concat": (data_movement.concat,),
     "MaxPool": (pools.max_pool,),
     "GlobalMaxPool": (pools.max_pool,),
     "AveragePool": (pools.average_pool,),
@@ -32,7 +32,7 @@ _SPECIAL: Mapping[str, Sequence[Handler]] = {
 }
 
 HANDLERS: dict[str, Sequence[Handler]] = {
-    **{op: (tables.unary,) for op in (*tables.CHEAP, *tables.COSTLY)},
-    **{op: (moves.move,) for op in (*RESHAPES, *MOVES)},
+    **{op: (lookup_tables.unary,) for op in (*lookup_tables.CHEAP, *lookup_tables.COSTLY)},
+    **{op: (data_movement.move,) for op in (*RESHAPES, *DATA_MOVEMENT)},
     **_SPECIAL,
 }

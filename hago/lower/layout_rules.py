@@ -1,4 +1,4 @@
-"""How each operator treats the order of its tensors; see `hago.lower.layout`."""
+"""Which layout each operator takes and produces; see `hago.lower.layout_pass`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .forms import TO_LAST, TO_ONNX, Form
 from .graph import DOMAIN, LoweredGraph, Node
-from .layout import CHANNELS_LAST, LayoutPass, Position, Rule, fold_permutations, rename_outputs
+from .layout_pass import CHANNELS_LAST, LayoutPass, Position, Rule, fold_permutations, rename_outputs
+from .layouts import TO_LAST, TO_ONNX, Layout
 
 ELEMENTWISE = (
     "Add", "Sub", "Mul", "Div", "Min", "Max", "Pow", "PRelu", "Where", "Equal", "Greater", "GreaterOrEqual",
@@ -49,14 +49,14 @@ def _first_only(run: LayoutPass, node: Node) -> bool:
 
 
 def _follow(run: LayoutPass, node: Node, operands: list[str], rest: int, attrs: dict[str, Any] | None = None) -> bool:
-    """Emits an operator in its operands' form; the last ``rest`` inputs are taken as they are."""
-    form = run.common_form(node, operands)
-    inputs = run.operands_last(operands, form) if form is not None else None
-    if form is None or inputs is None:
+    """Emits an operator in the layout of its operands; the last ``rest`` inputs are taken as they are."""
+    layout = run.common_layout(node, operands)
+    inputs = run.operands_last(operands, layout) if layout is not None else None
+    if layout is None or inputs is None:
         return False
     inputs += [run.onnx(name) if name else "" for name in node.inputs[len(node.inputs) - rest :]] if rest else []
-    forms = [Form(2, form.image)] if form.rank == 2 else ()
-    run.emit(node, inputs, last=True, forms=forms, attrs=attrs)
+    layouts = [Layout(2, layout.image)] if layout.rank == 2 else ()
+    run.emit(node, inputs, last=True, layouts=layouts, attrs=attrs)
     return True
 
 
@@ -68,44 +68,44 @@ def _quantize_linear(run: LayoutPass, node: Node) -> bool:
 
 
 def _along_axis(run: LayoutPass, node: Node) -> bool:
-    """Softmax and its like: elementwise but for one axis."""
-    form = run.common_form(node, [node.inputs[0]])
-    if form is None or form.rank == 2:
+    """Softmax and the like: elementwise but for one axis."""
+    layout = run.common_layout(node, [node.inputs[0]])
+    if layout is None or layout.rank == 2:
         return False
-    axis = form.axis_to_last(node.attrs.get("axis", -1))
+    axis = layout.axis_to_last(node.attrs.get("axis", -1))
     return _follow(run, node, [node.inputs[0]], len(node.inputs) - 1, {**node.attrs, "axis": axis})
 
 
 def _concat(run: LayoutPass, node: Node) -> bool:
     rest = len(node.attrs.get("tables", ())) if node.is_hago() else 0
     operands = list(node.inputs[: len(node.inputs) - rest])
-    form = run.common_form(node, operands)
-    if form is None or form.rank == 2:
+    layout = run.common_layout(node, operands)
+    if layout is None or layout.rank == 2:
         return False
-    return _follow(run, node, operands, rest, {**node.attrs, "axis": form.axis_to_last(node.attrs["axis"])})
+    return _follow(run, node, operands, rest, {**node.attrs, "axis": layout.axis_to_last(node.attrs["axis"])})
 
 
-def _movable(run: LayoutPass, node: Node) -> tuple[Form, list[np.ndarray | None]] | None:
-    """The form of a data movement's input where channels-last is what there is, and its other inputs."""
-    form = run.common_form(node, [node.inputs[0]])
-    if form is None or form.rank == 2 or run.is_constant(node.inputs[0]):
+def _movable(run: LayoutPass, node: Node) -> tuple[Layout, list[np.ndarray | None]] | None:
+    """The layout of a data movement's input, if that is channels-last, and its other inputs; else None."""
+    layout = run.common_layout(node, [node.inputs[0]])
+    if layout is None or layout.rank == 2 or run.is_constant(node.inputs[0]):
         return None
     if not all(run.is_constant(name) for name in node.inputs[1:] if name):
         return None
-    return form, [run.draft.constants[name] if name else None for name in node.inputs[1:]]
+    return layout, [run.draft.constants[name] if name else None for name in node.inputs[1:]]
 
 
 def _pad(run: LayoutPass, node: Node) -> bool:
     found = _movable(run, node)
     if found is None:
         return False
-    form, (pads, *others) = found
+    layout, (pads, *others) = found
     assert pads is not None
     axes = others[1] if len(others) > 1 else None
-    listed = list(range(form.rank)) if axes is None else [int(a) for a in axes]
+    listed = list(range(layout.rank)) if axes is None else [int(a) for a in axes]
     last = np.zeros((2, 4), np.int64)
     for position, axis in enumerate(listed):
-        last[:, form.axis_to_last(axis)] = pads[position], pads[len(listed) + position]
+        last[:, layout.axis_to_last(axis)] = pads[position], pads[len(listed) + position]
     value = [run.onnx(node.inputs[2])] if node.input(2) else []
     run.emit(
         node,
@@ -119,10 +119,10 @@ def _slice(run: LayoutPass, node: Node) -> bool:
     found = _movable(run, node)
     if found is None:
         return False
-    form, (starts, ends, *others) = found
+    layout, (starts, ends, *others) = found
     assert starts is not None and ends is not None
     axes = others[0] if others and others[0] is not None else np.arange(len(starts))
-    last = np.array([form.axis_to_last(int(a)) for a in axes], np.int64)
+    last = np.array([layout.axis_to_last(int(a)) for a in axes], np.int64)
     parts = [starts.astype(np.int64), ends.astype(np.int64), last]
     if len(others) > 1 and others[1] is not None:
         parts.append(others[1].astype(np.int64))
@@ -155,11 +155,11 @@ def _reduce(run: LayoutPass, node: Node) -> bool:
     found = _movable(run, node)
     if found is None or not node.attrs.get("keepdims", 1):
         return False
-    form, others = found
+    layout, others = found
     axes = others[0] if others and others[0] is not None else node.attrs.get("axes")
     if axes is None:
         return False
-    last = tuple(form.axis_to_last(int(a)) for a in axes)
+    last = tuple(layout.axis_to_last(int(a)) for a in axes)
     inputs = [run.last(node.inputs[0])]
     attrs = dict(node.attrs)
     if "axes" in attrs:
@@ -171,65 +171,65 @@ def _reduce(run: LayoutPass, node: Node) -> bool:
 
 
 def _transpose(run: LayoutPass, node: Node) -> bool:
-    """A transpose that converts between the two forms costs nothing; others start from what is there."""
+    """A transpose that converts between the two layouts is free; others start from the layout that exists."""
     name, out = node.inputs[0], node.outputs[0]
     if run.is_constant(name):
         return False
-    place, type_ = run.places[name], run.draft.types[out]
+    position, type_ = run.positions[name], run.draft.types[out]
     perm = tuple(node.attrs.get("perm") or reversed(range(type_.rank)))
-    if type_.rank == 4 and place.last is not None and place.form is not None and (
-        perm == TO_LAST or place.onnx is None
+    if type_.rank == 4 and position.last is not None and position.layout is not None and (
+        perm == TO_LAST or position.onnx is None
     ):  # fmt: skip
-        made = Position(type_, Form.of(type_.shape), onnx=place.last)
+        made = Position(type_, Layout.of(type_.shape), onnx=position.last)
         if perm != TO_LAST:
             composed = tuple(TO_ONNX[axis] for axis in perm)
-            made.onnx = run.transpose(place.last, composed, out, node.name, node.layer)
-        run.places[out] = made
+            made.onnx = run.transpose(position.last, composed, out, node.name, node.layer)
+        run.positions[out] = made
         return True
-    if place.onnx is None or not run.wants_last(out):
+    if position.onnx is None or not run.wants_last(out):
         return False
-    form = Form.of(type_.shape)
+    layout = Layout.of(type_.shape)
     if perm == TO_ONNX:
-        run.places[out] = Position(type_, form, last=place.onnx)
+        run.positions[out] = Position(type_, layout, last=position.onnx)
         return True
-    if perm == (0, 2, 1) and form is not None:
-        shaped = run.reshape(place.onnx, form.last_shape, f"{out}_nhwc", node.name, node.layer)
-        run.places[out] = Position(type_, form, last=shaped)
+    if perm == (0, 2, 1) and layout is not None:
+        shaped = run.reshape(position.onnx, layout.last_shape, f"{out}_nhwc", node.name, node.layer)
+        run.positions[out] = Position(type_, layout, last=shaped)
         return True
     return False
 
 
 def _reshape(run: LayoutPass, node: Node) -> bool:
-    """Flattening an image keeps its order (the reader's weights follow); unit dimensions cost nothing."""
+    """Flattening an image keeps its order (the reader's weights are reordered); unit dimensions are free."""
     name, out = node.inputs[0], node.outputs[0]
     if run.is_constant(name) or not run.is_constant(node.inputs[1]):
         return False
-    place, type_ = run.places[name], run.draft.types[out]
-    if place.onnx is not None or place.form is None or place.last is None:
+    position, type_ = run.positions[name], run.draft.types[out]
+    if position.onnx is not None or position.layout is None or position.last is None:
         return False
-    form = place.form
-    if form.is_reshape:
-        tensor = run.reshape(place.last, type_.shape, out, node.name, node.layer)
-        run.places[out] = Position(type_, Form.of(type_.shape), onnx=tensor)
+    layout = position.layout
+    if layout.is_reshape:
+        tensor = run.reshape(position.last, type_.shape, out, node.name, node.layer)
+        run.positions[out] = Position(type_, Layout.of(type_.shape), onnx=tensor)
         return True
-    if type_.rank != 2 or type_.shape[0] != form.image[0] or form.rank == 2:
+    if type_.rank != 2 or type_.shape[0] != layout.image[0] or layout.rank == 2:
         return False
-    flat = Form(2, form.image)
-    tensor = run.reshape(place.last, flat.last_shape, out, node.name, node.layer)
-    run.places[out] = Position(type_, flat, last=tensor)
+    flat = Layout(2, layout.image)
+    tensor = run.reshape(position.last, flat.last_shape, out, node.name, node.layer)
+    run.positions[out] = Position(type_, flat, last=tensor)
     return True
 
 
 def _fully_connected(run: LayoutPass, node: Node) -> bool:
-    """A flattened channels-last image is taken as it is, with the weight's columns in that order."""
+    """A flattened channels-last image is used as it is, with the weight's columns in that order."""
     x, weight = node.inputs[0], node.inputs[1]
-    place = run.places.get(x)
-    if place is None or place.onnx is not None or place.form is None or place.form.rank != 2:
+    position = run.positions.get(x)
+    if position is None or position.onnx is not None or position.layout is None or position.layout.rank != 2:
         return False
-    if not run.is_constant(weight) or node.input(4) or place.last is None:
+    if not run.is_constant(weight) or node.input(4) or position.last is None:
         return False
-    columns = place.form.features_to_last(run.draft.constants[weight])
-    inputs = [place.last, run.constant(weight, columns, place.form.image[1:])]
+    columns = position.layout.features_to_last(run.draft.constants[weight])
+    inputs = [position.last, run.constant(weight, columns, position.layout.image[1:])]
     inputs += [run.onnx(name) if name else "" for name in node.inputs[2:]]
     run.emit(replace(node, inputs=tuple(inputs)), inputs, last=False)
     return True

@@ -1,4 +1,4 @@
-"""Looks ahead in the source graph: how a tensor will be quantized, and what an epilogue can take on."""
+"""Looks ahead in the source graph: how a tensor will be quantized, and what an epilogue can include."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from .values import SIGNED_SHIFT, Params
 
 # Quantizing before or after these gives the same codes (Concat: with the same parameters everywhere).
 RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
-MOVES = frozenset({"Transpose", "Slice", "Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Pad", "Resize"})
+DATA_MOVEMENT = frozenset(
+    {"Transpose", "Slice", "Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Pad", "Resize"}
+)
 
 
 @dataclass
-class Tail:
-    """What follows an accumulator: y = min(max((acc + bias) * factor, low), high), as source tensor ``out``.
+class FusedEpilogue:
+    """What follows an accumulator: y = min(max((acc + bias) * factor, low), high), the source tensor ``out``.
 
-    ``bias`` is in the units of the result before ``factor``; None where there is none.
+    ``bias`` is in the units of the result before ``factor``, or None. ``nodes`` are those that it includes.
     """
 
     out: str
@@ -32,16 +34,16 @@ class Tail:
 
 
 class Lookahead:
-    """Answers about the source graph alone; nothing here depends on what was lowered before."""
+    """Answers from the source graph alone; nothing here depends on what was lowered before."""
 
     def __init__(self, source: SourceGraph) -> None:
         self._source = source
         self._targets: dict[str, Params | None] = {}
 
     def target(self, name: str) -> Params | None:
-        """The parameters with which *every* reader quantizes the tensor, if all agree, else None.
+        """The parameters with which *every* reader quantizes the tensor if all agree, else None.
 
-        Looks through operators that commute with quantization.
+        Operators that commute with quantization are looked through.
         """
         if name not in self._targets:
             self._targets[name] = None
@@ -74,7 +76,7 @@ class Lookahead:
             return mode != "constant" or not node.input(2) or (value is not None and not value.any())
         if node.op == "Resize":
             return node.attrs.get("mode", "nearest") == "nearest"
-        return node.op in RESHAPES or node.op in MOVES or node.op in ("Concat", "MaxPool", "Identity")
+        return node.op in RESHAPES or node.op in DATA_MOVEMENT or node.op in ("Concat", "MaxPool", "Identity")
 
     def quantize_params(self, node: SourceNode) -> Params | None:
         """Parameters of a QuantizeLinear or DequantizeLinear to or from 8 bits per tensor, else None."""
@@ -95,13 +97,13 @@ class Lookahead:
             return None
         return Params(np.float32(scale.reshape(())), SIGNED_SHIFT if dtype == "int8" else 0)
 
-    def tail(self, node: SourceNode, *, bias_axis: int | None = None, factor: bool = False) -> Tail:
-        """Follows the only readers of a node's output that an epilogue can do.
+    def epilogue(self, node: SourceNode, *, bias_axis: int | None = None, factor: bool = False) -> FusedEpilogue:
+        """The operators behind a node that its epilogue can include, each the only reader of the one before.
 
-        These are: adding a constant along ``bias_axis`` (where given), multiplying by a positive
-        constant (where ``factor``), Relu and Clip.
+        These are: adding a constant along ``bias_axis`` (if given), multiplying by a positive
+        constant (if ``factor``), Relu and Clip.
         """
-        found = Tail(node.outputs[0], [])
+        found = FusedEpilogue(node.outputs[0], [])
         while (reader := self._source.sole_consumer(found.out)) is not None and reader.domain == "":
             if not self._extend(found, reader, bias_axis, factor):
                 break
@@ -109,34 +111,34 @@ class Lookahead:
             found.out = reader.outputs[0]
         return found
 
-    def _extend(self, tail: Tail, reader: SourceNode, bias_axis: int | None, factor: bool) -> bool:
-        clamped = tail.low != -math.inf or tail.high != math.inf
+    def _extend(self, epilogue: FusedEpilogue, reader: SourceNode, bias_axis: int | None, factor: bool) -> bool:
+        clamped = epilogue.low != -math.inf or epilogue.high != math.inf
         bounds = self.clip_bounds(reader)
         if bounds is not None:
             low, high = bounds
-            tail.low, tail.high = (min(max(edge, low), high) for edge in (tail.low, tail.high))
+            epilogue.low, epilogue.high = (min(max(edge, low), high) for edge in (epilogue.low, epilogue.high))
             return True
         if clamped or reader.op not in ("Add", "Mul", "Div"):
             return False
-        other = reader.inputs[1] if reader.inputs[0] == tail.out else reader.inputs[0]
+        other = reader.inputs[1] if reader.inputs[0] == epilogue.out else reader.inputs[0]
         constant = self._source.constant(other)
-        if constant is None or self._source.shape(reader.outputs[0]) != self._source.shape(tail.out):
+        if constant is None or self._source.shape(reader.outputs[0]) != self._source.shape(epilogue.out):
             return False
         array = constant.exact
-        if reader.op == "Add" and bias_axis is not None and tail.factor == 1.0:
-            vector = along_axis(array, self._source.shape(tail.out), bias_axis)
+        if reader.op == "Add" and bias_axis is not None and epilogue.factor == 1.0:
+            vector = along_axis(array, self._source.shape(epilogue.out), bias_axis)
             if vector is None:
                 return False
-            tail.bias = vector if tail.bias is None else tail.bias + vector
+            epilogue.bias = vector if epilogue.bias is None else epilogue.bias + vector
             return True
-        if reader.op == "Div" and reader.inputs[0] != tail.out:
+        if reader.op == "Div" and reader.inputs[0] != epilogue.out:
             return False
         if reader.op == "Add" or not factor or array.size != 1:
             return False
         scalar = float(array.reshape(()))
         if not (0.0 < scalar < math.inf):
             return False
-        tail.factor = tail.factor * scalar if reader.op == "Mul" else tail.factor / scalar
+        epilogue.factor = epilogue.factor * scalar if reader.op == "Mul" else epilogue.factor / scalar
         return True
 
     def clip_bounds(self, node: SourceNode) -> tuple[float, float] | None:

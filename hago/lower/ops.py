@@ -1,5 +1,5 @@
 """The operators of the domain ``hago``, version 1: their inputs and attributes. Their arithmetic is
-defined by `hago.lower.reference`, in words here.
+defined by `hago.lower.reference` and described here.
 
 Activations are uint8 with one scale and zero point per tensor, images are NHWC, weights int8 with the
 output channel first, sums int32. *Requantize*:
@@ -7,8 +7,8 @@ output channel first, sums int32. *Requantize*:
     y = clamp(rint(float32(acc) * scale), lo - y_zero_point, hi - y_zero_point) + y_zero_point
 
 with one rounding of the float32 product, rint half to even. The *epilogue* of an operator that makes
-a sum is that for ``out = "uint8"`` (attributes y_zero_point, lo, hi), or, for ``out = "float32"``
-(attributes act_lo, act_hi), y = min(max(float32(acc) * scale, act_lo), act_hi).
+a sum is this for ``out = "uint8"`` (attributes y_zero_point, lo, hi), and for ``out = "float32"``
+(attributes act_lo, act_hi) it is y = min(max(float32(acc) * scale, act_lo), act_hi).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .graph import DOMAIN, Node
 
 @dataclass(frozen=True)
 class OpSchema:
-    """Names of inputs (``?`` behind optional ones, ``*`` behind a variadic one) and of attributes.
+    """Names of inputs (optional ones end in ``?``, a variadic one in ``*``) and of attributes.
 
-    ``optional`` attributes may be absent, the others must be there.
+    ``optional`` attributes may be absent; the others are required.
     """
 
     inputs: tuple[str, ...]
@@ -59,7 +59,7 @@ SCHEMAS: Mapping[str, OpSchema] = {
     "QScaleShift": _schema("x mul add", "lo hi"),
     # table uint8 [256], or float32 [256]: then y is float32.
     "QLookup": _schema("x table", ""),
-    # `tables`: the indices of the inputs that pass through a table; the tables follow the tensors.
+    # `tables`: the indices of the inputs that go through a table; the tables follow the tensors.
     "QConcat": _schema("x*", "axis tables"),
     "QMaxPool": _schema("x", "kernel_shape strides pads dilations"),
     "QAvgPool": _schema("x", "kernel_shape strides pads dilations count_include_pad x_zero_point scale out", _EPILOGUE),
@@ -81,7 +81,7 @@ SCHEMAS: Mapping[str, OpSchema] = {
 
 
 def check_node(node: Node) -> None:
-    """Raises ModelError where a hago node does not keep to its schema; other nodes pass."""
+    """Raises ModelError if a hago node does not match its schema; other nodes pass."""
     if node.domain != DOMAIN:
         return
     schema = SCHEMAS.get(node.op)

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from ..tensor import TensorType
-from .anchors import accumulator, window
-from .lookahead import Tail
+from .dot_products import accumulator, window
+from .lookahead import FusedEpilogue
 from .source import SourceNode
 from .translate import Translator
 from .values import Quant, Value
@@ -44,7 +44,7 @@ def average_pool(tr: Translator, node: SourceNode) -> bool:
     attrs = window(node, shape, kernel, out)
     include = int(node.attrs.get("count_include_pad", 0))
     if include and node.attrs.get("ceil_mode", 0):
-        # Positions that only ceil_mode adds count for nothing, those of the padding do: no attribute says so.
+        # Positions that only ceil_mode adds do not count, those of the padding do: no attribute expresses that.
         return False
     attrs |= {"kernel_shape": kernel if len(kernel) == 2 else (1, *kernel), "count_include_pad": include}
     return _average(tr, node, "AvgPool", attrs, 1.0)
@@ -65,22 +65,22 @@ def global_average_pool(tr: Translator, node: SourceNode) -> bool:
 
 
 def _average(tr: Translator, node: SourceNode, op: str, attrs: dict[str, Any], factor: float) -> bool:
-    """Emits the integer or the float form of a pool; a ReduceMean without keepdims is reshaped."""
+    """Emits the integer or the float op of a pool; a ReduceMean without keepdims is reshaped."""
     name = node.inputs[0]
     if tr.source.type(name).dtype != "float32":
         return False
-    tail = tr.ahead.tail(node)
-    pooled = tr.source.type(tail.out)
+    epilogue = tr.ahead.epilogue(node)
+    pooled = tr.source.type(epilogue.out)
     flat = pooled.rank == 2
     kind = "avg_pool" if op == "AvgPool" else "global_avg_pool"
     quant = tr.quant(name)
     if quant is not None and tr.integers(kind):
         attrs["x_zero_point"] = quant.params.zero_point
-        accumulator(tr, f"Q{op}", node, tail, [quant.tensor], attrs, float(quant.params.scale) * factor)
+        accumulator(tr, f"Q{op}", node, epilogue, [quant.tensor], attrs, float(quant.params.scale) * factor)
     else:
         output = tr.hago(op, node, [tr.tensor(name)], pooled, node.outputs[0], attrs)
         tr.set(node.outputs[0], Value(tensor=output))
-        tail = Tail(node.outputs[0], [])
+        epilogue = FusedEpilogue(node.outputs[0], [])
     if flat:
-        tr.flatten_result(tail.out, (*pooled.shape, 1, 1))
+        tr.flatten_result(epilogue.out, (*pooled.shape, 1, 1))
     return True

@@ -1,7 +1,7 @@
 """The numpy reference of every hago op, and of a whole lowered graph.
 
-The operators are `onnx.reference` ops of the domain ``hago``; standard operators run as ONNX's own
-reference runs them. Integer results are exact; float ones have numpy's order of summation.
+The operators are `onnx.reference` ops of the domain ``hago``; standard operators run in ONNX's own
+reference. Integer results are exact; float results have numpy's order of summation.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class QLookup(_HagoOp):
 
 
 class QConcat(_HagoOp):
-    """Concatenation of codes, each input through a table of its own where it has one."""
+    """Concatenation of codes, each input through its table, if it has one."""
 
     def _run(self, *inputs, axis, tables, **attrs):  # type: ignore[no-untyped-def]
         count = len(inputs) - len(tables)

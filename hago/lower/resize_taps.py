@@ -1,4 +1,4 @@
-"""Where each output position of a Resize takes its value from: tables per axis, in numpy.
+"""The input positions that make each output position of a Resize: tables per axis, in numpy.
 
 Notation: along one axis, ``size`` input and ``out`` output positions; a tap is an input position and its share.
 """
@@ -25,7 +25,7 @@ _CROP = "tf_crop_and_resize"
 
 @dataclass(frozen=True)
 class Taps:
-    """Of one axis: input positions and shares, [out, taps] each; ``outside`` [out] where it extrapolates."""
+    """Of one axis: input positions and shares, [out, taps] each; ``outside`` [out] marks what is extrapolated."""
 
     size: int
     positions: np.ndarray
@@ -51,7 +51,7 @@ class Resizing:
     sizes: np.ndarray | None = None
 
     def taps(self, axis: int) -> Taps:
-        """The taps along ``axis``. Raises UnsupportedOpError for a way of resizing that is unknown."""
+        """The taps along ``axis``. Raises UnsupportedOpError for an unknown mode."""
         size, out = self.x[axis], self.y[axis]
         scale = np.float32(self._scale(axis))
         at = self._coordinates(axis, scale)
@@ -80,7 +80,7 @@ class Resizing:
 
     @property
     def _listed(self) -> list[int]:
-        """The axes that roi, scales and sizes tell of."""
+        """The axes that roi, scales and sizes refer to."""
         rank = len(self.x)
         return [int(a) % rank for a in self.attrs.get("axes", ())] or list(range(rank))
 
@@ -96,7 +96,7 @@ class Resizing:
         return float(choose(wanted / self.x[a] for wanted, a in zip(self.sizes.tolist(), listed, strict=True)))
 
     def _region(self, axis: int) -> tuple[np.float32, np.float32]:
-        """Start and end of the part of the input that is taken, as shares of its size."""
+        """Start and end of the part of the input that is used, as shares of its size."""
         listed = self._listed
         if self.roi is None or not self.roi.size or axis not in listed:
             return np.float32(0), np.float32(1)
@@ -104,9 +104,9 @@ class Resizing:
         return np.float32(self.roi[at]), np.float32(self.roi[at + len(listed)])
 
     def _coordinates(self, axis: int, scale: np.float32) -> np.ndarray:
-        """Where every output position along ``axis`` lies in the input.
+        """The position in the input of every output position along ``axis``.
 
-        In float32, as ONNX Runtime computes it: a position half way between two elements must round alike.
+        In float32, as in ONNX Runtime: a position half way between two elements must round alike.
         """
         size, out, kind = np.float32(self.x[axis]), self.y[axis], self._coordinate_mode
         at, half, one = np.arange(out, dtype=np.float32), np.float32(0.5), np.float32(1)

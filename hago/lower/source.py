@@ -1,7 +1,7 @@
-"""A reading view of the ONNX graph that is lowered: nodes as plain values, types, and constants.
+"""A read-only view of the ONNX graph that is lowered: nodes as plain values, types, and constants.
 
 Constants are initializers, and what DequantizeLinear or a widening Cast makes of an initializer:
-their values are computed only when somebody asks.
+their values are computed on first use.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 import onnx
 
 from ..errors import ModelError, UnsupportedOpError
+from ..precision import SHORT_FLOATS
 from ..tensor import TensorType
-from .graph import SHORT_FLOATS, array_of, attribute_value, code_dtype, type_of
+from .graph import array_of, attribute_value, code_dtype, type_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class SourceNode:
     layer: str | None
 
     def input(self, index: int) -> str:
-        """The name of an input, ``""`` where it is absent."""
+        """The name of an input, ``""`` if it is absent."""
         return self.inputs[index] if index < len(self.inputs) else ""
 
 
@@ -40,7 +41,7 @@ class SourceNode:
 class Codes:
     """Quantized constant: real = scale * (codes - zero_point), integers as stored.
 
-    ``scale`` and ``zero_point`` have shape [] or [1] (per tensor), [channels] along ``axis``, or, where
+    ``scale`` and ``zero_point`` have shape [] or [1] (per tensor), [channels] along ``axis``, or, if
     ``block_size`` > 0, that of ``codes`` with ``axis`` divided by the block size, rounded up.
     """
 
@@ -51,7 +52,7 @@ class Codes:
     block_size: int
 
     def dequantize(self, dtype: type[np.floating[Any]] = np.float32) -> np.ndarray:
-        """Real values: float32 as DequantizeLinear computes them, or float64 without its rounding."""
+        """Real values: float32 as DequantizeLinear computes them, or float64 without that rounding."""
         scale, zero = self.scale, self.zero_point
         if self.block_size:
             size = self.codes.shape[self.axis]
@@ -71,8 +72,7 @@ class Codes:
 class Constant:
     """A constant tensor.
 
-    ``codes`` is set where it is the dequantized form of stored integers, ``short`` where it is the widened form of
-    bfloat16 or float16.
+    ``codes`` is set if it is dequantized from stored integers, ``short`` if it is widened from bfloat16 or float16.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Constant:
 
     @property
     def array(self) -> np.ndarray:
-        """The value; float32 where it is stored quantized or short."""
+        """The value; float32 if it is stored quantized or as a short float."""
         if self._array is None:
             if self.codes is not None:
                 self._array = self.codes.dequantize()
@@ -93,12 +93,12 @@ class Constant:
 
     @property
     def exact(self) -> np.ndarray:
-        """float64 values: those of an int32 bias can be found again, which float32 has no room for."""
+        """float64 values, from which an int32 bias can be recovered: float32 is too short for that."""
         return self.array.astype(np.float64) if self.codes is None else self.codes.dequantize(np.float64)
 
 
 class SourceGraph:
-    """The graph under lowering. Raises ModelError where a tensor has no static type."""
+    """The graph that is lowered. Raises ModelError if a tensor has no static type."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         graph = proto.graph
@@ -127,16 +127,16 @@ class SourceGraph:
         return node.op in ("QuantizeLinear", "DequantizeLinear")
 
     def is_output(self, name: str) -> bool:
-        """Whether the graph gives this tensor out."""
+        """Whether the tensor is an output of the graph."""
         return name in self._output_set
 
     def sole_consumer(self, name: str) -> SourceNode | None:
-        """The only reader of a tensor, or None: also where the tensor is an output of the graph."""
+        """The only reader of a tensor, or None, also if the tensor is an output of the graph."""
         readers = self.consumers.get(name, [])
         return readers[0] if len(readers) == 1 and name not in self._output_set else None
 
     def layer_of(self, node: SourceNode) -> str | None:
-        """The layer of a node; a quantizer that tells none belongs to what reads it."""
+        """The layer of a node; a quantizer that names none belongs to its reader."""
         while node.layer is None and self._is_quantize(node):
             readers = self.consumers.get(node.outputs[0])
             if not readers:
@@ -176,7 +176,7 @@ class SourceGraph:
         return TensorType(self.type(zero).dtype if zero else "uint8", shape)
 
     def constant(self, name: str) -> Constant | None:
-        """The constant of that name, or None where the tensor is computed at run time."""
+        """The constant of that name, or None if the tensor is computed at run time."""
         if name not in self._constants:
             self._constants[name] = self._find_constant(name)
         return self._constants[name]
@@ -214,7 +214,7 @@ class SourceGraph:
         return None
 
     def _quantized_constant(self, node: SourceNode) -> Constant | None:
-        """Codes of a constant: files of some exporters hold float weights with QuantizeLinear behind them."""
+        """Codes of a constant: some exporters write float weights with QuantizeLinear behind them."""
         real, scale = self.array(node.inputs[0]), self.array(node.inputs[1])
         zero = self.array(node.input(2))
         if zero is None and not node.input(2):
@@ -232,7 +232,7 @@ class SourceGraph:
         return Constant(np.clip(codes, limits.min, limits.max).astype(zero.dtype))
 
     def _types_cast(self, node: SourceNode) -> bool:
-        """Whether a Cast widens a tensor of a short float to float32."""
+        """Whether a Cast widens a short float to float32."""
         return self.type(node.inputs[0]).dtype in SHORT_FLOATS and code_dtype(node.attrs["to"]) == "float32"
 
     @cached_property
@@ -245,7 +245,7 @@ def _source_node(item: onnx.NodeProto) -> SourceNode:
     attrs = {a.name: attribute_value(a) for a in item.attribute}
     if any(isinstance(value, onnx.GraphProto) for value in attrs.values()):
         raise UnsupportedOpError(
-            f"{item.op_type} holds a graph of its own: control flow cannot be compiled",
+            f"{item.op_type} contains a subgraph: control flow cannot be compiled",
             where=f"node {item.name!r}",
         )
     layer = None

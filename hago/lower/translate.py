@@ -1,8 +1,8 @@
-"""From the source graph to hago ops, still in ONNX's tensor order (`hago.lower.layout` changes that).
+"""From the source graph to hago ops, still in ONNX's tensor order (`hago.lower.layout_pass` changes that).
 
-One walk over the nodes in topological order. For each source tensor the walk keeps the forms in which
-it is available (`Value`); a DequantizeLinear only notes that its output *is* quantized, and float
-values are made when somebody needs them. So every operator that has no integer form stays a standard
+One walk over the nodes in topological order. For each source tensor the walk keeps the representations in which
+it is available (`Value`); a DequantizeLinear only records that its output *is* quantized, and float
+values are computed when an operator needs them. So every operator without an integer op stays a standard
 operator on dequantized values, which is always correct.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 from ..tensor import TensorType
 from .builder import GraphBuilder
 from .graph import LoweredGraph
-from .lookahead import Lookahead, Tail
+from .lookahead import FusedEpilogue, Lookahead
 from .source import Constant, SourceGraph, SourceNode
 from .values import SIGNED_SHIFT, Params, Quant, Value
 
@@ -56,21 +56,21 @@ class Translator:
         return self.build.finish(self.source.inputs, outputs, self.source.name, self.source.opset)
 
     def offers(self, kind: str, precision: str) -> bool:
-        """Whether the hardware does operators of ``kind`` in ``precision``; without a spec, it does."""
+        """Whether the hardware computes operators of ``kind`` in ``precision``; without a spec, it does."""
         return self.spec is None or any(c.precision == precision for c in self.spec.choices(kind))
 
     def integers(self, kind: str) -> bool:
-        """Whether the hardware does operators of ``kind`` on integers; without a spec, it does."""
+        """Whether the hardware computes operators of ``kind`` on integers; without a spec, it does."""
         return self.spec is None or any(way.numbers.is_integer for way in self.spec.choices(kind))
 
-    # --- the forms of a value -------------------------------------------------------------------
+    # --- the representations of a value ---------------------------------------------------------
 
     def value(self, name: str) -> Value:
-        """The forms of a tensor computed at run time; of a constant, none."""
+        """The representations of a tensor computed at run time; of a constant, none."""
         return self._values.get(name) or Value()
 
     def set(self, name: str, value: Value) -> None:
-        """Remembers the forms of a tensor."""
+        """Records the representations of a tensor."""
         self._values[name] = value
 
     def tensor(self, name: str) -> str:
@@ -105,11 +105,11 @@ class Translator:
             )
         if value.short is not None:
             return self.standard("Cast", [value.short], type_, name, {"to": 1})
-        assert value.codes is not None, f"no form of {name!r}"
+        assert value.codes is not None, f"no representation of {name!r}"
         return self._shifted(value.codes, name, -SIGNED_SHIFT, "int8") if value.signed else value.codes
 
     def _shifted(self, codes: str, hint: str, offset: int, dtype: str) -> str:
-        """int8 from uint8 codes or back; only where such a tensor is seen from outside."""
+        """int8 from uint8 codes or back; only for tensors that are inputs or outputs of the graph."""
         shape = self.build.types[codes].shape
         wide = TensorType("int32", shape)
         addend = self.build.constant(np.array(offset, np.int32), f"{hint}_offset")
@@ -129,7 +129,7 @@ class Translator:
         return value.codes
 
     def quant(self, name: str) -> Quant | None:
-        """The quantized form of a real tensor (also of a constant dequantized per tensor), or None."""
+        """A real tensor (or a constant dequantized per tensor) as quantized codes, or None."""
         constant = self.source.constant(name)
         if constant is None:
             return self.value(name).quant
@@ -179,13 +179,13 @@ class Translator:
         return self.once((quant.tensor, table.tobytes()), emit)
 
     def once(self, key: tuple[object, ...], emit: Callable[[], str]) -> str:
-        """What ``emit`` made the first time that ``key`` was asked for."""
+        """What ``emit`` made the first time that ``key`` was requested."""
         if key not in self._emitted:
             self._emitted[key] = emit()
         return self._emitted[key]
 
     def flatten_result(self, name: str, pooled: tuple[int, ...]) -> None:
-        """Puts a Reshape behind the node just made for ``name``: it really gives the shape ``pooled``."""
+        """Adds a Reshape behind the node just emitted for ``name``, whose own output has the shape ``pooled``."""
         value = self._values[name]
         final = value.quant.tensor if value.quant is not None else value.tensor
         node = self.build.nodes.pop()
@@ -199,10 +199,10 @@ class Translator:
 
     # --- making nodes ---------------------------------------------------------------------------
 
-    def finish(self, tail: Tail, value: Value) -> None:
-        """Notes the value of a tail's end and that its nodes need no lowering of their own."""
-        self._done.update(tail.nodes)
-        self.set(tail.out, value)
+    def finish(self, epilogue: FusedEpilogue, value: Value) -> None:
+        """Records the value of an epilogue's output; the nodes that it includes are not lowered again."""
+        self._done.update(epilogue.nodes)
+        self.set(epilogue.out, value)
 
     def hago(
         self,
@@ -225,7 +225,7 @@ class Translator:
         return self.build.emit(op, inputs, type_, hint=hint, name=name, attrs=attrs, layer=layer, domain="")
 
     def keep(self, node: SourceNode) -> None:
-        """Leaves a node as it is, on real values."""
+        """Keeps a node as it is, on real values."""
         outputs = self._keep_outputs(node)
         for name, tensor in zip(node.outputs, outputs, strict=True):
             if name:

@@ -1,4 +1,4 @@
-"""What is known of a tensor while the graph is lowered, and the arithmetic of quantization parameters."""
+"""What is known about a tensor during lowering, and the arithmetic of quantization parameters."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Quant:
 class ValueTable:
     """A real tensor that is a function of the codes of ``quant``: ``reals`` float32 [256].
 
-    ``node`` is the source node that computes it, ``costly`` says that a look-up is cheaper than it.
+    ``node`` is the source node that computes it; it is ``costly`` if a look-up is cheaper.
     """
 
     quant: Quant
@@ -61,12 +61,12 @@ class ValueTable:
 
 @dataclass
 class Value:
-    """The forms in which one tensor of the source graph is available, None where it is not.
+    """The representations in which one tensor of the source graph is available; None: not in this one.
 
-    tensor: the lowered tensor with exactly the source tensor's type. quant: it is the dequantized form
-    of that uint8 tensor. table: it is a function of one. codes: it is itself quantized codes (then the
-    source tensor is an integer one), ``signed`` where those are int8. short: it is the widened form
-    of that tensor of bfloat16 or float16.
+    tensor: the lowered tensor of exactly the source tensor's type. quant: the uint8 tensor that it is
+    dequantized from. table: the function of a uint8 tensor that it is. codes: the uint8 codes that it is itself
+    (the source tensor is then an integer one), ``signed`` if the source's are int8. short: the tensor of
+    bfloat16 or float16 that it is widened from.
     """
 
     tensor: str | None = None

@@ -1,4 +1,4 @@
-"""Constant weights of anchors: stored integers with their scales, in the order the hago ops want.
+"""Constant weights of anchors: stored integers with their scales, in the order that the hago ops take.
 
 Two-level group scales: scale[o, g] = channel_scale[o] * mult[o, g] with mult an integer in 1..15
 (VS-Quant, Dai et al. 2021, arXiv 2102.04503).
@@ -27,11 +27,11 @@ class IntegerWeight:
 def integer_weight(
     codes: Codes, out_axis: int, group_axis: int, base_scale: np.ndarray | None = None
 ) -> IntegerWeight | None:
-    """The weight with output channels first, or None where hago's integer ops cannot hold it.
+    """The weight with output channels first, or None if hago's integer ops cannot represent it.
 
-    They hold int8 and uint8 codes with the zero point in the middle of the range, scales per tensor,
+    They represent int8 and uint8 codes with the zero point in the middle of the range, scales per tensor,
     per output channel, or per group of ``group_axis`` with two levels. ``base_scale`` [O] is the
-    channel scale to try first (the one that the bias was quantized with).
+    channel scale to try first, the one that the bias was quantized with.
     """
     stored = _signed(codes)
     if stored is None:
@@ -42,7 +42,7 @@ def integer_weight(
         if codes.axis != group_axis:
             return None
         scale = np.moveaxis(codes.scale, out_axis, 0)
-        # [O, G, ...]: equal along everything else, or it is no scale per group.
+        # [O, G, ...]: equal along all other axes, or it is no scale per group.
         scale = np.moveaxis(scale, 1 + group_axis - (out_axis < group_axis), 1)
         flat = scale.reshape(outputs, scale.shape[1], -1)
         if not np.array_equal(flat, np.broadcast_to(flat[..., :1], flat.shape)):
@@ -75,7 +75,7 @@ def two_level(scale: np.ndarray, base: np.ndarray | None = None) -> tuple[np.nda
     for candidate in candidates:
         ratio = exact / candidate[:, None]
         mult = np.rint(ratio)
-        # float32 products are within 2**-24 of the exact ones, the divided minimum within as much.
+        # float32 products are within 2**-24 of the exact ones, and so is the divided minimum.
         fits = ((np.abs(ratio - mult) <= 4e-6 * mult) & (mult >= 1) & (mult <= MAX_MULTIPLIER)).all(axis=1)
         channel = np.where((channel == 0) & fits, candidate, channel)
         if (channel > 0).all():
@@ -90,14 +90,14 @@ def with_integer_bias(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """(codes, factor float64, bias int32 [O]) with bias = rint(real / factor), or None if not finite.
 
-    A channel whose bias would leave int32 (its weights are next to nothing) gets a factor that is a
-    power of two larger, and its weight codes are rounded to that: against a bias of 2**29 steps that
+    A channel whose bias would not fit in int32 (its weights are close to zero) gets a factor that is larger by a
+    power of two, and its weight codes are rounded to match: relative to a bias of 2**29 steps that
     error is below one part in 2**29 per product.
     """
     factor = np.broadcast_to(factor.astype(np.float64), real.shape)
     if not (np.isfinite(real).all() and np.isfinite(factor).all() and (factor >= 0).all()):
         return None
-    # With a factor of zero all weights of the channel are zero: any factor does.
+    # A factor of zero means that all weights of the channel are zero: any factor will do.
     steps = np.abs(real) / np.where(factor > 0, factor, 1.0)
     shift = np.where(steps >= 2.0**30, np.ceil(np.log2(np.maximum(steps, 1.0))) - 29, 0.0)
     dead = (factor == 0) | ~np.isfinite(shift)
@@ -110,7 +110,7 @@ def with_integer_bias(
 
 
 def sum_fits(codes: np.ndarray, bias: np.ndarray, zero_point: int, mult: np.ndarray | None) -> bool:
-    """Whether no sum of products with uint8 codes (minus ``zero_point``) plus bias can leave int32."""
+    """Whether no sum of products with uint8 codes (minus ``zero_point``) plus bias can overflow int32."""
     reach = max(zero_point, 255 - zero_point)
     largest = int(np.abs(bias.astype(np.int64)).max(initial=0))
     products = codes[0].size * 128 * reach * (int(mult.max()) if mult is not None else 1)

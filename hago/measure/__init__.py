@@ -1,4 +1,4 @@
-"""Latency and accuracy of runners, with their errors, and the machine they were measured on.
+"""Latency and accuracy of runners, with their errors, and the environment of the measurement.
 
 Import from the modules: `environment`, `metrics` and `running` are light, `accuracy` and `latency` need scipy.
 """

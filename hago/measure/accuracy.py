@@ -1,7 +1,7 @@
 """Accuracy of a runner, with its error and the paired change against float32.
 
-Every sample is run by the compiled artifact itself. The change is taken sample by sample, or by the same resamples
-for a metric of the whole set (whole_set.py), which needs far fewer samples than two separate intervals.
+The compiled artifact runs every sample. The change is computed sample by sample, or over the same resamples for a
+metric of the whole set (whole_set.py), which needs far fewer samples than two separate intervals.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ BLOCK = 32
 class Accuracy:
     """Value of a metric on samples, with its interval and the paired change against float32.
 
-    ``scores`` has one entry per sample, in the order of the samples, NaN where a stopped (``partial``)
-    measurement did not get to; ``n`` counts the others. A metric of the whole set has no scores but ``draws``, its
-    values on resamples of the samples; the interval is None where they are too few. ``change`` and what follows are
-    None without float32's; ``p_value`` is McNemar's and None unless it ``is_share``: all scores are 0 or 1. ``parts``
-    are the values of each quantity among the outputs, where a metric judges several.
+    ``scores`` has one entry per sample, in the order of the samples, NaN where a stopped (``partial``) measurement did
+    not get to; ``n`` counts the others. A metric of the whole set has ``draws`` instead, its values on resamples of the
+    samples; the interval is None if they are too few. ``change`` and the fields after it are None without float32's
+    scores; ``p_value`` is McNemar's, and None unless ``is_share``: all scores are 0 or 1. ``parts`` are the values of
+    each quantity among the outputs, if a metric judges several.
     """
 
     metric: str
@@ -64,39 +64,36 @@ def measure_accuracy(
     samples: Samples,
     metric: Metric,
     *,
-    reference: Accuracy | None = None,
-    float_scores: ArrayLike | None = None,
+    reference: Accuracy | ArrayLike | None = None,
     float_outputs: Sequence[NDArray[Any]] | None = None,
     stop: StopRule | None = None,
     seen: Callable[[Sequence[NDArray[Any]], NDArray[np.intp]], None] | None = None,
-    block: int = BLOCK,
-    confidence: float = stats.CONFIDENCE,
     seed: int = 0,
 ) -> Accuracy:
     """The metric on all samples, at the batch the runner was built for; the last batch is padded.
 
-    ``reference`` is float32 on the same samples (or ``float_scores``, per sample in order), which gives the paired
-    change; ``float_outputs`` (one array ``[n, ...]`` per output) is for metrics that compare with them. With ``stop``,
-    samples are visited in an order drawn from ``seed``, so that those seen so far stand for all, and ``stop`` is asked
-    after each block of samples. ``seen`` hears the outputs of each block and the indices of its samples. A metric of
-    the whole set is asked once, with everything, and once for each resample; it is never stopped.
+    ``reference`` is float32 on the same samples (its accuracy, or its scores [n]), which gives the paired change;
+    ``float_outputs`` (one array ``[n, ...]`` per output) is for metrics that compare with them. With ``stop``, samples
+    are visited in an order drawn from ``seed``, so that those seen so far represent all, and ``stop`` is called after
+    each block of samples. ``seen`` receives the outputs of each block and the indices of its samples. A metric of the
+    whole set is called once with everything, and once per resample; it is never stopped.
 
-    Raises MeasureError when the runner fails, gives NaN, or a batch of another size.
+    Raises MeasureError when the runner fails, or returns NaN or a batch of another size.
     """
     n_total = len(samples)
-    if reference is not None:
-        float_scores = reference.scores
+    known = reference if isinstance(reference, Accuracy) else None
+    float_scores = known.scores if known is not None else cast("ArrayLike | None", reference)
     floats = None if float_scores is None else np.asarray(float_scores, dtype=np.float64)
     if n_total == 0 or (floats is not None and floats.shape != (n_total,)):
         found = "none" if floats is None else str(floats.shape)
         raise MeasureError(f"accuracy needs samples and as many float scores, got {n_total} samples, {found}")
-    if isinstance(metric, SetMetric) and not _gives_scores(metric, reference):
-        unknown = reference is None and getattr(metric, "whole_set", None) is None
+    if isinstance(metric, SetMetric) and not _gives_scores(metric, known):
+        unknown = known is None and getattr(metric, "whole_set", None) is None
         whole = measure_set(runner, samples, metric, float_outputs, seed, may_give_scores=unknown)
         if isinstance(whole, SetValue):
-            return _summarize_set(metric, whole, n_total, reference, confidence)
-        assert isinstance(metric, SampleMetric)  # scores come of a function, which is of both kinds
-        return summarize(metric, checked_scores(whole, samples.indices, metric.name), floats, confidence, seed)
+            return _summarize_set(metric, whole, n_total, known)
+        assert isinstance(metric, SampleMetric)  # a function with scores is a metric of both kinds
+        return summarize(metric, checked_scores(whole, samples.indices, metric.name), floats, seed)
     scored = cast(SampleMetric, metric)
     order = np.arange(n_total)
     if stop is not None:
@@ -106,7 +103,7 @@ def measure_accuracy(
     scores: Scores = np.full(n_total, np.nan)
     sums: dict[str, float] = {}
     batch = batch_of(runner)
-    block = math.ceil(block / batch) * batch
+    block = math.ceil(BLOCK / batch) * batch
     for start in range(0, n_total, block):
         end = min(start + block, n_total)
         where = order[start:end]
@@ -120,14 +117,14 @@ def measure_accuracy(
         if stop is not None and end < n_total and stop(scores, n_total):
             break
     scores.setflags(write=False)
-    told = summarize(scored, scores, floats, confidence, seed)
-    return replace(told, parts={name: total / told.n for name, total in sums.items()} if len(sums) > 1 else {})
+    summary = summarize(scored, scores, floats, seed)
+    return replace(summary, parts={name: total / summary.n for name, total in sums.items()} if len(sums) > 1 else {})
 
 
 def _block_scores(
     metric: SampleMetric, outputs: Sequence[NDArray[Any]], labels: Any, float_outputs: Sequence[NDArray[Any]] | None
 ) -> tuple[ArrayLike, Mapping[str, Scores]]:
-    """Scores of a block of samples, and those of each part where the metric judges several."""
+    """Scores of a block of samples, and those of each part if the metric judges several."""
     parts = metric.per_part(outputs, float_outputs) if isinstance(metric, AgainstFloat) else {}
     if isinstance(metric, AgainstFloat) and parts:
         return metric.worst(parts), parts
@@ -135,49 +132,42 @@ def _block_scores(
 
 
 def _gives_scores(metric: SetMetric, reference: Accuracy | None) -> bool:
-    """Whether a metric that may be of either kind is known to score samples one by one."""
+    """Whether a metric of unknown kind is known to score samples one by one."""
     if not isinstance(metric, SampleMetric):
         return False
     return reference.scores is not None if reference is not None else getattr(metric, "whole_set", None) is False
 
 
-def summarize(
-    metric: SampleMetric,
-    scores: Scores,
-    float_scores: Scores | None = None,
-    confidence: float = stats.CONFIDENCE,
-    seed: int = 0,
-) -> Accuracy:
+def summarize(metric: SampleMetric, scores: Scores, float_scores: Scores | None = None, seed: int = 0) -> Accuracy:
     """Value, interval and paired change of per-sample ``scores`` (NaN: not measured).
 
     0/1 scores get Wilson's interval, McNemar's p-value and the paired interval of Bonett and Price;
-    others get the (paired) percentile bootstrap, of the mean or of whatever ``metric.value`` makes of the
-    scores.
+    others get the (paired) percentile bootstrap, of the mean or of ``metric.value``.
     """
     seen = ~np.isnan(scores)
     values = scores[seen]
     value = float(metric.value(values))
     is_mean = _is_mean(metric, values) and (float_scores is None or _is_mean(metric, float_scores[seen]))
-    # Of a distance to float32, 0 and 1 are values like all others.
+    # For a distance to float32, 0 and 1 are ordinary values.
     is_share = is_mean and not metric.needs_float and bool(np.isin(values, (0.0, 1.0)).all())
     if is_share:
-        whole = stats.wilson_interval(int(values.sum()), values.size, confidence)
+        whole = stats.wilson_interval(int(values.sum()), values.size)
     elif is_mean:
-        whole = stats.bootstrap_mean(values, confidence, seed)
+        whole = stats.bootstrap_mean(values, seed=seed)
     else:
-        whole = stats.bootstrap(values, metric.value, confidence, seed)
+        whole = stats.bootstrap(values, metric.value, seed=seed)
     change: stats.Estimate | None = None
     p_value = None
     if float_scores is not None:
         floats = float_scores[seen]
         if is_share and np.isin(floats, (0.0, 1.0)).all():
             gained, lost = int(np.sum(values > floats)), int(np.sum(values < floats))
-            change = stats.paired_share_change(gained, lost, values.size, confidence)
+            change = stats.paired_share_change(gained, lost, values.size)
             p_value = stats.mcnemar(gained, lost)
         else:
             statistic = np.mean if is_mean else metric.value
-            change = stats.paired_bootstrap(values, floats, statistic, confidence, seed)
-            if np.isnan(change.value):  # both infinite: nobody knows by how much they differ
+            change = stats.paired_bootstrap(values, floats, statistic, seed=seed)
+            if np.isnan(change.value):  # both infinite: their difference is unknown
                 change = None
     return Accuracy(
         metric=metric.name,
@@ -200,16 +190,14 @@ def _is_mean(metric: SampleMetric, scores: Scores) -> bool:
     return bool(np.isclose(metric.value(scores), scores.mean(), rtol=1e-9, atol=0, equal_nan=True))
 
 
-def _summarize_set(
-    metric: SetMetric, found: SetValue, n: int, reference: Accuracy | None, confidence: float
-) -> Accuracy:
-    """Value, interval and paired change, by the same resamples as float32's."""
-    whole = stats.interval_of_draws(found.value, found.draws, confidence)
+def _summarize_set(metric: SetMetric, found: SetValue, n: int, reference: Accuracy | None) -> Accuracy:
+    """Value, interval and paired change, over the same resamples as float32's."""
+    whole = stats.interval_of_draws(found.value, found.draws)
     change = paired = None
     if reference is not None and reference.draws is not None and np.isfinite(found.value - reference.value):
         change = found.value - reference.value
         count = min(len(found.draws), len(reference.draws))
-        paired = stats.interval_of_draws(change, found.draws[:count] - reference.draws[:count], confidence)
+        paired = stats.interval_of_draws(change, found.draws[:count] - reference.draws[:count])
     return Accuracy(
         metric=metric.name,
         value=found.value,
@@ -237,12 +225,11 @@ def hopeless(
 ) -> StopRule:
     """A stop rule for candidates that will not keep within ``max_drop`` of the float scores' mean.
 
-    It stops once the upper confidence bound of the paired change over *all* samples lies below
-    ``-max_drop`` (a Hoeffding race, Maron and Moore 1994, with Student's t in place of Hoeffding's
-    bound). The error ``1 - confidence`` is shared out among all looks at the scores, one per ``block``
-    samples, so that a candidate within the bound is stopped wrongly with at most about that probability
-    however often it is looked at. It never stops where ``value``, the metric's, makes something else than their mean
-    of the scores: what that would be over all samples is not known so.
+    It stops once the upper confidence bound of the paired change over *all* samples lies below ``-max_drop`` (a
+    Hoeffding race, Maron and Moore 1994, with Student's t in place of Hoeffding's bound). The error ``1 - confidence``
+    is divided among all looks at the scores, one per ``block`` samples, so that a candidate within the bound is wrongly
+    stopped with at most about that probability, regardless of the number of looks. It never stops if ``value``, the
+    metric's, is not the mean of the scores: its value over all samples cannot be bounded this way.
     """
     reference = np.asarray(float_scores, dtype=np.float64)
     sign = 1.0 if higher_is_better else -1.0
@@ -264,7 +251,7 @@ def hopeless(
 
 
 def _run_block(runner: Runner, feeds: Mapping[str, NDArray[Any]], n: int, batch: int) -> list[NDArray[Any]]:
-    """Outputs for ``n`` samples, ``batch`` at a time: reading and scoring a whole block costs less."""
+    """Outputs for ``n`` samples, ``batch`` at a time; reading and scoring a whole block is cheaper."""
     parts = []
     for start in range(0, n, batch):
         end = min(start + batch, n)
@@ -273,7 +260,7 @@ def _run_block(runner: Runner, feeds: Mapping[str, NDArray[Any]], n: int, batch:
 
 
 def checked_scores(scores: ArrayLike, samples: NDArray[np.integer], metric: str) -> Scores:
-    """The scores of these samples [n], which are named by their index where theirs is no number."""
+    """The scores of these samples [n]. Raises MeasureError naming a sample whose score is not a number."""
     array = np.asarray(scores, dtype=np.float64)
     if array.shape != samples.shape:
         raise MeasureError(

@@ -1,7 +1,7 @@
-"""Metrics that hold outputs against float32's, quantity by quantity: the worst one counts.
+"""Metrics that compare outputs with float32's, quantity by quantity: the worst one counts.
 
-Boxes in pixels beside scores from 0 to 1 must not be added up: what is wrong with the scores would vanish in the
-boxes. So each part (outputs.py) is judged by itself, and a sample is as good as its worst part.
+Boxes in pixels and scores from 0 to 1 must not be added up, because errors of the scores would vanish in the boxes. So
+each part (outputs.py) is judged separately, and a sample is as good as its worst part.
 
 Notation: ``n`` samples, ``e`` elements of one part for a sample.
 """
@@ -20,7 +20,7 @@ from .outputs import Array, ModelOutputs, Part, are_alike
 
 Scores = npt.NDArray[np.float64]
 
-# Where outputs agree to float32's own rounding, the ratio has no meaning: 150 dB is 2**-25 of the signal.
+# Below float32's own rounding the ratio has no meaning: 150 dB is 2**-25 of the signal.
 SQNR_LIMIT_DB = 150.0
 
 
@@ -28,7 +28,7 @@ SQNR_LIMIT_DB = 150.0
 class AgainstFloat:
     """A measure of each part's distance from float32. ``output`` names an output, or one part of it.
 
-    `fitted` settles the ``parts``; before it each output is one.
+    `fitted` settles the ``parts``; until then each output is one part.
     """
 
     name: str
@@ -42,11 +42,9 @@ class AgainstFloat:
     unit: str = ""
 
     def fitted(self, outputs: ModelOutputs, labels: Any) -> AgainstFloat:
-        """The same for the outputs of one model. Raises DataError where it has no such output."""
+        """The metric for the outputs of one model. Raises DataError if it has no such output."""
         if self.output is None:
-            left = [
-                f"The metric {self.name} leaves out {name!r}, which holds whole numbers." for name in outputs.left_out
-            ]
+            left = [f"The metric {self.name} ignores {name!r}, which holds whole numbers." for name in outputs.left_out]
             return replace(self, parts=outputs.parts, remarks=tuple(left))
         if named := tuple(part for part in outputs.parts if part.name == self.output):
             return replace(self, parts=named)
@@ -61,11 +59,11 @@ class AgainstFloat:
         return {part.name: self._scores(part.of(outputs), part.of(float_outputs or ())) for part in parts}
 
     def per_sample(self, outputs: Sequence[Array], labels: Any, float_outputs: Sequence[Array] | None = None) -> Scores:
-        """Each sample's score in its worst part [n]."""
+        """The score of each sample's worst part [n]."""
         return self.worst(self.per_part(outputs, float_outputs))
 
     def worst(self, parts: Mapping[str, Scores]) -> Scores:
-        """Of the scores of each part, the worst [n]."""
+        """The worst of the scores of the parts [n]."""
         rows = np.stack(list(parts.values()))
         return rows.min(axis=0) if self.higher_is_better else rows.max(axis=0)
 
@@ -95,7 +93,7 @@ class CosineSimilarity(AgainstFloat):
         found, wanted = _scaled(found, wanted)
         norms = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
         dot = np.einsum("ij,ij->i", found, wanted)
-        # Two zero vectors are equal; a zero vector and another have nothing in common.
+        # Two zero vectors are equal; a zero vector and another one have nothing in common.
         same = (found == wanted).all(axis=1)
         cosine = np.divide(dot, norms, out=same.astype(np.float64), where=norms > 0)
         return np.where(finite, np.clip(cosine, -1.0, 1.0), -1.0)
@@ -105,8 +103,8 @@ class CosineSimilarity(AgainstFloat):
 class Sqnr(AgainstFloat):
     """Signal to quantization noise in dB: 10 log10(sum(f**2) / sum((f - q)**2)) over a sample's values.
 
-    Within plus or minus 150 dB: exact agreement would be infinite, and outputs that are not finite count
-    as the worst.
+    Clipped to plus or minus 150 dB: exact agreement would be infinite, and outputs that are not finite count as the
+    worst.
     """
 
     unit: str = "dB"
@@ -123,17 +121,17 @@ class Sqnr(AgainstFloat):
 
 @dataclass(frozen=True)
 class MeanSquaredError(AgainstFloat):
-    """Mean squared difference from the targets, or from the float outputs where labels are no targets.
+    """Mean squared difference from the targets, or from the float outputs if the labels are not targets.
 
-    Labels are targets where they are real numbers in the shape of the output. Squares of different units cannot be
-    added up, and none of them is the worst: where parts differ in magnitude, one has to be named.
+    Labels are targets if they are real numbers in the shape of the output. Squares of different units cannot be added
+    up, and none of them is the worst: if parts differ in magnitude, one must be named.
     """
 
     higher_is_better: bool = False
     reads_labels: bool = True
 
     def fitted(self, outputs: ModelOutputs, labels: Any) -> MeanSquaredError:
-        """The same for one model: against the targets, if the labels are such."""
+        """The metric for one model: against the targets, if the labels are targets."""
         fitted = super().fitted(outputs, labels)
         assert isinstance(fitted, MeanSquaredError) and fitted.parts is not None
         held = {part.output for part in fitted.parts}
@@ -146,7 +144,7 @@ class MeanSquaredError(AgainstFloat):
             raise DataError(
                 f"squared errors of different magnitudes cannot be added up: {', '.join(names)}",
                 where=f"the metric {self.name}",
-                hint=f"name one, such as {self.name}:{names[0]}; cosine and sqnr judge each by itself",
+                hint=f"name one, such as {self.name}:{names[0]}; cosine and sqnr judge each one separately",
             )
         return fitted
 
@@ -170,7 +168,7 @@ class MeanSquaredError(AgainstFloat):
         return np.where(np.isnan(error) & ~unknown, np.inf, error)
 
     def per_part(self, outputs: Sequence[Array], float_outputs: Sequence[Array] | None) -> Mapping[str, Scores]:
-        """None: its parts are one sum."""
+        """None, because the parts form one sum."""
         return {}
 
 

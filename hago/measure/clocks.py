@@ -1,9 +1,8 @@
-"""What a call took: wall time, CPU time of the calling thread, and whether anything came between.
+"""The time of a call: wall time, CPU time of the calling thread, and whether anything interrupted it.
 
-On a machine with other work, wall time counts that work too, and in a way that no average mends: a call shorter than
-the scheduler's slice often fits into one, a longer one never does. CPU time counts the thread's own work alone, but
-not what it waits for. `measure_latency` takes whichever of the two tells how long a call takes with the processor to
-itself.
+On a busy machine wall time includes other work, in a way that no average repairs: a call shorter than the scheduler's
+slice often fits into one, a longer one never does. CPU time covers only the thread's own work, but not what it waits
+for. `measure_latency` uses whichever shows how long a call takes with the processor to itself.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ except ImportError:  # not a POSIX system
 
 CPU, WALL = "CPU time of the calling thread", "wall time of undisturbed calls"
 REMOTE = "wall time of the device"
-BUSY_SHARE = 0.2  # of calls interrupted: from there on a machine is called busy
+BUSY_SHARE = 0.2  # of calls interrupted: a machine counts as busy from here on
 
 
 class Clocks(Protocol):
@@ -30,11 +29,11 @@ class Clocks(Protocol):
 
     @property
     def shared(self) -> bool:
-        """Whether others use the processor whom no clock here can see: those of other virtual machines."""
+        """Whether other virtual machines, which no clock here sees, share the processor."""
         ...
 
     def wall_ns(self) -> int:
-        """A clock that never goes back."""
+        """A monotonic clock."""
         ...
 
     def cpu_ns(self) -> int:
@@ -42,13 +41,13 @@ class Clocks(Protocol):
         ...
 
     def switches(self) -> tuple[int, int]:
-        """How often a thread of this process had to leave a CPU to other work, and how often the calling thread
-        gave up its own (to wait for another thread, a device, a file)."""
+        """How often a thread of this process was preempted, and how often the calling thread yielded its CPU (to wait
+        for another thread, a device, a file)."""
         ...
 
 
 class SystemClocks:
-    """Those of the system. Where it does not count switches (Windows), there are none."""
+    """The clocks of the system, without switches if it does not count them (Windows)."""
 
     @property
     def shared(self) -> bool:
@@ -83,15 +82,15 @@ class Sample:
 
     @property
     def waits_in_calls(self) -> bool:
-        """Whether calls as a rule wait for something: their CPU time is then not all of it."""
+        """Whether calls usually wait for something, so that CPU time is not their whole time."""
         return self.waits > _WAITS_PER_CALL * self.calls
 
 
-_WAITS_PER_CALL = 0.1  # a wait for Python's interpreter lock now and then is none of the call's
+_WAITS_PER_CALL = 0.1  # an occasional wait for Python's interpreter lock does not belong to the call
 
 
 def take_sample(work: Callable[[], object], calls: int, clocks: Clocks) -> Sample:
-    """``calls`` calls of ``work`` on the clocks; what reading them takes is nearly all outside the CPU time."""
+    """Times ``calls`` calls of ``work``; the CPU time hardly includes reading the clocks."""
     preempted, waits = clocks.switches()
     wall, cpu = clocks.wall_ns(), clocks.cpu_ns()
     for _ in range(calls):

@@ -1,4 +1,4 @@
-"""Where and with what something was measured. No host name, user name or path is in it."""
+"""Hardware and software of a measurement, without host names, user names or paths."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnxruntime", "ope
 class Environment:
     """Machine and software. ``caches`` maps "L1d", "L2", "L3" to bytes of one instance of each.
 
-    ``cpus`` are the CPUs this process may run on; ``load`` is the 1-minute load average when it was read, of
-    ``cores`` in all. ``governor``, ``llvm`` and ``load`` are None where the system does not tell. ``clock`` is what
-    latencies on ``threads`` are times of (clocks.py).
+    ``cpus`` are the CPUs that this process may run on, of ``cores`` in total; ``load`` was the 1-minute load average.
+    ``governor``, ``llvm`` and ``load`` are None if the system does not report them. ``clock`` is the clock behind
+    latencies on ``threads`` (clocks.py).
     """
 
     cpu: str
@@ -56,13 +56,13 @@ class Environment:
 
     @property
     def saturates(self) -> bool:
-        """Whether engines that multiply bytes by `vpmaddubsw` saturate at 8-bit weights here: on x86 without VNNI."""
+        """Whether engines that multiply bytes by `vpmaddubsw` saturate with 8-bit weights here: on x86 without VNNI."""
         return self.architecture in ("x86_64", "AMD64") and not {"avx_vnni", "avx512_vnni"} & set(self.features)
 
     def key(self) -> str:
-        """A short hash of what stays: measurements of one key can be laid side by side.
+        """A short hash of what does not change: measurements with one key are comparable.
 
-        The load is left out, and LLVM, which TVM's version implies and which only a loaded compiler tells.
+        It leaves out the load, and LLVM, which TVM's version implies and only a loaded compiler reports.
         """
         stable = replace(self, load=None, llvm=None).to_dict()
         return hash_bytes(json.dumps(stable, sort_keys=True))[:16]
@@ -78,7 +78,7 @@ class Environment:
 
 
 def read_environment(threads: int | None = None) -> Environment:
-    """What this process runs on, now; ``threads`` is how many the measurements were given."""
+    """The environment of this process, now; ``threads`` is the number used by measurements."""
     names = next(iter(processor.read_cpuinfo()), {})
     flags = set(names.get("flags", names.get("Features", "")).split())
     return Environment(
@@ -87,8 +87,8 @@ def read_environment(threads: int | None = None) -> Environment:
         cores=os.cpu_count() or 1,
         cpus=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (),
         features=tuple(name for name in FEATURES if name in flags),
-        caches=_caches(),
-        governor=_read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        caches=processor.read_caches(),
+        governor=_read(processor.GOVERNOR),
         load=_load(),
         system=f"{platform.system()} {_release()}".strip(),
         python=platform.python_version(),
@@ -107,26 +107,16 @@ def _read(path: Path) -> str | None:
 
 
 def _cpu_name(names: Mapping[str, str]) -> str:
-    """The model's name with family and model number, since virtual machines shorten it to "AMD EPYC"."""
+    """The processor's name with family and model number, since virtual machines shorten it to "AMD EPYC"."""
     name = names.get("model name") or platform.processor() or platform.machine()
     numbers = [f"{k} {names[key]}" for k, key in (("family", "cpu family"), ("model", "model")) if key in names]
     return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
 def _release() -> str:
-    """The kernel's version numbers alone: what follows them is often the name of somebody's build."""
+    """Only the kernel's version numbers: the rest often names a private build."""
     found = re.match(r"\d+(\.\d+)*", platform.release())
     return found.group() if found else ""
-
-
-def _caches() -> dict[str, int]:
-    caches: dict[str, int] = {}
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        kind, level, size = (_read(index / name) for name in ("type", "level", "size"))
-        if kind in ("Data", "Unified") and level and size and size[:-1].isdigit():
-            unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(size[-1], 0)
-            caches[f"L{level}d" if kind == "Data" else f"L{level}"] = int(size[:-1]) * unit
-    return caches
 
 
 def _load() -> float | None:
@@ -137,13 +127,13 @@ def _load() -> float | None:
 
 
 def _llvm() -> str | None:
-    """The version of the LLVM inside TVM, where the compiler is loaded (the runtime alone has none)."""
+    """The version of TVM's LLVM, if the compiler is loaded (the runtime has none)."""
     tvm = sys.modules.get("tvm")
     if tvm is None:
         return None
     try:
         major = tvm.target.codegen.llvm_version_major(allow_none=True)
-    except Exception:  # not worth a failed measurement, whatever the wheel lacks
+    except Exception:  # not worth a failed measurement
         return None
     return None if major is None else str(major)
 

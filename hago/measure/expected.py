@@ -1,8 +1,8 @@
-"""What a change of top-1 is likely to be on samples that were not measured.
+"""The likely change of top-1 on samples that were not measured.
 
-On a few hundred samples the measured change of a strategy that flips every seventh answer is mostly luck, and
-the best of many such strategies is the luckiest. How sure float32 was of each answer says more: a flip to a
-class that it held for nearly as likely costs little, one away from a sure answer costs nearly a whole sample.
+On a few hundred samples the measured change of a strategy that flips every seventh answer is mostly noise, and the best
+of many such strategies owes most to chance. float32's confidence says more: a flip to a class that float32 found nearly
+as likely costs little, a flip away from a confident answer costs nearly a whole sample.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _TEMPERATURES = (0.05, 20.0)
 class ExpectedChange:
     """Judges the answers of candidates on samples whose float32 logits [n, C] and labels [n] are known.
 
-    Logits become probabilities by a temperature at which float32 is as sure, on average, as it is right
-    (temperature scaling, Guo et al. 2017). If a candidate's flips told nothing of the truth, float32's
-    probabilities would say what they cost; if they were as good as float32's own answers, they would cost
-    nothing. The expectation lies between, wherever the measured change pulls it: a uniform prior between the
-    two and the measurement, each weighted by its precision.
+    Logits become probabilities by a temperature at which float32's confidence equals its accuracy on average
+    (temperature scaling, Guo et al. 2017). If a candidate's flips were independent of the truth, float32's
+    probabilities would give their cost; if they were as good as float32's own answers, they would cost nothing. The
+    expectation lies in between: it combines a uniform prior between the two with the measured change, each weighted by
+    its precision.
     """
 
     def __init__(self, logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> None:
@@ -42,7 +42,7 @@ class ExpectedChange:
         """The expected change of top-1 (a fraction) of a candidate with these answers [n]."""
         n, rows = len(answers), np.arange(len(answers))
         costs = self._sure[rows, answers] - self._sure[rows, self._float]
-        most = float(costs.mean())  # at most 0: what the flips would cost if they told nothing
+        most = float(costs.mean())  # at most 0: the cost of flips that are independent of the truth
         if most == 0:
             return 0.0
         gains = (answers == self._labels).astype(float) - (self._float == self._labels)

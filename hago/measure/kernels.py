@@ -1,4 +1,4 @@
-"""The time of one kernel by itself, and how quiet the machine was when it was measured."""
+"""The time of a single kernel, and how quiet the machine was during the measurement."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from .clocks import SYSTEM_CLOCKS, Clocks, take_sample
 
-_QUIET = 0.2  # of the repeats may be disturbed: the least of the others is as good as any
-_LONGER = 1.1  # times the least, on a machine that tells nothing but times: disturbed
+_QUIET = 0.2  # of the repeats may be disturbed: the least of the others is good enough
+_LONGER = 1.1  # times the least: counts as disturbed, on a machine that only reports times
 _REPEAT_S = 1e-3
 _MOST_CALLS = 100_000
 
@@ -21,7 +21,7 @@ KernelTypes = Sequence[tuple[str, tuple[int, ...]]]
 class KernelTime:
     """``seconds`` of one call; ``disturbed`` is the share of repeats that other work interrupted.
 
-    None where nobody knows (times that an older version remembered).
+    None if unknown (times stored by an older version).
     """
 
     seconds: float
@@ -29,17 +29,17 @@ class KernelTime:
 
     @property
     def is_possible(self) -> bool:
-        """Whether it can have been measured at all."""
+        """Whether it is a possible measurement."""
         return 0 < self.seconds < math.inf and (self.disturbed is None or 0 <= self.disturbed <= 1)
 
     @property
     def is_quiet(self) -> bool:
-        """Whether measuring it once more could not make it better."""
+        """Whether another measurement could not improve it."""
         return self.disturbed is not None and self.disturbed <= _QUIET
 
     def better(self, other: KernelTime | None) -> KernelTime:
-        """Of this time and an earlier one, what to remember: other work only ever adds, so the least of the two,
-        but no time of which nobody knows how it was measured."""
+        """The better of this time and an earlier one: the smaller, since other work only adds, but none of unknown
+        origin."""
         if other is None or other.disturbed is None:
             return self
         if self.disturbed is None:
@@ -48,16 +48,16 @@ class KernelTime:
 
 
 def least_of(repeats: Sequence[float]) -> KernelTime:
-    """The least of times that another machine took, which tells nothing but them."""
+    """The least of another machine's times, about which nothing else is known."""
     least = min(repeats)
     return KernelTime(least, sum(t > _LONGER * least for t in repeats) / len(repeats))
 
 
 def time_kernel(run: Callable[[int], int], repeats: int, *, by_cpu: bool, clocks: Clocks = SYSTEM_CLOCKS) -> KernelTime:
-    """Times ``run(n)``, which calls a kernel about ``n`` times and tells how often: by the caller's CPU time (right
-    for calls on one thread of a processor), or by wall time.
+    """Times ``run(n)``, which calls a kernel about ``n`` times and returns how often, by the caller's CPU time (right
+    for calls on one thread of a processor) or by wall time.
 
-    The least of ``repeats``, of those that nothing interrupted where there are any.
+    The least of ``repeats``, of the uninterrupted ones if there are any.
     """
 
     def once(calls: int) -> tuple[float, bool]:

@@ -1,13 +1,13 @@
 """Latency of runners, each with its error.
 
-Runners take turns, round by round in a new random order, so that whatever disturbs the machine disturbs all
-of them; a ratio is taken between times of the same rounds.
+Runners take turns, round by round in a new random order, so that any disturbance affects all of them; a ratio compares
+times of the same rounds.
 
-A latency is how long a call takes with the processor to itself, also on a machine with other work (see clocks.py).
-A runner on one thread that waits for nothing is timed by the CPU time of that thread. Any other is timed by wall
-time, and only calls count in which no thread of this process had to leave its CPU; where too few rounds have any,
-nothing is told (``Latency.told``). Of each turn the least call is taken, and of the rounds the quieter half: other work
-only ever adds.
+A latency is the time of a call with the processor to itself, even on a busy machine (see clocks.py). A runner on one
+thread that waits for nothing is timed by the CPU time of that thread. Any other is timed by wall time, and only calls
+without preemption of a thread of this process count; if too few rounds have any, there is no result
+(``Latency.reliable``). The least call of each turn and the quieter half of the rounds are used, since other work only
+adds.
 """
 
 from __future__ import annotations
@@ -32,20 +32,31 @@ from .turns import Series, Turn, take_turn
 _WARMUP_WINDOW = 5
 _WARMUP_TOLERANCE = 0.03
 _MAX_CALLS = 10_000
-_SAMPLE_S = 50e-6  # shorter calls are timed several at once: reading the clocks takes some us
-# Caches hold nothing of use to a call this long, so a turn need not begin with an untimed call.
+_SAMPLE_S = 50e-6  # shorter calls are timed in batches, because reading the clocks takes some us
+# Caches do not help a call this long, so a turn need not begin with an untimed call.
 _SETTLE_BELOW_S = 0.02
-# Idle worker threads of the runner before (TVM's, OpenVINO's) spin for about 1 ms before they sleep.
+# Idle worker threads of the previous runner (TVM's, OpenVINO's) spin for about 1 ms before they sleep.
 _SETTLE_THREADS_S = 0.002
-# Rounds that may be made for each that is to count, and how many must count for anything to be told.
+# Rounds that may be made for each one that must count, and how many must count for a result.
 _TRIES, _LEAST = 3, 6
-_HOPELESS = 6  # rounds of which none counts: no more are made
-_QUIETER = 0.5  # of the rounds that count: those that make the result
-# What rounds of one process do not show, as relative changes of a ratio. From one process to the next (where buffers
-# lie in memory and in the caches); with neighbours on the same processor that no clock sees; where every call found
-# caches that other work had emptied. By experiment: see docs/decisions.md.
+_HOPELESS = 6  # rounds without any that counts: no more are made
+_QUIETER = 0.5  # share of the counting rounds that make the result
+# Errors of a ratio that rounds of one process do not show: from one process to the next (placement of buffers in memory
+# and caches); with neighbours on the same processor that no clock sees; with caches that other work had emptied before
+# every call. By experiment: see docs/decisions.md.
 _ELSEWHERE, _NEIGHBOURS, _COLD = 0.03, 0.05, 0.35
-_FEW = 0.5  # over the square of the number of rounds: of one round or two, no resampling shows how they scatter
+_FEW = 0.5  # over the square of the number of rounds: resampling cannot show the scatter of one or two rounds
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds for which a runner is warmed up at most, and for which one turn repeats its call."""
+
+    warmup_s: float = 0.5
+    round_s: float = 0.004
+
+
+_PACE = Pace()
 
 
 @dataclass(frozen=True)
@@ -55,8 +66,8 @@ class Latency:
     ``low_s`` and ``high_s`` bound the median of the quieter rounds, ``ratio`` is to the first runner of the same
     measurement (below 1: faster). ``times_s`` are the least times of a call in the rounds that count, by ``clock``
     (clocks.py), of ``calls`` calls in a row. ``disturbed`` is the share of calls in which a thread of this process was
-    preempted, None where that is not known. ``told`` is False where the machine was too busy for that: the numbers are
-    then good for nothing, and the ratio's interval is (0, infinity).
+    preempted, None if unknown. ``reliable`` is False if the machine was too busy: the numbers are then meaningless, and
+    the ratio's interval is (0, infinity).
     """
 
     name: str
@@ -71,11 +82,11 @@ class Latency:
     calls: int
     clock: str = CPU
     disturbed: float | None = None
-    told: bool = True
+    reliable: bool = True
 
     @property
     def samples(self) -> int:
-        """Rounds that count."""
+        """The number of rounds that count."""
         return len(self.times_s)
 
 
@@ -85,22 +96,19 @@ def measure_latency(
     *,
     rounds: int = 30,
     budget_s: float | None = None,
-    warmup_s: float = 0.5,
-    round_s: float = 0.004,
+    pace: Pace = _PACE,
     spread: float = 0.0,
-    confidence: float = stats.CONFIDENCE,
     seed: int = 0,
     clocks: Clocks = SYSTEM_CLOCKS,
 ) -> dict[str, Latency]:
     """Times ``runners`` against each other on one batch; the first is what ratios are taken to.
 
-    Each runner is warmed up until its calls are steady (for ``warmup_s`` at most). A turn repeats the
-    call for about ``round_s``, so that a call of 50 us is timed as well as one of 50 ms; it
-    begins with an untimed call, since the runner before it has taken the caches (and with 2 ms of them
-    where worker threads are to fall asleep). ``rounds`` are to count; where some do not, more are made, at most three
-    times as many. ``budget_s`` bounds the whole, in wall time: the measurement then ends after the round in which it
-    is spent, with at least one round. ``spread`` is a relative error of ratios known from elsewhere (of float32 to
-    itself): intervals are made wider by it.
+    Each runner is warmed up until its calls are steady, as long as ``pace`` allows. A turn repeats the call, so that a
+    call of 50 us is timed as well as one of 50 ms; it begins with an untimed call, because the previous runner has
+    taken the caches (and with 2 ms of untimed calls where worker threads must fall asleep first). ``rounds`` must
+    count; if some do not, more are made, up to three times as many. ``budget_s`` bounds the whole, in wall time: the
+    measurement ends after the round in which it is spent, with at least one round. ``spread`` is a known relative error
+    of ratios (from float32 against itself); it widens the intervals.
 
     Raises MeasureError when a runner fails (``where`` holds its name), names repeat, or inputs are missing.
     """
@@ -110,12 +118,11 @@ def measure_latency(
     if len(set(names)) != len(names):
         raise MeasureError(f"runners measured together need different names, got {names}")
     begin = clocks.wall_ns()
-    if budget_s is not None:
-        warmup_s = min(warmup_s, 0.25 * budget_s / len(runners))
+    warmup_s = pace.warmup_s if budget_s is None else min(pace.warmup_s, 0.25 * budget_s / len(runners))
     typical = [_warm_up(runner, feeds, warmup_s, clocks) for runner in runners]
     calls = [math.ceil(_SAMPLE_S / max(call_s, _SAMPLE_S / _MAX_CALLS)) for call_s in typical]
     lasting = [max(n * call_s, _SAMPLE_S) for n, call_s in zip(calls, typical, strict=True)]
-    samples = [max(1, math.ceil(round_s / sample_s)) for sample_s in lasting]
+    samples = [max(1, math.ceil(pace.round_s / sample_s)) for sample_s in lasting]
     turns: list[list[Turn]] = [[] for _ in runners]
     rng = np.random.default_rng(seed)
     settle_s = _SETTLE_THREADS_S if any(runner.threads > 1 for runner in runners) else 0.0
@@ -140,9 +147,7 @@ def measure_latency(
         Series.of_turns(own, by_cpu_time(runner), clocks.shared) for runner, own in zip(runners, turns, strict=True)
     ]
     return {
-        runner.name: latency_of(
-            runner.name, runner.threads, series[i], series[0], calls[i], spread=spread, confidence=confidence, seed=seed
-        )
+        runner.name: latency_of(runner.name, runner.threads, series[i], series[0], calls[i], spread=spread, seed=seed)
         for i, runner in enumerate(runners)
     }
 
@@ -153,7 +158,7 @@ def _may_count(runner: Runner, turn: Turn) -> bool:
 
 
 def _warm_up(runner: Runner, feeds: Mapping[str, NDArray[Any]], warmup_s: float, clocks: Clocks) -> float:
-    """Calls until the last few calls take as long as the few before; returns seconds of a typical call."""
+    """Calls until the last few calls take as long as those before; returns the seconds of a typical call."""
     missing = sorted({info.name for info in runner.inputs} - set(feeds))
     if missing:
         raise MeasureError(f"no value for the inputs {missing}, got {sorted(feeds)}", where=runner.name)
@@ -178,18 +183,17 @@ def latency_of(
     calls: int,
     *,
     spread: float = 0.0,
-    confidence: float = stats.CONFIDENCE,
     seed: int = 0,
 ) -> Latency:
-    """What the times of a runner say, beside those of the baseline in the same rounds."""
+    """The latency from the times of a runner, and of the baseline in the same rounds."""
     moved = (series.times_s > 0) & (baseline.times_s > 0)
     if not moved.any():
         raise MeasureError("the clock did not move during any round of calls", where=name)
     both = series.counts & baseline.counts & moved
-    told = int(both.sum()) >= min(_LEAST, len(both))
-    used = _quieter(series, baseline, both if told else moved)
-    median = stats.median_interval(series.times_s[used], confidence)
-    ratio = stats.paired_median_ratio(series.times_s[used], baseline.times_s[used], confidence, seed)
+    reliable = int(both.sum()) >= min(_LEAST, len(both))
+    used = _quieter(series, baseline, both if reliable else moved)
+    median = stats.median_interval(series.times_s[used])
+    ratio = stats.paired_median_ratio(series.times_s[used], baseline.times_s[used], seed=seed)
     if series is not baseline:
         cold = max(float(s.unsettled[used].mean()) for s in (series, baseline))
         neighbours = _NEIGHBOURS if series.shared else 0.0
@@ -202,18 +206,18 @@ def latency_of(
         low_s=median.low,
         high_s=median.high,
         ratio=ratio.value,
-        ratio_low=ratio.low if told or series is baseline else 0.0,
-        ratio_high=ratio.high if told or series is baseline else math.inf,
-        times_s=tuple(series.times_s[series.counts if told else ...].tolist()),
+        ratio_low=ratio.low if reliable or series is baseline else 0.0,
+        ratio_high=ratio.high if reliable or series is baseline else math.inf,
+        times_s=tuple(series.times_s[series.counts if reliable else ...].tolist()),
         calls=calls,
         clock=series.clock,
         disturbed=series.disturbed,
-        told=told,
+        reliable=reliable,
     )
 
 
 def _quieter(series: Series, baseline: Series, counts: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """The quieter half of the rounds that count, and six at least: those in which both took the least."""
+    """The quieter half of the rounds that count, and at least six: those in which both took the least."""
     rounds = np.flatnonzero(counts)
     both = series.times_s[rounds] * baseline.times_s[rounds]
     return rounds[np.argsort(both, kind="stable")[: max(_LEAST, math.ceil(_QUIETER * len(rounds)))]]

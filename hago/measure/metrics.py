@@ -1,8 +1,8 @@
-"""What makes outputs good: a score for each sample, or one number for a whole set.
+"""Metrics of outputs: a score for each sample, or one number for a whole set.
 
-A `SampleMetric` scores samples one by one (top-1), so that changes against float32 can be told pair by pair and
-hopeless candidates stopped early. A `SetMetric` makes one number of all outputs and labels of a part (macro F1, AUC,
-mAP, word error rate): no mean over samples gives it.
+A `SampleMetric` scores samples one by one (top-1), so that changes against float32 are paired and hopeless candidates
+can be stopped early. A `SetMetric` computes one number from all outputs and labels of a part (macro F1, AUC, mAP, word
+error rate), which is not a mean over samples.
 
 Notation: ``n`` samples; ``outputs`` are the model's outputs in order, each [n, ...].
 """
@@ -23,12 +23,12 @@ from .topk import Scores, TopK
 
 __all__ = ["SQNR_LIMIT_DB", "Metric", "SampleMetric", "Scores", "SetMetric", "fit", "get_metric"]
 
-# (the output, or the list of outputs where there are several; labels) -> one score for each sample, or one for all
+# (the output, or the list of several outputs; labels) -> one score for each sample, or one number for all
 ScoreFunction = Callable[[Any, Any], Any]
 
 
 class _Described(Protocol):
-    """What both kinds say of themselves. ``needs_float`` metrics compare with the outputs of the float model."""
+    """What both kinds have in common. ``needs_float`` metrics compare with the outputs of the float model."""
 
     @property
     def name(self) -> str: ...
@@ -45,22 +45,22 @@ class _Described(Protocol):
 
 @runtime_checkable
 class SampleMetric(_Described, Protocol):
-    """Scores samples one by one; it is called on blocks of samples."""
+    """Scores samples one by one; called on blocks of samples."""
 
     def per_sample(
         self, outputs: Sequence[Array], labels: Any, float_outputs: Sequence[Array] | None = None
     ) -> npt.ArrayLike:
-        """Scores [n]. Raises DataError where labels or float outputs are missing or do not fit."""
+        """Scores [n]. Raises DataError if labels or float outputs are missing or do not fit."""
         ...
 
     def value(self, scores: npt.ArrayLike) -> float:
-        """The value over samples, of their scores [n]."""
+        """The metric's value from the scores of samples [n]."""
         ...
 
 
 @runtime_checkable
 class SetMetric(_Described, Protocol):
-    """One number for a set; it is called with all outputs and labels of a part, and with resamples of them."""
+    """One number for a set; called with all outputs and labels of a part, and with resamples of them."""
 
     def of_set(self, outputs: Sequence[Array], labels: Any, float_outputs: Sequence[Array] | None = None) -> float:
         """The value over all n samples."""
@@ -72,11 +72,11 @@ Metric = SampleMetric | SetMetric
 
 @dataclass(frozen=True)
 class FunctionMetric:
-    """A metric made of ``function(outputs, labels)``, of either kind: what it gives says which.
+    """A metric made of ``function(outputs, labels)``, of either kind, depending on its result.
 
-    ``outputs`` is the array of a model with one output, else the list of all. With one score for each sample it is a
-    `SampleMetric`, with one number a `SetMetric`. The first call, with all outputs of a part, tells, unless
-    ``whole_set`` says so: a function that promises scores (False) is only ever given blocks.
+    ``outputs`` is the array of a model with one output, else the list of all. A function that returns one score for
+    each sample is a `SampleMetric`, one that returns one number a `SetMetric`. The first call, with all outputs of a
+    part, decides, unless ``whole_set`` does: a function declared to return scores (False) only receives blocks.
     """
 
     name: str
@@ -102,7 +102,7 @@ class FunctionMetric:
         return float(np.mean(np.asarray(scores, np.float64)))
 
     def of_set(self, outputs: Sequence[Array], labels: Any, float_outputs: Sequence[Array] | None = None) -> float:
-        """The number that the function makes of all."""
+        """The function's number for all samples."""
         found = self.call(outputs, labels)
         if found.shape != ():
             raise DataError(
@@ -112,7 +112,7 @@ class FunctionMetric:
         return float(found)
 
     def call(self, outputs: Sequence[Array], labels: Any) -> npt.NDArray[np.float64]:
-        """What the function gives: scores [n], or one number []. Raises DataError for anything else."""
+        """The function's result: scores [n], or one number []. Raises DataError for anything else."""
         n = len(outputs[0])
         given = outputs[0] if len(outputs) == 1 else list(outputs)
         try:
@@ -153,7 +153,7 @@ def get_metric(metric: str | Metric | ScoreFunction) -> Metric:
         if name not in _METRICS or metric.endswith(":"):
             raise DataError(
                 f"unknown metric {metric!r}",
-                hint=f"metrics: {', '.join(_METRICS)}, of one output as top1:OUTPUT, or a function of your own",
+                hint=f"metrics: {', '.join(_METRICS)}, of one output as top1:OUTPUT, or your own function",
             )
         return _METRICS[name] if not output else replace(_METRICS[name], name=metric, output=output)
     if isinstance(metric, SampleMetric | SetMetric):
@@ -174,14 +174,14 @@ def get_metric(metric: str | Metric | ScoreFunction) -> Metric:
 
 
 def fit(metric: Metric, outputs: ModelOutputs, labels: Callable[[], Any]) -> Metric:
-    """The metric, settled on what it reads of a model's outputs; ``labels`` are asked for where it reads them."""
+    """The metric, settled on the outputs that it reads; ``labels`` is called if it reads labels."""
     if isinstance(metric, TopK | AgainstFloat):
         return metric.fitted(outputs, labels() if reads_labels(metric) else None)
     return metric
 
 
 def reads_labels(metric: Metric) -> bool:
-    """Whether labels are to be handed to it, if there are any."""
+    """Whether it receives labels, if there are any."""
     return bool(getattr(metric, "reads_labels", True))
 
 

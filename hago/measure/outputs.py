@@ -1,4 +1,4 @@
-"""What a model's outputs hold, as metrics read them: by name, and quantity by quantity.
+"""A model's outputs as metrics read them: by name, and quantity by quantity.
 
 Notation: ``n`` samples, ``m`` a few of them.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-# Magnitudes (root mean squares) that differ by less belong to one quantity, where one operator computes both.
+# Magnitudes (root mean squares) that differ by less belong to one quantity, if one operator computes both.
 _ALIKE = 10.0
 
 
@@ -57,7 +57,7 @@ class ModelOutputs:
 
     @classmethod
     def of(cls, model: Model, few: Callable[[], Sequence[Array]] | None = None) -> ModelOutputs:
-        """Those of a model."""
+        """The outputs of a model."""
         from ..model.joins import joined_blocks
 
         graph, shapes = model.proto.graph, model.tensor_shapes
@@ -67,7 +67,7 @@ class ModelOutputs:
         return len(self.infos)
 
     def find(self, name: str, metric: str) -> int:
-        """The output of that name, or of that number. Raises DataError, with what there is."""
+        """The output of that name, or of that number. Raises DataError listing the outputs."""
         names = [info.name for info in self.infos]
         if name in names:
             return names.index(name)
@@ -83,8 +83,8 @@ class ModelOutputs:
     def parts(self) -> tuple[Part, ...]:
         """Every quantity: outputs of real numbers, and those that join several block by block.
 
-        The graph says where blocks begin; neighbours that one kind of operator computed, of magnitudes alike, count
-        as one. Outputs of whole numbers (counts, indices) are left out, unless there are no others.
+        Blocks come from the graph; neighbours of similar magnitude that one kind of operator computed count as one.
+        Outputs of whole numbers (counts, indices) are left out, unless there are no others.
         """
         real = [i for i, info in enumerate(self.infos) if _is_real(info.dtype)] or range(len(self.infos))
         return tuple(part for i in real for part in self._parts_of(i))
@@ -97,7 +97,7 @@ class ModelOutputs:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """The outputs that are in no part."""
+        """The outputs without a part."""
         held = {part.output for part in self.parts}
         return tuple(info.name for i, info in enumerate(self.infos) if i not in held)
 
@@ -107,7 +107,7 @@ class ModelOutputs:
 
     def _parts_of(self, output: int) -> list[Part]:
         name = self.infos[output].name
-        groups: list[tuple[Part, str, list[float]]] = []  # a part, what computed it, magnitudes of what it holds
+        groups: list[tuple[Part, str, list[float]]] = []  # a part, the operator that computed it, its magnitudes
         for block in self.blocks.get(name, ()):
             text = f"{name}[{':, ' * block.axis}{block.start}:{block.stop}]"
             part = Part(text, output, block.axis, block.start, block.stop)
@@ -122,7 +122,7 @@ class ModelOutputs:
 
 
 def are_alike(magnitudes: Sequence[float]) -> bool:
-    """Whether values of these root mean squares can be added up without losing one of them."""
+    """Whether values of these root mean squares can be added up without one of them vanishing."""
     return max(magnitudes, default=0.0) <= _ALIKE * min(magnitudes, default=0.0)
 
 

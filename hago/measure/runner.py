@@ -1,7 +1,7 @@
-"""What can be measured: anything that turns numpy arrays into numpy arrays, behind one protocol.
+"""Anything that turns numpy arrays into numpy arrays can be measured, through one protocol.
 
-All runners are given and give plain numpy arrays that the caller owns, so a timing compares the same work:
-one call from Python, inputs handed over, outputs handed back.
+All runners take and return plain numpy arrays that the caller owns, so timings compare the same work: one call from
+Python, from inputs to outputs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class Runner(Protocol):
     ``inputs`` are static, the batch is the first axis of the first. ``run`` takes every input by name,
     returns the outputs in the model's order as fresh C-contiguous arrays, does not write to its inputs,
     and raises HagoError or lets the engine's own exception through. After ``close`` it is not called
-    again. Where it has an attribute ``size_bytes``, that is what its weights take as deployed; where it has
-    ``timed_by_cpu`` and that is False, the work is done elsewhere than on the calling thread (see `by_cpu_time`).
+    again. The optional attribute ``size_bytes`` is the deployed size of its weights; an optional ``timed_by_cpu`` of
+    False means that the work is not done on the calling thread (see `by_cpu_time`).
     """
 
     @property
     def name(self) -> str:
-        """What it is called in results; each of a measurement has its own."""
+        """Its name in results, unique in a measurement."""
         ...
 
     @property
@@ -45,12 +45,12 @@ class Runner(Protocol):
         ...
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Releases the model."""
         ...
 
 
 class Threaded(Protocol):
-    """What computes on some number of threads: a runner, or a compiled network."""
+    """Something that computes on some number of threads: a runner, or a compiled network."""
 
     @property
     def threads(self) -> int:
@@ -59,5 +59,5 @@ class Threaded(Protocol):
 
 
 def by_cpu_time(runner: Threaded) -> bool:
-    """Whether the CPU time of the calling thread says how long a call takes: one thread, and no other device."""
+    """Whether the CPU time of the calling thread measures a call: one thread, and no other device."""
     return runner.threads == 1 and bool(getattr(runner, "timed_by_cpu", True))

@@ -1,4 +1,4 @@
-"""Running a runner so that whatever goes wrong on the device is a MeasureError with its reason."""
+"""Runs a runner so that any failure on the device becomes a MeasureError with its reason."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def kept_affinity() -> Iterator[None]:
-    """Gives the calling thread back the CPUs it may run on.
+    """Restores the CPUs that the calling thread may run on.
 
-    TVM binds the thread that first runs something on several threads to one CPU, for good; all threads that
-    another engine then starts would inherit that and share this CPU.
+    TVM permanently binds the first thread that runs something on several threads to one CPU; all threads that another
+    engine starts later would inherit that and share this CPU.
     """
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     try:
@@ -48,7 +48,7 @@ def call(runner: Runner, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]
 
 
 class Renamed:
-    """A runner under another name: two of one engine can then be measured together. It is called as directly."""
+    """A runner under another name, so that two of one engine can be measured together, without overhead."""
 
     def __init__(self, runner: Runner, name: str) -> None:
         self.name, self.threads, self.inputs = name, runner.threads, runner.inputs
@@ -57,9 +57,9 @@ class Renamed:
 
 
 def run_batch(runner: Runner, feeds: Mapping[str, NDArray[Any]], n: int) -> list[NDArray[Any]]:
-    """Outputs for ``n`` samples, at most the runner's batch; what is missing is padded with the last sample.
+    """Outputs for ``n`` samples, at most the runner's batch, which is padded with the last sample.
 
-    Raises MeasureError when the run fails or the outputs are not ``n`` samples of numbers.
+    Raises MeasureError if the run fails or the outputs are not ``n`` samples of numbers.
     """
     batch = batch_of(runner)
     if n < batch:
@@ -89,8 +89,8 @@ def collect_outputs(
 ) -> list[NDArray[Any]]:
     """Every output of ``runner`` on all samples (the first ``count``), each ``[n, ...]``, in the order of the samples.
 
-    What is large lies in a temporary file. Raises MeasureError where they take more than ``most_bytes``, StorageError
-    where the disk is full.
+    Large outputs are kept in a temporary file. Raises MeasureError if they take more than ``most_bytes``, StorageError
+    if the disk is full.
     """
     from ..data.sources import Spool
 
@@ -108,7 +108,7 @@ def collect_outputs(
                     f"{row_bytes * total / 2**30:.1f} GiB, more than {most_bytes / 2**30:.1f}",
                     where=runner.name,
                     hint="give one score for each sample (set the function's attribute whole_set = False), give fewer "
-                    "samples, or end the network in what is scored (ArgMax, NonMaxSuppression)",
+                    "samples, or end the network with what is scored (ArgMax, NonMaxSuppression)",
                 )
         for spool, array in zip(spools, outputs, strict=True):
             spool.append(array)

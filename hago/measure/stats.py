@@ -1,4 +1,4 @@
-"""Intervals and tests for what is measured: medians of times, shares of right answers, paired changes.
+"""Intervals and tests for measurements: medians of times, shares of right answers, paired changes.
 
 Notation: ``n`` observations; an interval is ``(low, high)`` and covers the true value with probability
 ``confidence``. Everything random takes a seed, so the same measurements give the same numbers.
@@ -18,7 +18,7 @@ Statistic = Callable[[NDArray[np.float64]], float]
 
 CONFIDENCE = 0.95
 _RESAMPLES = 4000
-# A resample of the slow kind calls Python once per draw.
+# Slow resamples call Python once per draw.
 _SLOW_RESAMPLES = 1000
 # Rows x columns of one chunk of bootstrap indices: 16 MB of int64.
 _CHUNK_ELEMENTS = 1 << 21
@@ -26,7 +26,7 @@ _CHUNK_ELEMENTS = 1 << 21
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with the interval that holds the true one with the stated confidence."""
+    """A value with its confidence interval."""
 
     value: float
     low: float
@@ -84,7 +84,7 @@ def paired_share_change(gained: int, lost: int, n: int, confidence: float = CONF
     """Change of a share between paired 0/1 scores, with its interval.
 
     The adjusted Wald interval of Bonett and Price (2012) adds one imagined pair to each kind of
-    disagreement. Unlike the bootstrap's, it does not shrink to nothing where few or no samples changed.
+    disagreement. Unlike the bootstrap's, it does not shrink to zero if few or no samples changed.
     """
     p_gained, p_lost = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     centre = p_gained - p_lost
@@ -96,8 +96,8 @@ def paired_share_change(gained: int, lost: int, n: int, confidence: float = CONF
 def bootstrap_mean(values: ArrayLike, confidence: float = CONFIDENCE, seed: int = 0) -> Estimate:
     """Mean with its percentile bootstrap interval (Efron 1979).
 
-    Given paired differences, this is the paired bootstrap. Where few distinct values occur (0/1 scores), a
-    resample is one multinomial draw of their counts: the same distribution, at a cost free of n.
+    For paired differences, this is the paired bootstrap. With few distinct values (0/1 scores), a resample is one
+    multinomial draw of their counts: the same distribution, at a cost independent of n.
     """
     array = _vector(values)
     mean = float(array.mean())
@@ -121,17 +121,17 @@ def bootstrap(values: ArrayLike, statistic: Statistic, confidence: float = CONFI
 
 
 def resamples(n: int, count: int, seed: int = 0) -> Iterator[NDArray[np.int64]]:
-    """Indices [n] of each of ``count`` resamples: the same for the same ``n`` and ``seed``, however many are asked."""
+    """Indices [n] of each of ``count`` resamples; they depend only on ``n`` and ``seed``, not on ``count``."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         yield rng.integers(0, n, size=n)
 
 
 def interval_of_draws(value: float, draws: ArrayLike, confidence: float = CONFIDENCE) -> Estimate | None:
-    """``value`` of a set with its interval, from the values of resamples of it (NaN: it had none).
+    """``value`` of a set with its interval, from its values on resamples (NaN: none).
 
-    Quantiles of the draws; of fewer than 100 their standard deviation (the normal bootstrap, Efron and Tibshirani
-    1993, section 12.3), which takes fewer to know. None below 20.
+    Quantiles of the draws; for fewer than 100 draws their standard deviation (the normal bootstrap, Efron and
+    Tibshirani 1993, section 12.3), which needs fewer. None below 20.
     """
     known = np.asarray(draws, np.float64)
     known = known[np.isfinite(known)]
@@ -169,8 +169,8 @@ def paired_median_ratio(
 ) -> Estimate:
     """``median(times) / median(baseline)`` with its paired bootstrap interval.
 
-    Element ``i`` of both was measured in the same round, and rounds are drawn whole: what slowed a round
-    down for both (another program, the clock) cancels instead of widening the interval.
+    Element ``i`` of both was measured in the same round, and rounds are drawn as a whole: anything that slowed both
+    down in a round (another program, the clock) cancels instead of widening the interval.
     """
     a, b = _pair(times, baseline)
     ratio = float(np.median(a) / np.median(b))
@@ -180,15 +180,15 @@ def paired_median_ratio(
 
 
 def widened(ratio: Estimate, relative: float) -> Estimate:
-    """A ratio whose interval allows for a further relative error, to either side."""
+    """The ratio with its interval widened by a further relative error on either side."""
     return Estimate(ratio.value, ratio.low / (1 + relative), ratio.high * (1 + relative))
 
 
 def upper_bound_of_mean(values: ArrayLike, n_total: int, alpha: float) -> float:
     """Upper bound, at error ``alpha``, of the mean over all ``n_total`` values, some of which are seen.
 
-    One-sided Student's t with the finite population correction (Cochran 1977, section 2.8): the values
-    are drawn without replacement, and once all are seen nothing is uncertain. Infinite below 2 values.
+    One-sided Student's t with the finite population correction (Cochran 1977, section 2.8): values are drawn without
+    replacement, and once all are seen there is no uncertainty. Infinite below 2 values.
     """
     array = _vector(values)
     n = array.size

@@ -1,4 +1,4 @@
-"""Top-k: whether the label is among the classes that score highest.
+"""Top-k: whether the label is among the classes with the highest scores.
 
 Notation: ``n`` samples, ``T`` positions, ``C`` classes.
 """
@@ -20,11 +20,11 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TopK:
-    """Whether the label is among the ``k`` classes that score highest; of equal scores the lower class wins.
+    """Whether the label is among the ``k`` classes with the highest scores; of equal scores the lower class wins.
 
     The output named by ``output``, or else the one that fits the labels, holds scores [n, C] (or [n, C, 1, 1]);
-    labels are [n] integers. Scores for each position, [n, T, C] with labels [n, T], give the share of positions that
-    are right. `fitted` settles which output is read: its ``index``.
+    labels are [n] integers. Scores for each position, [n, T, C] with labels [n, T], give the share of correct
+    positions. `fitted` settles the ``index`` of the output that is read.
     """
 
     name: str
@@ -38,7 +38,7 @@ class TopK:
     unit: str = "share"
 
     def fitted(self, outputs: ModelOutputs, labels: Any) -> TopK:
-        """The same for the outputs of one model. Raises DataError where none fits the labels, or more than one."""
+        """The metric for the outputs of one model. Raises DataError if none, or more than one, fits the labels."""
         if self.output is not None:
             return replace(self, index=outputs.find(self.output, self.name))
         if len(outputs) == 1:
@@ -47,7 +47,7 @@ class TopK:
         most = int(truth.max(initial=0)) if truth.dtype.kind in "biu" else 0
         classes = [self._classes(info.shape[1:], truth) for info in outputs.infos]
         found = [i for i, count in enumerate(classes) if count > max(self.k, most)]
-        # Of several, the one that has no class more than the labels.
+        # Of several, the one without classes beyond the labels.
         for chosen, how in ((found, "the only one"), ([i for i in found if classes[i] == most + 1], "the one")):
             if len(chosen) == 1:
                 name = outputs.infos[chosen[0]].name
@@ -63,14 +63,14 @@ class TopK:
         )
 
     def per_sample(self, outputs: Sequence[Array], labels: Any, float_outputs: Sequence[Array] | None = None) -> Scores:
-        """1 where right, else 0; or the share of positions [n]."""
+        """1 if correct, else 0; or the share of correct positions [n]."""
         truth = self._truth(labels)
         logits = self.scores(outputs, truth)
         self._check(logits, truth)
         own = np.take_along_axis(logits, truth[..., None].astype(np.int64), axis=-1)
         earlier = np.arange(logits.shape[-1]) < truth[..., None]
         rank = np.count_nonzero((logits > own) | ((logits == own) & earlier), axis=-1)
-        # Comparisons with NaN are false, which would make a sample without a score a right one.
+        # Comparisons with NaN are false, which would make a sample without a score correct.
         right = (rank < self.k) & ~np.isnan(logits.astype(np.float32)).any(axis=-1)
         return right.reshape(len(right), -1).mean(axis=1, dtype=np.float64)
 
@@ -79,7 +79,7 @@ class TopK:
         return float(np.mean(np.asarray(scores, np.float64)))
 
     def scores(self, outputs: Sequence[Array], labels: Any) -> Array:
-        """The output that is read, [n, C] or [n, T, C]."""
+        """The output that the metric reads, [n, C] or [n, T, C]."""
         index = self.index
         if index is None:
             index = _settled(self, outputs, labels)
@@ -89,7 +89,7 @@ class TopK:
         return logits
 
     def guessing(self, labels: Any) -> float:
-        """What always answering the ``k`` most frequent classes reaches."""
+        """The accuracy of always answering the ``k`` most frequent classes."""
         _, counts = np.unique(self._truth(labels), return_counts=True)
         return float(np.sort(counts)[-self.k :].sum() / counts.sum())
 
@@ -99,7 +99,7 @@ class TopK:
                 f"the metric {self.name} needs labels, the samples have none",
                 hint="give (x, y), or choose a metric against the float outputs: sqnr, cosine, mse",
             )
-        if isinstance(labels, list):  # of objects that are no numbers
+        if isinstance(labels, list):  # objects instead of numbers
             kinds = sorted({type(label).__name__ for label in labels})
             raise DataError(
                 f"the metric {self.name} needs integer labels, found objects ({', '.join(kinds[:3])})",
@@ -108,7 +108,7 @@ class TopK:
         return np.asarray(labels)
 
     def _classes(self, shape: Sequence[int], truth: Array) -> int:
-        """How many classes an output, of this shape for one sample, can have scores of; 0 where labels are others."""
+        """How many classes an output of this shape for one sample can score; 0 if it does not fit the labels."""
         sizes = list(shape)
         while len(sizes) > truth.ndim and sizes[-1] == 1:
             sizes.pop()
@@ -122,7 +122,7 @@ class TopK:
             raise DataError(
                 f"the metric {self.name} needs integer labels of shape {logits.shape[:-1]} for scores of "
                 f"shape {logits.shape}, found {truth.dtype.name} of shape {truth.shape}",
-                hint="one-hot labels become classes by y.argmax(axis=-1)"
+                hint="convert one-hot labels to classes with y.argmax(axis=-1)"
                 if one_hot
                 else "give integer classes, or pass a function (outputs, labels) as the metric",
             )
@@ -137,12 +137,12 @@ class TopK:
             first = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise DataError(
                 f"labels must be from 0 to {classes - 1}, found {truth[first]}",
-                hint="do labels begin at 1, or belong to another model?",
+                hint="do the labels start at 1, or belong to another model?",
             )
 
 
 def _settled(metric: TopK, outputs: Sequence[Array], labels: Any) -> int:
-    """The output that is read, where outputs have numbers alone."""
+    """The output that is read, if outputs only have numbers."""
     from ..tensor import TensorInfo
 
     infos = tuple(TensorInfo(str(i), np.asarray(o).dtype.name, np.shape(o)) for i, o in enumerate(outputs))

@@ -1,4 +1,4 @@
-"""Turns of runners, and what they say: which of the calls had the processor, warm, to themselves."""
+"""Turns of runners: finds the calls that had a warm processor to themselves."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 
 from .clocks import CPU, WALL, Clocks, Sample, take_sample
 
-# A thread that gets a CPU back finds its data gone from the caches; so much of its own time later, most is there again.
+# A preempted thread finds its data gone from the caches; after this much of its own time, most of it is back.
 _WARM_AFTER_S = 1e-3
-# The share of its wall time that a call which nothing interrupted must have as CPU time. On a virtual machine, Linux
-# takes what the hypervisor stole off the CPU time of whatever runs next: too little, and even none, may be left.
+# The share of its wall time that an uninterrupted call must have as CPU time. On a virtual machine, Linux subtracts
+# time stolen by the hypervisor from the CPU time of whatever runs next: too little, or nothing, may be left.
 _OWN_SHARE = 0.8
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Calls of one runner in a row: those that settle it, then those that count."""
+    """Calls of one runner in a row: first those that settle it, then those that count."""
 
     settling: tuple[Sample, ...]
     samples: tuple[Sample, ...]
 
     @cached_property
     def least_cpu(self) -> tuple[float, bool]:
-        """The least CPU time of a call, and whether even that call came soon after an interruption, or in one."""
+        """The least CPU time of a call, and whether even that call was interrupted, or came soon after."""
         found, since_s = [], np.inf
         for sample in self.settling + self.samples:
             interrupted = bool(sample.preempted)
@@ -39,7 +39,7 @@ class Turn:
 
     @cached_property
     def least_wall(self) -> tuple[float, bool]:
-        """The least wall time of a call that nothing interrupted, and False; with True where all were interrupted."""
+        """The least wall time of an uninterrupted call, and False; with True if all were interrupted."""
         interrupted, wall_s = min((bool(sample.preempted), sample.wall_s) for sample in self.samples)
         return wall_s, interrupted
 
@@ -49,7 +49,7 @@ def take_turn(
 ) -> Turn:
     """A turn of ``samples`` samples, each of ``calls`` calls.
 
-    Before them one untimed call at least, and calls until ``settle_s`` have passed (None: no call).
+    Preceded by at least one untimed call, and calls until ``settle_s`` have passed (None: no call).
     """
     settling: list[Sample] = []
     begin = clocks.wall_ns()
@@ -60,16 +60,16 @@ def take_turn(
     return Turn(tuple(settling), tuple(take_sample(work, calls, clocks) for _ in range(samples)))
 
 
-_MOST_SETTLING = 10_000  # should the clock stand still
+_MOST_SETTLING = 10_000  # should the clock not advance
 
 
 @dataclass(frozen=True)
 class Series:
     """Seconds of a call, round by round: the least of each turn.
 
-    ``counts[i]`` says whether round ``i`` is any good; ``unsettled[i]`` whether its call came soon after an
-    interruption, or in one, and may have found the caches cold. ``disturbed`` is the share of calls that other work
-    interrupted, None where that is not known; ``shared`` is that of `Clocks`.
+    ``counts[i]`` says whether round ``i`` is usable; ``unsettled[i]`` whether its call was interrupted, or came soon
+    after an interruption, and may have found cold caches. ``disturbed`` is the share of calls that other work
+    interrupted, None if unknown; ``shared`` is that of `Clocks`.
     """
 
     times_s: NDArray[np.float64]
@@ -81,7 +81,7 @@ class Series:
 
     @classmethod
     def of_turns(cls, turns: Sequence[Turn], by_cpu: bool, shared: bool = False) -> Series:
-        """By the clock that tells how long these calls take undisturbed: that of the thread where ``by_cpu``."""
+        """By the clock that shows undisturbed calls: that of the thread if ``by_cpu``."""
         samples = [sample for turn in turns for sample in turn.samples]
         share = float(np.mean([sample.preempted > 0 for sample in samples]))
         if by_cpu and float(np.mean([sample.waits_in_calls for sample in samples])) < 0.5:
@@ -92,6 +92,6 @@ class Series:
 
     @classmethod
     def of_times(cls, times_s: Sequence[float], clock: str) -> Series:
-        """Of times that somebody else took: all count."""
+        """From times measured elsewhere: all count."""
         times = np.asarray(times_s, np.float64)
         return cls(times, np.ones(len(times), bool), np.zeros(len(times), bool), clock)

@@ -1,6 +1,6 @@
-"""A metric of the whole set: asked once with all outputs and labels, and for its error with resamples of them.
+"""Metrics of the whole set: called once with all outputs and labels, and with resamples of them for the error.
 
-The outputs of all samples are kept for that, and no longer than that.
+The outputs of all samples are kept only for that time.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .runner import Runner
 
 RESAMPLES = 200  # at most, besides the call with everything
-RESAMPLES_S = 5.0  # what they may take together; of a slow metric there are fewer
-FEWEST = 20  # fewer tell nothing: there is no interval then
+RESAMPLES_S = 5.0  # seconds for all of them; a slow metric gets fewer
+FEWEST = 20  # with fewer there is no interval
 KEPT_BYTES = 2 << 30
 
 Scores = NDArray[np.float64]
@@ -32,7 +32,7 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SetValue:
-    """A metric's value on a set, and on resamples of it (NaN: it had none there)."""
+    """A metric's value on a set, and on resamples of it (NaN: none there)."""
 
     value: float
     draws: Scores
@@ -48,15 +48,15 @@ def measure_set(
     may_give_scores: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> SetValue | Scores:
-    """The value on all samples with its resamples; or scores [n], if a function gives those and may.
+    """The value on all samples with its resamples; or scores [n], if a function returns those and is allowed to.
 
-    Raises MeasureError where the outputs of all samples take more than `KEPT_BYTES`, or the value is no number.
+    Raises MeasureError if the outputs of all samples take more than `KEPT_BYTES`, or the value is not a number.
     """
     n = len(samples)
     outputs = collect_outputs(runner, samples, most_bytes=KEPT_BYTES)
     labels = samples.labels if reads_labels(metric) else None
     begin = clock()
-    whole = [array.copy() for array in outputs]  # to be written to, if the metric likes
+    whole = [array.copy() for array in outputs]  # writable, as the metric may write to them
     if may_give_scores and isinstance(metric, FunctionMetric):
         found = metric.call(whole, labels)
         if found.shape:
@@ -89,5 +89,5 @@ def _of_rows(
     picked = [labels[i] for i in rows] if isinstance(labels, list) else None if labels is None else labels[rows]
     try:
         return float(metric.of_set([array[rows] for array in outputs], picked, floats))
-    except Exception:  # such as the AUC of a resample without any positive: it has no value there
+    except Exception:  # such as the AUC of a resample without positives, which has no value
         return float("nan")

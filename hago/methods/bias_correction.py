@@ -1,4 +1,4 @@
-"""The bias makes up for the mean shift that rounded weights cause (Nagel et al. 2019, section 4.2).
+"""Bias correction: the bias cancels the mean shift that rounding the weights causes (Nagel et al. 2019, section 4.2).
 
 Rounding errors of the weights of one channel do not cancel: they shift the mean of its output by
 sum_c E[x_c] * sum_k (q_w - w)[o, c, k], which is subtracted.
@@ -18,9 +18,9 @@ from .task import Correction, CorrectionTask
 
 
 def correct_bias(task: CorrectionTask) -> npt.NDArray[np.float32]:
-    """What to add to the bias, float32 [O], so that rounding the weights leaves the mean output as it was.
+    """What to add to the bias, float32 [O], so that rounding the weights does not change the mean output.
 
-    Output channel o sees the input channels of its own group alone.
+    Output channel o sees only the input channels of its group.
     """
     mean, error = task.statistics["input_mean"], _channel_error(task)  # [C], [O, C/groups]
     outputs, per_group = error.shape

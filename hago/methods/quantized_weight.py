@@ -1,4 +1,4 @@
-"""Weights as integers, per tensor, per channel or per group, always symmetric; each rounded to the nearest.
+"""Weights as integers, per tensor, per channel or per group, always symmetric, rounded to nearest.
 
 Notation: w [..., O, ..., I, ...] weights with output channels on ``out_axis`` and input channels on
 ``in_axis``; q = clamp(rint(w / s), -qmax, qmax), so that |w - s*q| <= s/2 wherever nothing is clipped.
@@ -18,8 +18,8 @@ from ..scheme import MAX_MULTIPLIER, Granularity, IntegerType
 # Below this the product of two scales would leave the normal float32 numbers. Smaller weights are zeros.
 MIN_SCALE = np.float32(2.0**-60)
 
-Threshold = Callable[[npt.NDArray[np.float32], int], np.float32]
-"""Where to clip, from the magnitudes and qmax."""
+Thresholds = Callable[[npt.NDArray[np.float32], int], npt.NDArray[np.float32]]
+"""Returns the clipping thresholds [R], given magnitudes [R, n], whose rows have one scale each, and qmax."""
 
 # Largest group multiplier times a channel scale must be exact in float32: 24 bits less 4.
 _CHANNEL_SCALE_BITS = 20
@@ -48,7 +48,7 @@ class QuantizedWeight:
         return self.values.shape[self.out_axis]
 
     def group_scale(self) -> npt.NDArray[np.float32]:
-        """Scales of the groups, float32 [O, G]; only where there are groups."""
+        """Scales of the groups, float32 [O, G], if there are groups."""
         assert self.multipliers is not None
         return self.scale[:, None] * self.multipliers.astype(np.float32)
 
@@ -83,13 +83,13 @@ def quantize_weight(
     *,
     out_axis: int = 0,
     in_axis: int = 1,
-    threshold: Threshold | None = None,
+    thresholds: Thresholds | None = None,
     min_scale: npt.NDArray[np.float32] | None = None,
     where: str | None = None,
 ) -> QuantizedWeight:
     """Quantizes weights [.. O .. I ..] symmetrically; ties round to even.
 
-    ``threshold`` (per tensor alone) chooses where weights are clipped, from |w| and qmax, instead of max|w|.
+    ``thresholds`` says where the weights of each scale are clipped, instead of at their max|w|.
     ``min_scale`` ([] or [O]) is a lower bound of the scales, for a bias that would not fit
     otherwise. Channels that hold only zeros take the scale that the whole tensor would have.
 
@@ -104,25 +104,20 @@ def quantize_weight(
     whole = np.float32(magnitude.max(initial=0.0))
     if not np.isfinite(whole):
         raise ModelError("weights hold NaN or infinity", where=where, hint="repair or retrain the model")
+    rows = _rows(magnitude, granularity, out_axis, in_axis, where)
+    peaks = rows.max(axis=1, initial=0.0) if thresholds is None else thresholds(rows, qmax)
     multipliers = None
     if granularity.kind == "per_tensor":
-        peak = whole if threshold is None else threshold(magnitude, qmax)
-        scale = _scale_of(np.asarray(peak), whole, qmax)
+        scale = _scale_of(peaks.reshape(()), whole, qmax)
         if min_scale is not None:
             scale = np.maximum(scale, np.max(min_scale)).astype(np.float32)
     elif granularity.kind == "per_channel":
-        axes = tuple(a for a in range(weight.ndim) if a != out_axis)
-        scale = _scale_of(magnitude.max(axis=axes, initial=0.0), whole, qmax)
+        scale = _scale_of(peaks, whole, qmax)
         if min_scale is not None:
             scale = np.maximum(scale, min_scale)
     else:
-        if weight.shape[in_axis] % granularity.group_size:
-            raise StrategyError(
-                f"groups of {granularity.group_size} do not divide {weight.shape[in_axis]} input channels",
-                where=where,
-            )
-        peaks = _group_peaks(magnitude, granularity.group_size, out_axis, in_axis)
-        scale, multipliers = two_level_scales(peaks, whole, qmax, min_scale)
+        groups = weight.shape[in_axis] // granularity.group_size
+        scale, multipliers = two_level_scales(peaks.reshape(weight.shape[out_axis], groups), whole, qmax, min_scale)
     scale = np.asarray(scale, np.float32)
     empty = np.empty(0, np.int8)
     result = QuantizedWeight(empty, scale, scheme, out_axis, in_axis, granularity.group_size, multipliers)
@@ -155,7 +150,7 @@ def two_level_scales(
     channel = _round_up(wanted, _CHANNEL_SCALE_BITS)
     needed = np.ceil(peaks.astype(np.float64) / qmax / channel[:, None].astype(np.float64))
     multipliers = np.clip(needed, 1, MAX_MULTIPLIER).astype(np.int32)
-    # The largest group carries 15 even where 14 would do (or where the channel is all zeros).
+    # The largest group gets 15 even if 14 would do (or if the channel is all zeros).
     rows = np.arange(len(multipliers))
     if multipliers.size:
         multipliers[rows, np.argmax(peaks, axis=1)] = MAX_MULTIPLIER
@@ -175,11 +170,21 @@ def _round_up(values: npt.NDArray[np.float64], bits: int) -> npt.NDArray[np.floa
     return np.ldexp(np.ceil(np.ldexp(mantissa, bits)), exponent - bits).astype(np.float32)
 
 
-def _group_peaks(magnitude: npt.NDArray[np.float32], size: int, out_axis: int, in_axis: int) -> npt.NDArray[np.float32]:
-    """max|w| of each group, float32 [O, G]."""
+def _rows(
+    magnitude: npt.NDArray[np.float32], granularity: Granularity, out_axis: int, in_axis: int, where: str | None
+) -> npt.NDArray[np.float32]:
+    """|w| as [R, n]: the whole tensor, a row for each channel o, or one for each group (o, g)."""
+    if granularity.kind == "per_tensor":
+        return magnitude.reshape(1, -1)
     moved = np.moveaxis(magnitude, (out_axis, in_axis), (0, 1))
-    grouped = moved.reshape(moved.shape[0], moved.shape[1] // size, size, *moved.shape[2:])
-    return grouped.max(axis=tuple(range(2, grouped.ndim)), initial=0.0)
+    count, channels = moved.shape[:2]
+    if granularity.kind == "per_group":
+        if channels % granularity.group_size:
+            raise StrategyError(
+                f"groups of {granularity.group_size} do not divide {channels} input channels", where=where
+            )
+        count *= channels // granularity.group_size
+    return moved.reshape(count, magnitude.size // max(count, 1))
 
 
 def _on_axis(scale: npt.NDArray[np.float32], ndim: int, axis: int) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""From what one pass found of a tensor to the range its integers shall cover.
+"""Range methods: from the statistics of a tensor to the range that its integers cover.
 
 Notation: a range is (lo, hi) with lo <= 0 <= hi; values outside are clipped to it. All methods read the
 same TensorStats, so one pass serves all of them.
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..calibrate.calibration import Range, RangeMethod
 from ..calibrate.histogram import TensorStats
-from ..calibrate.scale import scale_zero_point
+from ..calibrate.zero_point import scale_zero_point
 from ..scheme import IntegerType
 
 _Floats = npt.NDArray[np.float64]
@@ -170,7 +170,7 @@ def entropy(stats: TensorStats, scheme: IntegerType) -> Range:
         _, stop = _least_divergence(counts, 0, 2 ** (scheme.bits - 1))
         bound = stop * float(np.ldexp(1.0, stats.exponent + shift))
         return max(lo, -bound), min(hi, bound)
-    # Zero is an edge of the window, since every range holds it.
+    # Zero is an edge of the window, since every range contains it.
     start = min(stats.first, 0)
     padded = np.zeros(max(stats.first + len(stats.counts), 0) - start, np.int64)
     padded[stats.first - start : stats.first - start + len(stats.counts)] = stats.counts

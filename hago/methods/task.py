@@ -1,4 +1,4 @@
-"""The roles that a method can have, and what each is given."""
+"""The roles of methods, and their inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 Statistics = Mapping[str, npt.NDArray[np.float32]]
-"""What a method asked for of one layer, by the name of the statistic."""
+"""The statistics of one layer that a method needs, by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,16 +36,15 @@ class WeightTask:
 
 @dataclass(frozen=True)
 class Rounding:
-    """How weights become integers. ``acts_on``: the granularities for which it differs from rounding to nearest."""
+    """How weights become integers."""
 
     round: Callable[[WeightTask], QuantizedWeight]
     needs: tuple[Need, ...] = ()
-    acts_on: tuple[str, ...] = ("per_tensor", "per_channel", "per_group")
 
 
 @dataclass(frozen=True, eq=False)
 class CorrectionTask:
-    """One weight as a float and as integers, to be made up for in the bias.
+    """One weight as floats and as integers, for correcting the bias.
 
     ``coverage``, shaped as the kernel of a convolution, is how much of the output each tap serves (see `tap_coverage`).
     """
@@ -58,7 +57,7 @@ class CorrectionTask:
 
 @dataclass(frozen=True)
 class Correction:
-    """What to add to the bias, float32 [O], so that the layer computes what it did in float32."""
+    """What to add to the bias, float32 [O], to bring the layer closer to float32."""
 
     correct: Callable[[CorrectionTask], npt.NDArray[np.float32]]
     needs: tuple[Need, ...] = ()
@@ -66,6 +65,10 @@ class Correction:
 
 @dataclass(frozen=True)
 class Transformation:
-    """A rewrite of the float model that keeps its function; `hago.tune` takes what it returns, calibration follows."""
+    """A rewrite of the float model that keeps its function, its inputs and outputs, and the names of its layers.
+
+    It comes before calibration. ``apply`` returns another model, such as one that `hago.load_model` made of the changed
+    ``model.proto``.
+    """
 
     apply: Callable[[Model], Model]

@@ -1,4 +1,4 @@
-"""A trained model: read from ONNX or PyTorch, normalized, its layers named."""
+"""A trained model: read from ONNX or PyTorch, normalized, with named layers."""
 
 from .layer import Layer
 from .model import Model, ModelSource, expose, load_model, static_source

@@ -1,7 +1,7 @@
-"""Outputs that join several tensors of a kind each, such as boxes in pixels above scores from 0 to 1.
+"""Outputs that join several tensors, each of one kind, such as boxes in pixels and scores from 0 to 1.
 
-The graph tells where one ends and the next begins: the Concat that made the output, seen through what moves or maps
-elements one by one.
+The graph shows where one ends and the next begins: at the Concat that made the output, looking through operators
+that move or map single elements.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Block:
 
 
 def joined_blocks(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]], output: str) -> tuple[Block, ...]:
-    """The blocks that ``output`` joins, in order; empty where it joins none.
+    """The blocks that ``output`` joins, in order; empty if it joins none.
 
-    Where tensors are joined that join the same blocks themselves (the levels of a detector), the blocks are those.
+    If all joined tensors join the same blocks themselves (the levels of a detector), the blocks are those.
     ``shapes`` are those of all tensors. An axis is never 0, the batch.
     """
     found = _Tracer(graph, shapes).trace(output)
@@ -48,7 +48,7 @@ class _Tracer:
 
     def trace(self, name: str) -> tuple[Block, ...] | str:
         """The blocks of a tensor, or the operator that computes all of it."""
-        # A loop down the chain of operators that keep blocks, then back up: chains may be long.
+        # A loop down the chain of operators that keep blocks, then back up, since chains may be long.
         chain: list[tuple[str, str, onnx.NodeProto]] = []
         while True:
             node = self._producers.get(name)
@@ -69,7 +69,7 @@ class _Tracer:
         return found
 
     def _kept_from(self, node: onnx.NodeProto, name: str) -> str | None:
-        """The input whose elements ``node`` moves or maps one by one; None where it does something else."""
+        """The input whose elements ``node`` moves or maps one by one; None if it does something else."""
         if node.op_type in _LAYOUT:
             sources = [node.input[0]]
         elif node.op_type in _ONE_BY_ONE:
@@ -104,7 +104,7 @@ class _Tracer:
     def _moved(
         blocks: tuple[Block, ...], node: onnx.NodeProto, source: Sequence[int], target: Sequence[int]
     ) -> tuple[Block, ...] | None:
-        """The blocks of a layout operator's input as they lie in its output; None where they are scattered."""
+        """Where the blocks of a data movement's input are in its output; None if they are scattered."""
         axis = blocks[0].axis
         if node.op_type == "Transpose":
             order = attribute(node, "perm", list(range(len(source)))[::-1])

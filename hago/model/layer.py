@@ -1,4 +1,4 @@
-"""A layer: what is quantized, or not, as one unit."""
+"""A layer: the unit that is quantized or not."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class Layer:
     """One unit of the network, named after its node in the source model.
 
     ``kind`` is an op kind of the hardware specs ("conv", "add", ...), "float" for operators that stay in
-    float, or "shape" for those that only move data. ``inputs`` are the activations, ``output`` the tensor
+    float, or "shape" for data movement. ``inputs`` are the activations, ``output`` the tensor
     after the folded activation. ``macs`` counts multiply-adds at the model's batch, ``params`` the
     elements of weight and bias (or of the constant). ``constant`` is the constant operand of an add or mul.
-    ``reason`` says why a layer that is not ``quantizable`` is not.
+    ``reason`` says why a layer is not ``quantizable``.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Constants that integers cannot stand for: they keep a layer in float32, whatever the hardware."""
+"""Constants that integers cannot represent: they keep a layer in float32 on any hardware."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from .layer import Layer
 from .layer_graph import GraphView, attribute
 
-_LARGEST = 2.0**60  # of weights: beyond it the product of two scales may leave float32
+_LARGEST = 2.0**60  # of weights: beyond it the product of two scales may overflow float32
 _STEPS = 255  # of eight bits
-_LOST = 0.25  # of a constant's values: what may become zero at most
-_MASK = 1e3  # zeros beside nothing smaller than this are a mask: what it is added to is either kept or hidden
+_LOST = 0.25  # share of a constant's values that may become zero
+_MASK = 1e3  # a constant of zeros and values at least this large is a mask, which keeps or hides what it is added to
 
 
 def constant_objections(graph: GraphView, layer: Layer) -> Iterator[str]:
-    """Why the values of this layer's constants cannot be integers; nothing if they can."""
+    """The reasons why the values of this layer's constants cannot be integers; none if they can."""
     if layer.kind == "scale_shift":
         yield from _of_normalization(graph, layer)
         return
@@ -30,7 +30,7 @@ def constant_objections(graph: GraphView, layer: Layer) -> Iterator[str]:
         if np.isnan(low):
             yield f"its {called} {name!r} {_verb(called)} NaN"
         elif np.isinf([low, high]).any():
-            yield f"its {called} {name!r} {_verb(called)} infinity, which no integer can stand for"
+            yield f"its {called} {name!r} {_verb(called)} infinity, which no integer can represent"
         elif called == "weights" and max(-low, high) > _LARGEST:
             yield f"its weights {name!r} reach {max(-low, high):.3g}: their products leave float32"
         elif called == "bias":
@@ -44,7 +44,7 @@ def _verb(called: str) -> str:
 
 
 def _names(graph: GraphView, layer: Layer) -> Iterator[str]:
-    """The constants that the layer's nodes read, the bounds of a folded Clip among them."""
+    """The constants that the layer's nodes read, including the bounds of a folded Clip."""
     for node in graph.nodes:
         if node.name in layer.nodes:
             yield from (graph.origin(name) for name in node.input if name and graph.is_constant(name))
@@ -57,7 +57,7 @@ def _of_bias(layer: Layer, values: NDArray[np.floating]) -> Iterator[str]:
 
 
 def _of_operand(layer: Layer, name: str, values: NDArray[np.floating]) -> Iterator[str]:
-    """Of a constant beside activations, which has one scale for all its values."""
+    """Reasons for a constant operand, which has one scale for all its values."""
     sizes = np.abs(values[values != 0].astype(np.float64))
     if not sizes.size:
         return
@@ -73,7 +73,7 @@ def _of_operand(layer: Layer, name: str, values: NDArray[np.floating]) -> Iterat
 
 
 def _of_normalization(graph: GraphView, layer: Layer) -> Iterator[str]:
-    """Of a BatchNormalization's factor and offset for each channel."""
+    """Reasons for a BatchNormalization's factor and offset per channel."""
     node = next(node for node in graph.nodes if node.name == layer.nodes[0])
     found = [graph.value_of(name) for name in node.input[1:5]]
     gamma, beta, mean, variance = (np.asarray(0.0 if v is None else v, np.float32) for v in found)

@@ -1,4 +1,4 @@
-"""Look-ups over a normalized ONNX graph, seen through quantize, dequantize and casts to short floats."""
+"""Look-ups in a normalized ONNX graph that look through quantize, dequantize and casts to short floats."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-SHORT_FLOATS = (onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT16)
+from ..precision import SHORT_FLOATS
+
+_SHORT_FLOATS = frozenset(onnx.TensorProto.DataType.Value(name.upper()) for name in SHORT_FLOATS)
 
 
 class GraphView:
-    """Look-ups over a normalized ONNX graph."""
+    """Look-ups in a normalized ONNX graph."""
 
     def __init__(self, proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], quantized: bool) -> None:
         graph = proto.graph
@@ -31,7 +33,7 @@ class GraphView:
         self.types = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input, *graph.output]}
 
     def is_wrapper(self, node: onnx.NodeProto) -> bool:
-        """Quantize, Dequantize, one of the casts that mark a short float, or the Clip before a cast to float16."""
+        """Whether it is Quantize, Dequantize, a cast that marks a short float, or the Clip before a cast to float16."""
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             return True
         if node.op_type == "Clip":
@@ -39,11 +41,11 @@ class GraphView:
             highest = self.value_of(node.input[2]) if len(node.input) > 2 else None
             return reader is not None and reader.op_type == "Cast" and highest == np.finfo(np.float16).max
         if node.op_type == "Cast" and (node.input[0] in self.inputs or node.output[0] in self.outputs):
-            return False  # the type that the model takes or gives
+            return False  # the type of the model's own inputs and outputs
         types = {self.types.get(node.input[0]), self.types.get(node.output[0])} if node.op_type == "Cast" else set()
         if node.op_type == "Cast" and node.input[0] in self.initializers:
             types.add(self.initializers[node.input[0]].data_type)
-        return not types.isdisjoint(SHORT_FLOATS)
+        return not types.isdisjoint(_SHORT_FLOATS)
 
     def origin(self, tensor: str) -> str:
         """The tensor behind any quantize, dequantize and casts to short floats."""
@@ -52,16 +54,16 @@ class GraphView:
         return tensor
 
     def is_constant(self, tensor: str) -> bool:
-        """Whether it is an initializer, dequantized or not."""
+        """Whether it is an initializer, possibly dequantized."""
         return self.origin(tensor) in self.initializers
 
     def only_reader(self, tensor: str) -> onnx.NodeProto | None:
-        """The node that alone reads it; None where several do, or where it is an output."""
+        """Its only reader; None if there are several, or if it is an output."""
         readers = self.readers.get(tensor, [])
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
     def value_of(self, tensor: str) -> np.ndarray | None:
-        """A constant as an array, up to a scale where it is stored quantized; None if it is computed."""
+        """A constant as an array (up to a scale if it is stored quantized); None if it is computed."""
         held = self.initializers.get(tensor)
         if held is not None:
             return onnx.numpy_helper.to_array(held)

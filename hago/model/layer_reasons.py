@@ -1,4 +1,4 @@
-"""Why a layer cannot be quantized, whatever the hardware."""
+"""Why a layer cannot be quantized on any hardware."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .layer_graph import GraphView, attribute
 
 
 def objections(graph: GraphView, node: onnx.NodeProto, layer: Layer, made_by: Mapping[str, Layer]) -> Iterator[str]:
-    """Why this layer cannot be quantized, the most telling reason first; nothing if it can."""
+    """The reasons why this layer cannot be quantized, the most important first; none if it can."""
     kind, op = layer.kind, layer.op_type
     rank = len(layer.input_shapes[0]) if layer.input_shapes else 0
     if kind == "shape":
@@ -45,7 +45,7 @@ def objections(graph: GraphView, node: onnx.NodeProto, layer: Layer, made_by: Ma
 
 
 def _source(tensor: str, made_by: Mapping[str, Layer]) -> Layer | None:
-    """The layer that computes ``tensor``, seen through layers that only move data; None for an input."""
+    """The layer that computes ``tensor``, looking through data movement; None for an input."""
     layer = made_by.get(tensor)
     while layer is not None and layer.kind == "shape":
         layer = made_by.get(layer.inputs[0])

@@ -12,9 +12,9 @@ from .layer import Layer
 from .layer_graph import GraphView, attribute
 from .layer_reasons import objections
 
-LAYER_KEY = "hago.layer"  # in a node's metadata_props: the layer it belongs to
+LAYER_KEY = "hago.layer"  # key in a node's metadata_props: the layer it belongs to
 
-#: Layers that take in a Relu or Clip which directly follows them.
+#: Layers that include a Relu or Clip that directly follows them.
 _CLAMPED_KINDS = frozenset({
     "conv", "depthwise_conv", "fully_connected", "matmul", "add", "mul", "scale_shift", "avg_pool",
     "global_avg_pool",
@@ -33,7 +33,7 @@ _POOLS = {"MaxPool": "max_pool", "AveragePool": "avg_pool", "GlobalAveragePool":
 
 
 def find_layers(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], quantized: bool) -> tuple[Layer, ...]:
-    """The layers of a normalized model, in its order; every node but Q, DQ and their like is of one."""
+    """The layers of a normalized model, in its order; every node except Q, DQ and the like belongs to one."""
     graph = GraphView(proto, shapes, quantized)
     covered: set[str] = set()
     layers: list[Layer] = []
@@ -61,7 +61,7 @@ def mark(proto: onnx.ModelProto, layers: Sequence[Layer]) -> None:
 
 
 def _describe(graph: GraphView, node: onnx.NodeProto) -> Layer:
-    """Kind, operands and costs of a node; for a product, with the Add of its bias."""
+    """Kind, operands and costs of a node; of a product, including the Add of its bias."""
     op = node.op_type
     constants = [i for i in node.input if i and graph.is_constant(i)]
     fed = [i for i in node.input if i and not graph.is_constant(i)]
@@ -111,7 +111,7 @@ def _is_float(graph: GraphView, tensor: str) -> bool:
 
 
 def _fills(graph: GraphView, node: onnx.NodeProto) -> bool:
-    """Whether a Pad brings in a value other than zero, which no scale can promise to hold."""
+    """Whether a Pad adds a value other than zero, which a scale may not represent."""
     if node.op_type != "Pad" or attribute(node, "mode", "constant") != "constant":
         return False
     if len(node.input) < 3 or not node.input[2]:
@@ -174,7 +174,7 @@ def _product(graph: GraphView, node: onnx.NodeProto, base: Layer, constants: lis
 
 
 def _with_clamp(graph: GraphView, layer: Layer) -> Layer:
-    """Takes in the Relu or Clip that alone reads the layer's output."""
+    """Adds the Relu or Clip that is the only reader of the layer's output."""
     if layer.kind not in _CLAMPED_KINDS:
         return layer
     node = graph.only_reader(layer.output)

@@ -21,6 +21,7 @@ import onnx
 
 from ..arguments import whole
 from ..errors import ModelError
+from ..files import hash_bytes
 from ..tensor import TensorInfo
 from .layer import Layer
 from .layers import find_layers, mark
@@ -42,8 +43,8 @@ class Model:
     """A normalized model at one batch, and its layers in topological order.
 
     ``proto`` is at opset 21, with static shapes on every tensor; see ``hago.model.normalize``.
-    ``hash`` is the SHA-256 of what was loaded, whatever the batch. ``is_quantized`` says that the model
-    holds quantized (QDQ) tensors, or short floats, already. ``source_proto`` is the model as it was read.
+    ``hash`` is the SHA-256 of what was loaded, independent of the batch. ``is_quantized`` says that the model
+    already contains quantized (QDQ) tensors or short floats. ``source_proto`` is the model as it was read.
     """
 
     proto: onnx.ModelProto = field(repr=False)
@@ -57,6 +58,7 @@ class Model:
     is_quantized: bool
     source_proto: onnx.ModelProto = field(repr=False)
     input_shapes: InputShapes | None = field(default=None, repr=False)
+    transformation: str = "none"
     _layers: Mapping[str, Layer] = field(default_factory=dict, repr=False)
     _initializers: Mapping[str, onnx.TensorProto] = field(default_factory=dict, repr=False)
 
@@ -78,8 +80,13 @@ class Model:
 
     @cached_property
     def structure(self) -> str:
-        """A hash of all that this model shares with its fine-tuned forms: everything but the weights."""
+        """A hash of everything but the weights: what this model shares with its fine-tuned versions."""
         return structure_hash(self.source_proto)
+
+    @property
+    def weights_hash(self) -> str:
+        """A hash of the weights as they are now: ``hash`` where nothing was done to them. Ranges belong to it."""
+        return self.hash if self.transformation == "none" else hash_bytes(self.hash, self.transformation)
 
     @property
     def macs(self) -> int:
@@ -88,7 +95,7 @@ class Model:
 
     @property
     def params(self) -> int:
-        """Weights, biases and other constants that the layers hold."""
+        """The number of weights, biases and other constants in the layers."""
         return sum(layer.params for layer in self.layers)
 
 
@@ -104,10 +111,10 @@ def load_model(
 ) -> Model:
     """Reads, checks and normalizes an ONNX model (path, bytes, ModelProto), or a Model at another batch.
 
-    The first dimension of every input is the batch where it is dynamic. A model whose shapes are all
-    fixed keeps its own batch; asking it for any other than 1 is an error. ``input_shapes`` fixes further
-    dynamic dimensions: whole shapes by input name, -1 standing for the batch. ``sample_shapes`` is asked where any is
-    still free: shapes of one sample by input name, ``x`` for the only input.
+    The first dimension of every input is the batch if it is dynamic. A model whose shapes are all
+    fixed keeps its batch; requesting any other batch than 1 is then an error. ``input_shapes`` fixes further
+    dynamic dimensions: whole shapes by input name, -1 for the batch. ``sample_shapes`` is called if any is
+    still free: it returns shapes of one sample by input name, ``x`` for the only input.
 
     Raises ModelError, or UnsupportedOpError for an operator that cannot be compiled.
     """
@@ -129,7 +136,7 @@ def _completed(
     given: InputShapes | None,
     sample_shapes: Callable[[], Mapping[str, tuple[int, ...]]] | None,
 ) -> InputShapes | None:
-    """The shapes given, and those of the samples for inputs that are still free."""
+    """The given shapes, and those of the samples for inputs that are still free."""
     free = [name for name in free_inputs(proto) if name not in (given or {})]
     if not free or sample_shapes is None:
         return given
@@ -141,7 +148,7 @@ def _completed(
 
 
 def static_source(model: Model) -> onnx.ModelProto:
-    """The model as it was read, but with the input shapes that it was loaded with: for other engines."""
+    """The model as it was read, with the input shapes that it was loaded with: for other engines."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.source_proto)
     shapes = {info.name: info.shape for info in model.inputs}
@@ -153,9 +160,9 @@ def static_source(model: Model) -> onnx.ModelProto:
 
 
 def expose(model: Model, tensors: Iterable[str]) -> onnx.ModelProto:
-    """The normalized graph with ``tensors`` as extra outputs, after its own and in the order given.
+    """The normalized graph with ``tensors`` as extra outputs, behind its own and in the given order.
 
-    Repeated names and the model's own outputs are left out. Raises ModelError for an unknown tensor.
+    Repeated names and the model's outputs are left out. Raises ModelError for an unknown tensor.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)

@@ -1,4 +1,4 @@
-"""What a model is apart from its weights: one hash, the same for a network and for its fine-tuned forms."""
+"""The structure of a model, without its weights, as a hash: the same for a network and its fine-tuned versions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import onnx
 
 from ..files import hash_bytes
 
-# Whole numbers and truth values say how tensors are shaped, cut and gathered; beyond this many they are tables.
+# A few integers or booleans say how tensors are shaped, sliced and gathered; more than this many are tables.
 _MOST_VALUES = 4096
 _WHOLE = {
     getattr(onnx.TensorProto, name)
@@ -17,10 +17,10 @@ _WHOLE = {
 
 
 def structure_hash(proto: onnx.ModelProto) -> str:
-    """SHA-256 of operators, their attributes and names, how they are connected, and the shapes of all constants.
+    """SHA-256 of operators, their attributes, names and connections, and the shapes of all constants.
 
-    Weights (constants that hold real numbers) do not count, nor how tensors are called, nor where constants are
-    stored. Names of nodes do: a strategy names layers by them.
+    Weights (constants of real numbers), names of tensors, and where constants are stored do not count. Names of nodes
+    do, because strategies name layers by them.
     """
     graph = proto.graph
     names: dict[str, str] = {}
@@ -31,7 +31,7 @@ def structure_hash(proto: onnx.ModelProto) -> str:
 
 
 def _graph(graph: onnx.GraphProto, names: dict[str, str]) -> Iterator[str]:
-    """Nodes in their order; every tensor is called by the place where it first appears."""
+    """Nodes in their order; every tensor is named after the position where it first appears."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         inputs = [_used(name, names, constants) for name in node.input]
@@ -61,7 +61,7 @@ def _used(name: str, names: dict[str, str], constants: dict[str, onnx.TensorProt
 
 
 def _constant(tensor: onnx.TensorProto) -> str:
-    """Type and shape; the values of few whole numbers."""
+    """Type and shape, and the values of a few integers."""
     about = f"{tensor.data_type} {list(tensor.dims)}"
     if tensor.data_type in _WHOLE:
         values = onnx.numpy_helper.to_array(tensor)

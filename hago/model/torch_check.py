@@ -1,6 +1,6 @@
-"""An imported PyTorch module held to the module itself, on its example inputs.
+"""Compares an imported PyTorch module with the module itself, on its example inputs.
 
-Exporters drop what ONNX has no attribute for (a pool's ``divisor_override``), and say nothing.
+Exporters silently drop what ONNX has no attribute for (a pool's ``divisor_override``).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from .model import Model
 
-_TOLERANCE = {"float16": 0.03, "bfloat16": 0.1}  # of the largest value; float32's below
+_TOLERANCE = {"float16": 0.03, "bfloat16": 0.1}  # relative to the largest value; float32's is below
 _FLOAT32 = 2e-3
-_FEW = 0.01  # of an output's integers may differ: a last bit decides which of two is the larger
+_FEW = 0.01  # share of an output's integers that may differ: a last bit can decide which of two values is larger
 
 
 def outputs_of(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-    """What the module gives for copies of these inputs, flattened. Raises ModelError where it fails."""
+    """The module's outputs for copies of these inputs, flattened. Raises ModelError if it fails."""
     import torch
     from torch.utils import _pytree as pytree
 
@@ -46,7 +46,7 @@ def outputs_of(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str
 
 
 def hold_to(model: Model, args: Sequence[Any], kwargs: Mapping[str, Any], wanted: Sequence[torch.Tensor]) -> None:
-    """Raises ModelError unless ``model``, at the batch of the example inputs, gives what the module gave."""
+    """Raises ModelError unless ``model``, at the batch of the example inputs, returns what the module returned."""
     where = model.source
     if len(model.outputs) != len(wanted):
         raise ModelError(
@@ -71,7 +71,7 @@ def hold_to(model: Model, args: Sequence[Any], kwargs: Mapping[str, Any], wanted
 
 
 def _feeds(model: Model, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
-    """Input name -> array; None where the exporter made inputs of something else than the tensors."""
+    """Input name -> array; None if the exporter made inputs of anything but the tensors."""
     import torch
     from torch.utils import _pytree as pytree
 
@@ -89,7 +89,7 @@ def _feeds(model: Model, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict
 
 
 def _run(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """By ONNX Runtime, which is fast, where it is installed; else by ONNX's own evaluator."""
+    """The outputs by ONNX Runtime, which is fast, if it is installed, else by ONNX's own evaluator."""
     if importlib.util.find_spec("onnxruntime") is not None and proto.ByteSize() < 2**31:
         import onnxruntime
 
@@ -100,14 +100,14 @@ def _run(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarra
                 proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
             return [np.asarray(array) for array in session.run(None, feeds)]
-        except Exception:  # an operator or type that it does not have
+        except Exception:  # an operator or type that it does not support
             pass
     results: Any = onnx.reference.ReferenceEvaluator(proto).run(None, feeds)
     return [np.asarray(array) for array in results]
 
 
 def _difference(got: np.ndarray, wanted: np.ndarray, tolerance: float) -> str | None:
-    """What sets two arrays apart beyond rounding, or None."""
+    """How two arrays differ beyond rounding, or None."""
     if got.shape != wanted.shape:
         return f"its shape is {got.shape}, not {wanted.shape}"
     if not wanted.size:

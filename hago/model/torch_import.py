@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-# Operators that stand for a submodule with weights, and so are called by its name alone.
+# Operators that are a submodule with weights, and so have just its name.
 _NAMESAKES = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization")
 
 
@@ -35,17 +35,17 @@ def from_torch(
     opset: int = 21,
     input_shapes: InputShapes | None = None,
 ) -> Model:
-    """Exports a module in evaluation mode and loads it; the module itself is left as it was.
+    """Exports a module in evaluation mode and loads it; the module is left unchanged.
 
     ``example_inputs`` is what ``module.forward`` takes: a tensor, a tuple of tensors, or a mapping of
     keyword arguments. The first dimension of every tensor that has the same size there as the first one
-    is taken as the batch; where the module does not allow another batch, the example's stays.
-    Layers are named after submodules ("layer1.0.conv1") where the exporter says which they came from.
+    is the batch; if the module does not allow another batch, the example's stays.
+    Layers are named after submodules ("layer1.0.conv1") if the exporter records which they came from.
 
     The import is compared with the module on the example inputs.
 
-    Raises MissingExtraError without torch or onnxscript, ModelError when the module cannot be exported, or when the
-    import computes something else than the module.
+    Raises MissingExtraError without torch or onnxscript, ModelError if the module cannot be exported, or if the
+    import does not compute what the module does.
     """
     for package in ("torch", "onnxscript"):
         if importlib.util.find_spec(package) is None:
@@ -111,7 +111,7 @@ def _export(
         return isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == size
 
     def doubled(value: Any) -> Any:
-        # A dimension of 1 is taken for a constant by torch.export: show it two samples.
+        # torch.export takes a dimension of 1 for a constant: show it two samples.
         return torch.cat([value, value]) if size == 1 and batched(value) else value
 
     free = (tuple(map(doubled, args)), {k: doubled(v) for k, v in kwargs.items()}, True)
@@ -144,8 +144,8 @@ def _export_once(
     shapes: Any = None
     if batched is not None:
         axis = torch.export.Dim("batch")
-        told = [{0: axis} if b else None for b in batched]
-        shapes = dict(zip(kwargs, told, strict=True)) if kwargs else tuple(told)
+        axes = [{0: axis} if b else None for b in batched]
+        shapes = dict(zip(kwargs, axes, strict=True)) if kwargs else tuple(axes)
     program = torch.onnx.export(
         module, args, kwargs=kwargs, dynamo=True, dynamic_shapes=shapes, input_names=names,
         opset_version=opset, verbose=False, optimize=False,
@@ -155,7 +155,7 @@ def _export_once(
 
 
 def _name_after_modules(proto: onnx.ModelProto) -> None:
-    """Calls nodes by the submodule they came from, and drops the exporter's notes (paths, stack traces)."""
+    """Names nodes after the submodule they came from, and drops the exporter's notes (paths, stack traces)."""
     taken: set[str] = set()
     for node in proto.graph.node:
         scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), None)
@@ -177,7 +177,7 @@ def _name_after_modules(proto: onnx.ModelProto) -> None:
 
 
 def _module_path(scopes: str | None) -> str | None:
-    """The last module path of "['', 'layer1', 'layer1.0', 'conv2d']"; None where there is none."""
+    """The last module path of "['', 'layer1', 'layer1.0', 'conv2d']"; None if there is none."""
     if scopes is None:
         return None
     try:
@@ -189,7 +189,7 @@ def _module_path(scopes: str | None) -> str | None:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """The exporter prints and logs its progress; a library should not."""
+    """Silences the exporter, which prints and logs its progress."""
     loggers = [logging.getLogger(n) for n in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [log.level for log in loggers]
     for log in loggers:

@@ -1,4 +1,4 @@
-"""Float model and strategy -> QDQ model. See `qdq` for the graph, `placement` for where pairs stand."""
+"""Float model and strategy -> QDQ model. See `quantizer` for the graph, `placement` for where pairs go."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""A QDQ model for any batch, where the model that it was made of is one.
+"""A QDQ model for any batch, if the model that it was made from allows any.
 
-Hago's networks have a fixed batch, and so has the normalized model that a QDQ form is made of; the file that a user
-takes elsewhere should say what the user's own file said.
+Hago's networks have a fixed batch, and so does the normalized model that a QDQ model is made from; the file that a
+user takes elsewhere should have the batch of the user's own file.
 
-Notation: ``B`` the model's batch, ``C`` another one. What differs between the model normalized at ``B`` and at ``C``
-depends on the batch, and nothing else does.
+Notation: ``B`` the model's batch, ``C`` another one. Exactly what differs between the model normalized at ``B`` and at
+``C`` depends on the batch.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ..errors import HagoError
 from ..model import Model, load_model
 from ..tensor import TensorInfo
 
-_OTHER = 7  # C: a number that shapes seldom have by themselves
+_OTHER = 7  # C: a number that seldom occurs in shapes
 _TOLD = "N"
 
 
 def free_batch(qdq: onnx.ModelProto, model: Model) -> onnx.ModelProto:
-    """``qdq`` with a free batch, if the file of ``model`` leaves its batch free; else as it is.
+    """``qdq`` with a free batch if the file of ``model`` leaves its batch free; else unchanged.
 
-    Where something but a Reshape depends on the batch, such as a constant of one row per sample, it stays as it is.
+    It also stays unchanged if anything but a Reshape depends on the batch, such as a constant of one row per sample.
     """
     symbols = _symbols(model)
     if not symbols:
@@ -48,7 +48,7 @@ def free_batch(qdq: onnx.ModelProto, model: Model) -> onnx.ModelProto:
 
 
 def _symbols(model: Model) -> dict[str, str]:
-    """Input -> what its file calls the batch; inputs whose leading dimension is fixed are left out."""
+    """Input -> the file's name of the batch; inputs whose leading dimension is fixed are left out."""
     found = {}
     for value in model.source_proto.graph.input:
         dims = value.type.tensor_type.shape.dim
@@ -60,7 +60,7 @@ def _symbols(model: Model) -> dict[str, str]:
 
 
 def _reshape_targets(here: onnx.ModelProto, there: onnx.ModelProto) -> dict[str, np.ndarray] | None:
-    """Shape constants with -1 in place of the one size that depends on the batch; None where more than those do."""
+    """Shape constants with -1 for the one size that depends on the batch; None if more depends on it."""
     if [_about(node) for node in here.graph.node] != [_about(node) for node in there.graph.node]:
         return None
     others = {tensor.name: tensor for tensor in there.graph.initializer}
@@ -96,7 +96,7 @@ def _free(value: onnx.ValueInfoProto, here: TensorInfo, there: TensorInfo, symbo
 
 
 def _agrees(proto: onnx.ModelProto, other: Model) -> bool:
-    """Whether the model, read at another batch, has the outputs that the float model has there."""
+    """Whether the model, read at another batch, has the same outputs as the float model."""
     try:
         read = load_model(proto, other.batch)
     except HagoError:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 BIAS_LIMIT = 2**29
-"""Largest |bias| in accumulator steps: a quarter of int32. The sum of products may take a half."""
+"""Largest |bias| in accumulator steps: a quarter of int32. The sum of products may take half."""
 
 PRODUCT_LIMIT = 2**30
-"""Largest |sum of products|, at its worst."""
+"""Largest possible |sum of products|."""
 
 
 def bias_scale(s_x: np.float32, s_w: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -30,10 +30,10 @@ def quantize_bias(bias: npt.NDArray[np.float32], scale: npt.NDArray[np.float32])
 def required_scale(
     bias: npt.NDArray[np.float32], s_x: np.float32, s_w: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32] | None:
-    """The weight scales [O] that keep every bias within +-2**29 steps, or None where ``s_w`` does.
+    """The weight scales [O] that keep every bias within +-2**29 steps, or None if ``s_w`` does.
 
-    A channel whose weights are tiny beside its bias (batch normalization folds such channels) has so
-    fine a step that its bias leaves int32. Its weights hardly matter, so their scale is raised, just
+    A channel whose weights are tiny compared with its bias (folding batch normalization makes such channels) has
+    such a fine step that its bias does not fit in int32. Its weights hardly matter, so their scale is raised just
     enough, instead of clipping the bias.
     """
     needed = np.abs(bias.astype(np.float64)) / (float(s_x) * BIAS_LIMIT)

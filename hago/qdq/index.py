@@ -1,4 +1,4 @@
-"""What quantization must know of a model's graph, gathered once: who makes and who reads each tensor."""
+"""What quantization must know about a model's graph, gathered once: producer and readers of each tensor."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class GraphIndex:
         self.bounds = {layer.output: bound for layer in self.layers if (bound := self._bound_of(layer))}
 
     def is_float(self, tensor: str) -> bool:
-        """Whether the tensor is an activation of float32."""
+        """Whether the tensor is a float32 activation."""
         return tensor not in self.initializers and self.elem_types.get(tensor) == TensorProto.FLOAT
 
     def constant(self, tensor: str) -> np.ndarray | None:
@@ -63,9 +63,9 @@ class GraphIndex:
         return tuple(dict.fromkeys(t for t in layer.inputs if self.is_float(t)))
 
     def moved_tensor(self, layer: Layer) -> str | None:
-        """The float tensor whose elements the layer moves without changing them, or None.
+        """The float tensor whose elements the layer moves unchanged, or None.
 
-        What it adds, if anything, are zeros, which every integer type here can hold.
+        It may add zeros, which every integer type represents.
         """
         return layer.inputs[0] if layer.kind == "shape" and self.is_float(layer.inputs[0]) else None
 

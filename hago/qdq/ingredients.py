@@ -1,4 +1,4 @@
-"""What every candidate of one model is written from: its graph, weights as integers, parameters of activations."""
+"""What all candidates of one model are made from: its graph, integer weights, parameters of activations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Ingredients:
-    """Worked out when first asked for, and kept from one candidate to the next."""
+    """Computed on first use, and kept from one candidate to the next."""
 
     def __init__(self, model: Model, calibration: Calibration) -> None:
         self.model, self.calibration = model, calibration

@@ -19,7 +19,7 @@ from ..errors import ModelError
 from ..methods import CORRECTION, ROUNDING, CorrectionTask, WeightTask
 from ..methods.bias_correction import tap_coverage
 from ..methods.quantized_weight import QuantizedWeight
-from ..scheme import PER_CHANNEL, Granularity, IntegerType
+from ..scheme import PER_CHANNEL, IntegerType
 from . import bias as biases
 from .index import GraphIndex
 
@@ -82,15 +82,14 @@ class WeightStore:
         """
         assert layer.weight is not None
         floats = self.array(layer.weight)
-        granularity, rounding = choice.granularity, choice.value("rounding")
-        axes, bounded = self.axes(layer), s_x is not None
-        if granularity.kind == "per_group" and granularity.group_size >= floats.shape[axes[1]]:
-            granularity = PER_CHANNEL  # one group is one channel
+        axes, bounded, rounding = self.axes(layer), s_x is not None, choice.value("rounding")
+        if choice.granularity.group_size >= floats.shape[axes[1]]:
+            choice = replace(choice, granularity=PER_CHANNEL)  # one group is one channel
         # What a rounding reads of a layer's inputs is the layer's own; without it, layers share a weight.
         reader = layer.name if ROUNDING[rounding].needs else ""
-        key: tuple[object, ...] = (layer.weight, integers, granularity, rounding, reader, axes, bounded)
+        key: tuple[object, ...] = (layer.weight, integers, choice.granularity, rounding, reader, axes, bounded)
         if key not in self._stored:
-            self._stored[key] = self._quantize(layer, integers, granularity, rounding, None, bounded=bounded)
+            self._stored[key] = self._quantize(layer, integers, choice, None, bounded=bounded)
         stored = self._stored[key]
         if layer.bias is None or s_x is None:
             return stored
@@ -99,7 +98,7 @@ class WeightStore:
             return stored
         key = (*key, needed.tobytes())
         if key not in self._stored:
-            self._stored[key] = self._quantize(layer, integers, granularity, rounding, needed)
+            self._stored[key] = self._quantize(layer, integers, choice, needed)
         return self._stored[key]
 
     def bias(
@@ -167,19 +166,18 @@ class WeightStore:
         self,
         layer: Layer,
         integers: IntegerType,
-        granularity: Granularity,
-        rounding: str,
+        choice: Choice,
         min_scale: npt.NDArray[np.float32] | None,
         *,
         bounded: bool = True,
     ) -> StoredWeight:
         """``bounded``: the sum of products, at its worst, must fit what the bias leaves free of int32."""
         assert layer.weight is not None
-        method, (out_axis, in_axis) = ROUNDING[rounding], self.axes(layer)
+        method, (out_axis, in_axis) = ROUNDING[choice.value("rounding")], self.axes(layer)
         task = WeightTask(
             self.array(layer.weight),
             integers,
-            granularity,
+            choice.granularity,
             out_axis,
             in_axis,
             min_scale,

@@ -5,11 +5,11 @@ The rules:
 - An integer layer reads every float activation through a pair. A tensor has one pair for all its
   integer consumers; float consumers read the float tensor.
 - A layer whose outputs are values of its input (max pooling, nearest or linear resize) has the same
-  parameters before and after, so that integers pass through it unchanged.
-- Data movement has no precision of its own. It carries integers where all that reads it wants the same
-  integers and its input has them anyway: an integer layer makes it, or another one reads it.
+  parameters before and behind it, so that integers pass through unchanged.
+- Data movement has no precision. It carries integers if all its readers take the same integers and its input
+  has them anyway: an integer layer makes it, or another one reads it.
 - The inputs of an integer concat that nothing else reads as integers take the parameters of its output,
-  so that the concat only copies; nothing is lost, for its output is rounded to them anyway.
+  so that the concat only copies. Nothing is lost, as its output is rounded to them anyway.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Slot = tuple[str, IntegerType]
 
 @dataclass
 class Placement:
-    """The outcome: which layers compute in integers or in a short float, and whose range each slot takes.
+    """The result: which layers compute in integers or in a short float, and whose range each slot takes.
 
     ``reduced`` layer -> the short float of its activations; ``weight_only`` layers have weights that are integers and
     activations that are not. ``carried`` data movement (or max pooling ...) -> the scheme that passes through it;
-    ``calibrator`` slot that gives a range -> how the range is found.
+    ``calibrator`` slot that provides a range -> how the range is found.
     """
 
     integer: dict[str, Way] = field(default_factory=dict)
@@ -47,14 +47,14 @@ class Placement:
     _source: dict[Slot, Slot] = field(default_factory=dict)
 
     def source(self, tensor: str, scheme: IntegerType) -> Slot:
-        """The slot whose calibrated range this tensor takes: often itself."""
+        """The slot whose calibrated range this tensor takes, often itself."""
         slot = (tensor, scheme)
         while slot in self._source:
             slot = self._source[slot]
         return slot
 
     def input_scheme(self, layer: str) -> IntegerType | None:
-        """The integers that the layer reads, or None where it reads floats."""
+        """The integers that the layer reads, or None if it reads floats."""
         if layer in self.integer:
             return self.integer[layer].activation
         return self.carried.get(layer)
@@ -78,14 +78,14 @@ def place(index: GraphIndex, strategy: Strategy, spec: HardwareSpec) -> Placemen
 
     readers = _readers(index, placement)
     _carry(index, placement, readers)
-    for layer in index.layers:  # root every carried tensor in the tensor that it came from
+    for layer in index.layers:  # trace every carried tensor back to the tensor that it came from
         scheme = placement.carried.get(layer.name)
         if scheme is not None:
             moved = index.moved_tensor(layer) or index.activations(layer)[0]
             readers.setdefault((moved, scheme), [])
             for made in index.layer_outputs[layer.name]:
                 placement._source[made, scheme] = (moved, scheme)
-    # Whose calibrator: the first layer that reads the range's tensor, itself or carried, as integers.
+    # The calibrator is that of the first layer that reads the range's tensor, directly or carried, as integers.
     for layer in index.layers:
         if layer.name in placement.integer:
             for slot in _slots(index, placement, layer):

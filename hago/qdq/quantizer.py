@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from ..errors import StrategyError
 from ..strategy import Strategy
 from .index import GraphIndex
 from .ingredients import Ingredients
@@ -24,7 +25,7 @@ IR_VERSION = 10  # that of opset 21; every runtime that reads opset 21 reads it
 
 
 def quantize_model(model: Model, strategy: Strategy, calibration: Calibration, spec: HardwareSpec) -> onnx.ModelProto:
-    """The QDQ form of the model under this strategy; see :class:`Quantizer`."""
+    """The model quantized by this strategy, as QDQ; see :class:`Quantizer`."""
     return Quantizer(model, calibration, spec).qdq(strategy)
 
 
@@ -43,16 +44,16 @@ def observed_tensors(model: Model) -> tuple[str, ...]:
 
 
 class Quantizer:
-    """Quantizes one model many times: weights and ranges are worked out once.
+    """Quantizes one model many times: weights and ranges are computed once.
 
-    Raises StrategyError where a strategy does not fit, or a tensor has no calibrated range; DataError where the
+    Raises StrategyError if a strategy does not fit or a tensor has no calibrated range, DataError if the
     calibration lacks a statistic that one of the strategy's methods reads.
     """
 
     def __init__(self, model: Model, calibration: Calibration, spec: HardwareSpec) -> None:
         self.model, self.spec = model, spec
         self._ingredients = Ingredients(model, calibration)
-        # All but nodes and weights, copied for each candidate.
+        # Everything but nodes and weights, copied for each candidate.
         self._frame = onnx.ModelProto()
         for field, value in model.proto.ListFields():
             if field.name != "graph":
@@ -72,6 +73,13 @@ class Quantizer:
     def qdq(self, strategy: Strategy) -> onnx.ModelProto:
         """The QDQ model: inputs, outputs and names of the float tensors stay as they are."""
         strategy.check(self.model, self.spec)
+        if strategy.transformation != self.model.transformation:
+            raise StrategyError(
+                f"the strategy needs the transformation {strategy.transformation!r} of the network, this one went "
+                f"through {self.model.transformation!r}",
+                where=self.model.source,
+                hint="quantize hago.methods.transformed(model, strategy.transformation), calibrated anew",
+            )
         result = onnx.ModelProto()
         result.CopyFrom(self._frame)
         result.metadata_props.add(key="hago.strategy", value=strategy.key())

@@ -15,7 +15,7 @@ from ..errors import StrategyError
 from ..scheme import IntegerType
 from ..strategy import Strategy
 from ..ways import WEIGHTED_KINDS
-from .emit import GraphWriter
+from .graph_writer import GraphWriter
 from .ingredients import Ingredients
 from .layer_weights import StoredWeight
 from .placement import Placement
@@ -23,7 +23,6 @@ from .placement import Placement
 if TYPE_CHECKING:
     from ..model import Layer
 
-SHORT_FLOATS = {"bfloat16": TensorProto.BFLOAT16, "float16": TensorProto.FLOAT16}
 LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 _INTEGERS = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}
 _JOINS = ("add", "mul", "concat", "matmul")
@@ -65,7 +64,7 @@ class CandidateWriter:
                 self.graph.keep_initializer(self.index.initializers[name])
 
     def _integer_input(self, layer: Layer, node: onnx.NodeProto, name: str, scheme: IntegerType) -> str:
-        """The dequantized form of one operand of an integer layer, or the operand where it has none."""
+        """One operand of an integer layer, dequantized; the operand itself if it is not quantized."""
         if name in layer.inputs and self.index.is_float(name):
             return self._activation_pair(layer, name, scheme)
         if layer.kind in WEIGHTED_KINDS and name:
@@ -99,7 +98,7 @@ class CandidateWriter:
         """Names of the scale and the zero point of one tensor.
 
         Equal ones of several tensors are not shared: OpenVINO 2026 changes a constant while it moves a
-        FakeQuantize past a Transpose, and then refuses, or miscomputes, what else reads it.
+        FakeQuantize past a Transpose, and then rejects or miscomputes its other readers.
         """
         values = {"scale": np.asarray(scale, np.float32), "zero_point": zero_point}
         return [
@@ -117,7 +116,7 @@ class CandidateWriter:
             lo, hi = float(value.min(initial=0.0)), float(value.max(initial=0.0))
             if not np.isfinite(hi - lo):
                 raise StrategyError(
-                    f"its constant {name} holds infinity or NaN, which no integer can hold",
+                    f"its constant {name} holds infinity or NaN, which no integer can represent",
                     where=f"layer {layer.name}",
                     hint="leave this layer in float32",
                 )
@@ -164,10 +163,10 @@ class CandidateWriter:
         return self._int32_bias(layer, layer.bias or f"{layer.weight}_bias", integers, scale)
 
     def _added_bias(self, layer: Layer, node: onnx.NodeProto, scheme: IntegerType) -> list[str]:
-        """A bias for a layer without one, where its choice corrects biases or its weights are per group; else none.
+        """A bias for a layer without one if its choice corrects biases or its weights are per group; else none.
 
-        ONNX Runtime 1.31 fuses a convolution without bias, blocked weights or not, into an operator
-        that knows no blocks, and fails; with a bias it leaves the convolution alone.
+        ONNX Runtime 1.31 fuses a convolution without bias, even with blocked weights, into an operator
+        that does not support blocks, and fails; with a bias it leaves the convolution alone.
         """
         blocked = node.op_type == "Conv" and self._stored(layer, scheme).weight.multipliers is not None
         corrected = layer.weight in node.input and self.strategy.choice(layer.name).value("correction") != "none"
@@ -217,16 +216,16 @@ class CandidateWriter:
                 short = self.graph.add_initializer(key, f"{name}_{precision}", proto)
             else:
                 source = self._within_float16(name, layer) if precision == "float16" else name
-                short = self.graph.unique(f"{name}_{precision}")
-                self.graph.add_node("Cast", [source], short, layer.name, {"to": SHORT_FLOATS[precision]})
-                self.graph.add_type(short, SHORT_FLOATS[precision], shape)
+                short, code = self.graph.unique(f"{name}_{precision}"), TensorProto.DataType.Value(precision.upper())
+                self.graph.add_node("Cast", [source], short, layer.name, {"to": code})
+                self.graph.add_type(short, code, shape)
             self._pairs[key] = output = self.graph.unique(f"{name}_from_{precision}")
             self.graph.add_node("Cast", [short], output, layer.name, {"to": TensorProto.FLOAT})
             self.graph.add_type(output, TensorProto.FLOAT, shape)
         return self._pairs[key]
 
     def _within_float16(self, name: str, layer: Layer) -> str:
-        """The tensor, saturated where a cast would make infinity of what float32 holds."""
+        """The tensor, saturated so that the cast makes no infinity of a finite float32."""
         lo, hi = self.index.bounds.get(name, (-np.inf, np.inf))
         if lo >= -LARGEST_FLOAT16 and hi <= LARGEST_FLOAT16:
             return name
@@ -241,15 +240,15 @@ class CandidateWriter:
 
 
 def _joins(layer: Layer, node: onnx.NodeProto) -> bool:
-    """Whether constant operands of this node are treated as its activations are.
+    """Whether constant operands of this node are treated like its activations.
 
-    Those of a folded Clip, its bounds, are not.
+    The bounds of a folded Clip are not.
     """
     return layer.kind in _JOINS and node.name == layer.nodes[0]
 
 
 def _drop_unit_dilations(pool: onnx.NodeProto) -> None:
-    """Removes dilations of 1: ONNX Runtime's quantized average pool refuses the attribute."""
+    """Removes dilations of 1: ONNX Runtime's quantized average pool rejects the attribute."""
     for attribute in pool.attribute:
         if attribute.name == "dilations" and set(attribute.ints) <= {1}:
             pool.attribute.remove(attribute)
@@ -257,7 +256,7 @@ def _drop_unit_dilations(pool: onnx.NodeProto) -> None:
 
 
 def _block_scales(group_scale: npt.NDArray[np.float32], shape: tuple[int, ...], axis: int) -> np.ndarray:
-    """[O, G] -> the scale tensor of a blocked DequantizeLinear: as the weights, with G on the block axis."""
+    """[O, G] -> the scale tensor of a blocked DequantizeLinear: shaped like the weights, with G on the block axis."""
     assert axis == 1 or len(shape) == 2
     if axis == 0:
         return np.ascontiguousarray(group_scale.T)

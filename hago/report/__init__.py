@@ -1,14 +1,14 @@
-"""Tells what a search found: one HTML page that needs nothing else, and the same as Markdown.
+"""What a search found, as one HTML page that needs nothing else, and the same as Markdown.
 
     data = from_search(result, Measured(model, spec, space, ...))
     write_report(data, "out")
 
-Nothing here measures or decides: `ReportData` is what is told, and the templates (``*.j2``) tell it.
+Nothing here measures or decides: `ReportData` holds the facts, and the templates (``*.j2``) show them.
 """
 
+from ..measure.metric_text import describe_metric
 from .data import BlockerRow, LayerRow, MetricInfo, PeerRow, ReportData, SearchFacts
 from .from_search import Measured, from_search
-from .metric_text import describe_metric
 from .write import write_report
 
 __all__ = [

@@ -1,6 +1,6 @@
-"""How a cost is told: a time where one was measured, instructions where they were counted, never one as the other.
+"""Costs as text: a time where one was measured, instructions where they were counted, never one as the other.
 
-Of several devices at once there is neither: what a layer costs is told as a part of the whole network in float32.
+For several devices at once there is neither: a layer's cost is a part of the whole network's in float32.
 """
 
 from __future__ import annotations
@@ -8,26 +8,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..measure.instructions import INSTRUCTION_S
-from .text import NOTHING, duration, pair_of_durations, percent, significant
+from ..text import NOTHING, duration, pair_of_durations, percent, significant
 
 
 @dataclass(frozen=True)
-class _Words:
+class _CostWords:
     """The words of one kind of cost."""
 
-    noun: str  # what is told
-    short: str  # the same, where there is little room
-    absolute: str  # what a number of it is
-    of_layers: str  # heading of a column of layers' costs
-    gain: str  # heading of a column of how many times less it is
+    noun: str  # the quantity
+    short: str  # the same, abbreviated
+    absolute: str  # its absolute value
+    of_layers: str  # column heading for the cost of layers
+    gain: str  # column heading for the factor gained
     less: str  # as in "both faster and better"
     more: str  # as in "slower than in float32"
     is_slower: str
     are_slower: str
-    tile: str  # heading of the number that stands first
+    tile: str  # heading of the first number
 
 
-_TIME = _Words(
+_TIME = _CostWords(
     "latency",
     "latency",
     "the time",
@@ -39,7 +39,7 @@ _TIME = _Words(
     "are slower than float32",
     "Latency",
 )
-_COUNT = _Words(
+_COUNT = _CostWords(
     "instructions (estimated)",
     "instructions (est.)",
     "their number",
@@ -51,27 +51,27 @@ _COUNT = _Words(
     "take more instructions than float32",
     "Instructions, estimated",
 )
-_PART = _Words(
-    "cost on all devices", "cost", "the cost", "Part of float32", "Gain", "cheaper", "dearer",
+_PART = _CostWords(
+    "cost on all devices", "cost", "the cost", "Part of float32", "Gain", "cheaper", "more expensive",
     "costs more than float32", "cost more than float32", "Cost",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class CostText:
-    """Tells seconds; where ``estimated``, the instructions that they stand for; with ``whole_s``, parts of that."""
+    """Writes seconds; where ``estimated``, the instructions that they represent; with ``whole_s``, parts of that."""
 
     estimated: bool = False
     whole_s: float | None = None
 
     @property
-    def words(self) -> _Words:
+    def words(self) -> _CostWords:
         """The words for this kind of cost."""
         return _PART if self.whole_s is not None else _COUNT if self.estimated else _TIME
 
     @property
     def digits(self) -> int:
-        """How many digits of a rough number say something."""
+        """The number of significant digits of a rough number."""
         return 3 if self.estimated else 2
 
     def amount(self, seconds: float | None, digits: int = 3) -> str:
@@ -83,7 +83,7 @@ class CostText:
         return _instructions(seconds, digits) if self.estimated else duration(seconds, digits)
 
     def pair(self, first: float, second: float) -> tuple[str, str]:
-        """Two costs, with digits enough to tell them apart."""
+        """Two costs, with enough digits to distinguish them."""
         if not self.estimated:
             return pair_of_durations(first, second)
         for digits in (2, 3, 4):
@@ -95,7 +95,7 @@ class CostText:
     def compared(self, ratio: float, factor: str) -> str:
         """``2.9 times faster``, or ``an estimated 2.9 times cheaper``."""
         if self.estimated:
-            return f"an estimated {factor} times {'cheaper' if ratio < 1 else 'dearer'}"
+            return f"an estimated {factor} times {'cheaper' if ratio < 1 else 'more expensive'}"
         return f"{factor} times {'faster' if ratio < 1 else 'slower'}"
 
 

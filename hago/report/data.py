@@ -1,56 +1,36 @@
-"""What a report says, as plain values: everything the page needs and nothing else.
+"""The contents of a report, as plain values: everything the page needs and nothing else.
 
 `from_search` fills a `ReportData` from a finished search; anyone else can fill one by hand.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from ..data import SplitRecord
 from ..goal import Goal
+from ..knobs import KNOBS, Knob, find_knob
 from ..measure.environment import Environment
+from ..measure.metric_text import MetricInfo
 from ..outcomes import OUTCOMES
 from ..record import Record
+from ..result_files import ANSWER_FILES, SEARCH_FILES
+from ..strategy import Strategy
 from ..tensor import TensorInfo
 from .cost_text import CostText
 
-# What `hago tune` leaves in its folder, in the order of use.
-KEPT = ("records.jsonl", "study.db", "search.json", "environment.json", "calibration.npz", "report.html", "report.md")
-FILES = ("model.so", "model.qdq.onnx", "strategy.yaml", *KEPT)
-
-# Kernel times of one layer repeat to about this: a smaller difference is no finding.
+# The repeatability of kernel times: smaller differences mean nothing.
 NOISE = 0.03
 NOISE_S = 5e-8
 
 
 @dataclass(frozen=True)
-class MetricInfo:
-    """How a metric is told.
-
-    ``unit`` is "share" (a fraction, told in percent and its changes in points), "dB", or "" (a plain
-    number). ``whole_set`` marks metrics that are no mean over samples, ``against_float`` those that compare with
-    float32's outputs, so that float32's own value says nothing (a cosine of 1).
-    """
-
-    name: str
-    unit: str = ""
-    higher_is_better: bool = True
-    against_float: bool = False
-    whole_set: bool = False
-
-    @property
-    def is_similarity(self) -> bool:
-        """Whether it is 1 for float32 itself, and less for all others."""
-        return self.against_float and self.higher_is_better and not self.unit
-
-
-@dataclass(frozen=True)
 class LayerRow:
-    """One layer, as it is and as it was chosen.
+    """One layer of the model and what was chosen for it.
 
-    ``precision`` is the chosen one; ``granularity`` and ``calibrator`` are None where they say nothing (no
-    quantized weights, no integer activations). ``group`` are the layers that change together with it, itself
+    ``precision`` is the chosen one, ``knobs`` the values of the other knobs (hago/knobs.py) that matter for it:
+    (name, value), none where it stays in float32. ``group`` are the layers that change together with it, itself
     included; empty where it has no choice. ``sensitivity`` is the noise power over the signal power of the
     final outputs when the group alone is quantized, None where not probed, infinite where that failed.
     ``float_s`` and ``chosen_s`` are seconds of its kernels; ``quantized_s`` those with the whole model
@@ -66,8 +46,7 @@ class LayerRow:
     macs: int = 0
     params: int = 0
     precision: str = "float32"
-    granularity: str | None = None
-    calibrator: str | None = None
+    knobs: tuple[tuple[str, str], ...] = ()
     sensitivity: float | None = None
     group: tuple[str, ...] = ()
     float_s: float | None = None
@@ -78,40 +57,40 @@ class LayerRow:
 
     @property
     def moves_data(self) -> bool:
-        """Whether it computes nothing and takes the type of its neighbours."""
+        """Whether it computes nothing and has the type of its neighbours."""
         return self.kind == "shape"
 
     @property
     def is_quantized(self) -> bool:
-        """Whether it computes in something else than float32."""
+        """Whether it computes in a precision other than float32."""
         return not self.moves_data and self.precision != "float32"
 
     @property
     def saved_s(self) -> float | None:
-        """Seconds saved against float32 (negative: lost); None where not timed."""
+        """Seconds saved against float32 (negative: lost); None if not timed."""
         return None if self.float_s is None or self.chosen_s is None else self.float_s - self.chosen_s
 
     @property
     def is_slower(self) -> bool:
-        """Whether it is quantized and takes longer for it, beyond the noise."""
+        """Whether it is quantized and slower than in float32, beyond the noise."""
         return self.is_quantized and _longer(self.chosen_s, self.float_s)
 
     @property
     def would_be_slower(self) -> bool:
-        """Whether it stays in float32 where quantized it takes longer, beyond the noise."""
+        """Whether it stays in float32 and would be slower if quantized, beyond the noise."""
         return self.quantizable and not self.is_quantized and _longer(self.quantized_s, self.float_s)
 
 
 def _longer(time_s: float | None, float_s: float | None) -> bool:
-    # Of layers that share a kernel one has all the time: there is nothing to hold against each other.
+    # If layers share a kernel, one has all the time and the others 0, which cannot be compared.
     return bool(time_s and float_s) and (time_s or 0.0) > (float_s or 0.0) * (1 + NOISE) + NOISE_S
 
 
 @dataclass(frozen=True)
 class BlockerRow:
-    """Layers that stand in the way, of "accuracy" or of "latency".
+    """Layers that prevent the goal from being met; ``cause`` is "accuracy" or "latency".
 
-    ``share`` is their part of the whole loss, or of float32's time.
+    ``share`` is their share of the whole loss, or of float32's time.
     """
 
     layers: tuple[str, ...]
@@ -120,14 +99,14 @@ class BlockerRow:
 
     @property
     def name(self) -> str:
-        """The first layer, and how many go with it."""
+        """The first layer, and the number of layers that go with it."""
         more = len(self.layers) - 1
         return self.layers[0] if not more else f"{self.layers[0]} (with {more} more that must agree)"
 
 
 @dataclass(frozen=True)
 class PeerRow:
-    """The model in some engine, measured beside the others; ``note`` says why something is None."""
+    """The model in one engine, measured next to the others; ``note`` says why a value is None."""
 
     label: str
     latency_s: float | None = None
@@ -144,7 +123,7 @@ class PeerRow:
 
 @dataclass(frozen=True)
 class SearchFacts:
-    """How the search went. ``stopped`` says why it ended, ``error`` what ended it early."""
+    """Facts about the search. ``stopped`` says why it ended, ``error`` what ended it early."""
 
     sampler: str
     seed: int
@@ -157,19 +136,18 @@ class SearchFacts:
 
 @dataclass(frozen=True)
 class ReportData:
-    """One search, told.
+    """One search and its answer.
 
-    ``model_source`` is a base name, without folders. ``goal`` is what was asked for; ``asked`` is what else the search
-    was told, in words: layers kept at a precision, a strategy to begin with, knobs. ``float_search``
-    and ``chosen_search`` were measured on the search part, ``float_test`` and ``chosen_test`` (None where
-    the search was cut short) on the test part; where float32 is the answer, they are float32's.
-    ``outcome`` is one of `OUTCOMES`, as in ``SearchResult``. ``records`` are all trials, ``front`` those
-    that no other beats, the fastest first. ``float_other_s`` and ``chosen_other_s`` are the kernel times
-    that belong to no layer (layout changes, conversions); ``rounds`` counts those of the final latency.
-    ``where`` names the device, empty for this machine. Where ``estimated``, all times are instructions counted in
-    the emulator, each taken for `INSTRUCTION_S` seconds (cost_text.py tells them as what they are). ``joint``: several
-    devices at once; records then have no latency but ratios, and layers' times are told as parts of float32's.
-    ``remarks`` are what to know of the metric before its values are believed.
+    ``model_source`` is a base name, without folders. ``goal`` is what was asked for; ``asked`` says in words what
+    else was: layers kept at a precision, a strategy to begin with, knobs. ``float_search`` and ``chosen_search``
+    were measured on the search part, ``float_test`` and ``chosen_test`` (None where the search was cut short) on
+    the test part; where float32 is the answer, they are float32's. ``outcome`` is one of `OUTCOMES`, as in
+    ``SearchResult``. ``records`` are all trials, ``front`` those that no other beats, the fastest first.
+    ``float_other_s`` and ``chosen_other_s`` are the kernel times that belong to no layer (layout changes,
+    conversions); ``rounds`` counts those of the final latency. ``where`` names the device, empty for this machine.
+    Where ``estimated``, all times are instructions counted in the emulator, each taken for `INSTRUCTION_S` seconds
+    (cost_text.py writes them as instructions). ``joint``: several devices at once; records then have ratios but no
+    latency, and layers' times are parts of float32's. ``remarks`` are caveats about the metric.
     """
 
     model_name: str
@@ -197,7 +175,7 @@ class ReportData:
     float_other_s: float | None = None
     chosen_other_s: float | None = None
     rounds: int | None = None
-    files: tuple[str, ...] = FILES
+    files: tuple[str, ...] = (*ANSWER_FILES, *SEARCH_FILES)
     where: str = ""
     estimated: bool = False
     joint: bool = False
@@ -210,13 +188,13 @@ class ReportData:
 
     @property
     def chosen(self) -> Record:
-        """The answer where it is best known: on the test part, if it was measured there."""
+        """The answer's record: on the test part if it was measured there, else on the search part."""
         test = self.chosen_test
         return test if test is not None and test.state == "ok" else self.chosen_search
 
     @property
     def cost(self) -> CostText:
-        """How this report tells times, or what stands in for them."""
+        """How this report writes times, or what replaces them."""
         if not self.joint:
             return CostText(self.estimated)
         return CostText(self.estimated, (self.float_other_s or 0.0) + sum(row.float_s or 0.0 for row in self.layers))
@@ -229,7 +207,7 @@ class ReportData:
 
     @property
     def resumed(self) -> bool:
-        """Whether trials were made by earlier runs too: they took longer than the last run did."""
+        """Whether earlier runs contributed trials: together they took longer than the last run."""
         return sum(record.trial_s or 0.0 for record in self.records) > self.search.seconds
 
     def drop(self, record: Record) -> float | None:
@@ -239,12 +217,12 @@ class ReportData:
 
     @property
     def asks_for_value(self) -> bool:
-        """Whether a value of the metric is asked for, rather than a change against float32's own."""
+        """Whether the bound is on the metric's value rather than on its change against float32."""
         return self.metric.against_float or self.limit is not None
 
     @property
     def limit(self) -> float | None:
-        """The value of the metric that was asked for, if one was."""
+        """The bound on the metric's value, or None."""
         return self.goal.limit
 
     @property
@@ -260,9 +238,26 @@ class ReportData:
         """Whether the record keeps every bound, as measured."""
         return self.goal.keeps(record)
 
+    def gains(self, record: Record) -> bool:
+        """Whether it is better than float32 in what the goal asks for, or keeps a bound that float32 breaks."""
+        float_keeps = self.goal.keeps(replace(self.float_search, accuracy_change=0.0))
+        return not float_keeps or self.goal.primary.gains(self.goal, record, self.baseline)
+
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """The knobs besides the precision that are shown: those of all strategies, and those that a trial changed."""
+        tried = {name for record in self.records if record.strategy is not None for name in _changed(record.strategy)}
+        tried |= {name for row in self.layers for name, value in row.knobs if value != find_knob(name).default}
+        return tuple(knob for knob in KNOBS if knob.name != "precision" and (knob.always or knob.name in tried))
+
     @property
     def baseline(self) -> Record:
         """float32 on the part of `chosen`."""
         if self.chosen.part == "test" and self.float_test is not None and self.float_test.state == "ok":
             return self.float_test
         return self.float_search
+
+
+def _changed(strategy: Strategy) -> Iterable[str]:
+    """The knobs that it has at another value than the usual one in some layer."""
+    return (name for choice in set(strategy.choices.values()) for name, _ in choice.methods)

@@ -1,4 +1,4 @@
-"""How it was measured, and what lies in the folder: pairs of a term and its explanation."""
+"""How the report was measured, and the files in its folder: pairs of a term and its explanation."""
 
 from __future__ import annotations
 
@@ -6,29 +6,15 @@ from collections import Counter
 from pathlib import PurePath
 from statistics import median
 
+from ..measure.metric_text import MetricText
+from ..result_files import LIBRARY_FILE, PURPOSES, QDQ_FILE
 from ..strategy import Strategy
+from ..text import clock, count, listing, percent, plural, ratio_interval, size
 from .data import ReportData
-from .metric_text import MetricText
-from .text import clock, count, listing, percent, plural, ratio_interval, size
-
-_PURPOSE = {
-    "model.so": "the chosen model, compiled: one file that needs TVM's runtime alone",
-    "run.py": "runs model.so on samples, on the device, with numpy and TVM's runtime alone",
-    "model.qdq.onnx": "the chosen model as standard ONNX (QuantizeLinear and DequantizeLinear): opens in Netron, "
-    "runs in ONNX Runtime, OpenVINO and TensorRT",
-    "strategy.yaml": "the answer itself: layer by layer the precision, granularity and calibrator",
-    "records.jsonl": "everything that was measured, one JSON record on a line",
-    "study.db": "the Optuna study: look at it with optuna-dashboard, go on with it by hago tune --resume",
-    "search.json": "what the search was for; from it and the records, hago answer answers other bounds",
-    "environment.json": "the machine and the software that measured",
-    "calibration.npz": "the ranges of all activations that were found in calibration",
-    "report.html": "this report",
-    "report.md": "this report as Markdown",
-}
 
 
 def facts(report: ReportData, metric: MetricText) -> tuple[tuple[str, str], ...]:
-    """Term and text of everything that one needs to judge the numbers, or to repeat them."""
+    """Term and text of everything needed to assess the numbers, or to reproduce them."""
     found = [
         ("Goal", _goal(report)),
         ("Model", _model(report)),
@@ -47,35 +33,35 @@ def facts(report: ReportData, metric: MetricText) -> tuple[tuple[str, str], ...]
 
 
 def _goal(report: ReportData) -> str:
-    """What was asked for, whole."""
+    """The goal in full."""
     sentence = report.goal.sentence
     return "; ".join([sentence[:1].upper() + sentence[1:], *report.asked]) + "."
 
 
 def files(report: ReportData) -> tuple[tuple[str, str], ...]:
-    """Name and purpose of each file beside the report."""
-    return tuple((name, _PURPOSE.get(PurePath(name).name, "")) for name in report.files)
+    """Name and purpose of each file next to the report."""
+    return tuple((name, PURPOSES.get(PurePath(name).name, "")) for name in report.files)
 
 
 def python_snippet(report: ReportData) -> str:
-    """How to run the chosen model from Python; it is compiled first where there was no linker to save it."""
+    """How to run the chosen model from Python, compiling it first if there was no linker to save it."""
     names = [f"x{i}" if len(report.inputs) > 1 else "x" for i in range(len(report.inputs))] or ["x"]
     shapes = [f"{name}: {i.dtype} {list(i.shape)}" for name, i in zip(names, report.inputs, strict=False)]
     comment = f"  # {', '.join(shapes)}" if shapes else ""
-    opened = 'load("model.so")' if _is_saved(report) else 'compile("model.qdq.onnx")'
+    opened = f'load("{LIBRARY_FILE}")' if _is_saved(report) else f'compile("{QDQ_FILE}")'
     return f"import hago\n\nnet = hago.{opened}{comment}\noutputs = net({', '.join(names)})"
 
 
 def shell_snippet(report: ReportData) -> str:
-    """How to run it from a shell."""
+    """How to run the chosen model from a shell."""
     if report.where:
-        return "python run.py samples.npz  # on the device, with model.so beside it"
+        return "python run.py samples.npz  # on the device, next to model.so"
     run = "hago run model.so --data samples.npz"
     return run if _is_saved(report) else f"hago compile model.qdq.onnx --out model.so  # needs a linker\n{run}"
 
 
 def _is_saved(report: ReportData) -> bool:
-    return any(PurePath(name).name == "model.so" for name in report.files)
+    return any(PurePath(name).name == LIBRARY_FILE for name in report.files)
 
 
 def precisions(strategy: Strategy | None) -> str:
@@ -90,7 +76,7 @@ def _model(report: ReportData) -> str:
     layers = report.layers
     macs, params = sum(row.macs for row in layers), sum(row.params for row in layers)
     moving = sum(row.moves_data for row in layers)
-    moves = f" ({moving} of them only move data and are not counted above)" if moving else ""
+    moves = f", {moving} of which only {'moves' if moving == 1 else 'move'} data (not counted above)" if moving else ""
     return (
         f"{report.model_source}, SHA-256 {report.model_hash[:16]}…, {plural(len(layers), 'layer')}{moves}, "
         f"{count(macs)} multiply-adds, {count(params)} parameters, batch {report.batch}."
@@ -107,7 +93,7 @@ def _processor(report: ReportData) -> str:
     if environment.governor:
         parts.append(f"frequency governor {environment.governor}")
     if environment.load is not None:
-        parts.append(f"load average {environment.load:.2f} on {plural(environment.cores, 'core')} when it began")
+        parts.append(f"load average {environment.load:.2f} on {plural(environment.cores, 'core')} at the start")
     return "; ".join(parts) + "." if parts else ""
 
 
@@ -117,18 +103,18 @@ def _samples(report: ReportData) -> str:
     drawn = [part for part in ("calibration", "search", "test") if part not in split.given]
     how = ""
     if split.given:
-        how += f" The {listing(split.given)} samples were given apart."
+        how += f" The {listing(split.given)} samples were given separately."
     if len(drawn) > 1:
-        spread = ", every class spread evenly" if split.stratified else ""
+        spread = ", balanced over the classes" if split.stratified else ""
         how += f" The {listing(drawn)} samples were drawn from one set with seed {split.seed}{spread}."
     if any(split.left_out.values()):
         left = [f"{count:,} of the {part} samples" for part, count in split.left_out.items() if count]
-        how += f" {listing(left)} were left out to keep the time budget."
+        how += f" {listing(left)} were left out to meet the time budget."
     if split.duplicates:
-        how += f" {plural(split.duplicates, 'sample')} repeat another of their set; equal ones share a part."
+        how += f" {plural(split.duplicates, 'sample')} repeat another of their set; equal samples share a part."
     return (
         f"{listing(sizes)}; the parts share no sample. Calibration finds ranges, search chooses, and the test "
-        f"part, which the search never sees, tells the final accuracy.{how}"
+        f"part, which the search never sees, gives the final accuracy.{how}"
     )
 
 
@@ -136,29 +122,27 @@ def _accuracy(report: ReportData, metric: MetricText) -> str:
     if report.metric.whole_set:
         return (
             f"{report.metric.name}, of all samples of the part at once, from the outputs of the compiled model. "
-            "Intervals are 95 %, from resamples of the samples, the same for float32 and for every candidate (at most "
-            "200, none where they would take too long)." + _checked(report)
+            "Intervals are 95 %, from at most 200 resamples, the same for float32 and for every candidate (none if "
+            "they would take too long)." + _checked(report)
         )
     text = (
         f"{report.metric.name}, from the outputs of the compiled model, on every sample of the part. Intervals "
         "are 95 %. "
     )
     if metric.is_share:
-        text += (
-            "Of a share: Wilson's. Of a change against float32, sample by sample: Bonett and Price's for paired shares"
-        )
+        text += "For shares they are Wilson's; for changes against float32, paired by sample, Bonett and Price's"
         p_value = report.chosen.p_value
         if p_value is not None and not report.is_float:
             text += f"; McNemar's exact test of “no change” gives p = {p_value:.2g}"
         if report.chosen_search.expected_change is not None:
             text += (
-                ". A strategy is taken to keep the bound only where it does so as measured, and is likely to on other "
-                "samples, judged by how sure float32 was of each answer that changed"
+                ". A strategy counts as within the bound only if it is so as measured and is likely to be on other "
+                "samples, judged by float32's confidence in each answer that changed"
             )
         return text + "." + _checked(report)
     return (
         text
-        + "Of values and of changes against float32, sample by sample: the (paired) bootstrap's."
+        + "For values and for changes against float32, paired by sample, they come from the bootstrap."
         + _checked(report)
     )
 
@@ -167,13 +151,13 @@ def _latency(report: ReportData) -> str:
     if report.joint:
         return (
             f"Every candidate ran on each device, {report.where}. Ratios are to float32 on the same device, timed in "
-            "turns there, or, where the device is emulated, of counted instructions (estimated)."
+            "turns there, or of counted instructions (estimated) if the device is emulated."
         )
     if report.estimated:
         return (
-            "Estimated: there was no board. The instructions of one call are counted in an emulator that runs the "
-            "compiled network itself, all of them, runtime included; a ratio is one of such counts. They are exact and "
-            "the same every time, but no times: caches, latencies and instructions that start together are not in them."
+            "Estimated: no board was attached. An emulator runs the compiled network and counts all instructions of "
+            "one call, including the runtime's; ratios are of such counts. Counts are exact and reproducible, but "
+            "they are not times: caches, latencies and parallel issue are not included."
         )
     rounds = "" if report.rounds is None else f" of {report.rounds} rounds"
     calls = "one sample" if report.batch == 1 else f"a batch of {report.batch}"
@@ -182,13 +166,13 @@ def _latency(report: ReportData) -> str:
         f"{plural(report.chosen.threads or report.environment.threads or 1, 'thread')}. Each candidate and "
         "float32, compiled by the same compiler, take turns round by round in random order after a warm-up, so "
         f"that whatever disturbs the machine disturbs both. Times are medians{rounds} with distribution-free "
-        "95 % intervals; ratios are of medians of the same rounds, with paired bootstrap intervals, made wider by what "
-        f"differs from one process to the next.{_clock(report)}"
+        "95 % intervals; ratios compare medians of the same rounds, with paired bootstrap intervals, widened by the "
+        f"variation between processes.{_clock(report)}"
     )
 
 
 def _clock(report: ReportData) -> str:
-    """What the latency is a time of, and how quiet the machine was."""
+    """What kind of time the latency is, and how quiet the machine was."""
     record, told = report.chosen, ""
     if record.clock is not None:
         told += f" Latency is {record.clock}."
@@ -196,7 +180,7 @@ def _clock(report: ReportData) -> str:
         told += f" Other work interrupted {percent(record.disturbed)} of the calls."
     if report.baseline.aa_ratio is not None:
         times = ratio_interval(report.baseline.aa_ratio, report.baseline.aa_ratio_interval)
-        told += f" A/A test: float32 took {times} times as long as a second network of its own kernels."
+        told += f" A/A test: float32 took {times} times as long as a second network with the same kernels."
     return told
 
 
@@ -207,12 +191,12 @@ def _from_to(report: ReportData) -> str:
 
 
 def _checked(report: ReportData) -> str:
-    """How another machine's outputs were held against this one's, where there is another."""
+    """How the device's outputs were compared with this machine's, if there is a device."""
     checked = report.chosen.checked
     if not report.where or report.chosen.device is None:
         return ""
     if not checked:
-        return " The network has float layers, which may round differently elsewhere: its outputs were not compared."
+        return " The network has float layers, which may round differently elsewhere, so its outputs were not compared."
     return (
         f" The network is all integers, with one right answer on every machine: accuracy was measured here, and the "
         f"outputs of {plural(checked, 'sample')} on the device were the same, bit for bit."
@@ -224,8 +208,8 @@ def _layer_times(report: ReportData) -> str:
         return ""
     each = "The instructions of each kernel are counted" if report.estimated else "Each kernel is timed"
     return (
-        f"{each} by itself, so their sum is not exactly the time of the whole. A layer that a "
-        "neighbour's kernel takes in (an addition after a convolution) shows no time of its own."
+        f"{each} separately, so their sum is not exactly the time of the whole. A layer that is fused into a "
+        "neighbour's kernel (an addition after a convolution) shows no time."
     )
 
 
@@ -233,8 +217,8 @@ def _sensitivity(report: ReportData) -> str:
     if all(row.sensitivity is None for row in report.layers):
         return ""
     return (
-        "One group of layers at a time is quantized, all others stay in float32: the power of the error of the "
-        "final outputs over the power of the outputs, on calibration samples. Errors of groups about add up."
+        "One group of layers at a time is quantized while all others stay in float32: error power over signal power "
+        "of the final outputs, on calibration samples. The errors of groups approximately add up."
     )
 
 
@@ -251,8 +235,8 @@ def _search(report: ReportData) -> str:
         took = f" in more than one run, the last of {clock(search.seconds)}"
     first = ""
     if search.first_within_s is not None:
-        first = f" The first strategy within the bound was there after {clock(search.first_within_s)}."
-    stopped = f" Why it ended: {search.stopped}." if search.stopped else ""
+        first = f" The first strategy within the bound was found after {clock(search.first_within_s)}."
+    stopped = f" Reason for stopping: {search.stopped}." if search.stopped else ""
     sizes = [size(r.size_bytes) for r in (report.float_search, report.chosen_search) if r.size_bytes]
     weights = f" Constants as deployed: float32 {sizes[0]}, chosen {sizes[1]}." if len(sizes) == 2 else ""
     return (

@@ -1,4 +1,4 @@
-"""From the outcome of a search to what a report says of it."""
+"""Turns the result of a search into the contents of a report."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from ..data import SplitRecord
 from ..measure.environment import Environment
+from ..measure.metric_text import describe_metric
 from ..measure.metrics import Metric
+from ..result_files import ANSWER_FILES, SEARCH_FILES
 from ..strategy import WEIGHTED_KINDS, Choice, Strategy
-from .data import FILES, BlockerRow, LayerRow, PeerRow, ReportData, SearchFacts
-from .metric_text import describe_metric
+from .data import BlockerRow, LayerRow, PeerRow, ReportData, SearchFacts
 
 if TYPE_CHECKING:
     from ..compare import Comparison
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
     from ..spec import HardwareSpec
 
 Times = Mapping[str, float]
-"""Layer -> seconds of its kernels; what belongs to no layer stands under ``""``."""
+"""Layer -> seconds of its kernels; what belongs to no layer is under ``""``."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a search was made of, and where it was measured: all that its result does not say itself.
+    """The inputs of a search and where it was measured: everything that its result does not contain.
 
-    ``name`` is what the report calls the model, which else is named after its file. ``peers`` are other engines,
+    ``name`` is the model's name in the report (default: that of its file). ``peers`` are other engines,
     measured on the same samples; ``rounds`` are those of the final latency. ``where``, ``estimated``, ``joint``,
     ``remarks`` and ``asked`` are as in `ReportData`.
     """
@@ -47,7 +48,7 @@ class Measured:
     joint: bool = False
     remarks: Sequence[str] = ()
     asked: Sequence[str] = ()
-    files: Sequence[str] = FILES
+    files: Sequence[str] = (*ANSWER_FILES, *SEARCH_FILES)
     name: str | None = None
     rounds: int | None = None
     peers: Comparison | None = None
@@ -61,7 +62,7 @@ def from_search(
     float_times: Times | None = None,
     chosen_times: Times | None = None,
 ) -> ReportData:
-    """What a report says of ``result``.
+    """The contents of a report on ``result``.
 
     ``strategy`` is the answer (that of ``result.best`` by default), ``float_times`` and ``chosen_times`` the
     kernel times of float32 and of it.
@@ -114,7 +115,7 @@ def from_search(
 
 
 def model_name(source: str) -> str:
-    """What to call a model: its file's name, or the folder's where the file is called model.onnx."""
+    """The name of a model: its file name, or its folder's if the file is called model.onnx."""
     path = PurePath(source)
     if path.stem.lower() in ("model", "network", "net") and path.parent.name:
         return path.parent.name
@@ -122,7 +123,7 @@ def model_name(source: str) -> str:
 
 
 class _Layers:
-    """Rows of layers, from the tables that the search filled."""
+    """Builds the rows of layers from the tables of the search."""
 
     def __init__(
         self, result: SearchResult, measured: Measured, strategy: Strategy, floats: Times, chosen: Times
@@ -130,12 +131,6 @@ class _Layers:
         self._known, space = result.sensitivities, measured.space
         self._spec, self._strategy = measured.spec, strategy
         self._groups = {name: group for group in space.groups for name in group.layers}
-        self._integer = {
-            (member.layer, option.partition("/")[0])
-            for group in space.groups
-            for member in group.members
-            for option in member.integer
-        }
         self._floats, self._chosen = floats, chosen
         timed = {k: v for k, v in result.times.times.items() if k.split("/")[0] != "float32"}
         self._quantized = [times for times in timed.values() if times]
@@ -147,9 +142,9 @@ class _Layers:
         if quantizable and group is None and layer.kind != "shape":
             quantizable, reason = (
                 False,
-                f"{self._spec.name} runs {layer.kind.replace('_', ' ')} in float32 alone",
+                f"{self._spec.name} runs {layer.kind.replace('_', ' ')} in float32 only",
             )
-        has_integers = (layer.name, choice.precision) in self._integer
+        knobs = choice.values(layer.kind in WEIGHTED_KINDS) if choice.is_quantized else {}
         return LayerRow(
             name=layer.name,
             kind=layer.kind,
@@ -159,8 +154,7 @@ class _Layers:
             macs=layer.macs,
             params=layer.params,
             precision=choice.precision,
-            granularity=str(choice.granularity) if has_integers and layer.kind in WEIGHTED_KINDS else None,
-            calibrator=choice.calibrator if has_integers else None,
+            knobs=tuple((name, value) for name, value in knobs.items() if name != "precision"),
             sensitivity=self._sensitivity(layer.name, choice),
             group=group.layers if group is not None and len(group.options) > 1 else (),
             float_s=_of(self._floats, layer.name),
@@ -171,7 +165,7 @@ class _Layers:
         )
 
     def _sensitivity(self, name: str, choice: Choice) -> float | None:
-        """The least loss probed for the group at the precision chosen, or else at any."""
+        """The smallest loss probed for the group at the chosen precision, or else at any."""
         group = self._groups.get(name)
         if group is None:
             return None
@@ -180,7 +174,7 @@ class _Layers:
         return min(exact or probed.values(), default=None)
 
     def _losses(self, group: str) -> dict[str, float]:
-        """Option -> least loss over the calibrators probed."""
+        """Option -> smallest loss over the calibrators probed."""
         least: dict[str, float] = {}
         for (name, option, _), loss in self._known.losses.items():
             if name == group:
@@ -193,7 +187,7 @@ class _Layers:
 
 
 def _of(times: Times, name: str) -> float | None:
-    """A layer's time: 0 where others were timed and it was not, since a neighbour's kernel does its work."""
+    """A layer's time: 0 if others were timed and it was not, because it is fused into a neighbour's kernel."""
     return None if not times else float(times.get(name, 0.0))
 
 

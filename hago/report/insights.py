@@ -1,25 +1,25 @@
-"""What the layers show, in sentences: who gained, where integers are slower, who is fragile."""
+"""Findings about the layers, in sentences: the largest gains, where integers are slower, what is sensitive."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
+from ..text import listing, percent, plural
 from .data import NOISE, NOISE_S, LayerRow, ReportData
-from .text import listing, percent, plural
 
-_NAMED = 4  # layers that a sentence names before it counts the rest
+_NAMED = 4  # layers named in a sentence; the rest is counted
 _SMALL = 0.01  # shares below this are not worth a sentence
 
 
 def findings(report: ReportData) -> tuple[str, ...]:
-    """Sentences about the layers, the most useful first; none where nothing was timed or probed."""
-    found = [*_slower(report), *_gains(report), *_fragile(report), *_conversions(report), *_ways(report)]
+    """Sentences about the layers, the most useful first; empty if nothing was timed or probed."""
+    found = [*_slower(report), *_gains(report), *_fragile(report), *_conversions(report), *_knobs(report)]
     return tuple(found)
 
 
 def why(report: ReportData, row: LayerRow) -> str:
-    """What there is to say of one layer beyond its numbers; empty where they say it all."""
+    """A remark on one layer beyond its numbers, or an empty text."""
     if row.moves_data:
         return "moves data"
     if not row.quantizable:
@@ -30,7 +30,7 @@ def why(report: ReportData, row: LayerRow) -> str:
 
 
 def _left_in_float(report: ReportData, row: LayerRow) -> str:
-    """What quantizing a layer would bring and cost that stays in float32."""
+    """What quantizing a layer that stays in float32 would save and cost."""
     parts = []
     if row.float_s and row.quantized_s:
         saved = row.float_s - row.quantized_s
@@ -40,14 +40,14 @@ def _left_in_float(report: ReportData, row: LayerRow) -> str:
             parts.append(f"saves {report.cost.amount(saved, 2)}" if saved > NOISE * row.float_s else "no faster")
     share = noise_share(report, row)
     if share is not None and share >= _SMALL:
-        parts.append(f"brings {percent(share)} of the noise")
+        parts.append(f"adds {percent(share)} of the noise")
     if parts:
         return f"if quantized: {', '.join(parts)}"
     return "" if report.is_float else "left in float32 by the search"
 
 
 def noise_share(report: ReportData, row: LayerRow) -> float | None:
-    """The layer's (its group's) part of the noise of all groups probed."""
+    """The share of the layer's group in the noise of all groups probed."""
     groups = _noise_by_group(report.layers)
     total = sum(groups.values())
     if row.sensitivity is None or not total or row.sensitivity == float("inf"):
@@ -56,7 +56,7 @@ def noise_share(report: ReportData, row: LayerRow) -> float | None:
 
 
 def _noise_by_group(layers: Sequence[LayerRow]) -> dict[tuple[str, ...], float]:
-    """Noise of each group of layers, once."""
+    """The noise of each group of layers."""
     return {
         row.group or (row.name,): row.sensitivity
         for row in layers
@@ -65,7 +65,7 @@ def _noise_by_group(layers: Sequence[LayerRow]) -> dict[tuple[str, ...], float]:
 
 
 def _slower(report: ReportData) -> list[str]:
-    """Where integers take longer than float32, chosen or not."""
+    """Layers where integers take longer than float32, chosen or not."""
     found = []
     chosen = sorted((row for row in report.layers if row.is_slower), key=lambda row: row.saved_s or 0.0)
     if chosen:
@@ -76,7 +76,7 @@ def _slower(report: ReportData) -> list[str]:
         together = f"Together they lose {report.cost.amount(lost, 2)}. " if len(chosen) > 1 else ""
         found.append(
             f"{listing(precisions)} {slower} in {plural(len(chosen), 'layer')}: {names}. {together}"
-            "It can still pay: going back to floats between quantized neighbours costs conversions."
+            "This can still pay off, since returning to float between quantized neighbours costs conversions."
         )
     kept = [row for row in report.layers if row.would_be_slower]
     if kept:
@@ -88,7 +88,7 @@ def _slower(report: ReportData) -> list[str]:
             ],
             _NAMED,
         )
-        found.append(f"Left in float32, and {report.cost.words.more} when quantized: {names}.")
+        found.append(f"Left in float32 and {report.cost.words.more} when quantized: {names}.")
     if not found and any(row.is_quantized and row.chosen_s for row in report.layers):
         noise = f"{100 * NOISE:.0f} % and {report.cost.amount(NOISE_S, 2)}"
         found.append(f"No quantized layer is slower than it was in float32 by more than the noise ({noise}).")
@@ -96,7 +96,7 @@ def _slower(report: ReportData) -> list[str]:
 
 
 def _gains(report: ReportData) -> list[str]:
-    """The layers from which most of the time is saved."""
+    """The layers that save the most time."""
     gains = [(row, row.saved_s) for row in report.layers if row.is_quantized and row.saved_s]
     total = sum(saved for _, saved in gains if saved > 0)
     best = sorted((g for g in gains if g[1] > 0), key=lambda gain: -gain[1])[:3]
@@ -105,11 +105,11 @@ def _gains(report: ReportData) -> list[str]:
     names = listing([f"{row.name} ({report.cost.amount(saved, 2)})" for row, saved in best])
     share = sum(saved for _, saved in best) / total
     part = "all" if share > 0.995 else f"{percent(share)} of all"
-    return [f"The largest gains: {names}, {part} that quantized layers save."]
+    return [f"Largest gains: {names}, {part} that quantized layers save."]
 
 
 def _fragile(report: ReportData) -> list[str]:
-    """The groups of layers from which most of the noise would come."""
+    """The groups of layers that would contribute most of the noise."""
     groups = _noise_by_group(report.layers)
     total = sum(groups.values())
     if not total or len(groups) < 3:
@@ -124,7 +124,7 @@ def _fragile(report: ReportData) -> list[str]:
 
 
 def _conversions(report: ReportData) -> list[str]:
-    """What conversions and layout changes take, where that is worth a word."""
+    """The time of conversions and layout changes, if it matters."""
     other = report.chosen_other_s
     if not other or report.is_float or all(row.chosen_s is None for row in report.layers):
         return []
@@ -137,26 +137,21 @@ def _conversions(report: ReportData) -> list[str]:
     ]
 
 
-def _ways(report: ReportData) -> list[str]:
-    """Which granularities and calibrators were chosen, counted."""
+def _knobs(report: ReportData) -> list[str]:
+    """What was chosen for the quantized layers, knob by knob: ``Ranges of activations: min-max in 12 layers.``"""
     quantized = [row for row in report.layers if row.is_quantized]
-    granularities = Counter(readable(row.granularity) for row in quantized if row.granularity)
-    calibrators = Counter(readable(row.calibrator) for row in quantized if row.calibrator)
-    parts = []
-    if granularities:
-        told = listing([f"{n} {name}" for name, n in granularities.most_common()])
-        parts.append(f"Scales of weights: {told}.")
-    if calibrators:
-        told = listing([f"{n} by {name}" for name, n in calibrators.most_common()])
-        parts.append(f"Ranges of activations: {told}.")
-    return [" ".join(parts)] if parts else []
+    sentences = []
+    for knob in report.knobs:
+        counted = Counter(value for row in quantized for name, value in row.knobs if name == knob.name).most_common()
+        parts = [f"{readable(value)} in {plural(number, 'layer')}" for value, number in counted]
+        if parts:
+            sentences.append(f"{knob.title}: {listing(parts)}.")
+    return [" ".join(sentences)] if sentences else []
 
 
-def readable(name: str | None) -> str:
+def readable(value: str) -> str:
     """``per_group:32`` as "per group of 32", ``minmax`` as "min-max", ``mse`` as "squared error"."""
-    if name is None:
-        return ""
     known = {"minmax": "min-max", "mse": "squared error", "entropy": "entropy (KL)"}
-    kind, _, group = name.partition(":")
+    kind, _, group = value.partition(":")
     text = known.get(kind, kind.replace("_", " "))
     return f"{text} of {group}" if group else text

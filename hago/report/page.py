@@ -1,54 +1,43 @@
-"""What the templates are filled with: every number already a text, every bar already a width."""
+"""The data for the templates, with every number already a text and every bar already a width."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .answer import Answer, tell
-from .cost_text import CostText
-from .data import LayerRow, ReportData
-from .facts import facts, files, python_snippet, shell_snippet
-from .insights import findings, readable, why
-from .metric_text import MetricText
-from .pareto import Plot, plot
-from .phrases import metric_text
-from .record_tables import peers_table, records_table
-from .tables import Name, Table
-from .text import (
+from ..text import (
     MINUS,
     NOTHING,
-    clock,
     count,
     factor,
     percent,
     plural,
-    ratio_interval,
     shape,
-    size,
 )
+from .cost_axis import CostAxis, cost_axis
+from .cost_text import CostText
+from .data import LayerRow, ReportData
+from .facts import facts, files, python_snippet, shell_snippet
+from .insights import findings, readable, why
+from .pareto import Plot, plot
+from .phrases import metric_text
+from .record_tables import BESIDE, BESIDE_NOTE, peers_table, records_table
+from .sentence import Answer, tell
+from .summary_tiles import SummaryTile, summary_tiles
+from .tables import Name, Table
 from .timestrip import Strip, strip
 
-# Precisions that have a colour of their own; every other one shares a colour, and says its name anyway.
+# Precisions with their own colour; the others share one and are labelled anyway.
 COLOURED = ("int8", "int7", "bfloat16", "float16", "float32", "quantized", "other")
 
 
 @dataclass(frozen=True)
-class Tile:
-    """One large number: what it is of, the number, and what belongs to it."""
-
-    label: str
-    value: str
-    detail: str
-
-
-@dataclass(frozen=True)
 class LayerView:
-    """One row of the layer map. Widths are percent of the longest bar of their column."""
+    """One row of the layer map. Widths are in percent of the longest bar of the column."""
 
     row: LayerRow
     what: str
     chip: str
-    ways: str
+    knobs: tuple[str, ...]
     noise: str
     noise_width: float
     float_text: str
@@ -64,12 +53,17 @@ class LayerView:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole page. ``second`` names what is compared with float32 layer by layer; each of ``totals`` is a
-    name, float32's time, the second time, the change and the speed-up."""
+    """The whole page.
+
+    ``second`` names what is compared with float32 layer by layer, ``knobs`` are the headings of what was chosen for
+    each layer besides its precision, and each of ``totals`` is a name, float32's time, the second time, the change and
+    the speed-up. ``ratio_note`` says what the ratios of trials refer to, where that needs a word.
+    """
 
     report: ReportData
     answer: Answer
-    tiles: tuple[Tile, ...]
+    tiles: tuple[SummaryTile, ...]
+    axis: CostAxis
     plots: tuple[Plot, ...]
     front: Table
     findings: tuple[str, ...]
@@ -79,9 +73,11 @@ class Page:
     totals: tuple[tuple[str, str, str, str, str], ...]
     has_times: bool
     has_noise: bool
+    knobs: tuple[str, ...]
     layer_table: Table
     legend: tuple[str, ...]
     trials: Table
+    ratio_note: str
     count: str
     failed: int
     peers: Table
@@ -92,9 +88,10 @@ class Page:
 
 
 def make_page(report: ReportData) -> Page:
-    """Everything that the templates show of this report."""
+    """Everything that the templates show."""
     metric = metric_text(report)
     layers = _layers(report)
+    trials = records_table(report, metric, report.records)
     plots = (plot(report, metric, 880, 430, "wide"), plot(report, metric, 420, 380, "narrow"))
     strips = (strip(report, 880, "wide"), strip(report, 400, "narrow"))
     second = "quantized" if report.is_float else "chosen"
@@ -102,7 +99,8 @@ def make_page(report: ReportData) -> Page:
     return Page(
         report=report,
         answer=tell(report),
-        tiles=_tiles(report, metric),
+        tiles=summary_tiles(report, metric),
+        axis=cost_axis(report),
         plots=tuple(p for p in plots if p is not None),
         front=records_table(report, metric, report.front),
         findings=findings(report),
@@ -112,9 +110,11 @@ def make_page(report: ReportData) -> Page:
         totals=_totals(report),
         has_times=any(view.row.float_s is not None for view in layers),
         has_noise=any(view.row.sensitivity is not None for view in layers),
-        layer_table=_layer_table(layers, _totals(report), second),
+        knobs=tuple(knob.title for knob in report.knobs),
+        layer_table=_layer_table(report, layers, second),
         legend=tuple(sorted(used, key=lambda p: (p == "float32", p))),
-        trials=records_table(report, metric, report.records),
+        trials=trials,
+        ratio_note=BESIDE_NOTE if BESIDE in trials.header else "",
         count=plural(len(report.records), "trial"),
         failed=sum(record.state == "failed" for record in report.records),
         peers=peers_table(report, metric),
@@ -130,56 +130,6 @@ def colour_class(precision: str) -> str:
     return precision if precision in COLOURED else "unknown"
 
 
-def _tiles(report: ReportData, metric: MetricText) -> tuple[Tile, ...]:
-    record, floats = report.chosen, report.baseline
-    tiles = []
-    cost, spent = report.cost, record.cost_s
-    if report.joint and record.latency_ratio:
-        ratios = [f"{name} {ratio:.3f}" for name, ratio in record.ratios.items()]
-        tiles.append(Tile("Gain", f"{factor(1 / record.latency_ratio)}×", f"parts of float32: {', '.join(ratios)}"))
-    if spent is not None:
-        value = cost.amount(spent)
-        detail = "float32, the answer here"
-        if record.latency_ratio and not report.is_float:
-            value = f"{factor(1 / record.latency_ratio)}×"
-            detail = (
-                f"{cost.amount(spent / record.latency_ratio)} → {cost.amount(spent)}; takes "
-                f"{ratio_interval(record.latency_ratio, record.latency_ratio_interval)} of float32's {cost.words.noun}"
-            )
-        tiles.append(Tile(cost.words.tile if report.is_float or report.estimated else "Speed", value, detail))
-    # float32's distance from itself says nothing.
-    if record.accuracy is not None and not (report.is_float and report.metric.against_float):
-        detail = f"95 % CI {metric.interval_ends(record.accuracy_interval)}" if record.accuracy_interval else ""
-        if record.accuracy_change is not None and not report.is_float and not report.metric.against_float:
-            unit = f" {metric.change_unit}".rstrip()
-            change = metric.change_interval(record.accuracy_change, record.accuracy_change_interval)
-            detail = f"float32 {metric.value(record.accuracy - record.accuracy_change)}; change {change}{unit}"
-        if record.n_samples:
-            detail += f"; {record.n_samples:,} {record.part} samples"
-        name = report.metric.name
-        tiles.append(
-            Tile(
-                name if "_" in name else name[0].upper() + name[1:], metric.value(record.accuracy), detail.lstrip("; ")
-            )
-        )
-    if record.size_bytes:
-        detail = "weights and other constants, as deployed"
-        if floats.size_bytes and not report.is_float:
-            detail = f"float32 {size(floats.size_bytes)}; {detail}"
-        tiles.append(Tile("Size", size(record.size_bytes), detail))
-    trials, failed = len(report.records), sum(r.state == "failed" for r in report.records)
-    how = (
-        f"{failed} of them failed"
-        if failed
-        else "all compiled and measured"
-        if not report.estimated
-        else "all compiled and counted"
-    )
-    told = f"{plural(trials, 'trial')}, {how}" if trials else ""
-    tiles.append(Tile("Last run" if report.resumed else "Search", clock(report.search.seconds), told))
-    return tuple(tiles)
-
-
 def _layers(report: ReportData) -> tuple[LayerView, ...]:
     others = [row.quantized_s if report.is_float else row.chosen_s for row in report.layers]
     longest = max([row.float_s or 0.0 for row in report.layers] + [t or 0.0 for t in others], default=0.0)
@@ -190,13 +140,13 @@ def _layers(report: ReportData) -> tuple[LayerView, ...]:
 def _layer(report: ReportData, row: LayerRow, other: float | None, longest: float, loudest: float) -> LayerView:
     saved = None if row.float_s is None or other is None else row.float_s - other
     both = bool(row.float_s and other)
-    ways = [readable(way) for way in (row.granularity, row.calibrator) if way]
+    values = dict(row.knobs) if row.is_quantized else {}
     noise = "failed" if row.sensitivity == float("inf") else percent(row.sensitivity)
     return LayerView(
         row=row,
         what=_what(row, report.batch),
         chip="" if row.moves_data else row.precision,
-        ways=" · ".join(ways) if row.is_quantized else "",
+        knobs=tuple(readable(values.get(knob.name, "")) for knob in report.knobs),
         noise=noise,
         noise_width=_width(_finite(row.sensitivity), loudest),
         float_text=_time(row.float_s, report.cost),
@@ -212,7 +162,7 @@ def _layer(report: ReportData, row: LayerRow, other: float | None, longest: floa
 
 
 def _totals(report: ReportData) -> tuple[tuple[str, str, str, str, str], ...]:
-    """What belongs to no layer, and the sums of all kernels; nothing where they were not timed."""
+    """The times that belong to no layer, and the sums of all kernels; empty if not timed."""
     layers = report.layers
     if report.is_float or any(row.float_s is None or row.chosen_s is None for row in layers):
         return ()
@@ -246,7 +196,7 @@ def _what(row: LayerRow, batch: int) -> str:
 
 
 def _one(dims: tuple[int, ...], batch: int) -> str:
-    """A shape without its batch."""
+    """A shape without the batch dimension."""
     return shape(dims[1:] if len(dims) > 1 and dims[0] == batch else dims)
 
 
@@ -262,25 +212,26 @@ def _width(value: float, longest: float) -> float:
     return round(100 * value / longest, 2) if longest > 0 else 0.0
 
 
-def _layer_table(
-    layers: tuple[LayerView, ...], totals: tuple[tuple[str, str, str, str, str], ...], second: str
-) -> Table:
+def _layer_table(report: ReportData, layers: tuple[LayerView, ...], second: str) -> Table:
+    knobs = [knob.title[0].lower() + knob.title[1:] for knob in report.knobs]
     header = (
-        *("layer", "operator", "parameters", "precision", "weights, ranges", "sensitivity"),
+        *("layer", "operator", "parameters", "precision", *knobs, "sensitivity"),
         *("time, float32", f"time, {second}", "change", "speed-up", "remark"),
     )
     rows = [_layer_cells(view) for view in layers]
-    rows += [(name, "", "", "", "", "", old, new, change, speed, "") for name, old, new, change, speed in totals]
-    return Table.of(header, rows, (2, 5, 6, 7, 8, 9), "All layers, in the order of the model")
+    blank = [""] * (len(knobs) + 4)
+    rows += [(name, *blank, old, new, change, speed, "") for name, old, new, change, speed in _totals(report)]
+    first = len(knobs) + 4  # the sensitivity
+    return Table.of(header, rows, (2, *range(first, first + 5)), "All layers, in the order of the model")
 
 
 def _layer_cells(view: LayerView) -> tuple[str, ...]:
     row, speed = view.row, f"{view.speed} (slower)" if view.slow else view.speed
     parameters = count(row.params) if row.params else ""
     return (
-        *(Name(row.name), view.what, parameters, view.chip, view.ways, view.noise),
+        *(Name(row.name), view.what, parameters, view.chip, *view.knobs, view.noise),
         *(view.float_text, view.other_text, view.change, speed, view.why),
     )
 
 
-__all__ = ["LayerView", "Page", "Tile", "colour_class", "make_page"]
+__all__ = ["LayerView", "Page", "colour_class", "make_page"]

@@ -1,4 +1,4 @@
-"""Tables of text, for HTML and Markdown alike."""
+"""Tables of text, for HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..text import NOTHING
 from ..visible import plain_markdown, visible
-from .text import NOTHING
 
 
 class Name(str):
-    """A text that stands for itself: the name of a layer, a file. Set in fixed width."""
+    """A literal name, such as a layer's or a file's. Set in fixed width."""
 
     __slots__ = ()
 
@@ -33,7 +33,7 @@ class Table:
         numbers: Sequence[int] = (),
         caption: str = "",
     ) -> Table:
-        """The table without the columns in which no row says anything."""
+        """The table without its empty columns."""
         kept = [i for i in range(len(header)) if i == 0 or any(row[i] not in ("", NOTHING) for row in rows)]
         return cls(
             tuple(header[i] for i in kept),
@@ -43,7 +43,7 @@ class Table:
         )
 
     def markdown(self) -> str:
-        """The table in GitHub's Markdown; what its cells hold is shown as it is."""
+        """The table in GitHub's Markdown, with escaped cells."""
         marks = ["---:" if i in self.numbers else "---" for i in range(len(self.header))]
         lines = [[markdown(cell) for cell in self.header], marks]
         lines += [[markdown(cell) for cell in row] for row in self.rows]
@@ -51,12 +51,12 @@ class Table:
 
 
 def markdown(text: str) -> str:
-    """``text`` such that Markdown shows it as it is, on one line; a `Name` as code."""
+    """``text`` escaped for Markdown, on one line; a `Name` becomes code."""
     return _code(visible(text).strip()) if isinstance(text, Name) else plain_markdown(text)
 
 
 def _code(text: str) -> str:
-    """A code span, fenced by more backticks than the text has in a row. Tables need their pipes escaped."""
+    """A code span, fenced by more backticks than the text has in a row; pipes are escaped for tables."""
     if not text:
         return ""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)

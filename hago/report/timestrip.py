@@ -1,4 +1,4 @@
-"""Where the time goes: one bar of layers in float32, one as chosen, on one scale."""
+"""Time per layer: one bar for float32 and one for the chosen strategy, on one scale."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from .data import LayerRow, ReportData
 
-_LETTER = 6.3  # pixels that a small letter takes, on average
+_LETTER = 6.3  # average width of a small letter, in pixels
 _BAR, _GAP, _TOP, _FOOT = 34, 52, 24, 14
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One layer's time. ``kind`` is its precision's class, ``slow`` marks it as slower than in float32."""
+    """The time of one layer. ``kind`` is the class of its precision, ``slow`` marks it as slower than in float32."""
 
     x: float
     y: float
@@ -25,7 +25,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Strip:
-    """The bars, in pixels; ``heads`` are their titles with their places."""
+    """The bars, in pixels; ``heads`` are their titles with positions."""
 
     name: str
     width: int
@@ -36,20 +36,20 @@ class Strip:
 
 
 def strip(report: ReportData, width: int, name: str) -> Strip | None:
-    """The bars at this width, or None where layers were not timed.
+    """The bars at this width, or None if layers were not timed.
 
-    Where float32 is the answer, the second bar is the model with all quantized that can be.
+    If float32 is the answer, the second bar shows the model quantized as far as possible.
     """
     rows = [row for row in report.layers if row.float_s is not None]
     second = [_second(report, row) for row in rows]
     floats, others = [row.float_s or 0.0 for row in rows], [time or 0.0 for time in second]
     if not rows or not sum(floats) or not sum(others):
         return None
-    # Conversions belong to no layer; with all quantized they were not timed.
+    # Conversions belong to no layer; they were not timed for the fully quantized model.
     other = report.float_other_s or 0.0, 0.0 if report.is_float else report.chosen_other_s or 0.0
     totals = sum(floats) + other[0], sum(others) + other[1]
     scale = width / max(totals)
-    names = ("float32", "quantized where it can be" if report.is_float else "chosen")
+    names = ("float32", "quantized where possible" if report.is_float else "chosen")
     segments: list[Segment] = []
     heads = []
     for line, (times, rest) in enumerate(zip((floats, others), other, strict=True)):
@@ -66,7 +66,7 @@ def strip(report: ReportData, width: int, name: str) -> Strip | None:
             segments.append(_segment(x, y, time * scale, precision, title, row.name, slow))
             x += time * scale
         if rest > 0:
-            title = f"conversions and layout changes, of no layer: {report.cost.amount(rest)}"
+            title = f"conversions and layout changes between layers: {report.cost.amount(rest)}"
             segments.append(_segment(x, y, rest * scale, "other", title, "conversions", False))
     return Strip(name, width, _TOP + 2 * _BAR + _GAP + _FOOT, _BAR, tuple(segments), tuple(heads))
 

@@ -1,4 +1,4 @@
-"""Writes a report: ``report.html``, one file that needs nothing else, and ``report.md``."""
+"""Writes a report: ``report.html``, one self-contained file, and ``report.md``."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from typing import Any
 import jinja2
 
 from ..files import write_atomic
+from ..result_files import HTML_FILE, MARKDOWN_FILE
+from ..text import no_break
 from ..visible import visible
 from .data import ReportData
 from .page import colour_class, make_page
 from .tables import Name, markdown
-from .text import no_break
 
-HTML, MARKDOWN = "report.html", "report.md"
 _FOLDER = Path(__file__).parent
 
 
 def write_report(report: ReportData, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
     """Writes both files into ``folder``, each whole or not at all; returns their paths.
 
-    Raises StorageError where they cannot be written.
+    Raises StorageError if they cannot be written.
     """
     target = Path(folder)
     page = {"page": make_page(report), "report": report}
     html, text = templates().get_template("report.html.j2"), templates().get_template("report.md.j2")
-    write_atomic(target / HTML, html.render(page))
-    write_atomic(target / MARKDOWN, text.render(page))
-    return target / HTML, target / MARKDOWN
+    write_atomic(target / HTML_FILE, html.render(page))
+    write_atomic(target / MARKDOWN_FILE, text.render(page))
+    return target / HTML_FILE, target / MARKDOWN_FILE
 
 
 def _shown(value: Any) -> Any:
-    """What a template prints: names come from models and files, and may hold what nobody sees."""
+    """What a template prints: names from models and files may contain invisible characters."""
     return visible(value, lines=True) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 @cache
 def templates() -> jinja2.Environment:
-    """The templates. What they are filled with is escaped, but for the style sheet, which is ours."""
+    """The templates. All values are escaped except for our style sheet."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=lambda name: name is not None and not name.endswith(".md.j2"),

@@ -1,4 +1,4 @@
-"""What the runners of ONNX files share: static shapes and what the inputs are."""
+"""What the runners of ONNX files share: static shapes, and descriptions of the inputs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ModelLike = onnx.ModelProto | bytes | str | os.PathLike[str]
 
 
 def static_model(model: ModelLike, batch: int | None) -> onnx.ModelProto:
-    """The model with the batch, the first axis of every input, fixed where it is dynamic.
+    """The model with the batch, the first axis of every input, fixed if it is dynamic.
 
-    ``batch`` None takes what the file says, 1 where it says nothing. A path may have external data beside it.
-    Raises ModelError when it cannot be read, or another axis is dynamic, or its batch is another.
+    ``batch`` None takes the file's batch, or 1 if it has none. A path may have external data beside it.
+    Raises ModelError if it cannot be read, another axis is dynamic, or it has a different fixed batch.
     """
     with damaged(model):
         return _static(_read(model), batch)
@@ -45,7 +45,7 @@ def _static(proto: onnx.ModelProto, batch: int | None) -> onnx.ModelProto:
             if dim.dim_param:
                 fixed[dim.dim_param] = known
             dim.dim_value = known
-    # The same symbol elsewhere means the same size; left standing, engines warn of a mismatch at every run.
+    # The same symbol elsewhere means the same size; if it stays, engines warn of a mismatch on every run.
     for value in [*proto.graph.output, *proto.graph.value_info]:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in fixed:
@@ -54,7 +54,7 @@ def _static(proto: onnx.ModelProto, batch: int | None) -> onnx.ModelProto:
 
 
 def input_infos(proto: onnx.ModelProto) -> tuple[TensorInfo, ...]:
-    """Name, type and static shape of each input that is no weight."""
+    """Name, type and static shape of each input that is not a weight."""
     weights = {tensor.name for tensor in proto.graph.initializer}
     return tuple(
         TensorInfo(
@@ -68,7 +68,7 @@ def input_infos(proto: onnx.ModelProto) -> tuple[TensorInfo, ...]:
 
 
 def serialized(proto: onnx.ModelProto, engine: str) -> bytes:
-    """The model's bytes; MeasureError beyond the 2 GB that a protobuf message can hold."""
+    """The model's bytes. Raises MeasureError beyond 2 GB, the limit of a protobuf message."""
     try:
         return proto.SerializeToString()
     except ValueError as error:
@@ -76,7 +76,7 @@ def serialized(proto: onnx.ModelProto, engine: str) -> bytes:
 
 
 def weight_bytes(proto: onnx.ModelProto) -> int:
-    """Bytes of all weights as stored in the file (initializers and Constant nodes; int4 packed by two)."""
+    """Bytes of all weights as stored in the file (initializers and Constant nodes; int4 packed in pairs)."""
     tensors = list(proto.graph.initializer)
     for node in proto.graph.node:
         if node.op_type == "Constant":

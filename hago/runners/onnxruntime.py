@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, as a peer to measure beside."""
+"""ONNX Runtime on the CPU, to compare with."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .onnx_io import ModelLike, input_infos, serialized, static_model, weight_by
 
 
 class OnnxRuntimeRunner:
-    """A float or QDQ model in ONNX Runtime, all graph optimizations on, at a fixed batch.
+    """A float or QDQ model in ONNX Runtime, with all graph optimizations, at a fixed batch.
 
     With more than one thread, its idle workers are sent to sleep at the end of each run: they would spin
     for longer than 100 ms and take the cores from whatever is measured in turns with it. Waking them costs
-    about 25 us a run.
+    about 25 us per run.
 
     ``model`` is a path, a ModelProto or its bytes; ``batch`` fixes a dynamic one (None: as in the file,
-    else 1). Raises MissingExtraError without onnxruntime, ModelError for a file that is none,
-    MeasureError when ONNX Runtime refuses the model.
+    else 1). Raises MissingExtraError without onnxruntime, ModelError for a file that is not ONNX,
+    MeasureError if ONNX Runtime rejects the model.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class OnnxRuntimeRunner:
             options.add_session_config_entry("session.force_spinning_stop", "1")
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3  # errors: they are raised, and warnings do not belong to the table
+        options.log_severity_level = 3  # errors only: they are raised anyway, and warnings would disturb the table
         payload = serialized(proto, name)
         try:
             self._session = onnxruntime.InferenceSession(payload, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions share no base class of their own
+        except Exception as error:  # its exceptions have no common base class
             raise MeasureError(f"ONNX Runtime refuses the model: {error}", where=name) from error
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:

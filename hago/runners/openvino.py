@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, as a peer to measure beside."""
+"""OpenVINO on the CPU, to compare with."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .onnx_io import ModelLike, input_infos, serialized, static_model, weight_by
 class OpenVinoRunner:
     """A float or QDQ model in OpenVINO, tuned for latency, at a fixed batch.
 
-    ``precision`` is what float layers compute in. It is set always: left to itself, OpenVINO silently
-    computes a float32 model in bfloat16 wherever the CPU has it, which is another model to compare with.
-    Raises MissingExtraError without openvino, ModelError for a file that is none, MeasureError when
-    OpenVINO refuses the model.
+    ``precision`` is what float layers compute in. It is always set: by default, OpenVINO silently
+    computes a float32 model in bfloat16 if the CPU has it, which would not be a fair comparison.
+    Raises MissingExtraError without openvino, ModelError for a file that is not ONNX, MeasureError if
+    OpenVINO rejects the model.
     """
 
     def __init__(
@@ -48,21 +48,21 @@ class OpenVinoRunner:
                 "INFERENCE_NUM_THREADS": threads,
                 "INFERENCE_PRECISION_HINT": precision,
             }
-            # The plugin gives the thread that loads it a stack for signals, and frees that stack when it goes. Where
-            # several go in the order they came, the thread is left with one that is gone: the next signal, Ctrl-C
-            # too, would kill the process (SIGSEGV). So that thread is one that ends here.
+            # The plugin gives the thread that loads it a signal stack, and frees that stack when it is unloaded. If
+            # several are unloaded in the order of loading, the thread keeps a freed stack, and the next signal, even
+            # Ctrl-C, kills the process (SIGSEGV). So a thread that ends here loads it.
             with ThreadPoolExecutor(1) as thread:
                 compiled = thread.submit(core.compile_model, read, "CPU", hints).result()
             self._request = compiled.create_infer_request()
         except Exception as error:
             raise MeasureError(f"OpenVINO refuses the model: {_reason(error)}", where=name) from error
-        # By place, not by name: cheaper per call, and OpenVINO renames some tensors.
+        # By position, not by name: cheaper per call, and OpenVINO renames some tensors.
         self._places = [_place(compiled.inputs, info.name, i) for i, info in enumerate(self.inputs)]
         self._outputs = range(len(compiled.outputs))
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         by_place = {place: feeds[info.name] for place, info in zip(self._places, self.inputs, strict=True)}
-        # Inputs are read in place, as ONNX Runtime does; outputs are copied, so that the caller owns them.
+        # Inputs are read in place, as in ONNX Runtime; outputs are copied, so that the caller owns them.
         results = self._request.infer(by_place, share_inputs=True, share_outputs=False)
         return [results[i] for i in self._outputs]
 
@@ -77,7 +77,7 @@ def _place(ports: list[Any], name: str, default: int) -> int:
     return default
 
 
-# What OpenVINO wraps its reasons in: its own source files, headings and a link.
+# OpenVINO wraps its reasons in names of its source files, headings and a link.
 _WRAPPING = ("Exception from", "Check '", "FrontEnd API failed", "Summary:", "To facilitate")
 
 

@@ -13,7 +13,7 @@ from ..tensor import TensorInfo
 
 
 class _Runnable(Protocol):
-    """What this runner needs of an Artifact."""
+    """The part of an Artifact that this runner uses."""
 
     @property
     def input_info(self) -> Sequence[TensorInfo]: ...
@@ -30,9 +30,8 @@ class _Runnable(Protocol):
 class TvmRunner:
     """A compiled artifact (:class:`hago.Artifact`) as a runner.
 
-    It is run once on zeros when it is opened: TVM then starts its threads, and what that does to the
-    calling thread is undone, so that engines opened after it are not slowed. Raises MeasureError when
-    that run fails.
+    It runs once on zeros when it is opened: TVM then starts its threads, and the effect on the calling thread is
+    undone, so that engines opened later are not slowed down. Raises MeasureError if that run fails.
     """
 
     def __init__(self, artifact: _Runnable, *, name: str = "TVM") -> None:

@@ -1,1 +1,1 @@
-"""What a compiled network needs to run: the artifact, its seal, threads and AMX. No compiler, no ONNX."""
+"""What a compiled network needs to run: the artifact, its checksum, threads, AMX. No compiler, no ONNX."""

@@ -1,4 +1,4 @@
-"""Linux lets a process use AMX tiles only after it has asked: their registers make every context larger."""
+"""Linux lets a process use AMX tiles only on request, because their registers make every context larger."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18  # Linu
 
 @cache
 def allow_tiles() -> bool:
-    """Asks for the tiles, for all threads of this process; whether they may be used.
+    """Requests the tiles for all threads of this process; returns whether they may be used.
 
-    False on other systems, on a kernel older than 5.16, and where a sandbox forbids the call. That the
-    processor has tiles is for the caller to know.
+    False on other systems, on a kernel older than 5.16, and if a sandbox forbids the call. The caller must know that
+    the processor has tiles.
     """
     if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
         return False

@@ -1,7 +1,7 @@
 """A compiled network: what `hago.compile` returns and `hago.load` reads back.
 
-Running one needs TVM's runtime and numpy alone; saving and profiling are done by what compiled it (`Compiled`), on
-the machine where that was.
+Running one needs only TVM's runtime and numpy; saving and profiling it need the machine that compiled it
+(`Compiled`).
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from .. import arguments
 from ..errors import BuildError, DataError, MeasureError
 from ..kernels import executor_named
 from ..tensor import TensorInfo
+from .checksum import has_valid_checksum
 from .processor import machine_name, machine_of, missing_features
-from .seal import is_sealed
 from .threads import make_lock, use_threads
 
 FORMAT = 1
-_HOST = "cpu"  # where a network tells of itself, and what it runs on where it does not say
+_HOST = "cpu"  # reads a network's metadata, and runs networks whose metadata name no executor
 _WRITTEN_BY = "`hago tune` and `hago compile` write them (model.so)"
 
 
 class Compiled(Protocol):
-    """What only the machine that compiled a network can do with it."""
+    """What can be done with a network only where it was compiled."""
 
     @property
     def build_s(self) -> float:
-        """Seconds that building took."""
+        """Build time in seconds."""
         ...
 
     def export(self, path: Path, meta: Mapping[str, Any]) -> None:
@@ -50,11 +50,11 @@ class Compiled(Protocol):
 class Artifact:
     """A compiled network with static shapes; call it with numpy arrays.
 
-    Threads may share it: calls at the same time take turns. A process that forks may use it in both processes.
+    Threads may share it: concurrent calls take turns. A process that forks may use it in both processes.
     """
 
     def __init__(self, module: Any | None, meta: Mapping[str, Any], built: Compiled | None = None) -> None:
-        """``module`` is TVM's executable; None for a network of another kind of machine, which can be saved alone."""
+        """``module`` is TVM's executable; None for a network for another kind of machine, which can only be saved."""
         self._lock = make_lock()
         self._executor = executor_named(meta.get("executor", _HOST))
         self._machine = None if module is None else VirtualMachine(module, self._executor.device())
@@ -64,39 +64,39 @@ class Artifact:
         self.output_info = tuple(TensorInfo(o["name"], o["dtype"], tuple(o["shape"])) for o in meta["outputs"])
         self.threads = int(meta["threads"])
         self._built = built
-        # Features that the code uses and this processor lacks: it must not be run.
+        # Features that the code uses and this processor lacks: if there are any, it must not run.
         self.missing = [] if module is None else missing_features(meta.get("cpu_features", ()))
         zeros = [np.zeros(i.shape, i.dtype) for i in self.input_info]
         self._buffers = [self._executor.tensor(array) for array in zeros] if module is not None else []
-        # What inputs are copied to: the memory of the buffers, or, where numpy cannot see that, an array beside it.
+        # Inputs are copied here: to the memory of the buffers or, if numpy cannot see that, to an array beside it.
         shared = self._executor.shared_memory
         self._views = [_view(b, i) for b, i in zip(self._buffers, self.input_info, strict=False)] if shared else zeros
 
     @property
     def batch(self) -> int:
-        """Samples that one call takes (the first dimension of the first input)."""
+        """Samples per call (the first dimension of the first input)."""
         shape = self.input_info[0].shape if self.input_info else ()
         return shape[0] if shape else 1
 
     @property
     def timed_by_cpu(self) -> bool:
-        """Whether a call on one thread takes the CPU time of its caller, and nothing else."""
+        """Whether a call on one thread takes its caller's CPU time and no other."""
         return self._executor.timed_by_cpu
 
     @property
     def build_s(self) -> float:
-        """Seconds that building took: 0 for a loaded network."""
+        """Build time in seconds; 0 for a loaded network."""
         return self._built.build_s if self._built else 0.0
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the constants (packed weights, biases, scales) that are deployed."""
+        """Size of the deployed constants (packed weights, biases, scales) in bytes."""
         return int(self.meta["size_bytes"])
 
     def __call__(self, *arrays: Any, **named: Any) -> list[np.ndarray]:
         """The outputs, in the model's order, for inputs given in order or by name.
 
-        Raises DataError where an input is missing or does not fit.
+        Raises DataError if an input is missing or does not fit.
         """
         if len(arrays) == 1 and isinstance(arrays[0], Mapping):
             named, arrays = {**arrays[0], **named}, ()
@@ -105,13 +105,13 @@ class Artifact:
         feeds = {info.name: array for info, array in zip(self.input_info, arrays, strict=False)}
         for name in feeds:
             if name in named:
-                raise DataError(f"input {name!r} is given twice: by its place and by its name")
+                raise DataError(f"input {name!r} is given twice, by position and by name")
         return self.run({**feeds, **named})
 
     def run(self, feeds: Mapping[str, Any]) -> list[np.ndarray]:
         """The outputs for inputs by name: float32 copies (or the model's own types).
 
-        Raises DataError for inputs that do not fit, MeasureError where this processor cannot run it.
+        Raises DataError for inputs that do not fit, MeasureError if this processor cannot run it.
         """
         if self.missing or self._main is None:
             self._refuse()
@@ -138,25 +138,25 @@ class Artifact:
                 self._executor.wait()
             except Exception as error:
                 raise MeasureError(f"the network failed while running: {error}") from error
-        # The memory of outputs is the caller's alone.
+        # Only the caller holds the memory of outputs.
         return [as_declared(self._executor.array(r), o) for r, o in zip(results, self.output_info, strict=True)]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one self-contained shared object, weights included, for `hago.load`.
 
-        Raises BuildError for a network that was itself loaded, or where no linker is found.
+        Raises BuildError for a network that was loaded, or if no linker is found.
         """
         if self._built is None:
             raise BuildError("this network was loaded from a file; copy that file instead")
         self._built.export(Path(path), self.meta)
 
     def kernel_times(self, repeats: int = 10) -> list[tuple[str | None, str, float]]:
-        """(layer, kernel family, seconds) of every kernel call in order, each measured by itself.
+        """(layer, kernel family, seconds) of every kernel call in order, each measured on its own.
 
-        Times are remembered in the kernel cache. Raises BuildError for a loaded network.
+        Times are stored in the kernel cache. Raises BuildError for a loaded network.
         """
         if self._built is None:
-            raise BuildError("a loaded network does not know its kernels")
+            raise BuildError("the kernels of a loaded network cannot be timed")
         if self.missing or self._main is None:
             self._refuse()
         with self._lock:
@@ -164,23 +164,23 @@ class Artifact:
             return self._built.kernel_times(repeats)
 
     def layer_times(self) -> dict[str, float]:
-        """Seconds by layer; what belongs to no layer (layout changes, conversions) stands under ``""``."""
+        """Seconds by layer; those of no layer (layout changes, conversions) are under ``""``."""
         return by_layer(self.kernel_times())
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """Pickling, and copying, which goes the same way."""
+        """Refuses pickling and copying, which both come here."""
         raise BuildError(
             "a compiled network cannot be pickled or copied: it is machine code",
-            hint="net.save(path), and hago.load(path) where it is needed; a forked process can use it as it is",
+            hint="use net.save(path) and, in the other process, hago.load(path); a forked process can use it as it is",
         )
 
     def _refuse(self) -> NoReturn:
-        """An instruction that the processor does not have would end the whole process."""
+        """Raises MeasureError: an instruction that the processor does not have would end the process."""
         here = f"lacks {', '.join(self.missing)}" if self.missing else f"is {machine_name()}"
         raise MeasureError(
-            f"this processor {here}: the network is for another",
+            f"this processor {here}: the network is for another processor",
             where=f"hardware {self.meta.get('hw')!r}",
-            hint="it can be saved and run there; `hago hw detect` names what fits here",
+            hint="save it and run it there; `hago hw detect` shows what fits this machine",
         )
 
     def _explain(self, feeds: Mapping[str, Any]) -> None:
@@ -200,7 +200,7 @@ class Artifact:
 
 
 def as_declared(array: np.ndarray, info: TensorInfo) -> np.ndarray:
-    """An output in the model's own type: bfloat16 leaves the network as its bits, and is `ml_dtypes.bfloat16`."""
+    """An output in the model's type: the network returns bfloat16 as its bits, which become `ml_dtypes.bfloat16`."""
     if info.dtype != "bfloat16":
         return array
     from ml_dtypes import bfloat16
@@ -209,7 +209,7 @@ def as_declared(array: np.ndarray, info: TensorInfo) -> np.ndarray:
 
 
 def by_layer(costs: Iterable[tuple[str | None, str, float]]) -> dict[str, float]:
-    """Sums by layer of (layer, kernel family, cost); what belongs to no layer stands under ``""``."""
+    """Sums by layer of (layer, kernel family, cost); those of no layer are under ``""``."""
     sums: dict[str, float] = {}
     for layer, _, cost in costs:
         sums[layer or ""] = sums.get(layer or "", 0.0) + cost
@@ -219,19 +219,19 @@ def by_layer(costs: Iterable[tuple[str | None, str, float]]) -> dict[str, float]
 def load(path: str | os.PathLike[str]) -> Artifact:
     """Reads a network that `Artifact.save` wrote. Needs no compiler.
 
-    The file is machine code: load only what you trust. Raises BuildError where it is not such a file, or
-    was made for another processor.
+    The file is machine code: load only what you trust. Raises BuildError if it is not such a file, or is for another
+    processor.
     """
     where = path = arguments.path("a compiled network", path, BuildError)
     if not Path(path).is_file():
         raise BuildError("no such file", where=where, hint=_WRITTEN_BY)
     try:
-        sealed, machine = is_sealed(path), machine_of(path)
+        intact, machine = has_valid_checksum(path), machine_of(path)
     except OSError as error:
         raise BuildError(f"cannot be read: {error.strerror}", where=where) from error
-    if not sealed:
+    if not intact:
         raise BuildError(
-            "this is no compiled network of Hago's, or it was cut short or changed",
+            "not a network that Hago compiled, or the file was truncated or changed",
             where=where,
             hint=f"copy it again; {_WRITTEN_BY}",
         )
@@ -239,7 +239,7 @@ def load(path: str | os.PathLike[str]) -> Artifact:
         raise BuildError(
             f"the network was compiled for {machine}, this processor is {machine_name()}",
             where=where,
-            hint="run it there, or compile it for this one; `hago hw detect` names what fits here",
+            hint="run it there, or compile it for this one; `hago hw detect` shows what fits this machine",
         )
     try:
         module = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")(_name_for_loader(path), "so")
@@ -247,23 +247,23 @@ def load(path: str | os.PathLike[str]) -> Artifact:
         found = meta.get("format")
     except Exception as error:
         raise BuildError(
-            f"this is no compiled network, or none for this processor: {error}", where=where, hint=_WRITTEN_BY
+            f"not a network that Hago compiled, or not for this processor: {error}", where=where, hint=_WRITTEN_BY
         ) from error
     if found != FORMAT:
         raise BuildError(
             f"format {found} is not format {FORMAT}, which this Hago reads",
             where=where,
-            hint="compile it anew with this Hago, or load it with the one that wrote it",
+            hint="compile it again with this Hago, or load it with the one that wrote it",
         )
     try:
         net = Artifact(module, meta)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BuildError(f"what it says of itself is damaged: {error!r}", where=where, hint=_WRITTEN_BY) from error
+        raise BuildError(f"its metadata are damaged: {error!r}", where=where, hint=_WRITTEN_BY) from error
     if net.missing:
         raise BuildError(
             f"this processor lacks {', '.join(net.missing)}: the network was compiled for {meta.get('hw')}",
             where=where,
-            hint="compile it for this one; `hago hw detect` names what fits here",
+            hint="compile it for this one; `hago hw detect` shows what fits this machine",
         )
     return net
 
@@ -274,7 +274,7 @@ _files_seen: dict[str, list[tuple[int, int, int]]] = {}
 def _name_for_loader(path: str | os.PathLike[str]) -> str:
     """The path, spelled differently when the file was replaced since it was last loaded.
 
-    The system's loader compares names: it hands out the library it has, whatever the file holds by now.
+    The system's loader compares names: it returns the library it has loaded, even if the file has changed since.
     """
     absolute = os.path.abspath(path)
     about = os.stat(absolute)
@@ -287,7 +287,7 @@ def _name_for_loader(path: str | os.PathLike[str]) -> str:
 
 
 def _view(buffer: Any, info: TensorInfo) -> np.ndarray:
-    """The memory of a tensor as a numpy array, to copy into without going through a new tensor."""
+    """The memory of a tensor as a numpy array, to copy into without a new tensor."""
     dtype = np.dtype(info.dtype)
     count = int(np.prod(info.shape, dtype=np.int64))
     pointer = buffer.data_ptr() if hasattr(buffer, "data_ptr") else None

@@ -1,4 +1,4 @@
-"""Where compiled code runs: its memory, how arrays get there and back, and when a call is done."""
+"""The device that compiled code runs on: its memory, transfers of arrays, and completion of calls."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Executor:
-    """One kind of device, as TVM's runtime drives it.
+    """One kind of device, driven by TVM's runtime.
 
-    ``name`` is the target's, which a compiled network remembers; ``kind`` is TVM's name of the device ("cpu", "cuda").
-    ``shared_memory``: numpy sees its tensors without a copy. ``timed_by_cpu``: a call is done when it returns, and took
-    the CPU time of its caller.
+    ``name`` is that of the target, which a compiled network stores; ``kind`` is TVM's name of the device ("cpu",
+    "cuda"). ``shared_memory``: numpy sees its tensors without a copy. ``timed_by_cpu``: a call is done when it
+    returns, and has taken its caller's CPU time.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Executor:
     timed_by_cpu: bool
 
     def device(self, session: Any = None) -> Any:
-        """TVM's device: of this machine, or of an RPC session."""
+        """TVM's device, on this machine or in an RPC session."""
         if session is not None:
             return session.device(self.kind)
         from tvm.runtime import device
@@ -38,8 +38,8 @@ class Executor:
         return tensor(array, self.device(session))
 
     def array(self, tensor: Any) -> NDArray[Any]:
-        """The values of a tensor of this machine's device; its own memory where that is shared."""
-        # Not tensor.numpy() where it can be avoided: its copy takes longer than a small network.
+        """The values of a tensor on this machine's device; without a copy if memory is shared."""
+        # Not tensor.numpy() if avoidable: its copy takes longer than a small network.
         return np.from_dlpack(tensor) if self.shared_memory else tensor.numpy()
 
     def wait(self) -> None:

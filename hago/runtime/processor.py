@@ -1,4 +1,4 @@
-"""What this processor can do, as Linux tells it. Everything else in Hago that asks for features asks here."""
+"""What this processor can do, according to Linux. All of Hago looks up features here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from .amx import allow_tiles
 
-CPUINFO = Path("/proc/cpuinfo")
+CPUINFO, SYSTEM_CPUS = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu")
+GOVERNOR = SYSTEM_CPUS / "cpu0" / "cpufreq" / "scaling_governor"
 
 # Bits of Linux's auxiliary vector (uapi/asm/hwcap.h of arm64) by LLVM's name of the feature.
 _HWCAP, _HWCAP2 = ARM_FEATURE_WORDS = 16, 26
@@ -26,13 +27,13 @@ _ELF_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv
 
 
 def machine_name() -> str:
-    """What machine this is, as the first word of LLVM's triples has it: x86_64, aarch64."""
+    """The kind of this machine, as in LLVM's triples: x86_64, aarch64."""
     machine = platform.machine().lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
 def machine_of(path: str | os.PathLike[str]) -> str | None:
-    """The machine that a shared object is for, named alike; None where the file is none, or of one unknown."""
+    """The kind of machine that a shared object is for; None for another file, or an unknown machine."""
     with open(path, "rb") as file:
         head = file.read(20)
     if len(head) < 20 or not head.startswith(b"\x7fELF"):
@@ -41,7 +42,7 @@ def machine_of(path: str | os.PathLike[str]) -> str | None:
 
 
 def read_cpuinfo(path: Path = CPUINFO) -> list[dict[str, str]]:
-    """The fields of each logical processor; empty where there is no such file."""
+    """The fields of each logical processor; empty if there is no such file."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -55,10 +56,24 @@ def read_cpuinfo(path: Path = CPUINFO) -> list[dict[str, str]]:
     return blocks
 
 
-def missing_features(wanted: Collection[str]) -> list[str]:
-    """Those of the features (LLVM's names) that this process cannot use; none where it cannot be told.
+def read_caches(system_cpus: Path = SYSTEM_CPUS) -> dict[str, int]:
+    """Bytes of one instance of each cache that holds data, by name ("L1d", "L2"); empty where unknown."""
+    caches: dict[str, int] = {}
+    for index in sorted((system_cpus / "cpu0" / "cache").glob("index*")):
+        try:
+            kind, level, size = ((index / name).read_text().strip() for name in ("type", "level", "size"))
+            unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(size[-1:], 1)
+            if kind in ("Data", "Unified"):
+                caches[f"L{int(level)}{'d' if kind == 'Data' else ''}"] = int(size.rstrip("KMG")) * unit
+        except (OSError, ValueError):
+            continue
+    return caches
 
-    AMX tiles are asked for on the way.
+
+def missing_features(wanted: Collection[str]) -> list[str]:
+    """Those of the features (LLVM's names) that this process cannot use; none if that is unknown.
+
+    Requests AMX tiles if they are among them.
     """
     host = host_features()
     missing = [name for name in wanted if host and linux_name(name) not in host]
@@ -68,7 +83,7 @@ def missing_features(wanted: Collection[str]) -> list[str]:
 
 @cache
 def host_features() -> frozenset[str]:
-    """The processor's features, as `plain` spells them; empty where they cannot be read."""
+    """The processor's features, as `plain` spells them; empty if they cannot be read."""
     if platform.machine() in ("aarch64", "arm64"):
         return _own_arm_features()
     first = next(iter(read_cpuinfo()), {})
@@ -76,17 +91,17 @@ def host_features() -> frozenset[str]:
 
 
 def is_virtual() -> bool:
-    """Whether an x86 processor is one that a hypervisor presents; others do not tell, and count as real."""
+    """Whether a hypervisor presents this x86 processor; others do not say, and count as real."""
     return "hypervisor" in host_features()
 
 
 def arm_features(word: Callable[[int], int]) -> frozenset[str]:
-    """The features that the words of an auxiliary vector tell; ``word`` gives one by its number."""
+    """The features in the words of an auxiliary vector; ``word`` returns one by its number."""
     return frozenset(name for name, (number, bit) in _ARM_FEATURE_BITS.items() if word(number) >> bit & 1)
 
 
 def _own_arm_features() -> frozenset[str]:
-    """What the kernel tells every process; an emulator tells it of the processor that it emulates."""
+    """The features that the kernel reports to every process; an emulator reports those that it emulates."""
     try:
         getauxval = ctypes.CDLL(None).getauxval
     except (OSError, AttributeError):  # not Linux
@@ -96,7 +111,7 @@ def _own_arm_features() -> frozenset[str]:
 
 
 def linux_name(feature: str) -> str:
-    """Linux's name of a feature that LLVM names, as `plain` spells it."""
+    """Linux's name of a feature, given LLVM's, as `plain` spells it."""
     return plain(_OTHER_NAMES.get(feature, feature))
 
 

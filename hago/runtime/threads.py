@@ -1,10 +1,10 @@
-"""How many threads a network runs on, and what becomes of them when the process forks.
+"""How many threads a network runs on, and what happens to them when the process forks.
 
-TVM keeps a pool of workers for each thread that runs something in parallel. A forked process has the one thread that
-forked, and its pool, whose workers are gone: what is given to them is never done. Clearing the pool away, which also
-happens when the process ends, waits for ever for workers that slept at the time of the fork. So all are woken just
-before it (they fall asleep about a tenth of a second after their last work), and the forked process has TVM make the
-pool anew.
+TVM keeps a pool of workers for each thread that runs something in parallel. A forked process has only the thread that
+forked, and its pool, whose workers are gone: jobs for them are never done. Destroying the pool, which also happens
+when the process ends, waits for ever for workers that were asleep at the time of the fork. So all are woken just
+before it (they fall asleep about a tenth of a second after their last job), and the forked process has TVM create
+the pool again.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 import ctypes
 import operator
 import os
-from pathlib import Path
 from threading import RLock, local
 from weakref import WeakSet
 
 from ..errors import MeasureError
+from .processor import SYSTEM_CPUS
 
 _MODE_BIG_CORES = 1
 _MOST_THREADS = 1024
@@ -24,14 +24,14 @@ _RESET = "_ZN3tvm7runtime9threading15ResetThreadPoolEv"  # tvm::runtime::threadi
 
 
 def default_threads() -> int:
-    """The physical cores this process may run on: a second thread on a core only takes its own time."""
+    """The physical cores this process may run on: a second thread on a core would only compete with the first."""
     try:
         allowed = os.sched_getaffinity(0)
     except AttributeError:  # not Linux
         return max(1, (os.cpu_count() or 2) // 2)
     siblings = set()
     for cpu in allowed:
-        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        path = SYSTEM_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list"
         try:
             siblings.add(path.read_text().strip())
         except OSError:
@@ -40,7 +40,7 @@ def default_threads() -> int:
 
 
 def check_threads(threads: int | None) -> int:
-    """``threads``, or the default for None. Raises MeasureError for a number that cannot be."""
+    """``threads``, or the default for None. Raises MeasureError for an impossible number."""
     if threads is None:
         return default_threads()
     try:
@@ -53,7 +53,7 @@ def check_threads(threads: int | None) -> int:
 
 
 class _Pool(local):
-    """What Hago knows of the calling thread's pool: how many threads it is set to; 0 where there is no pool yet."""
+    """What Hago knows about the calling thread's pool: the threads it is set to, or 0 if there is no pool yet."""
 
     threads = 0
 
@@ -66,14 +66,14 @@ _held: list[RLock] = []
 
 
 def use_threads(threads: int) -> None:
-    """Sets the calling thread's pool to this many threads; code for one thread needs none."""
+    """Sets the calling thread's pool to this many threads; code for one thread needs no pool."""
     global _most_threads
     if threads in (1, _pool.threads):
         return
-    # A pool has the size that it is made with; it may be set to fewer threads, never to more.
+    # A pool keeps the size it was created with; it can be set to fewer threads, never to more.
     _most_threads = max(_most_threads, threads, default_threads())
     os.environ["TVM_NUM_THREADS"] = str(_most_threads)
-    # Bound, the calling thread would keep to one processor, and so would every engine that it opens later.
+    # Binding would pin the calling thread to one processor, and with it every engine that it opens later.
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     _configure(threads)
     _pool.threads = threads
@@ -86,7 +86,7 @@ def _configure(threads: int) -> None:
 
 
 def make_lock() -> RLock:
-    """A lock for something that a fork must not tear: the fork waits until it is free, and both processes get it so."""
+    """A lock for what a fork must not split: the fork waits until it is free, and it is free in both processes."""
     lock = RLock()
     _locks.add(lock)
     return lock
@@ -98,7 +98,7 @@ def _before_fork() -> None:
         lock.acquire()
         _held.append(lock)
     if _pool.threads:
-        _configure(_MOST_THREADS)  # all that there are
+        _configure(_MOST_THREADS)  # all of them
         _pool.threads = -1
         runtime = ctypes.CDLL(None)
         # A job for each worker: any C function that needs no arguments and returns 0.

@@ -1,4 +1,4 @@
-"""Hardware specs: what a device can compute, read from YAML and checked against its rules.
+"""Hardware specs: what a device can compute, read from YAML and checked.
 
 >>> from hago.spec import load_spec
 >>> spec = load_spec("x86-avx512-vnni")

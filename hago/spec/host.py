@@ -1,15 +1,15 @@
-"""Which shipped spec fits this machine's processor.
+"""Finds the spec that fits this machine's processor.
 
-Two witnesses are heard. LLVM names the processor from CPUID and knows what such a processor has by
-definition; /proc/cpuinfo (Linux) tells what the kernel and a hypervisor left switched on. Where both
-speak the kernel is believed, since code that uses anything else dies of SIGILL.
+There are two sources. LLVM names the processor from CPUID and knows what such a processor has by
+definition; /proc/cpuinfo (Linux) lists what the kernel and a hypervisor have enabled. If they disagree, the kernel
+is right: code that uses anything else dies with SIGILL.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..runtime.amx import allow_tiles
 from .load import load_spec, spec_names
 from .types import HardwareSpec
 
-# What /proc/cpuinfo calls differently from LLVM; other names agree once "avx512_" has lost its "_".
+# Names in /proc/cpuinfo that differ from LLVM's; others agree once "avx512_" has lost its "_".
 _LLVM_NAMES = {
     "abm": "lzcnt",
     "bmi1": "bmi",
@@ -36,7 +36,7 @@ _FAMILY_OF_MACHINE = {"x86_64": "x86", "amd64": "x86", "aarch64": "arm", "arm64"
 
 @dataclass(frozen=True)
 class HostInfo:
-    """What was found of this machine. Features have LLVM's names; sizes are bytes, 0 where unknown."""
+    """What was found about this machine. Features have LLVM's names; sizes are in bytes, 0 if unknown."""
 
     machine: str
     cpu: str
@@ -47,7 +47,7 @@ class HostInfo:
     l2_bytes: int
     l3_bytes: int
     features: frozenset[str]
-    source: str  # whose word the features are: "/proc/cpuinfo" or "LLVM"
+    source: str  # the source of the features: "/proc/cpuinfo" or "LLVM"
     llvm_features: frozenset[str] = frozenset()
 
 
@@ -67,7 +67,7 @@ LlvmView = Callable[[], tuple[str, frozenset[str]]]
 def llvm_view() -> tuple[str, frozenset[str]]:
     """LLVM's name of this processor and the features of that name's definition.
 
-    Imports TVM. ("", nothing) where only TVM's runtime is installed.
+    Imports TVM. Empty if only TVM's runtime is installed.
     """
     try:
         from tvm.target import Target, codegen
@@ -82,18 +82,18 @@ def llvm_view() -> tuple[str, frozenset[str]]:
 def read_host(
     llvm: LlvmView = llvm_view,
     cpuinfo: Path = processor.CPUINFO,
-    sysfs: Path = Path("/sys/devices/system/cpu"),
+    sysfs: Path = processor.SYSTEM_CPUS,
     machine: str | None = None,
     tiles: Callable[[], bool] = allow_tiles,
 ) -> HostInfo:
-    """Reads processor, cores, caches and features; the arguments are there for tests."""
+    """Reads processor, cores, caches and features; the arguments are for tests."""
     llvm_cpu, llvm_features = llvm()
     blocks = processor.read_cpuinfo(cpuinfo)
     first = blocks[0] if blocks else {}
     flags = (first.get("flags") or first.get("Features") or "").split()
     cores = {(block.get("physical id"), block["core id"]) for block in blocks if "core id" in block}
     logical = len(blocks) or os.cpu_count() or 1
-    levels = _caches(sysfs / "cpu0" / "cache")
+    caches = processor.read_caches(sysfs)
     features = frozenset(map(_llvm_name, flags)) if flags else llvm_features
     if "amx-tile" in features and not tiles():
         features = frozenset(feature for feature in features if not feature.startswith("amx-"))
@@ -103,9 +103,9 @@ def read_host(
         llvm_cpu=llvm_cpu,
         logical_cpus=logical,
         physical_cores=len(cores) or logical,
-        l1_bytes=levels.get(1, 0),
-        l2_bytes=levels.get(2, 0),
-        l3_bytes=levels.get(3, 0),
+        l1_bytes=_level(caches, 1),
+        l2_bytes=_level(caches, 2),
+        l3_bytes=_level(caches, 3),
         features=features,
         source="/proc/cpuinfo" if flags else "LLVM",
         llvm_features=llvm_features,
@@ -116,25 +116,15 @@ def _llvm_name(flag: str) -> str:
     return _LLVM_NAMES.get(flag) or (flag.replace("_", "") if flag.startswith("avx512_") else flag)
 
 
-def _caches(folder: Path) -> dict[int, int]:
-    """Level -> bytes of the data or unified cache, from sysfs."""
-    levels: dict[int, int] = {}
-    for index in sorted(folder.glob("index*")):
-        try:
-            kind = (index / "type").read_text().strip()
-            level, size = int((index / "level").read_text()), (index / "size").read_text().strip()
-            if kind != "Instruction":
-                unit = {"K": 1024, "M": 1024**2, "G": 1024**3}.get(size[-1], 1)
-                levels[level] = int(size.rstrip("KMG")) * unit
-        except (OSError, ValueError, IndexError):
-            continue
-    return levels
+def _level(caches: Mapping[str, int], level: int) -> int:
+    """Bytes of the cache of that level, be it for data alone or unified; 0 where unknown."""
+    return caches.get(f"L{level}d") or caches.get(f"L{level}", 0)
 
 
 def best_fit(host: HostInfo, specs: Iterable[HardwareSpec]) -> Detection:
-    """The spec, among those of the host's family, that asks for most and gets all of it.
+    """The spec of the host's family that needs the most and gets all of it.
 
-    Wider vectors win over narrower, then more features over fewer. Raises SpecError where none fits.
+    Wider vectors win over narrower, then more features over fewer. Raises SpecError if none fits.
     """
     family = _FAMILY_OF_MACHINE.get(host.machine)
     members = [spec for spec in specs if spec.family == family]
@@ -152,9 +142,9 @@ def best_fit(host: HostInfo, specs: Iterable[HardwareSpec]) -> Detection:
     reasons = []
     for spec in sorted(members, key=lambda spec: (spec is not best, spec not in fitting, spec.name)):
         if spec is best:
-            reasons.append(f"{spec.name} fits: all {len(spec.cpu_features)} features that it needs are there")
+            reasons.append(f"{spec.name} fits: all {len(spec.cpu_features)} features that it needs are present")
         elif spec in fitting:
-            reasons.append(f"{spec.name} would run too, but asks for less of the processor")
+            reasons.append(f"{spec.name} would run too, but uses less of the processor")
         else:
             reasons.append(f"{spec.name} does not fit: no {' '.join(missing[spec.name])}")
     return Detection(best, host, tuple(reasons), tuple(_disagreements(host, best, members)))
@@ -177,10 +167,10 @@ def _disagreements(host: HostInfo, best: HardwareSpec, members: list[HardwareSpe
 
 
 def check_target(spec: HardwareSpec) -> None:
-    """Asks TVM and LLVM whether they know the spec's target. Imports TVM.
+    """Checks that TVM and LLVM know the spec's target. Imports TVM.
 
-    Raises SpecError: TVM refuses it, LLVM does not know the processor or a feature (LLVM itself would
-    only warn and go on without it), or what ``cpu_features`` names is no feature of that target.
+    Raises SpecError if TVM rejects it, LLVM does not know the processor or a feature (LLVM itself would
+    only warn and continue without it), or an entry of ``cpu_features`` is not a feature of that target.
     """
     from tvm.target import Target, codegen
 
@@ -189,7 +179,7 @@ def check_target(spec: HardwareSpec) -> None:
         Target(spec.target)
     except Exception as error:
         reason = str(error).strip().splitlines()[-1]
-        raise SpecError(f"TVM refuses it: {reason}", where=where) from error
+        raise SpecError(f"TVM rejects it: {reason}", where=where) from error
     for target, wanted in ((spec.target, spec.cpu_features), (spec.target.get("host", {}), ())):
         if target.get("kind") != "llvm":
             continue
@@ -206,5 +196,5 @@ def check_target(spec: HardwareSpec) -> None:
 
 
 def detect_host() -> Detection:
-    """This machine and the shipped spec that fits it. Imports TVM. Raises SpecError where none fits."""
+    """This machine and the shipped spec that fits it. Imports TVM. Raises SpecError if none fits."""
     return best_fit(read_host(), [load_spec(name) for name in spec_names()])

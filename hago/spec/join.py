@@ -1,4 +1,4 @@
-"""What several pieces of hardware have in common, as one spec: what a strategy may use that must run on all."""
+"""What several devices have in common, as one spec: all that a strategy for all of them may use."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SEPARATOR = "+"
 
 
 def join(specs: Sequence[HardwareSpec]) -> HardwareSpec:
-    """A spec of the ways that all of them offer, in the order of the first; it is no hardware to compile for.
+    """A spec of the ways that all of them offer, in the order of the first; it is not hardware to compile for.
 
-    A precision is common where every spec offers it, or one that it fits in: int7 lies in int8. Raises SpecError for
+    A precision is common if every spec offers it, or one that it fits in: int7 fits in int8. Raises SpecError for
     fewer than two.
     """
     if len(specs) < 2:
@@ -32,7 +32,7 @@ def join(specs: Sequence[HardwareSpec]) -> HardwareSpec:
 
 
 def _common(specs: Sequence[HardwareSpec], kind: str) -> tuple[Way, ...]:
-    """The ways of the first, after those of the others that fit in one of them."""
+    """The ways of the first, behind those of the others that fit in one of them."""
     first = specs[0].choices(kind)
     offered = [way.precision for way in first]
     others: dict[str, Way] = {}
@@ -44,7 +44,7 @@ def _common(specs: Sequence[HardwareSpec], kind: str) -> tuple[Way, ...]:
 
 
 def _shared(specs: Sequence[HardwareSpec], kind: str, way: Way) -> Way | None:
-    """The way as all have it; None where one has it not."""
+    """The way as all have it; None if one does not have it."""
     found = [_find(spec, kind, way.precision) for spec in specs]
     ways = [other for other in found if other is not None]
     if len(ways) < len(found):

@@ -1,4 +1,4 @@
-"""Specs by name or file, checked, and the shipped ones."""
+"""Loads and checks specs, by name or file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def shipped_folder() -> Path:
 
 @functools.cache
 def _shipped() -> dict[str, HardwareSpec | None]:
-    """Every shipped spec by name; None for a family, which is no hardware by itself."""
+    """Every shipped spec by name; None for a family, which is not hardware itself."""
     loaded = {path.stem: read_spec(path) for path in sorted(shipped_folder().glob("*.yaml"))}
 
     def rank(item: tuple[str, HardwareSpec | None]) -> tuple[int, int, int, str]:
@@ -39,7 +39,7 @@ def _shipped() -> dict[str, HardwareSpec | None]:
 
 
 def spec_names() -> list[str]:
-    """The names of the shipped specs, family by family, from the plainest to the most capable."""
+    """The names of the shipped specs by family, from the simplest to the most capable."""
     return [name for name, spec in _shipped().items() if spec is not None]
 
 
@@ -67,7 +67,7 @@ def load_spec(name_or_path: str | os.PathLike[str]) -> HardwareSpec:
 
 
 def read_spec(path: str | os.PathLike[str]) -> HardwareSpec | None:
-    """The spec in that file, or None where it is a family (``abstract: true``). Raises SpecError."""
+    """The spec in that file, or None if it is a family (``abstract: true``). Raises SpecError."""
     path = Path(path)
     document, spec, problems = _examine(path)
     if problems:
@@ -89,7 +89,7 @@ def _examine(path: Path) -> tuple[Document, SpecFile | None, list[Problem]]:
 def check_spec(path: str | os.PathLike[str]) -> list[SpecError]:
     """Every rule that the file breaks, as the errors that `load_spec` would raise one at a time.
 
-    A file that cannot be parsed at all gives the one error that says why.
+    A file that cannot be parsed gives one error, which says why.
     """
     try:
         document, _, problems = _examine(Path(path))

@@ -1,4 +1,4 @@
-"""The spec that a user means: by name or file, of this machine, or what several have in common."""
+"""The spec that a user means: by name or file, this machine's, or what several have in common."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .types import HardwareSpec
 def detect() -> HardwareSpec:
     """The shipped spec that fits this machine's processor best.
 
-    Features come from LLVM and, on Linux, /proc/cpuinfo. Raises SpecError where none fits.
-    See `hago.spec.host.detect_host` for what was found and why this one.
+    Features come from LLVM and, on Linux, /proc/cpuinfo. Raises SpecError if none fits.
+    `hago.spec.host.detect_host` also returns what was found, and the reasons for the choice.
     """
     from .host import detect_host
 
@@ -24,9 +24,9 @@ def detect() -> HardwareSpec:
 
 
 def resolve_hw(hw: str | os.PathLike[str] | HardwareSpec) -> HardwareSpec:
-    """``"auto"`` (this machine), the name of a shipped spec, a YAML file, or a spec already loaded.
+    """``"auto"`` (this machine), the name of a shipped spec, a YAML file, or a loaded spec.
 
-    Names with "+" between them are what all of these have in common (join.py).
+    Names joined by "+" mean what all of these have in common (join.py).
     """
     if isinstance(hw, HardwareSpec):
         return hw

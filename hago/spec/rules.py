@@ -1,4 +1,4 @@
-"""The rules that a spec must keep, and its frozen value once it does."""
+"""The rules for specs, and the frozen value of a spec that follows them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .schema import INTEGER_STORAGE, InstructionSection, Problem, SpecFile, Type
 from .types import OP_KINDS, HardwareSpec, Way
 
 WEIGHTED = frozenset({"conv", "depthwise_conv", "fully_connected"})
-SUMMING = WEIGHTED | {"matmul", "avg_pool", "global_avg_pool"}  # K terms go into one accumulator
+SUMMING = WEIGHTED | {"matmul", "avg_pool", "global_avg_pool"}  # kinds whose accumulator adds up K terms
 ACCUMULATING = SUMMING | {"add", "mul", "scale_shift"}
 _STORAGE_BITS = 8
 
 
 def scheme_of(section: TypeSection) -> IntegerType | None:
-    """The integer scheme of a type, or None where it is a float."""
+    """The integer scheme of a type, or None if it is a float."""
     if section.storage not in INTEGER_STORAGE:
         return None
     return IntegerType(section.bits or _STORAGE_BITS, section.storage == "int8", bool(section.symmetric))
 
 
 def problems_of(spec: SpecFile) -> list[Problem]:
-    """Every rule that the spec breaks; no problem means that `to_hardware` succeeds."""
+    """Every rule that the spec breaks; if there are none, `to_hardware` succeeds."""
     found = [*_type_problems(spec), *_instruction_problems(spec)]
     if not found:
         for name, way in spec.ways.items():
@@ -39,7 +39,7 @@ def problems_of(spec: SpecFile) -> list[Problem]:
         found.append(Problem(("kernels",), f"there is no kernel family {spec.kernels!r}", hint))
     for index, attribute in enumerate(spec.target.mattr or ()):
         if attribute.startswith("+") and attribute[1:] not in spec.cpu_features:
-            text = f"code may use {attribute[1:]}, which cpu_features does not ask of the host"
+            text = f"code may use {attribute[1:]}, which cpu_features does not require of the host"
             found.append(Problem(("target", "mattr", index), text))
     return found
 
@@ -68,7 +68,7 @@ def _instruction_problems(spec: SpecFile) -> Iterator[Problem]:
         path: KeyPath = ("instructions", name)
         if (section.intermediate is None) != (section.terms is None):
             path = (*path, "terms" if section.terms is None else "intermediate")
-            yield Problem(path, "is missing: terms tells how many products intermediate sums up")
+            yield Problem(path, "is missing: terms is the number of products that intermediate adds up")
         elif section.terms is not None and section.dot % section.terms:
             text = f"must divide the {section.dot} products of a lane, found {section.terms}"
             yield Problem((*path, "terms"), text)
@@ -93,7 +93,7 @@ def _way_problems(spec: SpecFile, path: KeyPath, way: WaySection) -> list[Proble
         return [Problem((*path, "weight"), text)]
     numbers = Precision(activation, weight)
     if way.precision != numbers.name:
-        text = f"must be {numbers.name} as its operands are, found {way.precision!r}"
+        text = f"must be {numbers.name}, like its operands, found {way.precision!r}"
         found.append(Problem((*path, "precision"), text))
     if numbers.is_integer:
         return [*found, *_integer_way(path, way, operands, instruction)]
@@ -109,7 +109,7 @@ def _format(section: TypeSection) -> Format:
 def _weight_problems(
     path: KeyPath, way: WaySection, weight: TypeSection, instruction: InstructionSection
 ) -> Iterator[Problem]:
-    """Of integer weights, whatever the activations are."""
+    """Problems with integer weights, independent of the activations."""
     if not weight.symmetric:
         yield Problem((*path, "weight"), f"{way.weight} is asymmetric: weights must be symmetric")
     if not way.granularities:
@@ -139,7 +139,7 @@ def _integer_way(
     if way.accumulator is None:
         return
     if way.accumulator.startswith("float"):
-        yield Problem((*path, "accumulator"), f"must be an integer, as the products are: found {way.accumulator}")
+        yield Problem((*path, "accumulator"), f"must be an integer, like the products, found {way.accumulator}")
         return
     if way.requantize is None and any(output in INTEGER_STORAGE for output in way.outputs):
         yield Problem((*path, "requantize"), f"is missing: {way.accumulator} must be brought back to 8 bits")
@@ -163,7 +163,7 @@ def _overflow_problems(
     elif way.max_reduction is not None and way.max_reduction > limit:
         yield Problem(
             (*path, "max_reduction"),
-            f"the accumulator overflows: {way.max_reduction} sums of {terms}, leave {way.accumulator}",
+            f"the accumulator overflows: {way.max_reduction} sums of {terms}, exceed {way.accumulator}",
             hint=f"at most {limit}; half of that leaves room for the bias",
         )
     if instruction.terms is None or weight is None:
@@ -200,16 +200,16 @@ def _granularity_problems(path: KeyPath, way: WaySection, instruction: Instructi
 
 
 def _float_way(path: KeyPath, way: WaySection, storage: str, numbers: Precision) -> Iterator[Problem]:
-    """Of float activations of this ``storage``, with weights of the same float or of integers."""
+    """Problems with float activations of this ``storage`` and weights of the same float or integers."""
     if way.accumulator is not None and way.accumulator not in FLOATS:
-        yield Problem((*path, "accumulator"), f"must be a float, as the products are: found {way.accumulator}")
+        yield Problem((*path, "accumulator"), f"must be a float, like the products, found {way.accumulator}")
     elif way.accumulator is not None and FLOATS[way.accumulator].bits < FLOATS[storage].bits:
         text = f"{way.accumulator} is narrower than the {storage} that it sums up"
         yield Problem((*path, "accumulator"), text)
     for index, output in enumerate(way.outputs):
         if output in INTEGER_STORAGE:
             yield Problem((*path, "outputs", index), f"a float is not requantized, found {output}")
-    # float8 is the one float too short to do without a scale.
+    # float8 is the only float that is too short to work without a scale.
     scaled = numbers.is_weight_only or storage == "float8_e4m3"
     for key in ("granularities", "requantize", "saturates", "max_reduction"):
         if getattr(way, key) and not (scaled and key == "granularities"):
@@ -237,7 +237,7 @@ def _op_problems(spec: SpecFile) -> Iterator[Problem]:
 
 
 def _fit_problems(spec: SpecFile, kind: str, index: int, name: str, way: WaySection) -> Iterator[Problem]:
-    """Whether a way, good in itself, can compute that kind of operation."""
+    """The reasons why a valid way cannot compute that kind of operation."""
     path: KeyPath = ("ops", kind, index)
     integer = spec.types[way.activation].storage in INTEGER_STORAGE
     if kind in WEIGHTED and way.weight is None:
@@ -258,7 +258,7 @@ def _fit_problems(spec: SpecFile, kind: str, index: int, name: str, way: WaySect
 
 
 def _product_of_activations(spec: SpecFile, path: KeyPath, way: WaySection) -> Iterator[Problem]:
-    """Overflow of a matmul, whose second operand is an activation too: both have the same type."""
+    """Overflows of a matmul, whose second operand is an activation of the same type."""
     scheme, instruction = scheme_of(spec.types[way.activation]), spec.instructions[way.instruction]
     if scheme is None or way.accumulator is None:
         return

@@ -1,11 +1,11 @@
-"""The shape of a spec file: which keys there are and what type each has. What the values mean
-together is checked in `hago.spec.rules`.
+"""The schema of a spec file: its keys and their types. `hago.spec.rules` checks the values against each
+other.
 
-    types         named tensor types:   storage, and for integers how many bits are used, symmetric or not
-    instructions  what a dot product does: products per lane, signs of its operands, where pairs are summed
+    types         named tensor types: storage, and for integers the bits used, symmetric or not
+    instructions  dot products: products per lane, signs of the operands, where pairs are summed
     ways          named ways to compute: operand types, accumulator, outputs, granularities, instruction;
                   ``like: OTHER`` starts from another way
-    ops           per kind of operation the ways that are allowed, fastest first
+    ops           for each kind of operation the ways that are allowed, fastest first
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ INTEGER_STORAGE = ("int8", "uint8")
 
 @dataclass(frozen=True)
 class Problem:
-    """One broken rule: at which key, what must hold and what was found, what to do."""
+    """One broken rule: its key, what must hold and what was found, and a hint."""
 
     path: KeyPath
     text: str
@@ -72,7 +72,7 @@ class InstructionSection(_Section):
 
 
 class WaySection(_Section):
-    """One entry of ``ways``, its ``like`` followed."""
+    """One entry of ``ways``, with ``like`` resolved."""
 
     precision: Text
     activation: Text
@@ -87,7 +87,7 @@ class WaySection(_Section):
 
 
 class HostSection(_Section):
-    """``target.host``: the processor that serves an accelerator."""
+    """``target.host``: the processor that drives an accelerator."""
 
     kind: Literal["llvm"]
     mtriple: Text
@@ -96,7 +96,7 @@ class HostSection(_Section):
 
 
 class TargetSection(_Section):
-    """``target``: what the compiler is told."""
+    """``target``: the compiler's target."""
 
     kind: Literal["llvm", "cuda", "c"]
     mtriple: Text | None = None
@@ -170,9 +170,9 @@ _MESSAGES = {
 
 
 def _without_nulls(value: Any, path: KeyPath = ()) -> Any:
-    """A null takes away what was inherited, so that it reads as if it had never been said.
+    """Removes keys whose value is null, which drops what was inherited.
 
-    Unknown keys stay, whatever they say, to be refused.
+    Unknown keys stay, whatever their value, to be refused.
     """
     if not isinstance(value, dict):
         return value
@@ -185,10 +185,10 @@ def _without_nulls(value: Any, path: KeyPath = ()) -> Any:
 
 
 def parse(document: Document) -> tuple[SpecFile | None, list[Problem]]:
-    """The typed spec, or None and why not. An abstract spec (a family) may leave fields out."""
+    """The typed spec, or None and the problems. An abstract spec (a family) may leave fields out."""
     ops = document.data.get("ops")
     problems = [
-        Problem(("ops", kind), "is no kind of operation", did_you_mean(kind, OP_KINDS))
+        Problem(("ops", kind), "is not a kind of operation", did_you_mean(kind, OP_KINDS))
         for kind in (ops if isinstance(ops, dict) else ())
         if kind not in OP_KINDS
     ]
@@ -211,7 +211,7 @@ _MISSING = "is missing"
 
 
 def _as_tuples(data: dict[str, Any]) -> dict[str, Any]:
-    """`operands` is a pair; pydantic's strict mode wants a tuple where YAML gives a list."""
+    """`operands` is a pair; pydantic's strict mode takes only a tuple, and YAML gives a list."""
     instructions = data.get("instructions")
     if not isinstance(instructions, dict):
         return data

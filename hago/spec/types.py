@@ -1,4 +1,4 @@
-"""What a hardware spec says, as frozen values. `hago.spec` loads and checks them."""
+"""A hardware spec as frozen values, which `hago.spec` loads and checks."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ OP_KINDS = (
 
 @dataclass(frozen=True)
 class Way:
-    """One way in which the hardware can compute one kind of operation.
+    """One way to compute one kind of operation on the hardware.
 
     ``precision`` names the numbers that it computes in (see ``numbers``). ``activation`` and ``weight`` are the integer
-    types of the operands, None where that operand is a float or does not exist; ``weight`` is also None for the
-    second activation of a matmul, which then has the type of the first. ``accumulator`` is None where nothing is
+    types of the operands, None if that operand is a float or does not exist; ``weight`` is also None for the
+    second activation of a matmul, which then has the type of the first. ``accumulator`` is None if nothing is
     accumulated (copies, tables, maxima). ``granularities`` are those of the weight's scales. ``saturates`` names the
-    type in which partial sums may saturate, or None where every sum is exact. ``requantize`` is the arithmetic that
+    type in which partial sums may saturate, or is None if every sum is exact. ``requantize`` is the arithmetic that
     brings an accumulator back to 8 bits: ``"float32"`` (one rounded multiplication) or ``"fixed_point"`` (integer
     multiplier and shift, Jacob et al. 2018). ``dot_width`` products are summed in one lane by one ``instruction``, and
-    up to ``max_reduction`` products are sure to fit the accumulator.
+    up to ``max_reduction`` products are certain to fit in the accumulator.
     """
 
     precision: str
@@ -56,19 +56,19 @@ class Way:
 
     @property
     def numbers(self) -> Precision:
-        """What its precision means; `hago.spec.rules` holds the operands to it."""
+        """What its precision means; `hago.spec.rules` checks the operands against it."""
         return replace(Precision.named(self.precision), accumulator=self.accumulator)
 
 
 @dataclass(frozen=True)
 class HardwareSpec:
-    """One piece of hardware: its arithmetic per kind of operation, and the sizes that tiling wants.
+    """One device: its arithmetic for each kind of operation, and the sizes that tiling needs.
 
     ``target`` is the JSON form of the TVM target. ``kernels`` names the kernel family that code is
-    generated with, or is None where compiling comes later. ``cpu_features`` (LLVM's names) must all
-    be present on a host. Caches are those of ``device``: ``l1_bytes`` of one core's data (a GPU:
-    one multiprocessor's), ``l2_bytes`` as one core sees it, ``l3_bytes`` as shared, 0 where absent.
-    ``registers`` are vector registers of ``vector_bits`` each (a GPU: 32-bit registers of one
+    generated with, or is None if there are no kernels for it yet. ``cpu_features`` (LLVM's names) must all
+    be present on a host. Caches are those of ``device``: ``l1_bytes`` the data cache of one core (on a GPU,
+    of one multiprocessor), ``l2_bytes`` as seen by one core, ``l3_bytes`` shared, 0 if absent.
+    ``registers`` are vector registers of ``vector_bits`` each (on a GPU, 32-bit registers of one
     multiprocessor, and the width of a warp).
     """
 
@@ -92,31 +92,33 @@ class HardwareSpec:
 
     @property
     def kernels_available(self) -> bool:
-        """Whether a model can be compiled for it now; False: compiling for it comes later."""
+        """Whether models can be compiled for it yet."""
         return self.kernels is not None
 
     @property
     def triple(self) -> str:
-        """The machine that its code is for, as LLVM names it; empty where the spec does not say."""
+        """LLVM's name of the machine that its code is for; empty if the spec does not say."""
         return str(self.target.get("mtriple") or "")
 
     @property
     def isa(self) -> str:
-        """The kernel family, or the spec's own name where there is none yet."""
+        """The kernel family, or the spec's name if there is none yet."""
         return self.kernels or self.name
 
     def choices(self, kind: str) -> tuple[Way, ...]:
         """The ways to compute that kind of operation, fastest first.
 
-        float32 is the last wherever the hardware has floats. Empty where the hardware cannot do it
-        at all. Raises SpecError for a kind that is none of `OP_KINDS`.
+        float32 is the last if the hardware has floats. Empty if the hardware cannot compute it.
+        Raises SpecError for a kind that is not in `OP_KINDS`.
         """
         if kind not in OP_KINDS:
-            raise SpecError(f"{kind!r} is no kind of operation", where=self.name, hint=f"known: {', '.join(OP_KINDS)}")
+            raise SpecError(
+                f"{kind!r} is not a kind of operation", where=self.name, hint=f"known: {', '.join(OP_KINDS)}"
+            )
         return self.ops.get(kind, ())
 
     def find(self, kind: str, precision: str) -> Way:
-        """The way to compute ``kind`` in that precision. Raises SpecError where it is not offered."""
+        """The way to compute ``kind`` in that precision. Raises SpecError if it is not offered."""
         offered = self.choices(kind)
         for way in offered:
             if way.precision == precision:

@@ -1,7 +1,7 @@
-"""Reads the YAML of a hardware spec and follows ``extends:``; the language is that of `hago.documents`.
+"""Reads the YAML of a hardware spec and follows ``extends:``; the syntax is that of `hago.documents`.
 
-Merging a spec onto the one it extends: mappings are merged key by key, at every depth; anything else
-(text, numbers, whole lists) replaces what was inherited; null takes it away. ``name``, ``description``
+Merging a spec into the one it extends: mappings are merged key by key, at every depth; anything else
+(text, numbers, whole lists) replaces what was inherited; null removes it. ``name``, ``description``
 and ``abstract`` are never inherited.
 """
 
@@ -20,8 +20,8 @@ _LARGEST_BYTES = 1 << 20
 def read_with_bases(path: Path, shipped: Path) -> Document:
     """Reads a spec and everything that it extends, merged.
 
-    ``extends`` is the name of a file in the folder ``shipped``, or, where it ends in ``.yaml`` or
-    ``.yml``, a path relative to the file that says it. Raises SpecError on an unknown base or a cycle.
+    ``extends`` is the name of a file in the folder ``shipped`` or, if it ends in ``.yaml`` or ``.yml``,
+    a path relative to the file that contains it. Raises SpecError for an unknown base or a cycle.
     """
     chain: list[Document] = []
     seen: list[Path] = []
@@ -64,5 +64,5 @@ def _merge(base: Document, own: Document) -> Document:
         return {**old, **{key: merge(old[key], value) if key in old else value for key, value in new.items()}}
 
     inherited = {key: value for key, value in base.data.items() if key not in (*OWN_KEYS, "extends")}
-    # Places of what was replaced stay behind, but no key path leads to them any more.
+    # Positions of replaced values remain, but no key path leads to them any more.
     return Document(own.file, merge(inherited, own.data), {**base.places, **own.places})

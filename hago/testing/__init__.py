@@ -14,7 +14,7 @@ A suite needs pytest, and one fixture that makes what is tested. Hago's own impl
 from .backend import BackendSuite
 from .bench import BenchSuite
 from .evaluator import EvaluatorSuite
-from .methods import CorrectionSuite, RangeSuite, RoundingSuite
+from .methods import CorrectionSuite, RangeSuite, RoundingSuite, TransformationSuite
 from .metric import MetricSuite
 from .progress import ProgressSuite
 from .runner import RunnerSuite
@@ -29,4 +29,5 @@ __all__ = [
     "RangeSuite",
     "RoundingSuite",
     "RunnerSuite",
+    "TransformationSuite",
 ]

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ..bench import Bench, Candidate, Effort
+from ..bench import Bench, Candidate, MeasurementBudget
 from ..measure.latency import Latency
+from ..result_files import LIBRARY_FILE
 from ..spec import HardwareSpec
 from .networks import random_feeds
 
-_LITTLE = Effort(rounds=0.3, time=0.2, settled=False)
+_BUDGET = MeasurementBudget(rounds=0.3, time=0.2, settled=False)
 
 
 class BenchSuite:
@@ -36,7 +37,7 @@ class BenchSuite:
 
     def test_ratios_are_to_the_first_candidate(self, bench: Bench, candidates: Sequence[Candidate]) -> None:
         samples = [random_feeds(candidates[0].artifact.input_info)]
-        timing = bench.measure(candidates, samples, _LITTLE)
+        timing = bench.measure(candidates, samples, _BUDGET)
         assert set(timing.latency) == {candidate.name for candidate in candidates}
         assert timing.latency[candidates[0].name].ratio == 1
         for found in timing.latency.values():
@@ -56,4 +57,4 @@ class BenchSuite:
 
     def test_what_is_saved_is_all_there(self, bench: Bench, candidates: Sequence[Candidate], tmp_path: Path) -> None:
         bench.save(candidates[-1], tmp_path)
-        assert {path.name for path in tmp_path.iterdir()} == {"model.so", *bench.files}
+        assert {path.name for path in tmp_path.iterdir()} == {LIBRARY_FILE, *bench.files}

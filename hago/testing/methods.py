@@ -118,12 +118,6 @@ class RoundingSuite:
         assert np.array_equal(one.values, other.values) and np.array_equal(one.scale, other.scale)
         assert np.array_equal(weight, make_weight())
 
-    def test_it_is_rounding_to_nearest_where_it_says_so(self, method: Rounding, granularity: Granularity) -> None:
-        """``acts_on`` leaves a granularity out: the integers are those of the default."""
-        task = WeightTask(make_weight(), INT8, granularity, statistics=make_statistics(method.needs))
-        if granularity.kind not in method.acts_on:
-            assert np.array_equal(method.round(task).values, NEAREST.round(task).values)
-
 
 class CorrectionSuite:
     """Override ``method`` with a `Correction`."""

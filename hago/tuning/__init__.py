@@ -1,4 +1,4 @@
-"""One job from model and samples to its answer: sessions, evaluators, several devices.
+"""One tuning job from model and samples to the answer: sessions, evaluators, several devices.
 
 Import from the modules: most of them need TVM.
 """

@@ -1,6 +1,6 @@
-"""How many samples a time budget can afford to read, to calibrate with, and to measure accuracy on.
+"""How many samples a time budget allows to read, to calibrate with, and to measure accuracy on.
 
-What was chosen is kept with the search (``samples.json``), so that a resumed one has the same samples.
+The numbers are stored with the search (``samples.json``), so that a resumed search has the same samples.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from ..files import write_atomic
 
 FILE = "samples.json"
 
-_READING = 0.1  # of the budget, for reading and dividing one set
-_FEWEST = 300  # samples of one set, whatever they cost
-_DIVIDING = 4  # dividing a sample takes about as long as reading and hashing it, times this
-_TRIED = 64  # samples that tell what one costs
+_READING = 0.1  # share of the budget for reading and splitting one set
+_FEWEST = 300  # minimum number of samples of one set, at any cost
+_DIVIDING = 4  # splitting a sample takes about this many times as long as reading and hashing it
+_TRIED = 64  # samples timed to find the cost of one
 
-# Of the budget, for one pass over a part: every candidate takes one over the search samples.
+# Share of the budget for one pass over a part. Every candidate makes one pass over the search samples.
 _SHARES = {"calibration": 0.03, "search": 0.02, "test": 0.04}
-_WORTH = {"calibration": 64, "search": 200, "test": 200}  # fewer only where these would take `_MOST` times the share
+_WORTH = {"calibration": 64, "search": 200, "test": 200}  # fewer only if these would take `_MOST` times the share
 _MOST = 5
-_FEWEST_RUN = 8  # samples of a part, whatever they cost
-_OBSERVING = 4  # a call that calibrates costs about as much as so many that do not
+_FEWEST_RUN = 8  # minimum number of samples of a part, at any cost
+_OBSERVING = 4  # a calibrating call costs about as much as this many plain calls
 
 
 class Affordable:
-    """The samples of one job. ``budget_s`` is its whole time budget; None: all samples are taken.
+    """The samples of one job. ``budget_s`` is its whole time budget; None: take all samples.
 
-    One that is ``resumed`` takes as many as before.
+    A ``resumed`` job takes as many as before.
     """
 
     def __init__(self, budget_s: float | None, folder: Path | None, seed: int, resumed: bool = True) -> None:
@@ -45,7 +45,7 @@ class Affordable:
         self._counts: dict[str, int] = self._kept() if resumed else {}
 
     def read(self, name: str, samples: Samples) -> Samples:
-        """The samples, or as many of them as can be read and divided in good time."""
+        """The samples, or as many as can be read and split within their share of the budget."""
 
         def affordable() -> int:
             started = time.perf_counter()
@@ -58,7 +58,7 @@ class Affordable:
         return drawn(samples, count, self._seed) if count < len(samples) else samples
 
     def divided(self, parts: DataParts, run_s: Callable[[], float]) -> DataParts:
-        """The parts, or as much of each as can be run in good time; ``run_s()`` is what float32 takes for a sample."""
+        """The parts, limited to their share of the budget; ``run_s()`` gives float32's seconds per sample."""
         for name, share in _SHARES.items():
 
             def affordable(name: str = name, share: float = share) -> int:
@@ -73,14 +73,14 @@ class Affordable:
         return parts
 
     def _count(self, name: str, total: int, affordable: Callable[[], int]) -> int:
-        """How many of ``total`` are taken: as an earlier run did, or as many as are affordable."""
+        """How many of ``total`` to take: as in an earlier run, or as many as are affordable."""
         if name not in self._counts:
             if self._budget_s is None:
                 return total
             self._counts[name] = min(total, affordable())
         count = min(total, self._counts[name])
         if count < total:
-            warnings.warn(f"time budget: {count:,} of {total:,} samples are taken ({name})", HagoWarning, 2)
+            warnings.warn(f"time budget: using {count:,} of {total:,} samples ({name})", HagoWarning, 2)
         return count
 
     def _kept(self) -> dict[str, int]:
@@ -88,4 +88,4 @@ class Affordable:
             data = json.loads(self._file.read_text(encoding="utf-8")) if self._file is not None else {}
             return {str(name): int(count) for name, count in data.items()}
         except (OSError, ValueError, AttributeError, TypeError):
-            return {}  # none yet, or damaged: chosen anew
+            return {}  # missing or damaged: choose again

@@ -1,10 +1,9 @@
-"""Another answer from a search that has been made: another bound, no new trial, nothing measured again.
+"""Answers another bound from a finished search, without new trials or measurements.
 
     given = answer("out", max_drop=0.03)
     print(given.summary())
 
-A search keeps what it measured of every candidate, so that it knows the answer to every bound. What it was searched
-for stands in ``search.json``.
+The records of a search answer every bound. ``search.json`` describes its job.
 """
 
 from __future__ import annotations
@@ -12,33 +11,33 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from ..api import CacheLike, compile, quantize_static
 from ..compiler.cache import KernelCache
 from ..errors import DataError, SearchError
 from ..files import write_atomic
 from ..folder_lock import filled_folder
-from ..goal import DEFAULT_OBJECTIVES, Goal
+from ..goal import Goal
+from ..measure.metric_text import MetricText
 from ..model import Model, load_model
+from ..options import OF_A_NEW_SEARCH, read_options
 from ..qdq.batch import free_batch
 from ..read_goal import read_goal
 from ..record import Record
 from ..record_file import read_records
-from ..report.text import plain
+from ..result_files import ANSWER_FILE, CALIBRATION_FILE, LIBRARY_FILE, QDQ_FILE, RECORDS_FILE, STRATEGY_FILE
 from ..runtime.artifact import missing_features
 from ..search import SearchResult, choose, pareto_front
-from ..search.ledger import RECORDS_FILE
+from ..signature import takes_options
 from ..spec import HardwareSpec, resolve_hw
 from .job import Job
-
-_CALIBRATION = "calibration.npz"
 
 
 @dataclass(frozen=True)
 class Answered:
-    """The answer to a bound; ``folder`` holds its files: strategy.yaml, model.qdq.onnx, model.so and answer.md."""
+    """The answer to a goal; ``folder`` holds its files: strategy.yaml, model.qdq.onnx, model.so and answer.md."""
 
     result: SearchResult
     job: Job
@@ -46,7 +45,7 @@ class Answered:
 
     @property
     def best(self) -> Record:
-        """The answer, as the search measured it: on the samples that it chose by."""
+        """The answer as the search measured it, on the search samples."""
         return self.result.best
 
     def summary(self) -> str:
@@ -55,80 +54,71 @@ class Answered:
         parts = [self.result.summary()]
         if best is not floats and best.accuracy is not None:
             trial = f"trial {best.id + 1}"
-            label = "" if trial in best.label else f" ({best.label})"  # "tpe, trial 5" says it already
-            scores = f"{self.job.metric} {plain(best.accuracy)} on its samples, float32 {plain(floats.accuracy or 0.0)}"
+            label = "" if trial in best.label else f" ({best.label})"  # "tpe, trial 5" names the trial already
+            metric = MetricText.of_record(best)
+            scores = f"{metric.info.name} {metric.value(best.accuracy)} on its samples"
+            if floats.accuracy is not None and not metric.info.against_float:
+                scores += f", float32 {metric.value(floats.accuracy)}"
             parts.append(f"It is {trial} of the search{label}: {scores}.")
             if self.result.test is None:
                 parts.append(
-                    f"That was measured once, on the samples that chose it: as the best of {self.result.trials} trials "
-                    "it may look better than it is. `hago tune ... --resume` with this bound measures it at length, "
+                    f"It was measured once, on the samples that chose it: as the best of {self.result.trials} trials "
+                    "it may look better than it is. `hago tune ... --resume` with this bound measures it thoroughly "
                     "and on the test samples."
                 )
-        if not (self.folder / "model.so").is_file():
+        if not (self.folder / LIBRARY_FILE).is_file():
             places = ", ".join(self.job.devices) or self.job.hw
-            parts.append(f"There is no model.so: hago build MODEL --strategy strategy.yaml makes one for {places}.")
+            parts.append(
+                f"There is no model.so: build one for {places} with hago build MODEL --strategy strategy.yaml."
+            )
         return " ".join(parts)
 
 
+@takes_options(*OF_A_NEW_SEARCH)
 def answer(
     folder: str | os.PathLike[str],
     *,
-    max_drop: float | str | None = None,
-    min_value: float | str | None = None,
-    max_value: float | str | None = None,
-    max_latency: str | timedelta | None = None,
-    max_size: str | int | None = None,
-    objectives: str | Sequence[str] = DEFAULT_OBJECTIVES,
-    margin: float = 0.0,
     model: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     cache: CacheLike = None,
+    **options: Any,
 ) -> Answered:
-    """The answer that the search in ``folder`` gives to another goal, with its files in ``out``.
+    """The answer of the search in ``folder`` to another goal, with its files in ``out``.
 
-    The goal is said as to `tune`. Nothing is searched or measured: of the trials made, the one is taken that `tune`
-    would take; a search that goes on meanwhile is read as it is at that moment. ``model`` is the model's file, where it
-    has been moved since; ``out`` is ``folder/max-drop-...`` (or ``min-...``) by default. Raises
-    SearchError where there is no finished search, ModelError, StorageError, BuildError.
+    ``options`` are those of `tune` that make the goal. Nothing is searched or measured: of the existing trials it
+    selects the one that `tune` would select. A search that is still running is read as it is at that moment. ``model``
+    is the model file, if it has moved; ``out`` defaults to ``folder/max-drop-...`` (or ``min-...``). Raises SearchError
+    if there is no finished search, and ModelError, StorageError, BuildError.
     """
     source = Path(folder)
+    given = {name: value for name, value in options.items() if not (name == "max_drop" and value is None)}
+    asked = read_options(given, caller="answer", without=OF_A_NEW_SEARCH).goal
     everything = _records(source)
     (floats, records), job = _measured(everything, source), Job.load(source)
-    asked = {} if max_drop is None else {"max_drop": max_drop}
-    goal = read_goal(
-        _Judge(job.metric, job.higher_is_better),
-        job.unit,
-        **asked,
-        min_value=min_value,
-        max_value=max_value,
-        margin=margin,
-        max_latency=max_latency,
-        max_size=max_size,
-        objectives=objectives,
-    ).settled(floats)
-    best, outcome = choose(floats, records, goal)
+    wanted = read_goal(_Judge(job.metric, job.higher_is_better), job.unit, asked).settled(floats)
+    best, outcome = choose(floats, records, wanted)
     tests = [r for r in everything if r.part == "test" and r.state == "ok"]
     result = SearchResult(
         float=floats,
         best=best,
-        front=pareto_front([floats, *records], goal),
+        front=pareto_front([floats, *records], wanted),
         records=tuple(records),
         outcome=outcome,
-        goal=goal,
+        goal=wanted,
         test=next((r for r in reversed(tests) if r.key == best.key), None),
         float_test=next((r for r in reversed(tests) if r.strategy is None), None),
         trials=len(records),
     )
     loaded = _model(job, model)
-    with filled_folder(source / _folder(goal) if out is None else out) as place:
+    with filled_folder(source / _folder(wanted) if out is None else out) as place:
         answered = Answered(result, job, place)
         _write(answered, source, loaded, KernelCache.of(cache))
-        write_atomic(place / "answer.md", f"{answered.summary()}\n")
+        write_atomic(place / ANSWER_FILE, f"{answered.summary()}\n")
     return answered
 
 
 def measured(folder: str | os.PathLike[str]) -> tuple[Record, list[Record]]:
-    """float32 and the trials of the search in this folder, as they were measured. Raises SearchError, StorageError."""
+    """float32 and the trials of the search in this folder, as measured. Raises SearchError, StorageError."""
     return _measured(_records(Path(folder)), Path(folder))
 
 
@@ -138,7 +128,7 @@ def _measured(everything: Sequence[Record], folder: Path) -> tuple[Record, list[
     trials = {record.id: record for record in everything if record.is_trial}
     if not floats or not trials:
         raise SearchError(
-            "no trial has been finished there", where=str(folder), hint="`hago tune --resume` goes on with the search"
+            "no trial has finished there", where=str(folder), hint="`hago tune --resume` continues the search"
         )
     return floats[-1], [trials[number] for number in sorted(trials)]
 
@@ -157,19 +147,19 @@ def _folder(goal: Goal) -> str:
     elif goal.bounds_accuracy:
         parts.append(f"max-drop-{goal.max_drop:g}")
     parts += [f"{name.replace('_', '-')}-{text}" for name, text in goal.amounts.items()]
-    return "-".join(parts).replace(" ", "")
+    return "-".join(parts).replace(" ", "").replace("µ", "u")
 
 
 @dataclass(frozen=True)
 class _Judge:
-    """A metric, as far as a bound needs it."""
+    """The parts of a metric that a bound needs."""
 
     name: str
     higher_is_better: bool
 
 
 def _model(job: Job, given: str | os.PathLike[str] | None) -> Model:
-    """The model that was searched. Raises SearchError where it is another one, or not known."""
+    """The model that was searched. Raises SearchError if it is a different one or unknown."""
     source = given if given is not None else job.model
     if source is None:
         raise SearchError("the model was not read from a file", hint="name its file with --model (model=)")
@@ -193,14 +183,14 @@ def _write(answered: Answered, source: Path, model: Model, cache: KernelCache) -
     proto = model.proto
     if strategy.choices:
         try:
-            proto = quantize_static(model, strategy, source / _CALIBRATION, spec=spec, cache=cache)
+            proto = quantize_static(model, strategy, source / CALIBRATION_FILE, spec=spec, cache=cache)
         except DataError as error:
-            hint = "`hago tune --resume` makes it again"
-            raise SearchError(error.what, where=str(source / _CALIBRATION), hint=hint) from error
-    strategy.bound_to(model).save(folder / "strategy.yaml")
-    write_atomic(folder / "model.qdq.onnx", free_batch(proto, model).SerializeToString())
+            hint = "`hago tune --resume` writes it again"
+            raise SearchError(error.what, where=str(source / CALIBRATION_FILE), hint=hint) from error
+    strategy.bound_to(model).save(folder / STRATEGY_FILE)
+    write_atomic(folder / QDQ_FILE, free_batch(proto, model).SerializeToString())
     if _runs_here(spec) and not job.devices:
-        compile(proto, hw=spec, batch=model.batch, threads=job.threads, cache=cache).save(folder / "model.so")
+        compile(proto, hw=spec, batch=model.batch, threads=job.threads, cache=cache).save(folder / LIBRARY_FILE)
     elif len(job.devices) == 1:
         make_package(model, proto, spec, folder, threads=job.threads, cache=cache)
 

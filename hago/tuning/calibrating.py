@@ -1,4 +1,4 @@
-"""Calibrating a model by running it: its float form, compiled, with every observed tensor as an output."""
+"""Calibrates a model by running its compiled float form with every observed tensor as an output."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def calibrate_model(
     store: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Histograms of all tensors that any strategy may quantize, and what ``needs`` ask for, from one pass.
+    """Histograms of all tensors that any strategy may quantize, and the statistics of ``needs``, from one pass.
 
     ``needs`` are those of the methods in use (`hago.methods.needs_of`). With ``store``, a calibration of the same
-    model, samples and needs is read from that file, and else written.
+    model, samples and needs is read from that file; otherwise it is written there.
     """
     statistics = statistics_of(model.layers, needs)
     tensors = observed_tensors(model)
@@ -44,11 +44,18 @@ def calibrate_model(
 
     def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         nonlocal observer
-        if observer is None:  # not built where the stored calibration serves
+        if observer is None:  # not built if a stored calibration is used
             observer = build(lower(exposed, spec), spec, threads=threads, cache=cache)
         outputs = dict(zip(names, observer.run(feeds), strict=True))
         return {name: feeds[name] if name in inputs else outputs[name] for name in seen}
 
     return calibrate(
-        tensors, samples, run, model.batch, statistics=statistics, model_hash=model.hash, store=store, progress=progress
+        tensors,
+        samples,
+        run,
+        model.batch,
+        statistics=statistics,
+        model_hash=model.weights_hash,
+        store=store,
+        progress=progress,
     )

@@ -10,77 +10,47 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
-import numpy as np
 import onnx
 
-from ..bench import Bench, Candidate, Effort
+from ..bench import Bench, Candidate, MeasurementBudget
 from ..bench.local import LocalBench
-from ..calibrate import Calibration
-from ..compiler.build import build
-from ..compiler.cache import KernelCache
 from ..compiler.linker import linker
 from ..data import DataParts
-from ..deadline import Deadline
-from ..errors import DataError, HagoError, HagoWarning, NoDeviceError, StorageError
+from ..errors import HagoError, HagoWarning, NoDeviceError, StorageError
 from ..files import is_full, make_folder, write_atomic
-from ..knobs import read_knobs
-from ..lower import LoweredGraph, lower
+from ..knobs import TRANSFORMATION
 from ..measure.environment import Environment, read_environment
 from ..measure.metrics import Metric, fit, unit_of
 from ..measure.outputs import ModelOutputs
 from ..measure.topk import TopK
-from ..methods import needs_of
 from ..model import Model
 from ..precision import FLOAT32
-from ..qdq import Quantizer, observed_tensors
 from ..qdq.batch import free_batch
 from ..record import Record
+from ..result_files import LIBRARY_FILE, QDQ_FILE, STRATEGY_FILE
 from ..runners import TvmRunner
 from ..runtime.artifact import Artifact
 from ..spec import HardwareSpec
-from ..strategy import Strategy, uniform
-from .calibrating import calibrate_model
-from .float_reference import FloatReference
+from ..strategy import Strategy
+from .candidates import CandidateBuilder, EvaluatorOptions
+from .float_reference import FloatReference, require_labels
 
-FLOAT, TWIN = FLOAT32, "float32 again"
-Say = Callable[[str], None]
+TWIN = "float32 again"
 
-LIBRARY = "model.so"
-_AA_TEST_S = 2.0  # at most, and one round where that takes longer
-_TESTING = 0.2  # of the time left, for one pass over the test samples
-_TESTING_S = 1.0  # for it in any case
+_AA_TEST_S = 2.0  # limit; one round if that takes longer
+_TESTING = 0.2  # share of the remaining time for one pass over the test samples
+_TESTING_S = 1.0  # minimum for that pass
 _FEWEST_TESTS = 16
-_TRIED_S = 0.2
-_CHECKED = 4  # batches whose outputs on another machine are held against this machine's
 
 
-def require_labels(metric: Metric, parts: DataParts) -> None:
-    """Raises DataError where the metric needs labels and a part that it judges has none."""
-    for part in (parts.search, parts.test):
-        if metric.needs_labels and part.labels is None:
-            raise DataError(
-                f"the metric {metric.name!r} needs labels, and the samples have none",
-                where=part.where,
-                hint="give labels (y), or take a metric without labels, such as --metric cosine (metric=)",
-            )
-
-
-class TvmEvaluator:
-    """Measures strategies of one model with TVM, on this machine or on another ``bench``.
-
-    ``parts`` are the samples; ``folder`` keeps the calibration, so that a resumed search has the same. ``knobs``, as
-    `read_knobs` gives them, are the values that strategies may have: calibration gathers what their methods need.
-    ``say`` hears, in a few words, what takes time before the search begins. ``deadline`` bounds what is measured at
-    length at the end; candidates are told by the search how long they may take.
-    """
+class TvmEvaluator(CandidateBuilder):
+    """Measures strategies of one model with TVM, on this machine or on another ``bench``; ``parts`` are the samples."""
 
     def __init__(
         self,
@@ -88,47 +58,37 @@ class TvmEvaluator:
         spec: HardwareSpec,
         parts: DataParts,
         metric: Metric,
-        *,
-        threads: int = 1,
-        cache: KernelCache | None = None,
-        folder: Path | None = None,
-        seed: int = 0,
-        say: Say = lambda text: None,
+        options: EvaluatorOptions | None = None,
         bench: Bench | None = None,
-        deadline: Deadline | None = None,
-        knobs: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.needs = needs_of(read_knobs() if knobs is None else knobs)
-        self.model, self.spec, self.parts, self._asked = model, spec, parts, metric
-        self.bench: Bench = bench if bench is not None else LocalBench(spec, seed)
-        self.host = self.bench.host
-        self.threads, self.seed, self.folder, self.say = threads, seed, folder, say
-        self.deadline = deadline or Deadline()
-        self.cache = cache if cache is not None else KernelCache()
-        self._candidates: dict[str, Candidate] = {}
-        self._spread = 0.0  # of float32 against itself, as last measured
+        options = options or EvaluatorOptions()
+        self.bench: Bench = bench if bench is not None else LocalBench(spec, options.seed)
+        super().__init__(model, spec, parts, self.bench.host, options)
+        self.seed, self.deadline, self._asked = options.seed, options.deadline, metric
+        self._spread = 0.0  # of float32 against itself in the last A/A test
         require_labels(metric, parts)
         if isinstance(metric, TopK):
-            fit(metric, ModelOutputs.of(model), lambda: parts.search.labels)  # what does not fit is told at once
+            fit(metric, ModelOutputs.of(model), lambda: parts.search.labels)  # report a misfit at once
 
-    # What the search asks (see search/objective.py, Evaluator).
+    # The interface that the search uses (see search/objective.py, Evaluator).
 
     @property
     def metric(self) -> Metric:
-        """What judges, settled on the outputs that it reads."""
+        """The metric, bound to the outputs that it reads."""
         return self.floats.metric
 
     @property
     def higher_is_better(self) -> bool:
+        """Whether more of the metric is better."""
         return self._asked.higher_is_better
 
     @property
     def unit(self) -> str:
-        """The metric's: "share", "dB" or ""."""
+        """The unit of the metric: "share", "dB" or ""."""
         return unit_of(self._asked)
 
     def remarks(self) -> tuple[str, ...]:
-        """What to know of the metric before its values are believed."""
+        """Caveats about the metric's values."""
         return self.floats.remarks()
 
     def identity(self) -> Mapping[str, str]:
@@ -142,19 +102,20 @@ class TvmEvaluator:
             "batch": str(self.model.batch),
             **{f"samples.{name}": value for name, value in hashes.items()},
             **({"samples taken": str(dict(self.parts.split.sizes))} if self.parts.split.left_out else {}),
+            **({} if self.transformation == TRANSFORMATION.default else {TRANSFORMATION.name: self.transformation}),
             **self.bench.identity(),
         }
 
     def float_record(self) -> Record:
         """float32 on the search part."""
         started = time.perf_counter()
-        record = self._record(-1, FLOAT, None).with_accuracy(self.floats.accuracy("search"))
+        record = self._record(-1, FLOAT32, None).with_accuracy(self.floats.accuracy("search"))
         return self._finished(self._against_itself(record), self.float_artifact, started)
 
     def evaluate(
         self, strategy: Strategy, *, stop_below: float | None = None, time_left_s: float | None = None
     ) -> Record:
-        """One candidate on the search part; what goes wrong is a record with its reason."""
+        """One candidate on the search part; a failure becomes a record with the reason."""
         if strategy.is_float:
             return replace(self.float_record(), strategy=strategy, accuracy_change=0.0, latency_ratio=1.0)
         started = time.perf_counter()
@@ -169,12 +130,12 @@ class TvmEvaluator:
             record = record.with_accuracy(accuracy)
             if answers is not None and self.floats.expectation is not None and not accuracy.partial:
                 record = replace(record, expected_change=self.floats.expectation.change(answers.classes))
-            if record.state == "pruned":  # hopeless: its latency is of no interest
+            if record.state == "pruned":  # hopeless: do not time it
                 return self._finished(record, artifact, started)
-            effort = self._effort(limit_s=time_left_s)
-            timing = self.bench.measure([self._float_candidate, candidate], self._samples, effort)
+            budget = self._budget(limit_s=time_left_s)
+            timing = self.bench.measure([self.float_candidate, candidate], self.batches, budget)
             return self._finished(record.measured_by(timing, candidate.name), artifact, started)
-        except (StorageError, NoDeviceError):  # no fault of the candidate's: the search ends, to be resumed
+        except (StorageError, NoDeviceError):  # not the candidate's fault: end the search, which can be resumed
             raise
         except HagoError as error:
             if is_full(error):
@@ -182,68 +143,58 @@ class TvmEvaluator:
             return self._record(0, "candidate", strategy, state="failed", reason=str(error))
 
     def remeasure(self, records: Sequence[Record]) -> list[Record]:
-        """The records with latencies measured anew: float32 and all of them in turns."""
-        candidates = [self._float_candidate]
+        """The records with latencies measured again: float32 and all of them in turns."""
+        candidates = [self.float_candidate]
         for index, record in enumerate(records):
             assert record.strategy is not None
             candidates.append(self.candidate(record.strategy, str(index)))
-        effort = self._effort(rounds=2, time=1 + len(records), limit_s=self.deadline.share_s(0.5))
-        timing = self.bench.measure(candidates, self._samples, effort)
+        budget = self._budget(rounds=2, time=1 + len(records), limit_s=self.deadline.share_s(0.5))
+        timing = self.bench.measure(candidates, self.batches, budget)
         return [record.measured_by(timing, str(index)) for index, record in enumerate(records)]
 
     def test(self, strategy: Strategy) -> Record:
-        """The candidate on the test part, and its latency measured at length."""
+        """The candidate on the test part, with a thorough latency measurement."""
         started = time.perf_counter()
         self._limit_test()
         if strategy.is_float:
-            record = self._record(-1, FLOAT, None)
+            record = self._record(-1, FLOAT32, None)
             record = record.with_accuracy(self.floats.accuracy("test"), part="test")
             return self._finished(self._against_itself(record), self.float_artifact, started)
         record, candidate = self._record(-2, "chosen", strategy), self.candidate(strategy)
         with self.bench.runner(candidate) as runner:
             record = record.with_accuracy(self.floats.of_candidate(runner, "test"), part="test")
-        effort = self._effort(rounds=4, time=8, limit_s=self.deadline.share_s(0.5))
-        timing = self.bench.measure([self._float_candidate, candidate], self._samples, effort)
+        budget = self._budget(rounds=4, time=8, limit_s=self.deadline.share_s(0.5))
+        timing = self.bench.measure([self.float_candidate, candidate], self.batches, budget)
         return self._finished(record.measured_by(timing, candidate.name), candidate.artifact, started)
 
     def _against_itself(self, record: Record) -> Record:
-        """float32's record with its latency and with the A/A test: a second network of the same kernels beside it.
+        """float32's record with its latency and the A/A test against a second network with the same kernels.
 
-        How far they are apart is what no interval of this session may claim to know better.
+        No interval of this session may be narrower than the difference between the two.
         """
-        twin = replace(self._float_candidate, name=TWIN, artifact=self.build(self.model.proto))
-        effort = Effort(rounds=2, time=2, limit_s=_AA_TEST_S, settled=False)
-        timing = self.bench.measure([self._float_candidate, twin], self._samples, effort)
-        record = record.measured_by(timing, FLOAT).with_aa_test(timing.latency[TWIN])
+        twin = replace(self.float_candidate, name=TWIN, artifact=self.build(self.model.proto))
+        budget = MeasurementBudget(rounds=2, time=2, limit_s=_AA_TEST_S, settled=False)
+        timing = self.bench.measure([self.float_candidate, twin], self.batches, budget)
+        record = record.measured_by(timing, FLOAT32).with_aa_test(timing.latency[TWIN])
         self._spread = abs(math.log(record.aa_ratio)) if record.aa_ratio else 0.0
         return record
 
-    def _effort(self, **more: Any) -> Effort:
-        return Effort(spread=self._spread, **more)
+    def _budget(self, **more: Any) -> MeasurementBudget:
+        return MeasurementBudget(spread=self._spread, **more)
 
     def _limit_test(self) -> None:
-        """Takes as many test samples as the time left allows, before the first of them is run."""
+        """Limits the test samples to the remaining time, before the first of them is run."""
         left, total = self.deadline.left_s(), len(self.parts.test)
         if left is None or self.floats.has_accuracy("test"):
             return
         count = min(total, max(_FEWEST_TESTS, int(max(_TESTING * left, _TESTING_S) / self.float_run_s())))
         if count < total:
-            warnings.warn(f"of {total:,} test samples, {count:,} are run in the time left", HagoWarning, 2)
+            warnings.warn(f"time budget: using {count:,} of {total:,} test samples", HagoWarning, 2)
             self.parts = self.floats.parts = self.parts.limited("test", count, self.seed)
 
-    def float_run_s(self) -> float:
-        """Seconds that float32 takes for one sample."""
-        feeds = self._samples[0]
-        self.float_artifact.run(feeds)  # compiled and warm
-        started, calls = time.perf_counter(), 0
-        while calls < 2 or (calls < 20 and time.perf_counter() - started < _TRIED_S):
-            self.float_artifact.run(feeds)
-            calls += 1
-        return (time.perf_counter() - started) / calls / self.model.batch
-
     def test_together(self, protos: Mapping[str, onnx.ModelProto]) -> dict[str, Record]:
-        """Several QDQ forms of the model, whoever made them, on the test part; all timed in turns with float32."""
-        candidates, records = [self._float_candidate], {}
+        """Several QDQ models of this network on the test part, all timed in turns with float32."""
+        candidates, records = [self.float_candidate], {}
         for index, (name, proto) in enumerate(protos.items()):
             candidate = Candidate(str(index), proto, self.build(proto))
             with self.bench.runner(candidate) as runner:
@@ -251,7 +202,7 @@ class TvmEvaluator:
                     self.floats.of_candidate(runner, "test"), "test"
                 )
             candidates.append(candidate)
-        timing = self.bench.measure(candidates, self._samples, self._effort(rounds=4, time=4 * len(candidates)))
+        timing = self.bench.measure(candidates, self.batches, self._budget(rounds=4, time=4 * len(candidates)))
         return {name: record.measured_by(timing, str(i)) for i, (name, record) in enumerate(records.items())}
 
     def sensitivity(self, strategy: Strategy, samples: int) -> float:
@@ -260,134 +211,56 @@ class TvmEvaluator:
         return self.floats.noise(runner, min(samples, len(self.parts.calibration)))
 
     def kernel_times(self, strategy: Strategy) -> Mapping[str, float]:
-        """Layer -> seconds of its kernels; layout changes and conversions stand under ``""``.
+        """Layer -> seconds of its kernels; layout changes and conversions are under ``""``.
 
-        Where the bench estimates, they are instructions, each taken for `INSTRUCTION_S`.
+        If the bench estimates, they are instructions, each counted as `INSTRUCTION_S`.
         """
         return self.bench.kernel_costs(self.candidate(strategy))
 
-    # What becomes of the answer.
+    # Delivering the answer.
 
     @property
     def estimated(self) -> bool:
-        """Whether its latencies stand for instructions."""
+        """Whether its latencies are instruction counts."""
         return self.bench.estimated
 
     @property
     def where(self) -> str:
-        """The machine, for people; empty for this one."""
+        """A description of the machine; empty for this one."""
         return self.bench.where
 
     def deliver(self, strategy: Strategy, folder: Path) -> None:
         """Writes ``strategy.yaml``, ``model.qdq.onnx`` and ``model.so`` (a board also gets ``run.py``).
 
-        Without a linker the last is left out, and an old one removed: it would not be the answer.
+        Without a linker ``model.so`` is left out, and an old one is removed, since it would not be the answer.
         """
         candidate = self.candidate(strategy)
         make_folder(folder)
-        replace(strategy, structure=self.model.structure).save(folder / "strategy.yaml")
-        write_atomic(folder / "model.qdq.onnx", free_batch(candidate.proto, self.model).SerializeToString())
+        replace(strategy, structure=self.model.structure).save(folder / STRATEGY_FILE)
+        write_atomic(folder / QDQ_FILE, free_batch(candidate.proto, self.model).SerializeToString())
         if self._links:
             self.bench.save(candidate, folder)
         else:
-            (folder / LIBRARY).unlink(missing_ok=True)
+            (folder / LIBRARY_FILE).unlink(missing_ok=True)
 
     @property
     def delivered(self) -> tuple[str, ...]:
         """The files that `deliver` writes."""
-        compiled = (LIBRARY, *self.bench.files) if self._links else ()
-        return (*compiled, "model.qdq.onnx", "strategy.yaml")
+        compiled = (LIBRARY_FILE, *self.bench.files) if self._links else ()
+        return (*compiled, QDQ_FILE, STRATEGY_FILE)
 
     @property
     def _links(self) -> bool:
         return linker(self.bench.spec.triple) is not None
 
     def close(self) -> None:
-        """Lets go of the devices."""
+        """Releases the devices."""
         self.bench.close()
-
-    # What is made on the way.
 
     @cached_property
     def environment(self) -> Environment:
-        """Where this runs: versions, processor, load."""
+        """Versions, processor and load of this machine."""
         return read_environment(self.threads)
-
-    @cached_property
-    def float_artifact(self) -> Artifact:
-        """float32, by the same compiler: what every candidate is measured against."""
-        self.say("compiling float32")
-        return self.build(self.model.proto)
-
-    @cached_property
-    def calibration(self) -> Calibration:
-        """Ranges of all activations, from one pass over the calibration part."""
-        self.say(f"calibrating: {len(self.parts.calibration)} samples")
-        ahead = Thread(target=self._compile_ahead, daemon=True)
-        ahead.start()
-        try:
-            return calibrate_model(
-                self.model,
-                self.parts.calibration,
-                self.host,
-                threads=self.threads,
-                cache=self.cache,
-                needs=self.needs,
-                store=None if self.folder is None else self.folder / "calibration.npz",
-                progress=lambda done, total: self.say(f"calibrating: {done} of {total} samples"),
-            )
-        finally:
-            ahead.join()  # nothing may run beside what is timed later
-
-    def _compile_ahead(self) -> None:
-        """Compiles the kernels of the first candidate: they know no numbers of the calibration, so any will do.
-
-        What goes wrong here is told where the candidate itself is built.
-        """
-        with suppress(Exception):
-            quantizer = Quantizer(self.model, Calibration.placeholder(observed_tensors(self.model)), self.spec)
-            favourite = next(choice.precision for choice in self.spec.choices("conv"))
-            self.build(quantizer.qdq(uniform(self.model, self.spec, favourite)))
-
-    @cached_property
-    def quantizer(self) -> Quantizer:
-        """Quantizes every candidate; weights and ranges are worked out once."""
-        return Quantizer(self.model, self.calibration, self.spec)
-
-    def qdq(self, strategy: Strategy) -> onnx.ModelProto:
-        """The strategy as a standard QDQ model."""
-        return self.quantizer.qdq(strategy)
-
-    def artifact(self, strategy: Strategy) -> Artifact:
-        """The strategy, compiled for this machine."""
-        return self.candidate(strategy).artifact
-
-    def candidate(self, strategy: Strategy, name: str = "candidate") -> Candidate:
-        """The strategy as the bench takes it; float32 where it quantizes nothing.
-
-        The last few are kept: the search asks for some more than once.
-        """
-        if strategy.is_float:
-            return self._float_candidate
-        key = strategy.key()
-        if key not in self._candidates:
-            while len(self._candidates) >= 4:
-                self._candidates.pop(next(iter(self._candidates)))
-            proto = self.qdq(strategy)
-            self._candidates[key] = Candidate(name, proto, self.build(proto))
-        return replace(self._candidates[key], name=name)
-
-    def lowered(self, proto: onnx.ModelProto) -> LoweredGraph:
-        """As integer operators for this machine."""
-        return lower(proto, self.host)
-
-    def build(self, proto: onnx.ModelProto) -> Artifact:
-        """Compiled for this machine."""
-        return build(self.lowered(proto), self.host, threads=self.threads, cache=self.cache)
-
-    @cached_property
-    def _float_candidate(self) -> Candidate:
-        return Candidate(FLOAT, self.model.proto, self.float_artifact, quantized=False)
 
     @cached_property
     def floats(self) -> FloatReference:
@@ -396,12 +269,7 @@ class TvmEvaluator:
 
     @cached_property
     def _float_runner(self) -> TvmRunner:
-        return TvmRunner(self.float_artifact, name=FLOAT)
-
-    @cached_property
-    def _samples(self) -> list[dict[str, np.ndarray]]:
-        """A few batches: the first for timing, all for holding another machine's outputs against this one's."""
-        return self.parts.search.whole_batches(self.model.batch, _CHECKED)
+        return TvmRunner(self.float_artifact, name=FLOAT32)
 
     def _record(self, number: int, label: str, strategy: Strategy | None, **more: Any) -> Record:
         return Record(

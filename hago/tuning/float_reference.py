@@ -1,4 +1,4 @@
-"""float32's outputs and scores on the parts of the samples: what every candidate is compared with."""
+"""float32's outputs and scores on the parts of the samples, the reference of every candidate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data import DataParts, Samples
+from ..errors import DataError
 from ..measure.accuracy import Accuracy, StopRule, hopeless, measure_accuracy
 from ..measure.against_float import AgainstFloat
 from ..measure.expected import ExpectedChange, is_classifier
@@ -20,11 +21,22 @@ from ..measure.topk import TopK
 from ..model import Model
 from ..runners import Runner
 
-_FEW = 32  # calibration samples that tell the magnitudes of outputs
+_FEW = 32  # calibration samples to find the magnitudes of outputs
+
+
+def require_labels(metric: Metric, parts: DataParts) -> None:
+    """Raises DataError if the metric needs labels and the search or test part has none."""
+    for part in (parts.search, parts.test):
+        if metric.needs_labels and part.labels is None:
+            raise DataError(
+                f"the metric {metric.name!r} needs labels, and the samples have none",
+                where=part.where,
+                hint="give labels (y), or choose a metric without labels, such as --metric cosine (metric=)",
+            )
 
 
 class FloatReference:
-    """Runs float32 once on each part, when it is first asked for; ``opened`` gives its runner then."""
+    """Runs float32 once on each part, on first use; ``opened`` returns its runner."""
 
     def __init__(
         self,
@@ -49,20 +61,20 @@ class FloatReference:
 
     @property
     def metric(self) -> Metric:
-        """The metric, settled on the outputs that it reads, and, once float32 is measured, on its kind.
+        """The metric, bound to the outputs that it reads and, once float32 is measured, to its kind.
 
-        Raises DataError where outputs or labels do not fit.
+        Raises DataError if outputs or labels do not fit.
         """
         if self._metric is None:
             self._metric = fit(self._asked, self._outputs, lambda: self.parts.search.labels)
         return self._metric
 
     def has_accuracy(self, part: str) -> bool:
-        """Whether float32's accuracy there has been measured."""
+        """Whether float32's accuracy on this part has been measured."""
         return part in self._kept_accuracy
 
     def accuracy(self, part: str) -> Accuracy:
-        """float32's own."""
+        """float32's accuracy on a part."""
         if part not in self._kept_accuracy:
             metric = self.metric
             floats = self._outputs_on(part) if metric.needs_float else None
@@ -76,9 +88,9 @@ class FloatReference:
         return self._kept_accuracy[part]
 
     def race(self, max_drop: float) -> StopRule | None:
-        """Stops candidates on the search part that lose more than ``max_drop``, by the scores of samples alone.
+        """A rule that stops candidates on the search part once they lose more than ``max_drop``, by sample scores.
 
-        None for metrics of the whole set and those against float32: what they would be over all samples is not known.
+        None for metrics of the whole set and against float32, whose value over all samples cannot be predicted.
         """
         metric, scores = self.metric, self.accuracy("search").scores
         if not isinstance(metric, SampleMetric) or metric.needs_float or scores is None:
@@ -99,7 +111,7 @@ class FloatReference:
         )
 
     def remarks(self) -> tuple[str, ...]:
-        """What to know of the metric before its values are believed."""
+        """Caveats about the metric's values."""
         metric = self.metric
         told = list(getattr(metric, "remarks", ()))
         if isinstance(metric, TopK):
@@ -108,7 +120,7 @@ class FloatReference:
                 most = "class" if metric.k == 1 else f"{metric.k} classes"
                 told.append(
                     f"On the search samples float32 itself is right on {100 * found.value:.1f} %, not clearly better "
-                    f"than always answering the most frequent {most} ({100 * guessed:.1f} %): do the labels, the "
+                    f"than always predicting the most frequent {most} ({100 * guessed:.1f} %): do the labels, the "
                     "output and the preprocessing belong to this model?"
                 )
         return tuple(told)
@@ -116,7 +128,7 @@ class FloatReference:
     def noise(self, runner: Runner, count: int) -> float:
         """Noise power over signal power on the first ``count`` calibration samples.
 
-        The mean over the quantities that the metric judges, so that none is lost in a larger one.
+        The mean over the quantities that the metric scores, so that none is hidden by a larger one.
         """
         floats, found = self._probe(count), collect_outputs(runner, self.parts.calibration, count)
         return float(np.mean([_noise(part.of(floats), part.of(found)) for part in self._judged]))
@@ -128,12 +140,12 @@ class FloatReference:
         return None if self._logits is None else ExpectedChange(self._logits, np.asarray(self.parts.search.labels))
 
     def answers(self) -> Answers:
-        """Collects what a candidate answers on the search part, for `expectation`."""
+        """Collects a candidate's predictions on the search part, for `expectation`."""
         assert isinstance(self.metric, TopK)
         return Answers(self.metric, len(self.parts.search))
 
     def _keep_logits(self, outputs: Sequence[np.ndarray], where: np.ndarray) -> None:
-        """Keeps float32's scores of the classes [n, C], if there is one row of them for a sample."""
+        """Keeps float32's scores of the classes [n, C], if there is one row per sample."""
         metric, labels = self.metric, np.asarray(self.parts.search.labels)
         assert isinstance(metric, TopK)
         logits = metric.scores(outputs, labels[where])
@@ -145,7 +157,7 @@ class FloatReference:
 
     @cached_property
     def _judged(self) -> tuple[Part, ...]:
-        """The quantities that the metric reads; all of them where it may read any."""
+        """The quantities that the metric reads; all of them if unknown."""
         metric, parts = self.metric, self._outputs.parts
         if isinstance(metric, AgainstFloat) and metric.parts:
             return metric.parts
@@ -179,6 +191,6 @@ class Answers:
 
 
 def _noise(floats: np.ndarray, found: np.ndarray) -> float:
-    """Power of the error over the power of the values, of one quantity [n, e]."""
+    """Error power over signal power of one quantity [n, e]."""
     noise, signal = float(np.square(floats - found).sum()), float(np.square(floats).sum())
     return noise / signal if signal else float(noise > 0)

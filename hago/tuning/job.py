@@ -1,4 +1,4 @@
-"""What a search was for, kept beside its records: `hago answer` reads it."""
+"""The job of a search, stored next to its records; `hago answer` reads it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from ..documents import read_document
 from ..errors import SearchError
 from ..files import write_atomic
+from ..result_files import JOB_FILE
 
-JOB_FILE = "search.json"
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a search was for: the model's file (None where it had none), the hardware, and how it was measured.
+    """The job of a search: the model's file (None if it had none), the hardware, and how it was measured.
 
-    ``metric``, ``higher_is_better`` and ``unit`` are the metric's; ``input_shapes``, ``devices`` as `tune` takes them.
+    ``metric``, ``higher_is_better`` and ``unit`` are the metric's; ``input_shapes`` and ``devices`` are as in `tune`.
     """
 
     model: str | None
@@ -41,7 +41,7 @@ class Job:
     @classmethod
     def load(cls, folder: Path) -> Job:
         """Reads ``search.json``. Raises SearchError."""
-        hint = "`hago tune --resume` ends a search and writes it"
+        hint = "`hago tune --resume` finishes a search and writes it"
         document = read_document(folder / JOB_FILE, error=SearchError, hint=hint)
         values = {key: value for key, value in document.data.items() if key != "hago_search"}
         kinds: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""One strategy for several devices: every candidate is measured on each, and judged by the worst or the mean ratio."""
+"""One strategy for several devices: measures every candidate on each, and uses the worst or the mean ratio."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..measure.environment import Environment
 from ..measure.metrics import Metric
-from ..options import check_rule
+from ..option_fields import check_rule
 from ..record import Record
 from ..strategy import Strategy
 from .evaluator import TvmEvaluator
@@ -19,10 +19,10 @@ from .evaluator import TvmEvaluator
 class JointEvaluator:
     """Measures strategies on several devices, each with its own evaluator.
 
-    All share model, samples and the spec of what they have in common (spec/joint.py), and so one QDQ network.
+    All share the model, the samples, and the spec of what they have in common (spec/join.py), and so one QDQ network.
 
-    ``rule`` is "worst" (the largest ratio to float32) or "mean" (the geometric mean of the ratios). Accuracy is the
-    worst of all devices, in either case.
+    ``rule`` is "worst" (the largest ratio to float32) or "mean" (the geometric mean of the ratios). In both
+    cases accuracy is the worst of all devices.
     """
 
     def __init__(self, evaluators: Mapping[str, TvmEvaluator], rule: str = "worst") -> None:
@@ -33,10 +33,12 @@ class JointEvaluator:
 
     @property
     def threads(self) -> int:
+        """The threads that every device uses."""
         return self._first.threads
 
     @property
     def metric(self) -> Metric:
+        """The metric, the same on all devices."""
         return self._first.metric
 
     @property
@@ -45,9 +47,11 @@ class JointEvaluator:
 
     @property
     def unit(self) -> str:
+        """The unit of the metric: "share", "dB" or ""."""
         return self._first.unit
 
     def remarks(self) -> tuple[str, ...]:
+        """Caveats of the metric."""
         return self._first.remarks()
 
     @property
@@ -62,6 +66,7 @@ class JointEvaluator:
 
     @property
     def environment(self) -> Environment:
+        """The environment of this machine."""
         return self._first.environment
 
     def identity(self) -> Mapping[str, str]:
@@ -94,7 +99,7 @@ class JointEvaluator:
         return self._first.sensitivity(strategy, samples)  # all have the same network
 
     def kernel_times(self, strategy: Strategy) -> Mapping[str, float]:
-        """The mean over devices of each layer's part of float32's time there, times that of the first device."""
+        """Each layer's share of float32's time, averaged over devices, times float32's time on the first device."""
         sums: dict[str, float] = {}
         for name, evaluator in self.evaluators.items():
             for layer, seconds in evaluator.kernel_times(strategy).items():
@@ -103,7 +108,7 @@ class JointEvaluator:
         return sums
 
     def deliver(self, strategy: Strategy, folder: Path) -> None:
-        """Writes the answer for every device, into a folder of its name."""
+        """Writes the answer for every device, into a folder with its name."""
         for name, evaluator in self.evaluators.items():
             evaluator.deliver(strategy, folder / name)
 
@@ -123,7 +128,7 @@ class JointEvaluator:
         return {name: sum(e.kernel_times(plain).values()) for name, e in self.evaluators.items()}
 
     def _together(self, measure: Callable[[TvmEvaluator], Record], strategy: Strategy | None) -> Record:
-        """One record of all devices'; the first that failed or was stopped, with its reason."""
+        """One record for all devices, or the first that failed or was stopped, with its reason."""
         found: dict[str, Record] = {}
         for name, evaluator in self.evaluators.items():
             record = found[name] = measure(evaluator)
@@ -136,13 +141,13 @@ class JointEvaluator:
         return self._judged(replace(worst, strategy=strategy, trial_s=spent), found)
 
     def _judged(self, record: Record, found: Mapping[str, Record]) -> Record:
-        """``record`` with the latency that the rule makes of all devices'."""
+        """``record`` with the devices' latencies combined by the rule."""
         ratios = {name: 1.0 if r.latency_ratio is None else r.latency_ratio for name, r in found.items()}
         name = max(ratios, key=lambda key: ratios[key])
         worst = found[name]
         told = replace(
             record,
-            latency_s=None,  # of different machines there are ratios alone
+            latency_s=None,  # different machines have only ratios in common
             latency_interval=None,
             instructions=None,
             latency_ratio=worst.latency_ratio,
@@ -151,7 +156,7 @@ class JointEvaluator:
             device=name,
             ratios=ratios,
         )
-        if any(r.latency_ratio is None for r in found.values()):  # a machine too busy to tell
+        if any(r.latency_ratio is None for r in found.values()):  # a machine too busy to measure
             return replace(told, latency_ratio=None, latency_ratio_interval=None)
         if self.rule == "worst":
             return told
@@ -161,5 +166,5 @@ class JointEvaluator:
 
 
 def _mean(ratios: Sequence[float]) -> float:
-    """Geometric, as ratios ask for."""
+    """The geometric mean, which suits ratios."""
     return math.exp(sum(math.log(max(ratio, 1e-12)) for ratio in ratios) / len(ratios))

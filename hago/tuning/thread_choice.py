@@ -1,4 +1,4 @@
-"""On how many threads a search measures: as told, as before, or whatever is faster for float32."""
+"""The number of threads of a search: as stored by an earlier run, or what is faster for float32."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ..runners import TvmRunner
 from ..runtime.threads import check_threads, default_threads
 from ..spec import HardwareSpec
 
-# Several threads must be worth their cost in energy and in other work: this much faster than one.
+# Several threads must be worth their cost in energy and to other work: at most this ratio to one thread.
 _WORTH_THREADS = 0.9
 
 
 def kept_threads(path: Path) -> int | None:
-    """The number of threads that an earlier run wrote there; None where there is none, or a damaged one."""
+    """The number of threads that an earlier run stored; None if missing or damaged."""
     try:
         return check_threads(read_document(path, error=StorageError).data.get("threads"))
     except HagoError:
@@ -31,7 +31,7 @@ def kept_threads(path: Path) -> int | None:
 
 
 def chosen_threads(model: Model, spec: HardwareSpec, parts: DataParts, cache: KernelCache, folder: Path | None) -> int:
-    """One thread, or all physical cores where float32 is clearly faster so; a resumed search keeps its number."""
+    """One thread, or all physical cores if float32 is clearly faster on them; a resumed search keeps its number."""
     kept = None if folder is None else folder / "threads.json"
     if kept is not None and (count := kept_threads(kept)) is not None:
         return count

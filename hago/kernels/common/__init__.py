@@ -1,1 +1,1 @@
-"""What kernels of any target share."""
+"""What the kernels of all targets share."""

@@ -1,4 +1,4 @@
-"""How networks are compiled for one kind of target: what `hago.compiler` asks, whatever the hardware."""
+"""How networks are compiled for one kind of target: all that `hago.compiler` knows about it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Backend:
-    """What a target brings along.
+    """What a target provides.
 
-    ``families``: kernel family -> what its templates must know of the hardware; its ``repr`` is part of the kernels'
+    ``families``: kernel family -> what its templates must know about the hardware; its ``repr`` is part of the kernels'
     cache key. ``emitters``: (domain, operator) -> emitter; ``fallback`` serves all others. ``fuse`` rewrites the
-    lowered graph before its nodes are emitted. ``compile`` makes TVM's executable of a call: given the call, the
-    family, threads, the symbol of the kernel and TVM's target.
+    lowered graph before its nodes are emitted. ``compile`` turns a call into a TVM executable, given the call, the
+    family, the threads, the symbol of the kernel and TVM's target.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Backend:
     executor: Executor
 
     def emit(self, node: NodeView, family: Any) -> list[KernelCall]:
-        """The calls that compute ``node``. Raises HagoError where no kernel can."""
+        """The calls that compute ``node``. Raises HagoError if no kernel can."""
         emitter = self.emitters.get((node.domain, node.op), self.fallback)
         try:
             return list(emitter(node, family))

@@ -1,9 +1,10 @@
 """What a kernel is: a template, its parameters, and the call that a node of the lowered graph becomes.
 
 A template is a function ``(params, family, threads) -> PrimFunc``: ``params`` is a frozen dataclass, ``family`` what
-must be known of the hardware (on processors an `Isa`). The PrimFunc takes its input buffers and then its output
-buffers (destination-passing style), all row-major and static. ``threads`` is the number of chunks that a parallel loop
-is cut into; with 1 there is no parallel loop at all.
+the template must know about the hardware (on processors an `Isa`). The PrimFunc takes its input buffers and then its
+output buffers (destination-passing style), all row-major and static; no two may overlap. ``threads`` is the number of
+chunks that a parallel loop is cut into; with 1 there is no parallel loop at all.
+
 An *emitter* turns one node of the lowered graph into the `KernelCall`s that compute it.
 """
 
@@ -21,7 +22,7 @@ Template = Callable[[Any, Any, int], Any]
 
 
 def stored(tensor: TensorType) -> TensorType:
-    """The type in memory: bfloat16 is held as its bits, for TVM's own code generation does not keep it."""
+    """The type in memory: bfloat16 is stored as its bits, because TVM's code generation does not preserve it."""
     return replace(tensor, dtype="uint16") if tensor.dtype == "bfloat16" else tensor
 
 
@@ -39,7 +40,7 @@ def item_bytes(dtype: str) -> int:
 class KernelCall:
     """One call of one kernel.
 
-    ``params`` is a frozen dataclass whose ``repr`` tells everything that the code depends on: it is
+    ``params`` is a frozen dataclass whose ``repr`` contains everything that the code depends on: it is
     the cache key. ``inputs`` are names of tensors, or arrays that become constants of the artifact
     (packed weights, scales). ``outputs`` name tensors; those that are not tensors of the lowered
     graph are temporaries, whose types are in ``temporaries``.
@@ -73,7 +74,7 @@ class NodeView:
         return self.types[name]
 
     def constant(self, name: str) -> np.ndarray | None:
-        """The value of a constant input, or None where it is computed at run time."""
+        """The value of a constant input, or None if it is computed at run time."""
         return self.constants.get(name)
 
 

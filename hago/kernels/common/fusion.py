@@ -1,8 +1,8 @@
-"""Groups elementwise operators into `hago.Fused` nodes, so that what lies between them never reaches memory.
+"""Groups elementwise operators into `hago.Fused` nodes, so that their intermediate results never reach memory.
 
 A group has one output. Starting from it, a producer joins when it is elementwise, has the output's shape, and
 is read only inside the group. A Dequantize or Quantize without transposition joins too, as DequantizeLinear or
-QuantizeLinear, its scale and zero point being inputs: the compiled kernel is the same for every calibration.
+QuantizeLinear, with its scale and zero point as inputs: the compiled kernel is the same for every calibration.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...lower.graph import LoweredGraph, Node, onnx_code
 from ...tensor import TensorType
 
 Supported = Callable[[str, Sequence[str], Mapping[str, Any]], bool]
-"""Whether such a group may hold an operator, given the element types of its inputs and its attributes."""
+"""Whether a group may contain an operator, given the element types of its inputs and its attributes."""
 
 _MOST_NODES = 24
 _MOST_INPUTS = 12
@@ -29,7 +29,7 @@ _MOST_INPUTS = 12
 def fuse_elementwise(lowered: LoweredGraph, supported: Supported) -> LoweredGraph:
     """The same graph with every group of at least two elementwise nodes as one node.
 
-    Results are the same up to the contraction of a product and a sum in one loop.
+    Results are the same, up to the contraction of a product and a sum into a fused multiply-add.
     """
     joins = partial(_joins, lowered, supported)
     taken: set[str] = set()
@@ -52,7 +52,7 @@ def fuse_elementwise(lowered: LoweredGraph, supported: Supported) -> LoweredGrap
 
 
 def _joins(lowered: LoweredGraph, supported: Supported, node: Node) -> bool:
-    """Whether a node is elementwise, and of a kind that is fused."""
+    """Whether a node is elementwise and can be fused."""
     if node.is_hago("Quantize", "Dequantize"):
         perm = node.attrs.get("perm")
         return not perm or list(perm) == sorted(perm)
@@ -63,7 +63,7 @@ def _joins(lowered: LoweredGraph, supported: Supported, node: Node) -> bool:
 
 
 def _group(lowered: LoweredGraph, sink: Node, taken: Iterable[str], joins: Callable[[Node], bool]) -> dict[str, Node]:
-    """Node name -> node, of everything that can be computed in the loop that makes ``sink``'s output."""
+    """Node name -> node, for all nodes that can be computed in the loop that makes ``sink``'s output."""
     shape = lowered.types[sink.outputs[0]].shape
     members = {sink.name: sink}
     waiting = list(sink.inputs)
@@ -78,13 +78,13 @@ def _group(lowered: LoweredGraph, sink: Node, taken: Iterable[str], joins: Calla
         if len(members) == _MOST_NODES or _width(lowered, members, producer) > _MOST_INPUTS:
             continue
         members[producer.name] = producer
-        # A tensor that was read outside of the group then may be read only inside it now.
+        # A tensor that was read outside the group before may be read only inside it now.
         waiting += [name for member in members.values() for name in member.inputs if name]
     return members
 
 
 def _width(lowered: LoweredGraph, members: Mapping[str, Node], more: Node) -> int:
-    """How many tensors the group would read with one more node."""
+    """The number of tensors that the group would read with one more node."""
     nodes = [*members.values(), more]
     made = {name for node in nodes for name in node.outputs}
     read = {name for node in nodes for name in node.inputs if name} - made
@@ -99,7 +99,7 @@ def _is_number(lowered: LoweredGraph, name: str) -> bool:
 
 @dataclass
 class _Graph:
-    """A body in the making."""
+    """A body under construction."""
 
     inputs: list[str] = field(default_factory=list)
     infos: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -113,7 +113,7 @@ class _Graph:
             self.infos.append(helper.make_tensor_value_info(name, onnx_code(dtype), shape))
 
     def number(self, name: str, value: np.ndarray) -> str:
-        """An input of the node that holds one number of its own."""
+        """A new input of the node that holds one number."""
         self.constants[name] = value.reshape(1)
         self.read(name, value.dtype.name, (1,))
         return name
@@ -146,7 +146,7 @@ def _fused(lowered: LoweredGraph, sink: Node, members: Mapping[str, Node]) -> tu
 
 
 def _add_conversion(graph: _Graph, node: Node) -> None:
-    """Quantize or Dequantize as standard operators that read their numbers."""
+    """Adds a Quantize or Dequantize as standard operators that read scale, zero point and bounds as inputs."""
     scale = graph.number(f"{node.name}_scale", np.array(node.attrs["scale"], np.float32))
     zero = graph.number(f"{node.name}_zero", np.array(node.attrs["zero_point"], np.uint8))
     (x,), (y,) = node.inputs, node.outputs

@@ -17,7 +17,7 @@ from .depthwise import (
 from .depthwise_bytes import pack_bytes_weights, taps_fit_int16
 from .dot import DOTS, Dot, pairs_fit_int16
 from .families import Isa
-from .half import doubled, pack_halves
+from .float16 import doubled, pack_halves
 from .packing import remembered
 from .pairs import best_pairs
 from .pairwise import sums_fit_int16
@@ -27,7 +27,7 @@ Params = DenseParams | DepthwiseParams
 
 
 def best_dot(p: DenseParams, isa: Isa) -> str:
-    """``p.dot``, or what the first rule that knows better says; a rule gives ``p.dot`` back where it has no say."""
+    """``p.dot``, or the instruction of the first rule that has a faster one; other rules return ``p.dot``."""
     return next((dot for rule in (best_tiles, best_pairs) if (dot := rule(p, isa)) != p.dot), p.dot)
 
 
@@ -46,7 +46,7 @@ def _pack(weights: np.ndarray, p: Params, isa: Isa) -> np.ndarray:
 
 
 def pack_floats(weights: np.ndarray, p: Params, isa: Isa) -> tuple[np.ndarray, ...]:
-    """The packed weights; of float16, also what they were divided by."""
+    """The packed weights; for float16, also the factors that they were divided by."""
     if not DOTS[p.dot].half:
         return (_pack(weights, p, isa),)
     if isinstance(p, DenseParams):
@@ -59,9 +59,10 @@ def pack_floats(weights: np.ndarray, p: Params, isa: Isa) -> tuple[np.ndarray, .
 def pack_integers(
     p: Params, isa: Isa, weights: np.ndarray, multiplier: np.ndarray | None, attrs: Any
 ) -> tuple[str, np.ndarray, np.ndarray]:
-    """The dot product to use, the weights packed for it, and their sums over the taps [O, C/G].
+    """The dot product to use, the weights [O, KH, KW, C/G] packed for it, and their sums over the taps [O, C/G].
 
-    Some processors have faster instructions for weights whose sums of products stay within int16: all 7-bit weights do.
+    Some processors have faster instructions for weights whose sums of products stay within int16, as those of all
+    7-bit weights do.
     """
 
     def packed(dot: str) -> tuple[np.ndarray, ...]:
@@ -81,17 +82,17 @@ def pack_integers(
 
 
 def _fast_dots(p: Params, isa: Isa, group_size: int) -> list[str]:
-    """Instructions for weights whose sums stay within int16, fastest first; ``group_size`` 0: one scale per channel."""
+    """Instructions for weights whose sums stay within int16, fastest first; ``group_size`` 0 means no group scales."""
     if isinstance(p, DenseParams):
         return [name for name in isa.fast_dots if group_size % DOTS[name].pack == 0]
     if isa.fast_depthwise_below is not None and p.c >= isa.fast_depthwise_below:
         return []
-    in_bytes = p.out == "uint8" and p.c >= 8  # what depthwise_bytes.py computes
+    in_bytes = p.out == "uint8" and p.c >= 8  # what depthwise_bytes.py can compute
     return [name for name in isa.fast_depthwise if in_bytes or not DOTS[name].narrow]
 
 
 def _fits_int16(packed: np.ndarray, p: Params, dot: Dot) -> bool:
-    """Whether no sum that ``dot`` makes of these weights can leave int16."""
+    """Whether no sum of products of these weights by ``dot`` can leave int16."""
     if not dot.narrow:
         return pairs_fit_int16(packed)
     fits = sums_fit_int16 if isinstance(p, DenseParams) else taps_fit_int16

@@ -1,8 +1,13 @@
-"""Emitters of the anchors: convolutions and fully connected layers, in integers and in floats."""
+"""Emitters of the anchors, the operators that do most of the work: convolutions and fully connected layers.
+
+A node becomes one call of dense.py, depthwise.py or one of their variants for an instruction set, with its weights
+packed, its zero point moved into the bias, and a fused residual; a table, an activation, or a residual that the kernel
+cannot take follows as another call.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +29,8 @@ from .depthwise_bytes import depthwise_bytes
 from .dot import DOTS
 from .epilogue import bounds, zeros
 from .families import Isa
+from .float16 import halved
 from .group_scales import spread_groups
-from .half import halved
 from .packing import remembered
 from .pairs import paired
 from .registry import EMITTERS, emits
@@ -34,7 +39,7 @@ from .tiles import tiled
 
 @emits("hago", "QConv")
 def emit_qconv(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """Integer convolution: a depthwise or a dense kernel, with what was fused behind it."""
+    """Integer convolution: a depthwise or a dense kernel, and whatever was fused behind it."""
     node, before = spread_groups(node, isa)
     weights = _constant(node, 1)
     n, h, w, c = node.type(node.inputs[0]).shape
@@ -50,7 +55,7 @@ def emit_qconv(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 @emits("hago", "QGemm")
 def emit_qgemm(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """Integer fully connected layer: a 1x1 convolution over the rows."""
+    """Integer fully connected layer: a 1x1 convolution over the rows of x [.., K], seen as [1, 1, rows, K]."""
     node, before = spread_groups(node, isa)
     weights = _constant(node, 1)
     shape = _rows(node, weights, "vnni", "uint8")
@@ -83,6 +88,7 @@ def emit_gemm(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 
 def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence[KernelCall]:
+    """The calls of an integer anchor with weights int8 [O, KH, KW, C/G]; ``p`` names no instruction yet."""
     roles = _roles(node)
     attrs = node.attrs
     out = attrs.get("out", "uint8")
@@ -95,7 +101,7 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
     residual = roles.get("r")
     fused = residual is not None and isinstance(p, DenseParams)
     if isinstance(p, DenseParams):
-        p = replace(p, residual=_place(attrs) if fused else "")
+        p = replace(p, residual=("first" if attrs["r_first"] else "second") if fused else "")
     channels = len(weights)
     zero_x, zero_y = int(attrs["x_zero_point"]), int(attrs.get("y_zero_point", 0))
     weight_sums = sums.sum(-1)
@@ -104,7 +110,7 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
         weight_sums = (np.add.reduceat(sums, range(0, sums.shape[1], size), axis=1) * multiplier).sum(1)
     bias = _bias(node, channels, np.int64) - (zero_x - DOTS[dot].shift) * weight_sums
     if np.abs(bias).max(initial=0) > 2**31 - 1:
-        raise BuildError("the bias less the zero point's share leaves int32", where=f"node {node.name!r}")
+        raise BuildError("the bias, less the zero point's share, does not fit in int32", where=f"node {node.name!r}")
     scale = np.broadcast_to(_constant(node, 3).astype(np.float32), (channels,))
     if out == "float32":
         limits = bounds(attrs.get("act_lo", -np.inf), attrs.get("act_hi", np.inf))
@@ -143,19 +149,14 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
     return calls
 
 
-def _place(attrs: Mapping[str, Any]) -> str:
-    """Which summand the residual is."""
-    return "first" if attrs["r_first"] else "second"
-
-
 def _with_constants(call: KernelCall, view: NodeView) -> KernelCall:
-    """Its constants in place of their names, which the graph does not know."""
+    """The call with constants in place of their names, which the graph does not know."""
     inputs = tuple(view.constants.get(i, i) if isinstance(i, str) else i for i in call.inputs)
     return replace(call, inputs=inputs)
 
 
 def _behind(node: NodeView, name: str, roles: dict[str, Any], source: str, target: str) -> NodeView:
-    """The node that a fused table or residual would be, where the kernel cannot take it in."""
+    """A fused table or residual that the kernel cannot take, as the node that it would be."""
     shape = node.type(node.outputs[0]).shape
     types = {**node.types, source: TensorType("uint8", shape), target: TensorType("uint8", shape)}
     a = node.attrs
@@ -174,6 +175,7 @@ def _behind(node: NodeView, name: str, roles: dict[str, Any], source: str, targe
 
 
 def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence[KernelCall]:
+    """The calls of a float anchor with weights [O, KH, KW, C/G], and an activation behind it."""
     residual = node.inputs[3] if len(node.inputs) > 3 and node.inputs[3] else None
     if weights.dtype == ml_dtypes.bfloat16:
         weights = weights.view(np.uint16)
@@ -230,7 +232,7 @@ def _float_dot(node: NodeView, isa: Isa) -> str:
 
 
 def _roles(node: NodeView) -> dict[str, Any]:
-    """The optional inputs behind the scale, by what they are: arrays for constants, a name for ``r``."""
+    """The optional inputs behind the scale, by role: arrays of constants, the name of ``r``."""
     found: dict[str, Any] = {}
     for role, name in zip(("mult", "table", "r"), node.inputs[4:], strict=False):
         if name:

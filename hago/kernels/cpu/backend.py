@@ -1,4 +1,4 @@
-"""Everything that compiling for a processor takes; importing this registers all emitters of the folder."""
+"""Everything needed to compile for a processor; importing this registers all emitters of the folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loops of elementwise kernels with numpy broadcasting, over as few dimensions as the shapes allow."""
+"""Loops of elementwise kernels with numpy's broadcasting, over as few dimensions as the shapes allow."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .vector import Expr, Flat, chunks, rows, spans, unravel
 
 @dataclass(frozen=True)
 class Nest:
-    """``dims`` of the output after merging, and per operand the element stride along each of them.
+    """``dims`` of the output after merging, and each operand's stride, in elements, along each of them.
 
-    The stride is 0 where the operand is broadcast; along the last dimension it is 0 or 1.
+    The stride is 0 if the operand is broadcast; along the last dimension it is 0 or 1.
     """
 
     dims: tuple[int, ...]
@@ -22,7 +22,7 @@ class Nest:
 
 
 def nest(output: Sequence[int], operands: Sequence[Sequence[int]]) -> Nest:
-    """Drops dimensions of size 1 and merges neighbours that every operand walks through evenly."""
+    """Drops dimensions of size 1 and merges neighbours that are contiguous, or broadcast, in every operand."""
     rank = len(output)
     padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in operands]
     columns: list[list[int]] = []
@@ -47,7 +47,7 @@ Body = Callable[[Expr, list[Expr], int], None]
 
 
 def walk(loops: Nest, lanes: int, threads: int, cost: int, body: Body) -> None:
-    """Covers the output by vectors along the last dimension; ``cost`` is operations per element."""
+    """Covers the output by vectors along the last dimension; ``cost`` counts operations per element."""
     work = cost * int(np.prod(loops.dims, dtype=np.int64))
     inner, outer = loops.dims[-1], loops.dims[:-1]
     if not outer:
@@ -73,5 +73,5 @@ def walk(loops: Nest, lanes: int, threads: int, cost: int, body: Body) -> None:
 
 
 def operand(flat: Flat, index: Expr, strides: Sequence[int], lanes: int) -> Expr:
-    """The operand's elements of one vector (one element, repeated, where it is broadcast)."""
+    """The operand's elements [lanes] of one vector: neighbours, or one element repeated if it is broadcast."""
     return flat.strided(index, strides[-1], lanes)

@@ -1,4 +1,7 @@
-"""Concat of any element type, and QConcat, whose inputs may pass tables that bring them to one scale."""
+"""Concat of any element type, and QConcat, whose inputs may pass through tables that bring them to one scale.
+
+Seen as [outer, run], row by row: the inputs' runs follow one another in y [outer, sum of runs].
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans
 
 @dataclass(frozen=True)
 class Concat:
-    """Inputs of ``shapes`` joined along ``axis``; those in ``tables`` (indices) are looked up on the way."""
+    """Inputs of ``shapes``, joined along ``axis``; those whose indices are in ``tables`` are looked up on the way."""
 
     dtype: str
     shapes: tuple[tuple[int, ...], ...]
@@ -26,13 +29,13 @@ class Concat:
 
     @property
     def y(self) -> tuple[int, ...]:
-        """The type of the result."""
+        """The shape of the result."""
         size = sum(shape[self.axis] for shape in self.shapes)
         return (*self.shapes[0][: self.axis], size, *self.shapes[0][self.axis + 1 :])
 
 
 def concat(params: Concat, isa: Isa, threads: int) -> Any:
-    """(x_0, x_1 ..., tables uint8 [256] ...) -> y."""
+    """(x_0, x_1 ..., a table uint8 [256] for each index in ``tables``) -> y; all but tables of one type."""
     lanes, axis = copy_lanes(isa, params.dtype), params.axis
     count = len(params.shapes)
     runs = [prod(shape[axis:]) for shape in params.shapes]
@@ -57,6 +60,8 @@ def concat(params: Concat, isa: Isa, threads: int) -> Any:
 
 
 def _copy_run(x: Flat, y: Flat, start: Expr, to: Expr, run: int, lanes: int, table: LookupTable | None) -> None:
+    """y[to : to + run] = x[start : start + run], looked up if there is a table."""
+
     def vector(i: Expr, width: int) -> None:
         value = x.load(start + i, width)
         y.store(to + i, value if table is None else table(value, width), width)

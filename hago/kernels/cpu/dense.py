@@ -1,19 +1,30 @@
 """Dense dot products: convolution (also grouped), fully connected, in integers and in floats.
 
-A convolution is computed directly, without an im2col buffer. `lanes` output channels lie in one vector
-register, a tile of P pixels times V such vectors is accumulated in registers over the whole reduction,
-and the epilogue (requantize, clamp, residual) runs on the registers before anything is stored.
+A convolution is computed directly, without an im2col buffer. L output channels share one vector register, a
+tile of P pixels times V such vectors is accumulated in registers over the whole reduction, and the epilogue
+(requantize, clamp, residual) runs on the registers before anything is stored.
 
-    N batch, H W input height and width, C input channels, O output channels, OH OW output size,
-    KH KW kernel, G groups, P pixels of a tile, V vectors of a tile, L lanes, KP reduction steps packed in a lane.
+    N batch, H W input height and width, C input channels, O output channels, OH OW output height and width,
+    KH KW kernel, G groups, OV vectors of output channels in a group, P pixels of a tile, V vectors of a tile,
+    L lanes, KP reduction steps packed in a lane, D packed steps of the whole reduction (KH * taps * steps)
 
-    x [N, H, W, C]      weights [G*OV, steps, L*KP], packed by `pack_weights`      y [N, OH, OW, O]
+    x           [N, H, W, C]          uint8, float32, float16, or uint16: the bits of bfloat16
+    weights     [G*OV, D, L*KP]       packed by `pack_weights`
+    bias        [G*OV*L]              int32 or float32, packed by `pack_channels`, as is the scale
+    scale       [G*OV*L]              float32; integers and float16 only
+    zero        [3]                   int32; integers only, see epilogue.py
+    bounds      [7]                   float32, see epilogue.py
+    multiplier  [G*OV, D / group_steps, L]   int32; two-level scales only
+    r           like y                residual only
+    y           [N, OH, OW, O]        uint8 or float32
 
-Where a vector of output channels would pass the end it is moved back (the overlapping lanes are computed
+A vector of output channels that would pass the last one is moved back (the overlapping lanes are computed
 twice, to the same value), and so is the last tile of a row: no masks and no remainder code.
 
 The numbers of quantization (bias, scale, zero points, bounds) are inputs, not part of the code, so that one
-compiled kernel serves every calibration of a layer.
+compiled kernel serves every calibration of a layer. The caller guarantees that the bias already holds the zero
+point's share, -zero_x * sum of weights, that no sum leaves int32 (or what the instruction adds up in, see
+dot.py), and that no two buffers overlap.
 """
 
 from __future__ import annotations
@@ -39,7 +50,6 @@ from .dense_plan import (
     together,
 )
 from .dot import DOTS
-from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, prefetch, vector_index
 from .epilogue import (
     BOUNDS,
     ZEROS,
@@ -51,25 +61,21 @@ from .epilogue import (
 )
 from .epilogue_arm import residual_bytes
 from .families import Isa
-from .padding import padded_copy
+from .ir_builder import Registers, argument, channel_start, flat, maybe_parallel, moved_back, prefetch, vector_index
+from .padding import Padding, padded_copy
 from .pairwise import pairs_copy
 
 _WEIGHTS_IN_CACHE = 512 * 1024
-_MACS_WORTH_A_THREAD = 300_000  # less than some two to five microseconds of work do not pay for waking a thread
+_MACS_WORTH_A_THREAD = 300_000  # two to five microseconds of work: less does not pay for waking a thread
 
 
 def dense(p: DenseParams, isa: Isa, threads: int) -> Any:
-    """The PrimFunc. Its buffers, in order:
-
-    x [N, H, W, C], weights [G*OV, steps, L*KP], bias [G*OV*L];
-    integers: scale f32 [G*OV*L], zero points (float16: scale); and always bounds: see epilogue.py;
-    two-level scales: multipliers i32 [G*OV, groups of steps, L]; residual: r like y; and the output y.
-    """
+    """The PrimFunc; its buffers are those of the module's docstring, in that order."""
     return Dense(p, isa, threads).build()
 
 
 class Dense:
-    """Emits one kernel; an object because the pieces share a score of sizes and buffers."""
+    """Emits one kernel. An object, because the pieces share some twenty sizes and buffers."""
 
     def __init__(self, p: DenseParams, isa: Isa, threads: int) -> None:
         self.p, self.dot, self.plan = p, DOTS[p.dot], plan(p, isa)
@@ -83,12 +89,12 @@ class Dense:
         self.tiles = -(-self.plan.cols // self.P)
         self.work = self.plan.rows * self.tiles
         self.blocks = -(-self.plan.vectors // self.V)
-        self.row = (p.w + p.pads[1] + p.pads[3]) * self.plan.pixel  # elements of one (padded) input row
+        self.row = (p.w + p.pads[1] + p.pads[3]) * self.plan.pixel  # elements of one input row, padding included
         self.chunks = threads if p.macs >= _MACS_WORTH_A_THREAD * threads else 1
         self.acc_type = f"{'int32' if self.dot.integer else 'float32'}x{self.lanes}"
 
     def best_tile(self) -> Tile:
-        """The tile to take where the parameters name none."""
+        """The tile of a layer whose parameters name none."""
         return choose_tile(self.p, self.isa)
 
     def build(self) -> Any:
@@ -119,19 +125,17 @@ class Dense:
             self.x = flat(x)
             if self.plan.scratch:
                 pad = T.Cast(dot.x_type, self.zero[0] if integer else T.int32(0))
-                image, slack = (p.n, p.h, p.w, p.c), dot.pack * max(1, p.group_steps)
+                padding, slack = Padding((p.n, p.h, p.w, p.c), p.pads, pad), dot.pack * max(1, p.group_steps)
                 if dot.narrow:
-                    self.x = pairs_copy(
-                        self.x, image, p.groups, self.c, p.pads, pad, slack, self.chunks, dot.read
-                    )  # fmt: skip
+                    self.x = pairs_copy(self.x, padding, p.groups, self.c, slack, self.chunks, dot.read)
                 else:
-                    self.x = padded_copy(self.x, image, p.pads, dot.read_type, pad, slack, self.chunks, dot.read)
+                    self.x = padded_copy(self.x, padding, dot.read_type, slack, self.chunks, dot.read)
             with dot.scope(self.isa):
                 self.loops()
         return builder.get()
 
     def loops(self) -> None:
-        """Pixels outside and channels inside while the weights stay in the cache, else the other way."""
+        """Pixels in the outer loop and channels in the inner one if the weights stay in the cache, else vice versa."""
         p = self.p
         vectors = p.groups * self.plan.vectors
         nbytes = vectors * self.depth * self.lanes * self.dot.pack * self.dot.weight_numpy.itemsize
@@ -146,18 +150,18 @@ class Dense:
                 self.tile(*((i, j) if pixels_first else (j, i)))
 
     def prepared(self) -> AbstractContextManager[None]:
-        """What a thread needs around its tiles."""
+        """What a thread sets up around its tiles: nothing."""
         return nullcontext()
 
     def channels_of(self, block: Any) -> tuple[Any, Any, Any]:
-        """Group, first vector within the group, and first vector of all, of a block of output channels."""
+        """Of a block of output channels: its group, its first vector within the group, and that among all vectors."""
         grouped, vectors = self.p.groups > 1, self.plan.vectors
         group = block // self.blocks if grouped else 0
         vector = moved_back(block % self.blocks if grouped else block, self.V, vectors)
         return group, vector, T.bind(group * vectors + vector + T.int32(0))
 
     def tile(self, work: Any, block: Any) -> None:
-        """One tile: where it lies, and what is computed there."""
+        """One tile: y [P, V*L] at ``y_at``, from the input at ``x_at`` on."""
         p, plan_ = self.p, self.plan
         group, vector, first = self.channels_of(block)
         out_row = work // self.tiles
@@ -178,7 +182,7 @@ class Dense:
         ``vector`` counts the vectors of the group, ``first`` those of all groups.
         """
         p = self.p
-        acc = Registers(self.P * self.V, self.acc_type)
+        acc = Registers(self.P * self.V, self.acc_type)  # P*V x [L], pixel by pixel
         for v in range(self.V):
             start = T.bind(self.bias.vload([(first + v) * self.lanes], self.acc_type))
             for q in range(self.P):
@@ -190,22 +194,22 @@ class Dense:
         self.finish_tile(acc, vector, first, y_at)
 
     def finish_tile(self, acc: Any, vector: Any, first: Any, y_at: Any) -> None:
-        """Epilogue of all sums of a tile, those of one pixel after the other."""
+        """Epilogue of all sums of a tile, pixel by pixel: P*V x [L] -> y [P, V*L]."""
         at = 0
         while at < self.V:
             count = together(self.p, self.isa, self.V - at)
             channel = channel_start(vector + at, self.o, self.lanes)
             for q in range(self.P):
                 sums = [acc[q * self.V + at + v] for v in range(count)]
-                place, lane = y_at + q * self.p.o + channel, (first + at) * self.lanes
+                y, lane = y_at + q * self.p.o + channel, (first + at) * self.lanes
                 if count > 1:
-                    self.finish_bytes(sums, place, lane)
+                    self.finish_bytes(sums, y, lane)
                 else:
-                    self.finish(sums[0], place, lane)
+                    self.finish(sums[0], y, lane)
             at += count
 
     def reduce(self, acc: Any, x_at: Any, first: Any, start: Any, count: Any) -> None:
-        """Adds the products of all taps and steps."""
+        """Adds the products of all taps and steps: [P, D*KP] x [D*KP, V*L] -> acc [P, V*L]."""
         p, plan_, pack = self.p, self.plan, self.dot.pack
         in_rows = plan_.steps // self.row_steps * self.row_steps
         with T.serial(0, p.kernel[0]) as i, T.serial(0, plan_.taps) as j:
@@ -223,9 +227,9 @@ class Dense:
                 self.half_step(acc, at + last * pack, first, depth + last)
 
     def reduce_groups(self, acc: Any, x_at: Any, first: Any) -> None:
-        """Two-level scales: each group of steps has its own sum, times a small integer per channel."""
+        """Two-level scales: the sum of each group of steps, times a small integer per channel, is added to ``acc``."""
         p, plan_ = self.p, self.plan
-        part = Registers(self.P * self.V, self.acc_type)
+        part = Registers(self.P * self.V, self.acc_type)  # P*V x [L], of one group
         per_tap = plan_.steps // p.group_steps
         with T.serial(0, p.kernel[0]) as i, T.serial(0, plan_.taps) as j, T.serial(0, per_tap) as g:
             for k in range(self.P * self.V):
@@ -239,38 +243,39 @@ class Dense:
                 self.step(part, at, first, base + s)
             group = (i * plan_.taps + j) * per_tap + g
             for v in range(self.V):
-                factor = T.bind(self.multiplier.vload([first + v, group, 0], self.acc_type))
+                factor = T.bind(self.multiplier.vload([first + v, group, 0], self.acc_type))  # [L]
                 for q in range(self.P):
                     k = q * self.V + v
                     acc[k] = acc[k] + part[k] * factor
 
     def row_of_steps(self, acc: Any, x_at: Any, first: Any, depth: Any) -> None:
-        """Several steps of the whole tile, for which each pixel's elements are loaded at once."""
+        """S neighbouring steps: [P, S*KP] x [S*KP, V*L] -> acc [P, V*L]; each pixel is loaded once for all of them."""
         kind = self.dot.weight_type(self.lanes)
         at = [x_at + q * (self.p.strides[1] * self.plan.pixel) for q in range(self.P)]
-        rows = [T.bind(self.dot.load_row(self.x, where, self.row_steps)) for where in at]
+        rows = [T.bind(self.dot.load_row(self.x, where, self.row_steps)) for where in at]  # P x [S*KP]
         for s in range(self.row_steps):
-            weights = [T.bind(self.w.vload([first + v, depth + s, 0], kind)) for v in range(self.V)]
+            weights = [T.bind(self.w.vload([first + v, depth + s, 0], kind)) for v in range(self.V)]  # V x [L*KP]
             for q, row in enumerate(rows):
-                a = T.bind(self.dot.spread(row, s, self.lanes))
+                a = T.bind(self.dot.spread(row, s, self.lanes))  # [L*KP]: KP elements, the same in every lane
                 for v in range(self.V):
                     k = q * self.V + v
                     acc[k] = self.dot.step(self.isa, acc[k], a, weights[v])
 
     def step(self, acc: Any, x_at: Any, first: Any, depth: Any) -> None:
-        """One packed reduction step of the whole tile."""
+        """One packed step of the whole tile: [P, KP] x [KP, V*L] -> acc [P, V*L]."""
         kind = self.dot.weight_type(self.lanes)
-        weights = [T.bind(self.w.vload([first + v, depth, 0], kind)) for v in range(self.V)]
+        weights = [T.bind(self.w.vload([first + v, depth, 0], kind)) for v in range(self.V)]  # V x [L*KP]
         if self.isa.steps_ahead:
             self.prefetch(first, depth)
         for q in range(self.P):
+            # [L*KP]: KP elements of a pixel, the same in every lane
             a = T.bind(self.dot.load(self.x, x_at + q * (self.p.strides[1] * self.plan.pixel), self.lanes))
             for v in range(self.V):
                 k = q * self.V + v
                 acc[k] = self.dot.step(self.isa, acc[k], a, weights[v])
 
     def half_step(self, acc: Any, x_at: Any, first: Any, depth: Any) -> None:
-        """The last step, where a row ends in the middle of it."""
+        """The last step of a row that ends in the middle of it: [P, KP/2] x [KP/2, V*L] -> acc [P, V*L]."""
         weights = [T.bind(self.w.vload([first + v, depth, 0], "int8x16")) for v in range(self.V)]
         for q in range(self.P):
             at = x_at + q * (self.p.strides[1] * self.plan.pixel)
@@ -279,13 +284,13 @@ class Dense:
                 acc[k] = self.dot.half_step(acc[k], self.x, at, weights[v])
 
     def prefetch(self, first: Any, depth: Any) -> None:
-        """Asks for weights some steps before they are needed: the processor's own guesses end at every page."""
+        """Prefetches weights some steps ahead: the processor's own prefetcher stops at every page."""
         for v in range(self.V):
             offset = ((first + v) * self.depth + depth + self.isa.steps_ahead) * (self.lanes * self.dot.pack)
             prefetch(self.w.access_ptr("r", offset=offset))
 
     def finish_bytes(self, sums: list[Any], at: Any, lane: Any) -> None:
-        """Epilogue and store of two or four neighbouring vectors of one pixel."""
+        """Epilogue and store of two or four neighbouring vectors of one pixel: 2 or 4 x [L] -> y [2*L] or [4*L]."""
         lanes, count = self.lanes, self.lanes * len(sums)
         scales = [self.scale.vload([lane + v * lanes], f"float32x{lanes}") for v in range(len(sums))]
         if self.p.residual:
@@ -297,7 +302,7 @@ class Dense:
         T.buffer_store(self.y, codes, [vector_index(at, count)])
 
     def finish(self, value: Any, at: Any, lane: Any) -> None:
-        """Epilogue and store of one vector; where O < L the lanes that exist are stored one by one."""
+        """Epilogue and store of one vector [L]; of O/G < L channels, those that exist are stored one by one."""
         p = self.p
         if self.o >= self.lanes:
             r = self.r.vload([at], f"{p.out}x{self.lanes}") if p.residual else None
@@ -314,7 +319,7 @@ class Dense:
             T.buffer_store(self.y, whole[k], [at + k])
 
     def result(self, value: Any, r: Any, lane: Any) -> Any:
-        """The vector that is stored."""
+        """The vector [L] that is stored: sums through the epilogue, with the residual ``r`` [L] added."""
         isa, lanes, bounds, p = self.isa, self.lanes, self.bounds, self.p
         if not self.dot.integer:
             total = value if r is None else value + T.Cast(f"float32x{lanes}", r)

@@ -14,7 +14,7 @@ from .dot import DOTS
 from .families import Isa
 from .window import Window
 
-TILE_STEPS = 16  # rows of a tile of weights: the steps that one tile instruction takes at most
+TILE_STEPS = 16  # most rows of a tile of weights: the packed steps that one tile instruction takes
 
 
 @dataclass(frozen=True)
@@ -60,21 +60,24 @@ class DenseParams(Window):
 
 @dataclass(frozen=True)
 class Plan:
-    """What follows from the parameters and the instruction set: the loop structure."""
+    """What follows from the parameters and the instruction set: the loop structure.
 
-    lanes: int
-    vectors: int  # vectors of output channels in one group
-    taps: int  # steps of the reduction: KH * taps * chunks * chunk
-    steps: int  # chunks * chunk
-    chunk: int  # steps that one instruction takes: 1, or up to 16 where it multiplies tiles
+    The reduction takes D = KH * taps * steps packed steps of KP elements each.
+    """
+
+    lanes: int  # L
+    vectors: int  # OV: vectors of output channels in one group
+    taps: int  # of one kernel row: KW, or 1 if its taps are neighbours in memory and share packed steps
+    steps: int  # of one tap: whole chunks
+    chunk: int  # packed steps that one instruction takes: 1, or up to 16 if it multiplies tiles
     needed: int  # steps before they were rounded up to whole chunks
     tap_stride: int  # elements between two taps of one kernel row
-    pixel: int  # elements between two pixels of a row, and of one group, as the loops read them
-    group: int
+    pixel: int  # elements between two pixels of a row, as the loops read them
+    group: int  # elements of one pixel that belong to one group, as the loops read them
     short_end: bool  # the last step takes half the elements
     scratch: bool  # the input is copied into a padded (or widened) buffer first
-    rows: int  # output rows and columns as the loops see them (a 1x1 convolution is one long row)
-    cols: int
+    rows: int  # output rows as the loops see them (a 1x1 convolution is one long row)
+    cols: int  # output columns as the loops see them
 
 
 @lru_cache(maxsize=4096)
@@ -93,8 +96,8 @@ def plan(p: DenseParams, isa: Isa) -> Plan:
     needed = -(-length // (dot.pack * unit)) * unit
     chunk = min(needed, TILE_STEPS) if dot.tiles else 1
     steps = -(-needed // chunk) * chunk
-    # A packed step that passes the end of its row or group reads what zero weights then cancel;
-    # only behind the last pixel is there nothing to read, hence the slack of the copy.
+    # A packed step that passes the end of its row or group reads elements that zero weights cancel;
+    # only behind the last pixel is there nothing to read, hence the copy, which has slack there.
     ragged = needed * dot.pack != length
     scratch = any(p.pads) or ragged or dot.widens
     flat = kh == kw == 1 and p.strides == (1, 1) and not any(p.pads)
@@ -107,13 +110,13 @@ def plan(p: DenseParams, isa: Isa) -> Plan:
 
 
 def _pairs_align(p: DenseParams) -> bool:
-    """Whether every pixel and tap that a tile begins with is the first of a pair of elements."""
+    """Whether every pixel and tap that a tile may start at is the first of a pair of elements."""
     across = p.contiguous_row and p.strides[1] * p.c % 2 == 0 and (p.w + p.pads[1] + p.pads[3]) * p.c % 2 == 0
     return p.c // p.groups % 2 == 0 or across
 
 
 def row_steps(p: DenseParams, isa: Isa) -> int:
-    """How many steps one load of a pixel's elements serves: Arm's products take one lane of a vector."""
+    """How many packed steps one load of a pixel's elements serves: Arm's products take one lane of a vector."""
     whole = p.dot in isa.lane_dots and not p.group_steps
     return isa.bits // 32 if whole and plan(p, isa).steps >= isa.bits // 32 else 1
 
@@ -134,24 +137,24 @@ def choose_tile(p: DenseParams, isa: Isa) -> Tile:
 
 
 def _registers(p: DenseParams, isa: Isa, tile: Tile) -> int:
-    """Vectors that one step of the tile keeps: sums, weights, and what is multiplied with them."""
+    """Registers that one step of the tile needs: sums, weights, and the activations that they meet."""
     sums = tile.pixels * tile.vectors * (2 if p.group_steps else 1)
     if DOTS[p.dot].narrow:
-        # Half a step and the whole one before it stand in one block, which LLVM orders as it likes.
+        # Half a step and the whole one before it are in one basic block, which LLVM reorders freely.
         return sums + 2 * tile.vectors + 3 + plan(p, isa).short_end * tile.pixels
     rows = tile.pixels - 1 if row_steps(p, isa) > 1 else 0
     return sums + min(tile.vectors, 4) + 1 + rows + (DOTS[p.dot].cost > 1)
 
 
 def estimate(p: DenseParams, isa: Isa, tile: Tile) -> float:
-    """Cycles on one core: dot products, loads, and what overlapping repeats."""
+    """Cycles on one core: dot products, loads, and what overlapping tiles compute twice."""
     shape, per_dot = plan(p, isa), DOTS[p.dot].cost
     blocks = -(-shape.cols // tile.pixels) * -(-shape.vectors // tile.vectors)
     dots = tile.pixels * tile.vectors * per_dot
     # Two loads start in a cycle, as two dot products do where that is the unit; a dot product has a latency of
     # about five, hence the floor.
     loads = tile.pixels / row_steps(p, isa) + tile.vectors
-    # Small cores start two instructions in a cycle, of any kind.
+    # Small cores start two instructions of any kind in a cycle.
     inner = max(dots + loads if isa.shared_issue else max(dots, loads), 5 * per_dot) + 0.5
     depth = p.kernel[0] * shape.taps * shape.steps
     per_block = inner * depth + finish_cost(p, isa, tile.vectors) * tile.pixels + 20
@@ -167,7 +170,7 @@ def finish_cost(p: DenseParams, isa: Isa, vectors: int) -> int:
 
 
 def together(p: DenseParams, isa: Isa, left: int) -> int:
-    """How many of the ``left`` vectors of a pixel become one vector of bytes: 4, 2 or 1."""
+    """How many of the ``left`` vectors of a pixel are narrowed to one vector of bytes: 4, 2 or 1."""
     fits = DOTS[p.dot].integer and p.out == "uint8" and p.o // p.groups % isa.lanes == 0
     most = min(left, isa.narrows) if fits else 1
     return 4 if most >= 4 else 2 if most >= 2 else 1
@@ -183,7 +186,7 @@ def channel_starts(o: int, lanes: int) -> np.ndarray:
 
 
 def pack_channels(values: np.ndarray, groups: int, isa: Isa) -> np.ndarray:
-    """Per-channel values [O] -> [G*OV*L] in the order of the vectors, zeros where there is no channel."""
+    """Per-channel values [O] -> [G*OV*L] in the order of the vectors; lanes without a channel are zero."""
     per_group = values.reshape(groups, -1)
     o = per_group.shape[1]
     lanes = isa.fit(o).lanes
@@ -193,19 +196,19 @@ def pack_channels(values: np.ndarray, groups: int, isa: Isa) -> np.ndarray:
 
 
 def pack_weights(w: np.ndarray, p: DenseParams, isa: Isa) -> np.ndarray:
-    """Weights [O, KH, KW, C/G] -> [G*OV, KH*taps*steps, L*KP], zeros where nothing is."""
+    """Weights [O, KH, KW, C/G] -> [G*OV, D, L*KP]; what has no weight is zero."""
     dot, shape = DOTS[p.dot], plan(p, isa)
     o, kh, _, c = w.shape
     isa = isa.fit(o // p.groups)
     w = np.pad(w.astype(dot.weight_numpy), [(0, 0)] * 3 + [(0, shape.group - c)])
-    rows = w.reshape(o, kh, 1, -1) if p.contiguous_row else w
+    rows = w.reshape(o, kh, 1, -1) if p.contiguous_row else w  # [O, KH, taps, elements of a tap]
     rows = np.pad(rows, [(0, 0)] * 3 + [(0, shape.needed * dot.pack - rows.shape[-1])])
-    rows = _in_chunks(rows.reshape(*rows.shape[:3], shape.needed, dot.pack), shape)
-    rows = rows.reshape(p.groups, o // p.groups, -1, dot.pack)
+    rows = _in_chunks(rows.reshape(*rows.shape[:3], shape.needed, dot.pack), shape)  # [O, KH, taps, steps, KP]
+    rows = rows.reshape(p.groups, o // p.groups, -1, dot.pack)  # [G, O/G, D, KP]
     per_group = o // p.groups
     index = channel_starts(per_group, isa.lanes)[:, None] + np.arange(isa.lanes)
     rows = np.pad(rows, [(0, 0), (0, max(0, isa.lanes - per_group)), (0, 0), (0, 0)])
-    packed = rows[:, index]  # [G, OV, L, steps, KP]
+    packed = rows[:, index]  # [G, OV, L, D, KP]
     packed = packed.transpose(0, 1, 3, 2, 4).reshape(p.groups * shape.vectors, -1, isa.lanes * dot.pack)
     return dot.laid_out(np.ascontiguousarray(packed))
 

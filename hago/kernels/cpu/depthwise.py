@@ -1,17 +1,26 @@
 """Depthwise convolution (one filter per channel), in integers and in floats.
 
-    x [N, H, W, C]   y [N, OH, OW, C]   L 32-bit lanes of one vector, KP kernel rows packed into one lane,
-    KG = ceil(KH / KP), S vectors of sums for one stretch of channels, CS = ceil(C / (S*L)) stretches
+    N images, H W input height and width, OH OW output, KH KW kernel, C channels, P pixels and R rows of a tile,
+    L 32-bit lanes of one vector, KP kernel rows packed into one lane, KG = ceil(KH / KP),
+    S vectors of sums for one stretch of channels, CS = ceil(C / (S*L)) stretches
+
+    x        [N, H, W, C]               uint8, float32 or float16
+    weights  [CS*S, R*KG*KW, L*KP]      packed by `pack_depthwise_weights`
+    bias     [CS*S*L]                   int32 or float32, packed by `pack_depthwise_channels`, as is the scale
+    scale    [CS*S*L]                   float32; integers and float16 only
+    zero     [3]                        int32; integers only, see epilogue.py
+    bounds   [7]                        float32, see epilogue.py
+    y        [N, OH, OW, C]             uint8 or float32
 
 Integers: the dot-product instructions add up KP neighbours within a lane, so KP *rows* of the image are
-interleaved, channel by channel, and serve all kernel columns that they fall under. Where the result is bytes,
+interleaved, channel by channel, and serve all kernel columns that they fall under. If the result is bytes,
 a stretch of channels is a whole vector of bytes: two rounds of unpacking interleave four rows into S = 4
-vectors, and two rounds of packing undo the order of channels that this leaves behind (`channel_order`). Where a
-kernel leaves some of the four unused, the same vectors serve R = 2 rows of the result, with weights shifted by one
-row. Floats: one fused multiply-add per tap; of float16 into sums of float16, whose weights are divided as in half.py.
+vectors, and two rounds of packing undo the order of channels that this leaves behind (`channel_order`). If a
+kernel leaves some of the four unused, the same vectors serve R = 2 rows of the result, with weights shifted by the
+stride. Floats: one fused multiply-add per tap; float16 adds up in float16, its weights divided as in float16.py.
 
-Tiles inside the image are read from where they lie, and only those at its border are copied first, with padding;
-small images, which are mostly border, are copied whole.
+Tiles inside the image are read in place, and only those at its border are copied first, with padding; small
+images, which are mostly border, are copied whole. The caller guarantees what dense.py asks for.
 """
 
 from __future__ import annotations
@@ -25,7 +34,6 @@ from tvm.script.ir_builder import tirx as T
 
 from .dense import channel_starts
 from .dot import DOTS
-from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .epilogue import (
     BOUNDS,
     ZEROS,
@@ -35,13 +43,14 @@ from .epilogue import (
     requantized_bytes,
 )
 from .families import Isa
-from .half import MOST_TERMS, doubled, factors
-from .padding import padded_copy
+from .float16 import MOST_TERMS, doubled, factors
+from .ir_builder import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
+from .padding import Padding, padded_copy
 from .window import Window
 
 MIN_CHANNELS = 4  # the narrowest vector; thinner images take the dense template, group by group
 _MACS_WORTH_A_THREAD = 60_000
-_MOSTLY = 0.5  # share of tiles inside the image below which the whole image is copied, once
+_MOSTLY = 0.5  # share of tiles inside the image below which the whole image is copied once
 _UNPACKED = 4  # vectors of sums that one vector of bytes becomes
 
 
@@ -93,18 +102,19 @@ def channel_order(p: DepthwiseParams, isa: Isa) -> np.ndarray:
     if stretch == 1:
         return channel_starts(p.c, lanes)[:, None] + np.arange(lanes)
     # Unpacking (and widening) works within 128 bits: there, vector k of four holds channels 4k to 4k + 3 of 16.
+    # order [S, L]: channel within the stretch
     part, lane = np.arange(stretch)[:, None], np.arange(lanes)
     order = lane // 4 * 16 + part * 4 + lane % 4
     return (channel_starts(p.c, stretch * lanes)[:, None, None] + order).reshape(-1, lanes)
 
 
 def pack_depthwise_channels(values: np.ndarray, p: DepthwiseParams, isa: Isa) -> np.ndarray:
-    """Per-channel values [C] -> [CS*S*L]."""
+    """Per-channel values [C] -> [CS*S*L], in the order of `channel_order`."""
     return np.ascontiguousarray(values[channel_order(p, isa)].reshape(-1))
 
 
 def pack_depthwise_weights(w: np.ndarray, p: DepthwiseParams, isa: Isa) -> np.ndarray:
-    """Weights [C, KH, KW] -> [CS*S, R*KG*KW, L*KP]; rows that are not there have zero weights."""
+    """Weights [C, KH, KW] -> [CS*S, R*KG*KW, L*KP]; rows beyond the kernel have zero weights."""
     dot = DOTS[p.dot]
     kh, kw = p.kernel
     height = -(-kh // dot.pack) * dot.pack
@@ -114,6 +124,7 @@ def pack_depthwise_weights(w: np.ndarray, p: DepthwiseParams, isa: Isa) -> np.nd
         top = r * p.strides[0]
         padded = np.pad(w.astype(dot.weight_numpy), [(0, 0), (top, height - kh - top), (0, 0)])
         packed = padded.reshape(p.c, -1, dot.pack, kw)[index]  # [CS*S, L, KG, KP, KW]
+        # -> [CS*S, KG, KW, L, KP] -> [CS*S, KG*KW, L*KP]
         parts.append(packed.transpose(0, 2, 4, 1, 3).reshape(len(index), -1, index.shape[1] * dot.pack))
     return np.ascontiguousarray(np.concatenate(parts, axis=1))
 
@@ -124,17 +135,14 @@ def half_depthwise_fits(kernel: tuple[int, int]) -> bool:
 
 
 def pack_depthwise_halves(w: np.ndarray, p: DepthwiseParams, isa: Isa) -> tuple[np.ndarray, np.ndarray]:
-    """Weights float16 [C, KH, KW], divided and packed; and the factors [C]."""
+    """Weights float16 [C, KH, KW] -> those divided and packed, and the factors [C]."""
     wide = w.astype(np.float32)
     found = factors(np.abs(wide).sum(axis=(1, 2))[None])
     return pack_depthwise_weights(wide / found[:, None, None], p, isa), found
 
 
 def depthwise(p: DepthwiseParams, isa: Isa, threads: int) -> Any:
-    """The PrimFunc. Buffers: x, weights, bias [CS*S*L]; integers: scale [CS*S*L], zero; bounds; y (see dense.py).
-
-    float16: scale, bounds.
-    """
+    """The PrimFunc; its buffers are those of the module's docstring, in that order."""
     return Depthwise(p, isa, threads).build()
 
 
@@ -157,18 +165,18 @@ class Depthwise:
         self.acc_type = f"{'int32' if self.dot.integer else 'float32'}x{self.lanes}"
 
         self.whole = any(p.pads) and self._inside() < _MOSTLY
-        # What a tile reads: the image, or the copy of it with padding around.
+        # What a tile reads: the image, or its padded copy.
         self.pads = (0, 0) if self.whole else p.pads[:2]
         self.height = p.h + (p.pads[0] + p.pads[2] if self.whole else 0)
         self.width = p.w + (p.pads[1] + p.pads[3] if self.whole else 0)
 
     def pixels(self) -> int:
-        """P: neighbouring pixels of a row that one tile computes."""
+        """P: how many neighbouring pixels of a row one tile computes."""
         wide = self.isa.registers // 8 if self.R == 1 else 2
         return min(self.p.ow, 8 if self.S == 1 else wide)
 
     def columns_under(self, pixels: int) -> int:
-        """Columns of the image under so many neighbouring pixels."""
+        """How many columns of the image lie under that many neighbouring pixels."""
         p = self.p
         return (pixels - 1) * p.strides[1] + (p.kernel[1] - 1) * p.dilations[1] + 1
 
@@ -210,14 +218,14 @@ class Depthwise:
             self.x, self.y = flat(source), flat(target)
             if self.whole:
                 pad = self.zero[0] if dot.integer else T.float32(0)
-                image, slack = (p.n, p.h, p.w, p.c), self.lanes * dot.pack
-                self.x = padded_copy(self.x, image, p.pads, dot.x_type, pad, slack, self.chunks)
+                padding = Padding((p.n, p.h, p.w, p.c), p.pads, pad)
+                self.x = padded_copy(self.x, padding, dot.x_type, self.lanes * dot.pack, self.chunks)
             with maybe_parallel(p.n * self.strips, self.chunks) as (at, end):
                 self.rows(at, end)
         return builder.get()
 
     def rows(self, at: Any, end: Any) -> None:
-        """All tiles of some strips of R rows: from the image, or, where they reach beyond it, from a padded copy."""
+        """All tiles of some strips of R rows: from the image, or from a padded copy if they reach beyond it."""
         p = self.p
         (top, left), (sh, sw), (dh, _) = self.pads, p.strides, p.dilations
         line = dh * self.width * p.c
@@ -252,7 +260,7 @@ class Depthwise:
                     tile_at(strip, first, t)
 
     def copy_tile(self, image: Any, y: Any, x: Any) -> None:
-        """The pixels under one tile, row by row of the kernel, those outside the image filled with padding."""
+        """Copies the pixels under one tile to ``copy`` [rows, columns, C], row by row of the kernel, with padding."""
         p, dot = self.p, self.dot
         value = T.bind(T.Cast(dot.x_type, self.zero[0] if dot.integer else T.float32(0)))
         with T.serial(0, self.under) as i, T.serial(0, self.span) as j:
@@ -268,13 +276,13 @@ class Depthwise:
                     T.buffer_store(self.copy, value, [at + k])
 
     def channels(self, x: Any, source: Any, row: int, target: Any) -> None:
-        """All channels of one tile. ``row``: elements from one row of the kernel to the next."""
+        """All channels of one tile. ``row`` is the distance in elements between two rows of the kernel."""
         with T.serial(0, self.stretches) as stretch:
             channel = channel_start(stretch, self.p.c, self.S * self.lanes)
             self.tile(x, T.bind(source + channel), row, T.bind(target + channel), T.bind(stretch * self.S))
 
     def tile(self, x: Any, source: Any, row: int, target: Any, first: Any) -> None:
-        """P pixels of R rows, column by column of the image; a pixel is finished when its last column is done."""
+        """y [R, P, S*L], column by column of the image; a pixel is finished when its last column is done."""
         p, dot, lanes = self.p, self.dot, self.lanes
         (_, kw), (_, sw), (_, dw) = p.kernel, p.strides, p.dilations
         acc = Registers(self.R * self.P * self.S, f"float16x{lanes}" if dot.half else self.acc_type)
@@ -282,10 +290,10 @@ class Depthwise:
             starts = [T.broadcast(T.float16(0), lanes)]
         else:
             starts = [T.bind(self.bias.vload([(first + s) * lanes], self.acc_type)) for s in range(self.S)]
-        taps = self.groups * kw
+        taps = self.groups * kw  # of one row of the result
         columns = sorted({q * sw + j * dw for q in range(self.P) for j in range(kw)})
         for group, column in ((group, column) for group in range(self.groups) for column in columns):
-            parts = self.column(x, source + column * p.c, row, group)
+            parts = self.column(x, source + column * p.c, row, group)  # S x [L*KP]
             for q in range(self.P):
                 j, rest = divmod(column - q * sw, dw)
                 if rest or not 0 <= j < kw:
@@ -293,6 +301,7 @@ class Depthwise:
                 for r, (s, part) in ((r, both) for r in range(self.R) for both in enumerate(parts)):
                     tap = self.weights.vload([first + s, r * taps + group * kw + j, 0], dot.weight_type(lanes))
                     k = (r * self.P + q) * self.S + s
+                    # acc [L] += sum over KP rows of part [L, KP] * tap [L, KP]
                     acc[k] = dot.step(self.isa, starts[s] if (group, j) == (0, 0) else acc[k], part, tap)
                 if (group, j) == (self.groups - 1, kw - 1):
                     for r in range(self.R):
@@ -300,7 +309,7 @@ class Depthwise:
                         self.finish([acc[k + s] for s in range(self.S)], target + (r * p.ow + q) * p.c, first)
 
     def column(self, x: Any, at: Any, row: int, group: int) -> list[Any]:
-        """KP rows of one column, interleaved channel by channel: S vectors.
+        """KP rows of one column [S*L], interleaved channel by channel: S x [L*KP].
 
         Rows past the kernel have zero weights, so any row will do.
         """
@@ -322,32 +331,32 @@ class Depthwise:
         return [T.bind(T.reinterpret(f"int8x{lanes * dot.pack}", mixed))]
 
     def finish(self, sums: list[Any], at: Any, first: Any) -> None:
-        """Epilogue and store of one pixel."""
+        """Epilogue and store of one pixel: S x [L] -> y [S*L]."""
         p, isa, lanes, bounds = self.p, self.isa, self.lanes, self.bounds
-        place = [vector_index(at, lanes * self.S)]
+        y = [vector_index(at, lanes * self.S)]
         if not self.dot.integer and not self.dot.half:
-            T.buffer_store(self.y, bounded(isa, sums[0], bounds[0], bounds[1]), place)
+            T.buffer_store(self.y, bounded(isa, sums[0], bounds[0], bounds[1]), y)
             return
         scales = [self.scale.vload([(first + s) * lanes], f"float32x{lanes}") for s in range(self.S)]
         if self.dot.half:
             bias = self.bias.vload([first * lanes], self.acc_type)
             total = T.call_llvm_pure_intrin(self.acc_type, "llvm.fma", T.Cast(self.acc_type, sums[0]), scales[0], bias)
-            T.buffer_store(self.y, bounded(isa, total, bounds[0], bounds[1]), place)
+            T.buffer_store(self.y, bounded(isa, total, bounds[0], bounds[1]), y)
             return
         if self.S == _UNPACKED:
-            T.buffer_store(self.y, requantized_bytes(isa, sums, scales, self.zero[1], bounds), place)
+            T.buffer_store(self.y, requantized_bytes(isa, sums, scales, self.zero[1], bounds), y)
         elif p.out == "float32":
-            T.buffer_store(self.y, dequantize(isa, sums[0], scales[0], bounds[0], bounds[1]), place)
+            T.buffer_store(self.y, dequantize(isa, sums[0], scales[0], bounds[0], bounds[1]), y)
         else:
             wide = requantize(isa, sums[0], scales[0], bounds[0], bounds[1])
-            T.buffer_store(self.y, T.Cast(f"uint8x{lanes}", wide + T.broadcast(self.zero[1], lanes)), place)
+            T.buffer_store(self.y, T.Cast(f"uint8x{lanes}", wide + T.broadcast(self.zero[1], lanes)), y)
 
 
 def unpack_rows(rows: list[Any], count: int) -> list[Any]:
-    """Four vectors of ``count`` bytes -> four, in which the rows' bytes of each channel are neighbours."""
+    """4 rows x [count] bytes -> 4 x [count / 4, 4]: the rows' bytes of each channel become neighbours."""
 
     def unpacked(a: Any, b: Any, width: int) -> tuple[Any, Any]:
-        """Low and high halves of every 128 bits, ``width`` bytes of ``a`` and ``b`` in turns."""
+        """``a`` and ``b`` in turns, ``width`` bytes each: of the low and of the high half of every 128 bits."""
         found = []
         for half in (0, 8):
             order = [

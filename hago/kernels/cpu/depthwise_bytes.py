@@ -3,7 +3,10 @@
 Neighbours within a vector are channels, so nothing is interleaved: the products of some taps are added in int16
 (smull, smlal), and their sums, channel by channel, in int32 (saddw).
 
-    B = 16 or 8 channels of a stretch, S = B / 4 vectors of sums, P pixels of a tile
+    B = 16 or 8 channels of a stretch, S = B / 4 vectors of sums, P pixels of a tile, CS = ceil(C / B) stretches
+
+Buffers as of depthwise.py, but for weights int8 [CS, KH*KW, B]. The caller guarantees that C >= 8, that results are
+bytes, and that `taps_fit_int16` accepts the weights.
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from .depthwise import Depthwise, DepthwiseParams, channel_order
-from .emit import Registers, vector_index
 from .epilogue import requantized_bytes
 from .families import Isa
+from .ir_builder import Registers, vector_index
 
 _PIXELS = 4
 
@@ -34,16 +37,16 @@ def channels_of_stretch(c: int) -> int:
 
 
 def taps_fit_int16(packed: np.ndarray, terms: int) -> bool:
-    """Whether no sum of the products of ``terms`` taps can leave int16: the other factor is a code less 128."""
+    """Whether no sum of the products of ``terms`` taps can leave int16; the other factor is a code less 128."""
     taps = np.abs(packed.astype(np.int32))
     return all(128 * taps[:, at : at + terms].sum(1).max(initial=0) <= 32767 for at in range(0, taps.shape[1], terms))
 
 
 class DepthwiseBytes(Depthwise):
-    """Emits one kernel: what differs is how a tile is computed."""
+    """Emits one kernel; it differs from `Depthwise` in how a tile is computed."""
 
     def pixels(self) -> int:
-        """P, so that sums, two rows of columns, and what is multiplied, fit the registers."""
+        """P such that sums, two rows of columns and the weights fit the registers."""
         p = self.p
         best, least = 1, float("inf")
         for pixels in range(1, min(_PIXELS, p.ow) + 1):
@@ -56,12 +59,12 @@ class DepthwiseBytes(Depthwise):
         return best
 
     def cost(self, pixels: int) -> int:
-        """Instructions of a tile, about."""
+        """Roughly the instructions of a tile."""
         kh, kw = self.p.kernel
         return pixels * 15 * self.S + kh * (2 * len(self.columns(pixels)) + kw) + 20
 
     def stretches_of_row(self) -> list[tuple[int, int, int]]:
-        """Tiles of P pixels, and one of what is left: such a tile costs too much to be computed twice in part."""
+        """Tiles of P pixels, and one of the rest: a tile costs too much to compute part of it twice."""
         full, rest = divmod(self.p.ow, self.P)
         return [(0, full, self.P), *([(self.p.ow - rest, 1, rest)] if rest else [])]
 
@@ -75,7 +78,7 @@ class DepthwiseBytes(Depthwise):
         return self.stretches, self.p.kernel[0] * self.p.kernel[1], self.S * self.lanes
 
     def tile(self, x: Any, source: Any, row: int, target: Any, first: Any) -> None:
-        """P pixels of one row, some taps at a time."""
+        """y [P, B] of one row, some taps at a time."""
         p, count = self.p, self.S * self.lanes
         (kh, kw), (_, sw), (_, dw) = p.kernel, p.strides, p.dilations
         taps = [(i, j) for i in range(kh) for j in range(kw)]
@@ -85,6 +88,7 @@ class DepthwiseBytes(Depthwise):
         loaded: dict[tuple[int, int], Any] = {}
 
         def codes(i: int, column: int) -> Any:
+            """int8 [B]: the codes less 128 of one pixel under the tile, loaded once."""
             if (i, column) not in loaded:
                 at = source + i * row + column * p.c
                 loaded[i, column] = T.bind(self.dot.read(x.vload([at], f"uint8x{count}"), count))
@@ -98,17 +102,18 @@ class DepthwiseBytes(Depthwise):
                 for k in part:
                     i, j = taps[k]
                     wide = f"int16x{count}"
+                    # int8 [B] * int8 [B] -> int16 [B]
                     product = T.Cast(wide, codes(i, q * sw + j * dw)) * T.Cast(wide, weights[k])
                     sums = product if sums is None else sums + product
                 acc[q] = (acc[q] if at else start) + T.Cast(f"int32x{count}", sums)
         for q in range(self.P):
             total, lanes = T.bind(acc[q]), self.lanes
-            sums = [T.Shuffle([total], [s * lanes + k for k in range(lanes)]) for s in range(self.S)]
+            sums = [T.Shuffle([total], [s * lanes + k for k in range(lanes)]) for s in range(self.S)]  # S x [4]
             scales = [self.scale.vload([(first + s) * lanes], f"float32x{lanes}") for s in range(self.S)]
             result = requantized_bytes(self.isa, sums, scales, self.zero[1], self.bounds)
             T.buffer_store(self.y, result, [vector_index(target + q * p.c, count)])
 
 
 def depthwise_bytes(p: DepthwiseParams, isa: Isa, threads: int) -> Any:
-    """The PrimFunc. Buffers: x, weights [CS, KH*KW, B], bias [CS*S*L], scale [CS*S*L], zero, bounds, y."""
+    """The PrimFunc. Buffers: x, weights [CS, KH*KW, B], bias [CS*B], scale [CS*B], zero, bounds, y."""
     return DepthwiseBytes(p, isa, threads).build()

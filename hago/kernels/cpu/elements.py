@@ -1,7 +1,7 @@
 """Vectors of ONNX's element types, as the elementwise kernels compute with them.
 
-A `Vec` is a TIR expression with the element type that ONNX gives it. bool is a TIR boolean; float16 and
-bfloat16 are held as float32 and rounded to their precision by every operator that makes them.
+A `Vec` is a TIR expression [lanes] with the element type that ONNX gives it. bool is a TIR boolean; float16 and
+bfloat16 are held as float32 and rounded to their precision by every operator that produces them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tvm.script.ir_builder import tirx as T
 
 from . import math as vm
-from .vector import Expr, typed
+from .vector import Expr, all_lanes, typed
 
 ONNX_DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
@@ -23,7 +23,7 @@ FLOATS = HALF | {"float32", "float64"}
 
 @dataclass(frozen=True)
 class Vec:
-    """``lanes`` values of the ONNX element type ``dtype``; ``constant`` is set where all are one known number."""
+    """``lanes`` values of the ONNX element type ``dtype``; ``constant`` is their value if all are one known number."""
 
     value: Expr
     dtype: str
@@ -48,7 +48,7 @@ def constant(value: float | int, dtype: str, lanes: int) -> Vec:
 
 
 def widened(raw: Expr, dtype: str, lanes: int) -> Vec:
-    """From what memory holds (bool as uint8, bfloat16 as uint16) to a `Vec`."""
+    """A `Vec` from what memory holds (bool as uint8, bfloat16 as uint16)."""
     if dtype == "bool":
         return Vec(T.NE(raw, all_lanes(T.uint8(0), lanes)), dtype, lanes)
     if dtype == "bfloat16":
@@ -72,11 +72,11 @@ def narrowed(vec: Vec) -> Expr:
 
 
 def named(vec: Vec) -> Vec:
-    """The same, for repeated use."""
+    """The same values, stored for repeated use."""
     if vec.constant is not None:
         return vec
     if vec.dtype == "bool":
-        # A boolean vector under a name trips TVM's simplifier.
+        # TVM's simplifier fails on a boolean vector that is bound to a name.
         zero = all_lanes(T.int32(0), vec.lanes)
         flag = vm.named(T.Select(vec.value, all_lanes(T.int32(1), vec.lanes), zero))
         return Vec(T.NE(flag, zero), vec.dtype, vec.lanes)
@@ -84,7 +84,7 @@ def named(vec: Vec) -> Vec:
 
 
 def cast(vec: Vec, dtype: str) -> Vec:
-    """ONNX Cast: to integers towards zero, to bool "is not zero", to half types rounded to even."""
+    """ONNX Cast: to integers towards zero, to bool "is not zero", to 16-bit floats half to even."""
     if vec.dtype == dtype:
         return vec
     if dtype == "bool":
@@ -100,7 +100,7 @@ def cast(vec: Vec, dtype: str) -> Vec:
 
 
 def rounded(vec: Vec) -> Vec:
-    """float32 values brought to the precision of the half type that they stand for."""
+    """float32 values rounded to the precision of the 16-bit float that they represent."""
     lanes = vec.lanes
     if vec.dtype == "float16":
         there = T.cast(vec.value, typed("float16", lanes))
@@ -116,8 +116,3 @@ def rounded(vec: Vec) -> Vec:
         kept = T.Select(magnitude > all_lanes(T.uint32(0x7F800000), lanes), nan, up)
         return Vec(T.reinterpret(kept, dtype=typed("float32", lanes)), vec.dtype, lanes)
     return vec
-
-
-def all_lanes(number: Expr, lanes: int) -> Expr:
-    """A scalar in every lane."""
-    return number if lanes == 1 else T.broadcast(number, lanes)

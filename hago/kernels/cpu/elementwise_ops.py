@@ -9,8 +9,8 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from . import math as vm
-from .elements import FLOATS, HALF, ONNX_DTYPES, Vec, all_lanes, cast, constant, held, rounded
-from .vector import Expr, rint_to_int32, typed
+from .elements import FLOATS, HALF, ONNX_DTYPES, Vec, cast, constant, held, rounded
+from .vector import Expr, all_lanes, rint_to_int32, typed
 
 _FUNCTIONS = frozenset({"float32"}) | HALF
 
@@ -42,7 +42,7 @@ def _extreme(whole: Callable[[Expr, Expr], Expr], real: Callable[[Expr, Expr], E
     def op(args: Sequence[Vec], attrs: Attrs) -> Vec:
         first, *others = args
         for other in others:
-            # Numbers in the code are not NaN; what may be stands last.
+            # Constants in the code are not NaN; an operand that may be comes last.
             if first.dtype in FLOATS and first.constant is None and other.constant is None:
                 value = real(vm.named(first.value), other.value)
             elif other.constant is not None:

@@ -4,14 +4,16 @@
 
 The product is rounded once, to float32, and the zero point is added as an integer: nothing here can be
 contracted into a fused multiply-add, so the result is the same on every machine. A residual is added to the
-codes of that result, by two multiply-adds that *are* fused, everywhere:
+codes of that result by two multiply-adds that *are* fused, on every machine:
 
     y = clamp(rint(fma(a, a_scale, fma(b, b_scale, offset))), r_lo, r_hi)
 
-What depends on the calibration reaches a kernel as two small buffers, so that no code depends on it:
+What depends on the calibration reaches a kernel in two small buffers, so that no code depends on it:
 
-    bounds f32 [7]   lo, hi (less the zero point where the result is an integer), r_lo, r_hi, a_scale, b_scale, offset
-    zero   i32 [3]   zero points of x, y and, of a product of two activations, the second one
+    bounds f32 [7]   lo, hi (less the zero point if the result is an integer), r_lo, r_hi, a_scale, b_scale, offset
+    zero   i32 [3]   zero points of x, of y and, in a product of two activations, of the second one
+
+Vectors of sums are int32 or float32 [L], L = `isa.lanes`. Arguments named low, high, zero are scalars.
 """
 
 from __future__ import annotations
@@ -47,9 +49,9 @@ def round_to_int(isa: Isa, value: Any) -> Any:
 
 
 def requantize(isa: Isa, acc: Any, scale: Any, low: Any, high: Any) -> Any:
-    """int32 lanes -> int32 lanes in [low, high], still without the zero point.
+    """int32 [L] -> int32 [L] in [low, high], still without the zero point.
 
-    ``scale`` is a vector; ``low`` and ``high`` are float32 scalars holding lo - zp and hi - zp. Clamping
+    ``scale`` is float32 [L]; ``low`` and ``high`` are float32 scalars that hold lo - zp and hi - zp. Clamping
     before rounding gives what rounding before clamping would, and keeps the conversion in range.
     """
     lanes = isa.lanes
@@ -58,7 +60,7 @@ def requantize(isa: Isa, acc: Any, scale: Any, low: Any, high: Any) -> Any:
 
 
 def add_residual(isa: Isa, first: Any, second: Any, bounds: Any) -> Any:
-    """uint8 codes of the sum of two vectors of int32 codes."""
+    """Two vectors of int32 codes [L] -> the uint8 codes [L] of their sum."""
     lanes = isa.lanes
     kind = f"float32x{lanes}"
     a_scale, b_scale, offset = (T.broadcast(bounds[i], lanes) for i in range(4, 7))
@@ -68,7 +70,7 @@ def add_residual(isa: Isa, first: Any, second: Any, bounds: Any) -> Any:
 
 
 def requantized_bytes(isa: Isa, sums: list[Any], scales: list[Any], zero: Any, bounds: Any) -> Any:
-    """Two (on Arm) or four vectors of int32 sums -> one vector of their codes: `requantize` for several at once.
+    """Two (on Arm) or four vectors of int32 sums [L] -> uint8 codes [2*L] or [4*L]: `requantize` for several at once.
 
     On x86, 4 lanes of each vector become neighbours within 128 bits; on Arm the vectors follow one another.
     """
@@ -76,7 +78,7 @@ def requantized_bytes(isa: Isa, sums: list[Any], scales: list[Any], zero: Any, b
 
 
 def dequantize(isa: Isa, acc: Any, scale: Any, low: Any, high: Any) -> Any:
-    """int32 lanes -> float32 lanes: float32(acc) * scale, clamped to [low, high]."""
+    """int32 [L] -> float32 [L]: float32(acc) * scale, clamped to [low, high]."""
     return clamp(isa, T.Cast(f"float32x{isa.lanes}", acc) * scale, low, high)
 
 
@@ -85,10 +87,10 @@ BOUNDS, ZEROS = 7, 3
 
 
 def bounds(low: float, high: float, residual: Sequence[float] = ()) -> np.ndarray:
-    """The buffer ``bounds``, as the kernels take it; ``residual``: its last five elements."""
+    """The buffer ``bounds`` as kernels take it; ``residual`` are its last five elements."""
     return np.array([low, high, *(residual or (0.0,) * 5)], np.float32)
 
 
 def zeros(x: int, y: int = 0, second: int = 0) -> np.ndarray:
-    """The buffer ``zero``, as the kernels take it."""
+    """The buffer ``zero`` as kernels take it."""
     return np.array([x, y, second], np.int32)

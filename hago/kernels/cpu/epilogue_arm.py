@@ -1,4 +1,7 @@
-"""The epilogue on Arm: rounding to int32 and narrowing saturate, so that clamping can wait for the bytes."""
+"""The epilogue on Arm: rounding to int32 and narrowing saturate, so clamping can wait until results are bytes.
+
+Vectors have L = 4 lanes; scalars are named low, high, zero.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ def round_to_int(isa: Isa, value: Any) -> Any:
 
 
 def narrowed(whole: list[Any], zero: Any) -> Any:
-    """One, two or four vectors of int32 -> bytes, the zero point added, saturated at every step."""
+    """One, two or four vectors of int32 [4] -> uint8 [8], [8] or [16]: the zero point added, saturated at every step.
+
+    One vector is taken twice.
+    """
     words = [T.call_llvm_pure_intrin("int16x4", "llvm.aarch64.neon.sqxtn.v4i16", part) for part in whole]
     if len(words) == 1:
         words *= 2
@@ -44,8 +50,20 @@ def narrowed(whole: list[Any], zero: Any) -> Any:
     return halves[0] if len(halves) == 1 else T.Shuffle(halves, list(range(16)))
 
 
+def saturated_bytes(isa: Isa, product: Any, low: Any, high: Any, zero: Any) -> Any:
+    """float32 products [16] -> uint8 codes [16]: clamped to the scalars ``low`` and ``high``, rounded, ``zero`` added.
+
+    The upper bound waits until the results are bytes. NaN becomes the lower one.
+    """
+    product = T.bind(product)
+    parts = [T.Shuffle([product], list(range(at, at + 4))) for at in range(0, 16, 4)]  # 4 x [4]
+    reals = [T.call_llvm_pure_intrin("float32x4", "llvm.maxnum", part, T.broadcast(low, 4)) for part in parts]
+    codes = narrowed([round_to_int(isa, real) for real in reals], zero)
+    return T.min(codes, T.broadcast(T.cast(T.cast(high, "int32") + zero, "uint8"), 16))
+
+
 def requantized_bytes(isa: Isa, sums: list[Any], scales: list[Any], zero: Any, bounds: Any) -> Any:
-    """Two or four neighbouring vectors of int32 sums [4] -> their uint8 codes [8] or [16]."""
+    """Two or four neighbouring vectors of int32 sums [4], and of scales -> uint8 codes [8] or [16]."""
     whole = [round_to_int(isa, T.Cast("float32x4", value) * scale) for value, scale in zip(sums, scales, strict=True)]
     codes, count = narrowed(whole, zero), 4 * len(sums)
     low, high = (T.broadcast(T.Cast("uint8", T.Cast("int32", bounds[i]) + zero), count) for i in (0, 1))
@@ -55,13 +73,13 @@ def requantized_bytes(isa: Isa, sums: list[Any], scales: list[Any], zero: Any, b
 def residual_bytes(
     isa: Isa, sums: list[Any], scales: list[Any], zero: Any, bounds: Any, residual: Any, residual_first: bool
 ) -> Any:  # fmt: skip
-    """The same with a residual, a vector of as many codes, added: `add_residual`."""
+    """The same with a residual [8] or [16] added to the codes, as `add_residual` does it."""
     kind, whole = "float32x4", []
     a_scale, b_scale, offset = (T.broadcast(bounds[i], 4) for i in range(4, 7))
     zero = T.broadcast(T.Cast("float32", zero), 4)
     for i, (value, scale) in enumerate(zip(sums, scales, strict=True)):
         real = clamp(isa, T.Cast(kind, value) * scale, bounds[0], bounds[1])
-        # Codes are small integers: as floats they are exact.
+        # Codes are small integers, which floats hold exactly.
         own = T.call_llvm_pure_intrin(kind, "llvm.roundeven.v4f32", real) + zero
         other = T.Cast(kind, T.Cast("int32x4", T.Shuffle([residual], [4 * i + k for k in range(4)])))
         first, second = (other, own) if residual_first else (own, other)

@@ -1,4 +1,4 @@
-"""Processors: memory that numpy shares, and calls that are done when they return."""
+"""Processors: numpy shares their memory, and a call is done when it returns."""
 
 from ...runtime.executor import Executor
 

@@ -28,7 +28,7 @@ from .registry import EMITTERS
 _OPSET = 21
 _REMEMBERED = 512
 
-# What TVM's frontend gets wrong, or refuses in words of its own: operator -> when, and why it is refused.
+# What TVM's frontend gets wrong, or rejects with an unclear message: operator -> when, and why it is refused.
 _REFUSED: Mapping[str, tuple[Callable[[NodeView], bool], str]] = {
     "MaxPool": (
         lambda node: len([o for o in node.outputs if o]) > 1,
@@ -52,7 +52,7 @@ _LOWERING = (
 
 @dataclass(frozen=True)
 class Fallback:
-    """One PrimFunc of TVM's lowering of a node; ``digest`` is that of its text."""
+    """One PrimFunc of TVM's lowering of a node; ``digest`` is the hash of its text."""
 
     op: str
     name: str
@@ -61,7 +61,7 @@ class Fallback:
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a lowered node: value numbers, or arrays, in; value numbers out."""
+    """One call of a lowered node: value numbers or arrays in, value numbers out."""
 
     params: Fallback
     inputs: tuple[int | np.ndarray, ...]
@@ -88,9 +88,9 @@ def fallback(params: Fallback, isa: Isa, threads: int) -> Any:
 
 
 def emit_fallback(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """The kernels that TVM's lowering of the node needs, temporaries between them.
+    """Calls of the kernels that TVM lowers the node to, with temporaries between them.
 
-    Raises UnsupportedOpError for an operator that TVM does not know either, or of another domain.
+    Raises UnsupportedOpError for an operator of another domain, or one that TVM does not know either.
     """
     if node.domain not in ("", "ai.onnx"):
         raise UnsupportedOpError(
@@ -119,8 +119,8 @@ def emit_fallback(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 def _key(node: NodeView, names: Sequence[str], known: Mapping[str, np.ndarray]) -> str:
     """What the lowering depends on: operator, attributes, types, and the values of constants."""
-    place = {name: f"i{i}" for i, name in enumerate(names)}
-    wiring = ([place.get(name, "") for name in node.inputs], [bool(name) for name in node.outputs])
+    number = {name: f"i{i}" for i, name in enumerate(names)}
+    wiring = ([number.get(name, "") for name in node.inputs], [bool(name) for name in node.outputs])
     attributes = sorted((name, _text(value)) for name, value in node.attrs.items())
     types = [node.type(name) for name in (*names, *filter(None, node.outputs))]
     arrays = [np.ascontiguousarray(value).tobytes() if name in known else b"" for name, value in known.items()]
@@ -155,19 +155,20 @@ def _lower(node: NodeView, runtime: Sequence[str], known: Mapping[str, np.ndarra
 
 
 def _model(node: NodeView, runtime: Sequence[str], known: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    place = {name: f"i{i}" for i, name in enumerate(dict.fromkeys(n for n in node.inputs if n))}
+    """A model of only this node, with inputs i0, i1 ... and outputs o0, o1 ..."""
+    number = {name: f"i{i}" for i, name in enumerate(dict.fromkeys(n for n in node.inputs if n))}
     attrs = {
         name: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
         for name, value in node.attrs.items()
     }
     outputs = [f"o{i}" if name else "" for i, name in enumerate(node.outputs)]
-    item = helper.make_node(node.op, [place.get(n, "") for n in node.inputs], outputs, "node", **attrs)
+    item = helper.make_node(node.op, [number.get(n, "") for n in node.inputs], outputs, "node", **attrs)
     graph = helper.make_graph(
         [item],
         "one",
-        [_info(place[name], node.type(name)) for name in runtime],
+        [_info(number[name], node.type(name)) for name in runtime],
         [_info(f"o{i}", node.type(name)) for i, name in enumerate(node.outputs) if name],
-        [numpy_helper.from_array(np.require(value, requirements="C"), place[name]) for name, value in known.items()],
+        [numpy_helper.from_array(np.require(value, requirements="C"), number[name]) for name, value in known.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=10)
 
@@ -178,7 +179,7 @@ def _info(name: str, tensor: TensorType) -> onnx.ValueInfoProto:
 
 
 def _read(op: str, module: tvm.IRModule) -> _Lowered:
-    """The bindings of ``main`` as calls. Raises UnsupportedOpError on anything but calls of PrimFuncs."""
+    """The bindings of ``main`` as calls. Raises UnsupportedOpError for anything but calls of PrimFuncs."""
     main = module["main"]
     values: dict[Any, Any] = {parameter: i for i, parameter in enumerate(main.params)}
     count = len(values)
@@ -225,7 +226,7 @@ def _types(kind: Any) -> tuple[TensorType, ...]:
 
 
 def _calls(node: NodeView, runtime: Sequence[str], lowered: _Lowered, isa: Isa) -> list[KernelCall]:
-    """The calls with the names of this node's tensors, and copies where a result is not a call's own."""
+    """The calls with the names of this node's tensors, and copies of results that no call writes to an output."""
     names: dict[int, str] = dict(enumerate(runtime))
     types = {n: t for call in lowered.calls for n, t in zip(call.outputs, call.types, strict=True)}
     copied: list[tuple[int | np.ndarray, str]] = []
@@ -257,7 +258,7 @@ def _calls(node: NodeView, runtime: Sequence[str], lowered: _Lowered, isa: Isa) 
 
 
 def _copy(node: NodeView, source: str | np.ndarray, tensor: TensorType, output: str, isa: Isa) -> list[KernelCall]:
-    """A copy of a tensor, or of a constant, to an output; a cast where TVM's type differs from ONNX's."""
+    """A copy of a tensor or a constant to an output; a cast if TVM's type differs from ONNX's."""
     wanted = node.type(output)
     cast = tensor.dtype != wanted.dtype
     if tensor.size != wanted.size or (cast and tensor.shape != wanted.shape):

@@ -1,6 +1,6 @@
 """The kernel families of processors, as plain values: what each instruction set offers the templates.
 
-What differs between processors is told here, once: templates ask for an instruction's name or a number, not for the
+The differences between processors are here, once: templates ask for an instruction's name or a number, never for the
 processor.
 """
 
@@ -10,36 +10,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 PRECISIONS = frozenset({"float32", "int8", "int7", "bfloat16", "float16"})
-"""What there are templates for; a spec says which of them its processor has the instructions for."""
+"""What templates exist for; a spec says which of these its processor has instructions for."""
 
 
 @dataclass(frozen=True)
 class Isa:
-    """What a template must know of an instruction set.
+    """What a template must know about an instruction set.
 
-    ``bits`` is the vector width, ``registers`` how many vectors it holds. Dot products go by their names in dot.py;
-    ``""`` means that there is none.
+    ``bits`` is the vector width, ``registers`` the number of vector registers. Dot products have their names in
+    dot.py; ``""`` means none.
     """
 
     name: str
     bits: int
     registers: int
-    mcpu: str = field(default="", repr=False)  # LLVM's name of the oldest x86 processor that has it all
-    features: tuple[str, ...] = field(default=(), repr=False)  # LLVM's names, of what mcpu does not imply
-    arm: bool = False  # Arm's way to round, clamp and narrow (epilogue_arm.py), else x86's
+    mcpu: str = field(default="", repr=False)  # LLVM's name of the oldest x86 processor that has all of it
+    features: tuple[str, ...] = field(default=(), repr=False)  # LLVM's names of what mcpu does not imply
+    arm: bool = False  # rounds, clamps and narrows as in epilogue_arm.py, else as in epilogue_x86.py
     exact_dot: str = "maddwd"  # exact for all 8-bit integers
     fast_dots: tuple[str, ...] = ()  # faster ones, fastest first, for weights whose sums stay within 16 bits
     fast_depthwise: tuple[str, ...] = ()  # the same for depthwise kernels
-    fast_depthwise_below: int | None = None  # channels; None: however many
+    fast_depthwise_below: int | None = None  # channels; None: any number
     bf16_dot: str = ""
     fp16_dot: str = ""
     lane_dots: frozenset[str] = frozenset()  # those that take one lane of a vector as a factor
-    tiles: bool = False  # instructions that multiply whole tiles (AMX)
-    lookup: str = ""  # how 256-entry tables are read from registers: "vbmi", "tbl"
-    narrows_bf16: bool = False  # one instruction rounds float32 to bfloat16
-    narrows: int = 1  # vectors of sums that become one vector of bytes together
-    steps_ahead: int = 0  # how many steps of a reduction ahead to prefetch weights: some hundred cycles
-    shared_issue: bool = False  # loads start in place of arithmetic, not beside it: small cores
+    tiles: bool = False  # has instructions that multiply whole tiles (AMX)
+    lookup: str = ""  # how 256-entry tables are read from registers: "vbmi", "tbl" (lookup.py)
+    narrows_bf16: bool = False  # has an instruction that rounds float32 to bfloat16
+    narrows: int = 1  # how many vectors of sums are narrowed to one vector of bytes together
+    steps_ahead: int = 0  # how many reduction steps ahead weights are prefetched: some hundred cycles; 0: not at all
+    shared_issue: bool = False  # loads take issue slots from arithmetic: small cores
 
     @property
     def lanes(self) -> int:
@@ -87,7 +87,7 @@ DOTPROD = replace(
     name="arm-dotprod",
     exact_dot="sdot",
     fast_dots=(),
-    fast_depthwise_below=16,  # a dot product of rows would have to interleave so few channels one by one
+    fast_depthwise_below=16,  # a dot product of rows would have to interleave fewer channels one by one
     fp16_dot="half",
 )
 I8MM = replace(DOTPROD, name="arm-i8mm", exact_dot="usdot", bf16_dot="bfdot", narrows_bf16=True)

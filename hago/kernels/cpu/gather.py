@@ -1,4 +1,7 @@
-"""Gather: rows of a tensor chosen by indices that may be known only at run time."""
+"""Gather: rows of a tensor, chosen by indices that may be known only at run time.
+
+x [outer, size, run]   indices [count]   y [outer, count, run] = x[:, indices]
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,12 @@ class Gather:
 
     @property
     def y(self) -> tuple[int, ...]:
-        """The type of the result."""
+        """The shape of the result."""
         return (*self.x[: self.axis], *self.indices, *self.x[self.axis + 1 :])
 
 
 def gather(params: Gather, isa: Isa, threads: int) -> Any:
-    """(x, indices) -> y. Negative indices count from the end; others are kept inside the tensor."""
+    """(x, indices int32 or int64) -> y of x's type. Negative indices count from the end; all are clamped."""
     size, run = params.x[params.axis], prod(params.x[params.axis + 1 :])
     count, outer = prod(params.indices), prod(params.x[: params.axis])
     lanes = copy_lanes(isa, params.dtype)

@@ -1,4 +1,7 @@
-"""Averages over whole images in NHWC, quantized and float. A vector runs along the channels."""
+"""Averages over whole images in NHWC, quantized and float: x [N, H, W, C] -> y [N, 1, 1, C].
+
+A vector runs along the channels. No two buffers may overlap.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ from .vector import (
 
 @dataclass(frozen=True)
 class Global:
-    """An average over all pixels of ``x`` [N, H, W, C]."""
+    """An average over all pixels, from shape ``x`` [N, H, W, C] to shape ``y``; ``out`` is the type of y."""
 
     x: tuple[int, ...]
     y: tuple[int, ...]
@@ -39,7 +42,7 @@ class Global:
 
 
 def global_avg_pool(params: Global, isa: Isa, threads: int) -> Any:
-    """Float (x) -> y = sum / (H * W)."""
+    """(x float32) -> y float32 = sum / (H * W)."""
     pixels, channels = params.x[1] * params.x[2], params.x[3]
 
     def body(x: Flat, y: Flat) -> None:
@@ -56,10 +59,10 @@ def global_avg_pool(params: Global, isa: Isa, threads: int) -> Any:
 
 
 def q_global_avg_pool(params: Global, isa: Isa, threads: int) -> Any:
-    """(x uint8, numbers int32 [1] x_zero_point, scale float32 [1], epilogue constants) -> y.
+    """(x uint8, numbers int32 [1] x_zero_point, scale float32 [1], epilogue constants) -> y uint8 or float32.
 
-    acc = sum of (x - x_zero_point) over the pixels; y = epilogue(float32(acc) * scale). Up to 256 pixels are
-    summed in 16 bits, which cannot overflow.
+    acc = sum of (x - x_zero_point) over the pixels; y = epilogue(float32(acc) * scale), where scale is already
+    divided by H * W. Up to 256 pixels are added in 16 bits, which cannot overflow; their sums in 32.
     """
     pixels, channels = params.x[1] * params.x[2], params.x[3]
     part = 256

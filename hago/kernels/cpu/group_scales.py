@@ -1,8 +1,8 @@
-"""Groups of channels with a scale each, of a size that a dot product does not divide.
+"""Groups of channels with one scale each whose size is no multiple of four.
 
 The kernels multiply four neighbouring channels at once, and all four must share a multiplier. Other group
-sizes are rare (opset 21 allows any `block_size`): for them the input's channels are first copied apart, so
-that every group begins at a multiple of four; what lies between meets zero weights.
+sizes are rare (opset 21 allows any `block_size`). For them the input's channels are first copied apart, so
+that every group begins at a multiple of four; the gaps meet zero weights.
 
     C input channels of one convolution group, S group size, G groups of channels, S' = S rounded up to four
 """
@@ -23,9 +23,9 @@ _STEP = 4
 
 
 def spread_groups(node: NodeView, isa: Isa) -> tuple[NodeView, Sequence[KernelCall]]:
-    """The node with a group size that kernels can do, and the calls that make its input, if any.
+    """The node with a group size that kernels can take, and the calls that make its input, if any are needed.
 
-    ``node`` is a QConv or QGemm; one without group scales is handed back as it is.
+    ``node`` is a QConv or QGemm; one without group scales is returned unchanged.
     """
     name = node.inputs[4] if len(node.inputs) > 4 else ""
     size = int(node.attrs.get("group_size", 0))
@@ -36,11 +36,11 @@ def spread_groups(node: NodeView, isa: Isa) -> tuple[NodeView, Sequence[KernelCa
     if count == 1:
         return replace(node, attrs={**node.attrs, "group_size": -(-depth // _STEP) * _STEP}), ()
     wide = -(-size // _STEP) * _STEP
-    places = [wide * (c // size) + c % size for c in range(depth)]
+    targets = [wide * (c // size) + c % size for c in range(depth)]  # [C]: channel -> where it is copied to
     apart = np.zeros((*weights.shape[:-1], wide * count), weights.dtype)
-    apart[..., places] = weights
+    apart[..., targets] = weights  # [O, (KH, KW,) C] -> [O, (KH, KW,) G*S']
     sources = np.zeros(wide * count, np.int64)
-    sources[places] = np.arange(depth)
+    sources[targets] = np.arange(depth)  # [G*S']: where each channel comes from; gaps repeat channel 0
     x = node.type(node.inputs[0])
     indices = np.concatenate([sources + depth * g for g in range(x.shape[-1] // depth)])
     copied, apart_name, table = (f"{node.outputs[0]}:{part}" for part in ("spread", "apart", "sources"))

@@ -1,6 +1,6 @@
 """Compiles one kernel for this machine and calls it with numpy arrays: for tests, timing and exploration.
 
-The deployable path (`hago.compiler`) compiles the same PrimFuncs but keeps and links them.
+`hago.compiler`, which makes artifacts, compiles the same PrimFuncs but caches and links them.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def target_of(isa: Isa) -> Target:
 
 
 def missing(isa: Isa) -> list[str]:
-    """The features (LLVM's names) that kernels of this instruction set need and this processor lacks."""
+    """LLVM's names of the features that kernels of this instruction set need and this processor lacks."""
     return missing_features(list(dict.fromkeys([*load_spec(isa.name).cpu_features, *isa.features])))
 
 
 class Jitted:
     """A compiled kernel: call it with its input arrays, then its output arrays, which it fills.
 
-    It can be compiled and looked at on any machine. Raises MeasureError where it is to run and the processor lacks
-    what it needs.
+    It can be compiled and inspected on any machine. Running it raises MeasureError if the processor lacks what it
+    needs.
     """
 
     def __init__(self, function: Any, isa: Isa, *, general: bool = False) -> None:
@@ -48,7 +48,7 @@ class Jitted:
         self._call = self.executable["kernel"]
 
     def __call__(self, *arrays: np.ndarray) -> None:
-        """Inputs then outputs, C-contiguous; every writeable array holds its new contents afterwards."""
+        """Inputs, then outputs, C-contiguous; afterwards every writeable array holds its new contents."""
         self._check()
         tensors = _tensors(arrays)
         self._call(*tensors)
@@ -66,7 +66,7 @@ class Jitted:
         return float(np.median(evaluator(*tensors).results))
 
     def assembly(self) -> str:
-        """The machine code as LLVM writes it, to see whether it is vectorised."""
+        """The machine code as LLVM prints it, to see whether it is vectorised."""
         return str(self.executable.mod.inspect_source("asm"))
 
     def _check(self) -> None:
@@ -82,7 +82,7 @@ def _tensors(arrays: Sequence[np.ndarray]) -> list[Any]:
 def jit(template: Template | Callable[..., Any], params: Any, isa: Isa, threads: int = 1) -> Jitted:
     """``template(params, isa, threads)``, compiled.
 
-    Raises BuildError where TVM or LLVM refuses it.
+    Raises BuildError if TVM or LLVM rejects it.
     """
     from .fallback import fallback
 

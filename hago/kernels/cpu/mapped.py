@@ -1,7 +1,10 @@
-"""Operators that move elements by a table of indices per axis: Tile, nearest Resize, Pad that repeats.
+"""Data movement by a table of indices per axis: Tile, nearest Resize, Pad that repeats.
 
-The tables are inputs, in elements, one after the other for the axes that have one; rows along the axes
-behind the last of them are copied whole.
+    y[i, j, ...] = x[table_0[i], table_1[j], ...]      x, y of one type and rank
+
+The tables are one input int32, one after the other for the axes that have one, their entries already multiplied by
+x's stride along the axis. Axes behind the last of them are copied as whole rows. The caller guarantees that every
+entry lies inside x, and that x and y do not overlap.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans, unravel
 
 @dataclass(frozen=True)
 class Mapped:
-    """y[i, j, ...] = x[table_0[i], table_1[j], ...], the identity along axes that are not in ``axes``."""
+    """From shape ``x`` to shape ``y``; ``axes`` have tables, the others stay as they are."""
 
     dtype: str
     x: tuple[int, ...]
@@ -45,16 +48,19 @@ def mapped(params: Mapped, isa: Isa, threads: int) -> Any:
 
     def body(x: Flat, tables: Flat, y: Flat) -> None:
         def at(axis: int, index: Expr) -> Expr:
+            """Elements of x before position ``index`` of the output, along one axis."""
             if axis in starts:
                 return tables.load(starts[axis] + index)
             return index * strides[axis]
 
         def row_body(row: Expr) -> None:
+            """x [run] -> y [run]: all that lies behind one position of the last axis with a table."""
             coordinates = unravel(row, params.y[: last + 1])
             start = T.bind(sum((at(axis, i) for axis, i in enumerate(coordinates)), T.int32(0)))
             spans(run, lanes, lambda i, width: y.store(row * run + i, x.load(start + i, width), width))
 
         def elements(row: Expr) -> None:
+            """y [y.shape[last]]: the last axis has a table, so single elements are gathered."""
             start = T.bind(sum((at(axis, i) for axis, i in enumerate(unravel(row, outer))), T.int32(0)))
             width_of_row = params.y[last]
 
@@ -74,7 +80,7 @@ def mapped(params: Mapped, isa: Isa, threads: int) -> Any:
 
 
 def emit_mapped(node: NodeView, indices: Mapping[int, np.ndarray]) -> list[KernelCall]:
-    """The call for a node whose output takes ``indices[axis]`` along these axes."""
+    """The call for a node whose output takes the input's ``indices[axis]`` along these axes."""
     x, y = node.type(node.inputs[0]), node.type(node.outputs[0])
     strides = contiguous_strides(x.shape)
     kept = {a: i for a, i in sorted(indices.items()) if not np.array_equal(i, np.arange(x.shape[a]))}

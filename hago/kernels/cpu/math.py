@@ -6,9 +6,11 @@ towards the largest relative error (C. L. Lawson 1961), rational ones with the l
 C. Sanathanan and J. Koerner 1963. The range reductions are those of J.-M. Muller, *Elementary Functions*:
 exp by Cody and Waite's two-part ln 2, log by the artanh series, tanh and erf as x * P(x^2) / Q(x^2).
 
-Errors, found by evaluating against float64 (in units in the last place): exp 1, log 2, sigmoid 3, tanh 6,
-erf 6. exp is 0 below 2e-38. NaN passes through: a clamp is always written
-with its constant first, because TVM's max(a, b) is ``a > b ? a : b``.
+Largest errors against float64, in units in the last place: exp 1, log 2, sigmoid 3, tanh 6, erf 6. exp is 0
+where the result is below 2e-38. NaN passes through: a clamp is always written with its constant first, because
+TVM's max(a, b) is ``a > b ? a : b``.
+
+All arguments and results are float32 [lanes], or scalars with lanes = 1.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def exp(x: Expr, lanes: int) -> Expr:
     n = named(shifted - _f(_ROUND))
     r = named(_fma(n, _f(-_LN2_LOW), _fma(n, _f(-_LN2_HIGH), inside)))
     value = _fma(named(r * r), polynomial(r, _EXP), r) + _f(1)
-    # 2^(n-1), doubled afterwards: n reaches 128, which has no exponent of its own.
+    # 2^(n-1), doubled afterwards: n reaches 128, for which float32 has no exponent.
     half = (T.reinterpret(shifted, dtype=_int(lanes)) << T.int32(23)) + T.int32(126 << 23)
     power = T.reinterpret(half, dtype=_float(lanes))
     result = named(value * power * _f(2))
@@ -75,12 +77,12 @@ def log(x: Expr, lanes: int) -> Expr:
 
 
 def tanh(x: Expr, lanes: int) -> Expr:
-    """x * P(x^2) / Q(x^2), cut off at 1, which it passes where float32 says 1."""
+    """x * P(x^2) / Q(x^2), clamped to [-1, 1]; it reaches 1 where tanh rounds to 1 in float32."""
     return _odd(x, lanes, _TANH_ONE, _TANH_P, _TANH_Q)
 
 
 def erf(x: Expr, lanes: int) -> Expr:
-    """x * P(x^2) / Q(x^2), cut off at 1, which it passes where float32 says 1."""
+    """x * P(x^2) / Q(x^2), clamped to [-1, 1]; it reaches 1 where erf rounds to 1 in float32."""
     return _odd(x, lanes, _ERF_ONE, _ERF_P, _ERF_Q)
 
 
@@ -111,7 +113,7 @@ def softplus(x: Expr, lanes: int) -> Expr:
 
 
 def log1p(x: Expr, lanes: int) -> Expr:
-    """ln(1 + x); the rounding of 1 + x is made good by x / ((1 + x) - 1) (W. Kahan, HP-15C handbook)."""
+    """ln(1 + x); the factor x / ((1 + x) - 1) makes up for the rounding of 1 + x (W. Kahan, HP-15C handbook)."""
     x = named(x)
     u = named(_f(1) + x)
     d = named(u - _f(1))
@@ -147,11 +149,11 @@ def _odd(x: Expr, lanes: int, one: float, p: Sequence[float], q: Sequence[float]
 
 
 def named(value: Expr) -> Expr:
-    """A name for a value that is used twice.
+    """The value, named: for one that is used twice.
 
     It goes through a local buffer, which LLVM turns back into a register: TVM's simplifier looks through
-    plain bindings, in every pass, which takes exponential time over a chain of them; and it takes float
-    arithmetic for exact, so that it would make x of (1 + x) - 1.
+    plain bindings in every pass, which takes exponential time over a chain of them; and it treats float
+    arithmetic as exact, so that it would turn (1 + x) - 1 into x.
     """
     dtype = value.ty.dtype
     lanes = dtype.lanes
@@ -162,7 +164,7 @@ def named(value: Expr) -> Expr:
 
 
 def _fma(a: Expr, b: Expr, c: Expr) -> Expr:
-    """a * b + c with one rounding, whatever LLVM would contract; scalars are repeated."""
+    """a * b + c with one rounding, whatever LLVM would contract; scalars are broadcast."""
     lanes = max(v.ty.dtype.lanes for v in (a, b, c))
     return T.fma(*(v if v.ty.dtype.lanes == lanes else T.broadcast(v, lanes) for v in (a, b, c)))
 

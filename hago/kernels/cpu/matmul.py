@@ -1,12 +1,21 @@
 """Matrix product of two activations, as in attention, in integers and in floats.
 
     a [B, M, K]   b [B, K, N]   y [B, M, N]   (B = 1 for an operand that all batches share)
+    P rows and V vectors of columns of a tile, L lanes, KP steps packed in a lane, NV = ceil(N / L), KV = ceil(K / KP)
 
-The right operand is packed at run time into the layout that the dense template wants of weights; the rest
-is the same register tile. Unsigned by unsigned: b is shifted by 128 to make it signed, and the zero
-points are taken out through the sums of rows and columns:
+    a, b    uint8, or float32; as the graph has them
+    scale   [1]   float32; integers only
+    zero    [3]   int32: zero points of a, y, b; integers only
+    bounds  [7]   float32, see epilogue.py
+    y       uint8 or float32
+
+The right operand is packed at run time into the layout that the dense template uses for weights, [NV, KV, L*KP];
+the rest is the same register tile. The instruction multiplies unsigned by signed, so b is shifted by 128, and the
+zero points are taken out through the sums of rows and columns:
 
     sum (a - za)(b - zb) = sum a b' - za sum b' - zb' sum a + K za zb',   b' = b - 128, zb' = zb - 128
+
+The caller guarantees that no sum leaves int32: K * 255 * 255 < 2**31.
 """
 
 from __future__ import annotations
@@ -23,9 +32,9 @@ from ...errors import BuildError
 from ..common.calls import KernelCall, NodeView
 from .dense import DenseParams, Tile, choose_tile
 from .dot import DOTS
-from .emit import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .epilogue import BOUNDS, ZEROS, bounded, bounds, dequantize, requantize, zeros
 from .families import Isa
+from .ir_builder import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .registry import emits
 
 _MACS_WORTH_A_THREAD = 200_000
@@ -33,15 +42,15 @@ _MACS_WORTH_A_THREAD = 200_000
 
 @dataclass(frozen=True)
 class MatMulParams:
-    """Shapes and types; ``*_shape`` as the graph has them, batches counted as in the file's head."""
+    """Shapes and types; ``*_shape`` as the graph has them."""
 
-    dot: str
-    out: str
-    batch: int
+    dot: str  # see dot.py
+    out: str  # "uint8" or "float32"
+    batch: int  # B
     m: int
     k: int
     n: int
-    a_batch: bool
+    a_batch: bool  # whether a (b) differs from batch to batch
     b_batch: bool
     a_shape: tuple[int, ...]
     b_shape: tuple[int, ...]
@@ -49,11 +58,13 @@ class MatMulParams:
 
 
 def matmul(p: MatMulParams, isa: Isa, threads: int) -> Any:
-    """The PrimFunc. Buffers: a, b; integers: scale f32 [1], zero (a, y, b); bounds; y."""
+    """The PrimFunc; its buffers are those of the module's docstring, in that order."""
     return _MatMul(p, isa, threads).build()
 
 
 class _MatMul:
+    """Emits one kernel."""
+
     def __init__(self, p: MatMulParams, isa: Isa, threads: int) -> None:
         self.p, self.isa, self.dot = p, isa.fit(p.n), DOTS[p.dot]
         self.lanes, self.narrow = self.isa.lanes, p.n < self.isa.lanes
@@ -82,12 +93,12 @@ class _MatMul:
         return builder.get()
 
     def one(self, batch: Any) -> None:
-        """One product: pack b, then all tiles."""
+        """One product, a [M, K] x b [K, N] -> y [M, N]: packs b, then computes all tiles."""
         p = self.p
         a_at = T.bind(batch * (p.m * p.k if p.a_batch else 0) + T.int32(0))
         b_at = T.bind(batch * (p.k * p.n if p.b_batch else 0) + T.int32(0))
         packed = T.alloc_buffer((self.vectors, self.steps, self.lanes * self.dot.pack), self.dot.weight_numpy.name)
-        start = T.alloc_buffer((self.vectors,), self.acc_type)
+        start = T.alloc_buffer((self.vectors,), self.acc_type)  # [NV] x [L]: what every row's sums start from
         with T.serial(0, self.vectors) as v:
             self.pack(b_at, packed, start, v)
         a, rows = self.a, None
@@ -100,7 +111,7 @@ class _MatMul:
             self.reduce(a, a_at, packed, start, rows, batch, moved_back(t, P, p.m), moved_back(block, V, self.vectors))
 
     def pack(self, b_at: Any, packed: Any, start: Any, v: Any) -> None:
-        """Packs one vector of columns, and sums it up where the zero point of a has to be taken out."""
+        """b [K, L] of one vector of columns -> packed [KV, L*KP], and K za zb' - za sum b' -> start [L]."""
         p, dot, lanes = self.p, self.dot, self.lanes
         column = channel_start(v, p.n, lanes)
         sums = T.alloc_buffer((1,), self.acc_type)
@@ -117,11 +128,12 @@ class _MatMul:
         T.buffer_store(start, value, [v])
 
     def pack_step(self, b_at: Any, packed: Any, sums: Any, v: Any, column: Any, s: Any, rows: int) -> None:
+        """One packed step, ``rows`` <= KP rows of b: KP x [L] -> packed [L*KP]; adds the step's b' to ``sums`` [L]."""
         dot, lanes, n = self.dot, self.lanes, self.p.n
         kind = f"{dot.x_type}x{lanes}"
         lines = []
         for k in range(dot.pack):
-            if k >= rows:  # past the end of K: what the shift by 128 turns into zero
+            if k >= rows:  # past the end of K: the code that the shift by 128 turns into zero
                 lines.append(T.broadcast(T.Cast(dot.x_type, T.int32(128 if dot.integer else 0)), lanes))
                 continue
             at = b_at + (s * dot.pack + k) * n + column
@@ -142,13 +154,14 @@ class _MatMul:
             T.buffer_store(sums, dot.step(self.isa, sums[0], ones, value), [0])
 
     def load_narrow(self, at: Any) -> Any:
-        """N values in the first lanes of a vector: there is nothing behind them to read."""
+        """N < L values in the first lanes of a vector [L]: there is nothing behind them to read."""
         whole = T.alloc_buffer((self.lanes,), self.dot.x_type, scope="local")
         for i in range(self.lanes):
             T.buffer_store(whole, self.b[at + i] if i < self.p.n else T.Cast(self.dot.x_type, T.int32(0)), [i])
         return whole.vload([0], f"{self.dot.x_type}x{self.lanes}")
 
     def copy_rows(self, a_at: Any) -> Any:
+        """A copy of a [M, K] in the type that the instruction reads, with KP zeros behind it."""
         size = self.p.m * self.p.k
         copy = T.alloc_buffer((size + self.dot.pack,), self.dot.read_type, scope="local")
         with T.serial(0, size) as i:
@@ -158,7 +171,7 @@ class _MatMul:
         return copy
 
     def row_sums(self, a: Any, a_at: Any) -> Any:
-        """zb' times the sum of each row of a."""
+        """int32 [M]: zb' times the sum of each row of a."""
         p = self.p
         rows = T.alloc_buffer((p.m,), "int32", scope="local")
         total = T.alloc_buffer((1,), "int32")
@@ -170,10 +183,11 @@ class _MatMul:
         return rows
 
     def reduce(self, a: Any, a_at: Any, packed: Any, start: Any, rows: Any, batch: Any, row: Any, vector: Any) -> None:
+        """One tile: a [P, K] x packed [K, V*L] -> y [P, V*L]."""
         p, dot, lanes = self.p, self.dot, self.lanes
         P, V = self.tile.pixels, self.tile.vectors
         row, vector = T.bind(row + T.int32(0)), T.bind(vector + T.int32(0))
-        acc = Registers(P * V, self.acc_type)
+        acc = Registers(P * V, self.acc_type)  # P*V x [L]
         for v in range(V):
             first = T.bind(start[vector + v])
             for q in range(P):
@@ -181,7 +195,7 @@ class _MatMul:
                 acc[q * V + v] = value
         with T.serial(0, self.steps) as s:
             kind = dot.weight_type(lanes)
-            weights = [T.bind(packed.vload([vector + v, s, 0], kind)) for v in range(V)]
+            weights = [T.bind(packed.vload([vector + v, s, 0], kind)) for v in range(V)]  # V x [L*KP]
             for q in range(P):
                 value = T.bind(dot.load(a, a_at + (row + q) * p.k + s * dot.pack, lanes))
                 for v in range(V):
@@ -192,6 +206,7 @@ class _MatMul:
                 self.store(self.result(acc[q * V + v]), at)
 
     def result(self, value: Any) -> Any:
+        """Sums [L] through the epilogue."""
         isa, lanes, limits = self.isa, self.lanes, self.bounds
         if not self.dot.integer:
             return bounded(isa, value, limits[0], limits[1])
@@ -202,6 +217,7 @@ class _MatMul:
         return T.Cast(f"uint8x{lanes}", wide + T.broadcast(self.zero[1], lanes))
 
     def store(self, value: Any, at: Any) -> None:
+        """Stores [L]; if N < L, the N lanes that exist, one by one."""
         if not self.narrow:
             T.buffer_store(self.y, value, [vector_index(at, self.lanes)])
             return
@@ -235,7 +251,7 @@ def emit_qmatmul(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 @emits("", "MatMul")
 def emit_matmul(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """Float product of two activations; batches that broadcast in other ways go to TVM."""
+    """Float product of two activations; batches that broadcast in other ways take TVM's lowering."""
     p = _params(node, "fma", "float32") if node.type(node.inputs[0]).dtype == "float32" else None
     if p is None:
         from .fallback import emit_fallback

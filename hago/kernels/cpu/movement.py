@@ -1,6 +1,6 @@
-"""Operators that only move elements, at regular strides: Transpose, Slice, Split, Expand, DepthToSpace ...
+"""Data movement at regular strides: Transpose, Slice, Split, Expand, DepthToSpace ...
 
-They work on any element type, seen as unsigned integers of its width.
+The kernels take any element type, seen as unsigned integers of its width; x and y may not overlap.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .vector import Expr, Flat, chunks, copy_lanes, primfunc, rows, spans, unrav
 
 @dataclass(frozen=True)
 class Permute:
-    """``x`` seen as ``shape``, transposed by ``perm``, seen as ``y``."""
+    """Shape ``x``, seen as ``shape``, transposed by ``perm``, and seen as ``y``."""
 
     dtype: str
     x: tuple[int, ...]
@@ -33,7 +33,7 @@ class Permute:
 
 
 def permuted(params: Permute, isa: Isa, threads: int) -> Any:
-    """(x) -> y."""
+    """(x [shape]) -> y [shape[perm]]."""
     how, lanes = order(params.shape, params.perm), copy_lanes(isa, params.dtype)
 
     def body(x: Flat, y: Flat) -> None:
@@ -45,7 +45,10 @@ def permuted(params: Permute, isa: Isa, threads: int) -> Any:
 
 @dataclass(frozen=True)
 class Strided:
-    """y[i, j, ...] = x.flat[offset + i * strides[0] + j * strides[1] ...], with ``y`` seen as ``dims``."""
+    """y[i, j, ...] = x.flat[offset + i * strides[0] + j * strides[1] ...], with shape ``y`` seen as ``dims``.
+
+    Strides count elements; they may be 0 or negative.
+    """
 
     dtype: str
     x: tuple[int, ...]
@@ -56,7 +59,7 @@ class Strided:
 
 
 def strided(params: Strided, isa: Isa, threads: int) -> Any:
-    """(x) -> y."""
+    """(x) -> y [dims]: vectors run along the last dimension, rows are cut into threads."""
     lanes, offset = copy_lanes(isa, params.dtype), params.offset
     inner, outer = params.dims[-1], params.dims[:-1]
     step = params.strides[-1]
@@ -81,7 +84,7 @@ def strided(params: Strided, isa: Isa, threads: int) -> Any:
 
 
 def strided_params(x: TensorType, y: TensorType, strides: Sequence[int], offset: int) -> Strided:
-    """The parameters with as few dimensions as can be; ``strides`` stand along the dimensions of ``y``."""
+    """The parameters with the fewest dimensions; ``strides`` are x's, one for each dimension of ``y``."""
     dims: list[int] = []
     steps: list[int] = []
     for size, stride in zip(y.shape, strides, strict=True):
@@ -97,7 +100,7 @@ def strided_params(x: TensorType, y: TensorType, strides: Sequence[int], offset:
 
 
 def contiguous_strides(shape: Sequence[int]) -> list[int]:
-    """Elements between neighbours along each dimension of a row-major tensor."""
+    """Distance in elements between neighbours along each dimension of a row-major tensor."""
     return [prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
@@ -107,7 +110,7 @@ def call(node: NodeView, params: Any, template: Any, inputs: Sequence[str | np.n
 
 
 def known(node: NodeView, index: int, what: str) -> np.ndarray | None:
-    """The value of an optional input that must be a constant where it is given. Raises BuildError."""
+    """The value of an optional input, which must be a constant; None if it is absent. Raises BuildError."""
     name = node.inputs[index] if index < len(node.inputs) else ""
     if not name:
         return None
@@ -154,7 +157,7 @@ def emit_space_to_depth(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 @emits("", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity")
 def emit_alias(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """A plain copy; the build sees these operators as another shape of the same memory and needs no call."""
+    """A plain copy. The build treats these operators as another view of the same memory and emits no call."""
     return emit_copy(node)
 
 
@@ -193,7 +196,7 @@ def emit_slice(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 
 def _end(end: int, step: int) -> int | None:
-    """ONNX writes "down to and with the first" as a very negative end, which Python would wrap around."""
+    """ONNX writes "down to the first, inclusive" as a very negative end, which Python would wrap around."""
     return None if step < 0 and end < -(2**31) + 1 else end
 
 

@@ -1,6 +1,6 @@
-"""float32 to bfloat16 by Arm's own instruction (bfcvtn), of which TVM's types know nothing: as LLVM IR.
+"""float32 to bfloat16 by Arm's instruction bfcvtn, which TVM's types cannot express: as LLVM IR.
 
-Rounded half to even, NaN stays NaN: what `hago.kernels.cpu.elements.rounded` does in eight integer operations.
+Half to even, NaN stays NaN: `hago.kernels.cpu.elements.rounded` does the same in eight integer operations.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def can_narrow(isa: Isa) -> bool:
 
 @contextmanager
 def narrowing() -> Iterator[None]:
-    """Where `narrow` may stand."""
+    """Encloses all uses of `narrow`: defines its functions."""
     kinds = ("i16", "float", "bfloat")
     functions = [_CODE.format(n=n, **{kind: kind if n == 1 else f"<{n} x {kind}>" for kind in kinds}) for n in _WIDTHS]
     with T.attr(T.int32(0), "pragma_import_llvm", "".join(functions)):
@@ -39,5 +39,5 @@ def narrowing() -> Iterator[None]:
 
 
 def narrow(value: Expr, lanes: int) -> Any:
-    """The bits of float32 values as bfloat16."""
+    """float32 [lanes] -> uint16 [lanes]: the bits of the values as bfloat16."""
     return T.call_extern(typed("uint16", lanes), f"hago_narrow_{lanes}", value)

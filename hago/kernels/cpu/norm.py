@@ -1,4 +1,8 @@
-"""LayerNormalization in float32 over the last axes (Ba, Kiros and Hinton 2016)."""
+"""LayerNormalization in float32 over the last axes (Ba, Kiros and Hinton 2016).
+
+x and y are seen as [rows, n], normalized along n, with a scale and a bias of n elements. A vector runs along n, and
+the last one is moved back to end with the row. No two buffers may overlap.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,11 @@ from ..common.calls import KernelCall, NodeView
 from .fallback import emit_fallback
 from .families import Isa
 from .registry import emits
-from .rowwise import Register, across, along, fresh, repeated, row_lanes
-from .vector import Expr, Flat, primfunc, rows
+from .rowwise import Register, across, along, fresh, row_lanes
+from .vector import Expr, Flat, all_lanes, primfunc, rows
 
 _REGISTERS = 8
-"""Rows of up to so many vectors stay in registers between the passes."""
+"""A row of at most this many vectors stays in registers between the passes."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class LayerNorm:
 
 
 def layer_norm(params: LayerNorm, isa: Isa, threads: int) -> Any:
-    """(x, scale [, bias]) -> y [, mean [, inverse deviation]].
+    """(x [R, n], scale [n] [, bias [n]]) -> y [R, n] [, mean [R] [, inverse deviation [R]]], all float32.
 
     y = (x - mean) / sqrt(mean of (x - mean)^2 + epsilon) * scale + bias, in two passes for accuracy.
     """
@@ -51,11 +55,12 @@ def layer_norm(params: LayerNorm, isa: Isa, threads: int) -> Any:
             begin = T.bind(row * n)
 
             def total(term: Any) -> Expr:
+                """The sum over the row of ``term`` of each element."""
                 sum_ = Register(T.float32(0), "float32", lanes)
 
                 def add(i: Expr, seen: int) -> None:
                     value = term(x.load(begin + i, lanes))
-                    sum_.set(sum_.value + fresh(value, seen, lanes, repeated(T.float32(0), lanes)))
+                    sum_.set(sum_.value + fresh(value, seen, lanes, all_lanes(T.float32(0), lanes)))
 
                 along(n, lanes, add, unrolled=unrolled)
                 return across(sum_.value, lanes, lambda a, b: a + b)

@@ -1,4 +1,4 @@
-"""What is derived from weights is remembered: the candidates of one search share most of them."""
+"""Remembers what is derived from weights: the candidates of one search share most of it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _lock = Lock()
 def remembered(
     source: np.ndarray, how: Hashable, derive: Callable[[np.ndarray], tuple[np.ndarray, ...]]
 ) -> tuple[np.ndarray, ...]:
-    """``derive(source)``; for equal contents and equal ``how`` always the same, read-only, array objects.
+    """``derive(source)``; equal contents and equal ``how`` give the same read-only array objects every time.
 
-    The least recently used arrays are forgotten when all together exceed half a gigabyte.
+    The least recently used arrays are dropped when together they exceed half a gigabyte.
     """
     source = np.ascontiguousarray(source)
     digest = hashlib.sha1(source.data if source.size else b"", usedforsecurity=False).digest()

@@ -1,4 +1,7 @@
-"""Pad of any element type: by a value, or by elements of the input (reflect, edge, wrap)."""
+"""Pad of any element type: by a value, or by elements of the input (reflect, edge, wrap).
+
+x and y are seen as [outer, row]: everything from the last padded axis on is one row. x and y may not overlap.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from .families import Isa
 from .mapped import emit_mapped
 from .movement import call, known
 from .registry import emits
-from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans, unravel
+from .vector import Expr, Flat, all_lanes, copy_lanes, primfunc, rows, spans, unravel
 
 
 @dataclass(frozen=True)
 class Pad:
-    """``before`` and ``after`` elements of a value around each axis of ``x``; negative ones cut."""
+    """``before`` and ``after``: how many elements of a value surround each axis of ``x``; negative numbers crop."""
 
     dtype: str
     x: tuple[int, ...]
@@ -31,12 +34,12 @@ class Pad:
 
     @property
     def y(self) -> tuple[int, ...]:
-        """The type of the result."""
+        """The shape of the result."""
         return tuple(b + size + a for b, size, a in zip(self.before, self.x, self.after, strict=True))
 
 
 def pad(params: Pad, isa: Isa, threads: int) -> Any:
-    """(x, value [1]) -> y. Axes behind the last padded one are part of its rows."""
+    """(x, value [1]) -> y, all of one type. Axes behind the last padded one are part of its rows."""
     padded = [axis for axis in range(len(params.x)) if params.before[axis] or params.after[axis]]
     last = padded[-1] if padded else 0
     run = prod(params.x[last + 1 :])
@@ -50,11 +53,12 @@ def pad(params: Pad, isa: Isa, threads: int) -> Any:
 
         def fill(begin: Expr, count: int) -> None:
             def vector(i: Expr, width: int) -> None:
-                y.store(begin + i, filler if width == 1 else T.broadcast(filler, width), width)
+                y.store(begin + i, all_lanes(filler, width), width)
 
             spans(count, lanes, vector)
 
         def copy(row: Expr, start: Expr) -> None:
+            """x [width_in] at ``start`` -> y [left + width_in + right] at ``row``."""
             fill(row, max(left, 0))
             count = width_in + min(left, 0) + min(right, 0)
             spans(
@@ -117,7 +121,7 @@ def emit_pad(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 
 def _value(node: NodeView, x: TensorType) -> np.ndarray:
-    """The filler, of one element."""
+    """The padding value [1]."""
     dtype = "uint16" if x.dtype == "bfloat16" else x.dtype
     value = known(node, 2, "the value")
     if value is None:

@@ -4,12 +4,14 @@
     smlal2  t += a1 * w1          the next two steps of the same channels
     sadalp  acc += t, pairwise    a channel's two sums, in int32
 
-No instruction moves anything: a step of eight is, of the weights, each channel's first pair of steps, then each one's
-second pair and so on (`laid_out`), and of the input each pair four times (`pairs_copy`). That copy of the input,
+    acc int32 [4]   a int8 [4 pairs of steps, 4 channels, 2]   w int8 [4 pairs of steps, 4 channels, 2]
+
+No instruction rearranges data. A packed step of weights holds every channel's first pair of steps, then every channel's
+second pair and so on (`laid_out`); the input holds each pair four times (`pairs_copy`). That copy of the input,
 which is made anyway (padding, codes less 128), is four times as large, but a load from it serves all output channels
 of a tile.
 
-    L = 4 channels of a vector, KP = 8 steps, of which the last may be half a step: 4
+    L = 4 channels of a vector, KP = 8 steps; the last packed step of a row may be half of one, 4 steps
 """
 
 from __future__ import annotations
@@ -20,21 +22,21 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from .emit import vector_index
-from .padding import each_line
+from .ir_builder import vector_index
+from .padding import Padding, each_line
 
-TIMES = 4  # each pair stands in the copy
+TIMES = 4  # copies of each pair of elements: one for each channel of a vector
 _CHANNELS, _STEP = 4, 8
 
 
 def laid_out(packed: np.ndarray) -> np.ndarray:
-    """Packed weights [.., L*KP], channel by channel -> pair by pair, and in each channel by channel."""
+    """Packed weights [.., L, KP], channel by channel -> [.., KP/2, L, 2], pair by pair; last axes flattened."""
     by_channel = packed.reshape(*packed.shape[:-1], _CHANNELS, _STEP // 2, 2)
     return np.ascontiguousarray(by_channel.swapaxes(-3, -2)).reshape(packed.shape)
 
 
 def sums_fit_int16(weights: np.ndarray, terms: int) -> bool:
-    """Whether no sum of ``terms`` products in int16 can leave it, for weights as `laid_out` has them.
+    """Whether no sum of ``terms`` products can leave int16, for weights in the order of `laid_out`.
 
     The other factor is a code less 128, so each product is at most 128 |w|.
     """
@@ -43,21 +45,19 @@ def sums_fit_int16(weights: np.ndarray, terms: int) -> bool:
 
 
 def pairs_copy(
-    x: Any, shape: tuple[int, int, int, int], groups: int, channels: int, pads: tuple[int, int, int, int], pad: Any,
-    slack: int, chunks: int, read: Callable[..., Any],
-) -> Any:  # fmt: skip
+    x: Any, padding: Padding, groups: int, channels: int, slack: int, chunks: int, read: Callable[..., Any]
+) -> Any:
     """Copies flat ``x`` [N, H, W, C] to [N, top+H+bottom, left+W+right, G, C'], each pair four times (`padded_copy`).
 
-    C' are the ``channels`` that each of the ``groups`` shall have there: as many as it has, or one more so that pairs
-    do not reach into the next pixel. ``slack`` counts elements of the input.
+    C' = ``channels`` is what each of the ``groups`` has, or one more, so that pairs do not reach into the next pixel.
+    ``slack`` counts elements of the input. Returns the flat buffer int8 [4 * elements].
     """
-    n, h, w, c = shape
-    top, left, bottom, right = pads
-    pixel, height = groups * channels, top + h + bottom
-    line = (left + w + right) * pixel
-    size = n * height * line
+    (_, _, w, c), left, right = padding.shape, padding.pads[1], padding.pads[3]
+    pixel = groups * channels
+    line = padding.columns * pixel
+    size = padding.lines * line
     copy = T.alloc_buffer((TIMES * (size + slack),), "int8")
-    value = T.bind(read(pad))
+    value = T.bind(read(padding.value))
 
     def fill(start: Any, count: int) -> None:
         if count:
@@ -80,7 +80,7 @@ def pairs_copy(
         store_pair(codes, target)
 
     def copy_colours(source: Any, target: Any) -> None:
-        """Four pixels of three colours. What a fourth would be meets zero weights, so any byte will do."""
+        """Four pixels of three colours. The fourth channel meets zero weights, so any byte will do."""
         flip, order = T.reinterpret("int32", T.uint32(0x80808080)), [k // 8 * 2 + k % 2 for k in range(16)]
         for k, at in enumerate((0, 3, 6, 8)):
             codes = T.reinterpret("int32", x.vload([source + at], "uint8x4"))
@@ -111,7 +111,7 @@ def pairs_copy(
     def copy_across(source: Any, target: Any, count: int) -> None:
         """A line whose pairs reach from one pixel into the next, and from padding into pixels."""
         fill(target, line)
-        byte, eight = T.bind(T.Cast("uint16", T.Cast("uint8", pad))), T.Cast("uint16", T.int32(8))
+        byte, eight = T.bind(T.Cast("uint16", T.Cast("uint8", padding.value))), T.Cast("uint16", T.int32(8))
         start, before = target + left * pixel, left * pixel % 2
         if before:
             store_pair(byte + T.shift_left(T.Cast("uint16", x[source]), eight), start - 1)
@@ -120,16 +120,16 @@ def pairs_copy(
             last = source + count - 1
             store_pair(T.Cast("uint16", x[last]) + T.shift_left(byte, eight), start + count - 1)
 
-    each_line(n, h, (top, bottom), chunks, copy_line, lambda target: fill(target * line, line))
+    each_line(padding, chunks, copy_line, lambda target: fill(target * line, line))
     fill(size, slack)
     return copy
 
 
 def llvm(terms: int) -> str:
-    """Functions of LLVM's that add one step, and half of one, to four sums; ``terms`` products are added in int16.
+    """LLVM functions that add one step, and half of one, to four sums; ``terms`` products are added in int16.
 
-    Each is one block of assembly: left to LLVM's scheduler, the products of many steps are begun before any is
-    added, and all are spilled.
+    Each is one block of assembly: LLVM's scheduler would start the products of many steps before it adds any, and
+    spill them all.
     """
     product = "smull $1.8h, ${0}.8b, ${1}.8b; smlal2 $1.8h, ${0}.16b, ${1}.16b; "
     more = "smlal $1.8h, ${0}.8b, ${1}.8b; smlal2 $1.8h, ${0}.16b, ${1}.16b; "

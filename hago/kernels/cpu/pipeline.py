@@ -1,8 +1,8 @@
 """From a template's function to machine code, by those of TVM's passes that a template needs.
 
-TVM's own pipeline serves schedules and graphics processors, too. The templates are written as they are to run: no
-blocks to be scheduled, no threads to be bound, buffers as small as they can be, no common expressions that LLVM
-would not find; leaving those passes out halves what comes before LLVM.
+TVM's default pipeline also serves schedules and GPUs. Templates are written the way they are to run: no blocks to
+schedule, no threads to bind, buffers as small as they can be, no common expressions that LLVM would not find. Leaving
+those passes out halves the time before LLVM.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
 
 def compile_template(function: Any, name: str, target: Any, *, general: bool = False) -> Any:
-    """The executable of one template's function, under ``name``; ``general``: by all of TVM's passes."""
+    """The executable of one template's function, under ``name``; ``general`` means by all of TVM's passes."""
     module = tvm.IRModule({name: function.with_attr("global_symbol", name)})
     return tvm.compile(module, target=target, tir_pipeline="default" if general else "hago")
 

@@ -1,9 +1,11 @@
-"""Quantized operators that look at one element at a time: QAdd, QMul, QScaleShift, QLookup, (De)Quantize.
+"""Quantized operators on single elements: QAdd, QMul, QScaleShift, QLookup, Quantize and Dequantize.
 
 Scales, multipliers, zero points and clamps are inputs of the kernels (constants of the artifact), so that
 one compiled kernel serves every strategy. All results equal the formulas of the lowered graph bit for bit: a
-multiply-add is fused where the formula says so, and elsewhere a clamp stands between a product and the rounding,
-so that none can form.
+multiply-add is fused where the formula says so; elsewhere a clamp between product and rounding prevents one.
+
+Tensors are row-major, of any shape; per-channel vectors run along the last axis. Epilogue constants are those of
+`vector.Epilogue`. No two buffers may overlap.
 """
 
 from __future__ import annotations
@@ -19,19 +21,31 @@ from ...errors import BuildError
 from ...tensor import TensorType
 from ..common.calls import KernelCall, NodeView
 from .broadcast import nest, operand, walk
-from .elements import all_lanes
 from .families import Isa
 from .lookup import Lookup, lookup
 from .registry import emits
 from .transpose import order, permute
-from .vector import Epilogue, Expr, Flat, byte_lanes, cast, factors_of, numbers_of, primfunc, rows, spans, typed
+from .vector import (
+    Epilogue,
+    Expr,
+    Flat,
+    all_lanes,
+    byte_lanes,
+    cast,
+    factors_of,
+    numbers_of,
+    primfunc,
+    rows,
+    spans,
+    typed,
+)
 
 _INT = "int32"
 
 
 @dataclass(frozen=True)
 class Binary:
-    """QAdd or QMul of two uint8 tensors with numpy broadcasting."""
+    """QAdd or QMul of uint8 tensors of shapes ``a`` and ``b``, broadcast to ``y`` as in numpy; ``out`` is y's type."""
 
     op: str
     a: tuple[int, ...]
@@ -41,7 +55,7 @@ class Binary:
 
 
 def binary(params: Binary, isa: Isa, threads: int) -> Any:
-    """(a, b, factors float32 [3], epilogue constants) -> y.
+    """(a uint8, b uint8, factors float32 [3], epilogue constants) -> y uint8 or float32.
 
     QAdd: factors a_scale, b_scale, offset; fma(a, a_scale, fma(b, b_scale, offset)).
     QMul: factors a_zero_point, b_zero_point, scale; (a - za) * (b - zb) * scale, of which the first product is exact.
@@ -53,6 +67,7 @@ def binary(params: Binary, isa: Isa, threads: int) -> Any:
         epilogue = Epilogue(params.out, constants, 0, isa)
 
         def vector(to: Expr, at: list[Expr], lanes: int) -> None:
+            # uint8 [lanes], uint8 [lanes] -> float32 [lanes] -> y [lanes]
             left = codes(operand(a, at[0], loops.strides[0], lanes), lanes)
             right = codes(operand(b, at[1], loops.strides[1], lanes), lanes)
             if params.op == "QAdd":
@@ -92,7 +107,7 @@ def constants_type(out: str) -> TensorType:
 
 
 def epilogue_constants(node: NodeView) -> tuple[str, np.ndarray]:
-    """The output type that a node asks for, and its epilogue's constants."""
+    """The output type of a node, and the constants of its epilogue."""
     attrs = node.attrs
     out = attrs.get("out", "uint8")
     if out == "uint8":
@@ -116,7 +131,7 @@ def emit_binary(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 @dataclass(frozen=True)
 class ScaleShift:
-    """Per-channel affine map of ``rows`` x ``channels``."""
+    """Per-channel affine map of a tensor of ``shape``, seen as [rows, channels]."""
 
     shape: tuple[int, ...]
     rows: int
@@ -124,7 +139,10 @@ class ScaleShift:
 
 
 def scale_shift(params: ScaleShift, isa: Isa, threads: int) -> Any:
-    """(x, mul float32 [C], add float32 [C], epilogue constants) -> y = clamp(rint(fma(x, mul[c], add[c])))."""
+    """(x uint8 [R, C], mul float32 [C], add float32 [C], epilogue constants) -> y uint8 [R, C].
+
+    y = clamp(rint(fma(x, mul[c], add[c]))).
+    """
     channels = params.channels
 
     def body(x: Flat, mul: Flat, add: Flat, constants: Flat, y: Flat) -> None:
@@ -149,7 +167,7 @@ def scale_shift(params: ScaleShift, isa: Isa, threads: int) -> Any:
 
 
 def _repeats(count: int, channels: int, at_least: int) -> int:
-    """How many neighbouring pixels to take as one row, so that few channels still fill a vector."""
+    """How many neighbouring pixels make one row, so that even few channels fill a vector."""
     if channels >= at_least:
         return 1
     fitting = [k for k in range(1, min(count, 1 + 4 * at_least // channels) + 1) if count % k == 0]
@@ -192,11 +210,12 @@ class Convert:
 
 
 def convert(params: Convert, isa: Isa, threads: int) -> Any:
-    """Quantize: (x, scale float32 [1], numbers int32 [3] zero point, lo, hi) -> y.
+    """Quantize: (x float32, scale float32 [1], numbers int32 [3]: zero point, lo, hi) -> y uint8.
 
     y = clamp(rint(x / scale) + zero_point, lo, hi): the clamp is applied ahead of rint, to lo - zp and
     hi - zp, which is the same because these are integers.
-    Dequantize: (x, scale float32 [1], numbers int32 [1] zero point) -> y = float32(x - zero_point) * scale.
+    Dequantize: (x uint8, scale float32 [1], numbers int32 [1]: zero point) -> y float32.
+    y = float32(x - zero_point) * scale. The shape of y is that of x, transposed by ``perm``.
     """
     how = order(params.shape, params.perm)
     shape = tuple(params.shape[axis] for axis in params.perm)

@@ -1,4 +1,8 @@
-"""Reductions over neighbouring axes: ReduceMean, ReduceSum, ReduceMax ..., and ArgMax, ArgMin along one axis."""
+"""Reductions over neighbouring axes: ReduceMean, ReduceSum, ReduceMax ..., and ArgMax, ArgMin along one axis.
+
+x is seen as [outer, n, inner] and y as [outer, inner]. With inner = 1 a vector runs along n, and the last one is
+moved back to end with the row; else it runs along inner, one column in each lane. x and y may not overlap.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,13 @@ from .fallback import emit_fallback
 from .families import Isa
 from .movement import known
 from .registry import emits
-from .rowwise import Combine, Register, across, along, fresh, repeated, row_lanes
-from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans, typed
+from .rowwise import Combine, Register, across, along, fresh, row_lanes
+from .vector import Expr, Flat, all_lanes, copy_lanes, primfunc, rows, spans, typed
 
 
 @dataclass(frozen=True)
 class Reduce:
-    """Over the middle of ``x`` seen as [outer, n, inner]."""
+    """Over the middle of ``x``, seen as [outer, n, inner]."""
 
     op: str
     dtype: str
@@ -67,7 +71,7 @@ _TYPES = ("float32", "float64", "int32", "int64", "uint8", "int8")
 
 
 def reduction(params: Reduce, isa: Isa, threads: int) -> Any:
-    """(x) -> y."""
+    """(x [outer, n, inner]) -> y [outer, inner], both of ``dtype``."""
     kind, dtype = _KINDS[params.op], params.dtype
     start = _start(kind, dtype)
 
@@ -78,18 +82,20 @@ def reduction(params: Reduce, isa: Isa, threads: int) -> Any:
 
     def body(x: Flat, y: Flat) -> None:
         def whole_row(row: Expr) -> None:
+            """x [n] -> y [1]."""
             lanes = row_lanes(params.n, copy_lanes(isa, dtype))
             begin = T.bind(row * params.n)
             total = Register(start, dtype, lanes)
 
             def add(i: Expr, seen: int) -> None:
                 value = kind.before(x.load(begin + i, lanes))
-                total.set(kind.combine(total.value, fresh(value, seen, lanes, repeated(start, lanes))))
+                total.set(kind.combine(total.value, fresh(value, seen, lanes, all_lanes(start, lanes))))
 
             along(params.n, lanes, add)
             y.store(row, finish(across(total.value, lanes, kind.combine)))
 
         def columns(row: Expr) -> None:
+            """x [n, inner] -> y [inner]."""
             begin = T.bind(row * params.n * params.inner)
 
             def vector(c: Expr, lanes: int) -> None:
@@ -107,7 +113,7 @@ def reduction(params: Reduce, isa: Isa, threads: int) -> Any:
 
 
 def _start(kind: _Kind, dtype: str) -> Expr:
-    """The value that changes nothing."""
+    """The neutral element of the reduction."""
     number = getattr(T, dtype)
     if not kind.extreme:
         return number(0)
@@ -143,7 +149,7 @@ def emit_reduction(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 
 def _one_by_one(node: NodeView, x: TensorType, y: TensorType, axes: Sequence[int]) -> list[KernelCall]:
-    """A maximum over several axes as one over each; TVM's own loops would lose NaN."""
+    """A maximum over several axes, one axis after the other; TVM's own loops would lose NaN."""
     calls: list[KernelCall] = []
     name, shape = node.inputs[0], x.shape
     for axis in axes:
@@ -159,7 +165,7 @@ def _one_by_one(node: NodeView, x: TensorType, y: TensorType, axes: Sequence[int
 
 @dataclass(frozen=True)
 class ArgExtreme:
-    """Index (int64) of the largest or ``least`` along the middle of [outer, n, inner]; ``last`` of equals."""
+    """Index of the largest (or ``least``) along the middle of [outer, n, inner]; of equals, the first (or ``last``)."""
 
     dtype: str
     x: tuple[int, ...]
@@ -172,7 +178,7 @@ class ArgExtreme:
 
 
 def arg_extreme(params: ArgExtreme, isa: Isa, threads: int) -> Any:
-    """(x) -> y int64."""
+    """(x [outer, n, inner] of ``dtype``) -> y int64 [outer, inner]."""
     dtype, n, inner = params.dtype, params.n, params.inner
     combine: Combine = (lambda a, b: T.min(a, b)) if params.least else (lambda a, b: T.max(a, b))
     start = _start(_Kind(combine, extreme=-1 if params.least else 1), dtype)
@@ -184,6 +190,7 @@ def arg_extreme(params: ArgExtreme, isa: Isa, threads: int) -> Any:
 
     def body(x: Flat, y: Flat) -> None:
         def whole_row(row: Expr) -> None:
+            """x [n] -> y [1]: one pass finds the extreme value, another its index."""
             lanes = row_lanes(n, isa.lanes)
             begin = T.bind(row * n)
             best = Register(start, dtype, lanes)
@@ -192,16 +199,17 @@ def arg_extreme(params: ArgExtreme, isa: Isa, threads: int) -> Any:
             where = Register(T.int32(-1 if params.last else n), "int32", lanes)
 
             def look(i: Expr, seen: int) -> None:
-                place = T.ramp(T.cast(i, "int32"), 1, lanes) if lanes > 1 else T.cast(i, "int32")
-                equal = T.EQ(x.load(begin + i, lanes), repeated(found, lanes))
+                index = T.ramp(T.cast(i, "int32"), 1, lanes) if lanes > 1 else T.cast(i, "int32")
+                equal = T.EQ(x.load(begin + i, lanes), all_lanes(found, lanes))
                 pick = T.max if params.last else T.min
-                where.set(T.Select(equal, pick(where.value, place), where.value))
+                where.set(T.Select(equal, pick(where.value, index), where.value))
 
             along(n, lanes, look)
             index = across(where.value, lanes, T.max if params.last else T.min)
             y.store(row, T.cast(T.max(0, T.min(n - 1, index)), "int64"))
 
         def columns(row: Expr) -> None:
+            """x [n, inner] -> y [inner], in one pass."""
             begin = T.bind(row * n * inner)
 
             def vector(c: Expr, lanes: int) -> None:
@@ -211,8 +219,8 @@ def arg_extreme(params: ArgExtreme, isa: Isa, threads: int) -> Any:
                 with T.serial(1, n) as i:
                     value = x.load(begin + i * inner + c, lanes)
                     # (A boolean vector bound to a name trips TVM's simplifier.)
-                    place = repeated(T.cast(i, "int32"), lanes)
-                    where.set(T.Select(better(value, best.value), place, where.value))
+                    index = all_lanes(T.cast(i, "int32"), lanes)
+                    where.set(T.Select(better(value, best.value), index, where.value))
                     best.set(combine(best.value, value))
                 y.store(row * inner + c, T.cast(where.value, typed("int64", lanes)), lanes)
 

@@ -1,4 +1,4 @@
-"""The emitters of processors: operator -> the function that turns a node into calls of kernels."""
+"""The emitters of processors: operator -> the function that turns a node into kernel calls."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Resize: nearest on any element type, all other modes in float32.
 
-`resize_taps` tells which input positions an output position is made of, so the kernels know nothing of modes.
-Two neighbours along one or two axes are one kernel; everything else goes axis by axis.
+`hago.lower.resize_taps` gives the input positions and shares that make an output position, so the kernels know
+nothing of modes. Two neighbours along one or two axes are one kernel; everything else goes axis by axis. The caller
+guarantees that every position lies inside x, and that no two buffers overlap.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from .families import Isa
 from .mapped import emit_mapped
 from .movement import call, contiguous_strides, known
 from .registry import emits
-from .rowwise import Register, repeated
-from .vector import Expr, Flat, primfunc, rows, spans, unravel
+from .rowwise import Register
+from .vector import Expr, Flat, all_lanes, primfunc, rows, spans, unravel
 
 
 @dataclass(frozen=True)
 class Linear:
-    """Linear interpolation along ``axes`` (one or two)."""
+    """Linear interpolation from shape ``x`` to shape ``y`` along ``axes`` (one or two)."""
 
     x: tuple[int, ...]
     y: tuple[int, ...]
@@ -36,10 +37,10 @@ class Linear:
 
 
 def linear(params: Linear, isa: Isa, threads: int) -> Any:
-    """(x float32, indices int32 [2 n], weights float32 [n]) -> y, n = sum of y.shape[axis] over axes.
+    """(x float32, indices int32 [2 n], weights float32 [n]) -> y float32, n = sum of y.shape[axis] over axes.
 
-    ``indices`` holds for every axis all lower neighbours and then all upper ones, in elements; ``weights``
-    the share of the upper one.
+    ``indices`` holds, axis by axis, all lower neighbours and then all upper ones, as offsets in elements; ``weights``
+    holds the shares of the upper ones.
     """
     strides = contiguous_strides(params.x)
     count, starts = 0, {}
@@ -51,7 +52,7 @@ def linear(params: Linear, isa: Isa, threads: int) -> Any:
 
     def body(x: Flat, indices: Flat, weights: Flat, y: Flat) -> None:
         def row_body(row: Expr) -> None:
-            corners: list[tuple[Expr, Expr]] = [(T.int32(0), T.float32(1))]
+            corners: list[tuple[Expr, Expr]] = [(T.int32(0), T.float32(1))]  # (offset in x, share): 2 or 4 in the end
             for axis, index in enumerate(unravel(row, outer)):
                 if axis not in starts:
                     corners = [(at + index * strides[axis], share) for at, share in corners]
@@ -88,7 +89,7 @@ def linear(params: Linear, isa: Isa, threads: int) -> Any:
 
 @dataclass(frozen=True)
 class Resample:
-    """A weighted sum of ``taps`` input positions along one axis of ``x``."""
+    """A weighted sum of ``taps`` input positions along one ``axis``, from shape ``x`` to shape ``y``."""
 
     x: tuple[int, ...]
     y: tuple[int, ...]
@@ -97,7 +98,10 @@ class Resample:
 
 
 def resample(params: Resample, isa: Isa, threads: int) -> Any:
-    """(x float32, positions int32 [out, taps] in elements, shares float32 [out, taps]) -> y."""
+    """(x [before, in, run], positions int32 [out * taps], shares float32 [out * taps]) -> y [before, out, run].
+
+    x and y are float32; positions are offsets in elements, multiples of ``run``.
+    """
     out, run = params.y[params.axis], prod(params.y[params.axis + 1 :])
     before = prod(params.y[: params.axis])
     lower = params.x[params.axis] * run
@@ -111,7 +115,7 @@ def resample(params: Resample, isa: Isa, threads: int) -> Any:
                 total = Register(T.float32(0), "float32", width)
                 with T.serial(0, params.taps) as tap:
                     at = start + positions.load(first + tap) + i
-                    share = repeated(shares.load(first + tap), width)
+                    share = all_lanes(shares.load(first + tap), width)
                     total.set(total.value + x.load(at, width) * share)
                 y.store(row * run + i, total.value, width)
 
@@ -126,14 +130,14 @@ def resample(params: Resample, isa: Isa, threads: int) -> Any:
 
 @dataclass(frozen=True)
 class Extrapolate:
-    """x where all flags along its axes are 0, else ``value``."""
+    """x if all flags along its axes are 0, else a value."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 def extrapolate(params: Extrapolate, isa: Isa, threads: int) -> Any:
-    """(x, value [1], flags int32 [sum of the shape], 1 where a position lies outside) -> y."""
+    """(x, value [1], flags int32 [sum of the shape]) -> y like x; a flag is 1 if its position lies outside."""
     shape = params.shape or (1,)
     starts = [sum(shape[:axis]) for axis in range(len(shape))]
     lead, run = shape[:-1], shape[-1]
@@ -173,7 +177,7 @@ def emit_resize(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 
 
 def _inside(node: NodeView, along: Mapping[int, Taps], mode: str) -> list[KernelCall]:
-    """The Resize where no position lies outside of the region that it takes."""
+    """The calls of a Resize none of whose positions lie outside the input."""
     x, y = node.type(node.inputs[0]), node.type(node.outputs[0])
     if mode == "nearest":
         return emit_mapped(node, {a: t.positions[:, 0] for a, t in along.items()})
@@ -199,7 +203,7 @@ def _neighbours(node: NodeView, x: TensorType, y: TensorType, resized: Mapping[i
 
 
 def _axis_by_axis(node: NodeView, x: TensorType, resized: Mapping[int, Taps]) -> list[KernelCall]:
-    """The axes that shrink most come first: what follows has less to do."""
+    """One call for each axis; those that shrink most come first, so that less is left to do."""
     calls: list[KernelCall] = []
     order = sorted(resized, key=lambda axis: len(resized[axis].positions) / x.shape[axis])
     source, shape = node.inputs[0], x.shape

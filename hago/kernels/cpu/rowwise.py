@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .vector import Expr
+from .vector import Expr, all_lanes
 
 Row = Callable[[Expr, int], None]
 """Receives the first index of a vector and how many of its first lanes were seen before."""
@@ -38,7 +38,7 @@ def along(n: int, lanes: int, body: Row, *, unrolled: int = 1) -> None:
 
 
 def fresh(value: Expr, seen: int, lanes: int, instead: Expr) -> Expr:
-    """``value`` with its first ``seen`` lanes taken from ``instead``, so that nothing counts twice."""
+    """``value`` [lanes] with its first ``seen`` lanes taken from ``instead``, so that nothing counts twice."""
     if not seen:
         return value
     lane = T.ramp(T.int32(0), 1, lanes)
@@ -46,7 +46,7 @@ def fresh(value: Expr, seen: int, lanes: int, instead: Expr) -> Expr:
 
 
 def across(value: Expr, lanes: int, combine: Combine) -> Expr:
-    """One number from the lanes of a vector, by halves."""
+    """[lanes] -> one number: the halves of the vector are combined until one lane is left."""
     value = T.bind(value)
     while lanes > 1:
         half = lanes // 2
@@ -57,16 +57,17 @@ def across(value: Expr, lanes: int, combine: Combine) -> Expr:
 
 
 class Register:
-    """A vector that changes: an accumulator."""
+    """A vector [lanes] that changes: an accumulator."""
 
     def __init__(self, start: Expr, dtype: str, lanes: int) -> None:
         self._buffer: Any = T.alloc_buffer((lanes,), dtype)
         self._whole = 0 if lanes == 1 else T.ramp(0, 1, lanes)
         self.dtype, self.lanes = dtype, lanes
-        self.set(start if lanes == 1 else T.broadcast(start, lanes))
+        self.set(all_lanes(start, lanes))
 
     @property
     def value(self) -> Expr:
+        """The value at the time when the expression is evaluated."""
         return self._buffer[self._whole]
 
     def set(self, value: Expr) -> None:
@@ -74,10 +75,5 @@ class Register:
         T.buffer_store(self._buffer, value, [self._whole])
 
     def get(self) -> Expr:
-        """The value as it is now, under a name."""
+        """The current value, bound to a name."""
         return T.bind(self.value)
-
-
-def repeated(value: Expr, lanes: int) -> Expr:
-    """A number in every lane."""
-    return value if lanes == 1 else T.broadcast(value, lanes)

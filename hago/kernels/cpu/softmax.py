@@ -1,4 +1,8 @@
-"""Softmax and LogSoftmax in float32 along any axis, after taking off the largest element."""
+"""Softmax and LogSoftmax in float32 along any axis, after subtracting the largest element.
+
+x and y are seen as [outer, n, inner], reduced along n. With inner = 1 a vector runs along n, and the last one is
+moved back to end with the row; else it runs along inner, one column in each lane. x and y may not overlap.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +19,16 @@ from . import math as vm
 from .fallback import emit_fallback
 from .families import Isa
 from .registry import emits
-from .rowwise import Register, across, along, fresh, repeated, row_lanes
-from .vector import Expr, Flat, primfunc, rows, spans
+from .rowwise import Register, across, along, fresh, row_lanes
+from .vector import Expr, Flat, all_lanes, primfunc, rows, spans
 
 _REGISTERS = 8
-"""Rows of up to so many vectors stay in registers between the passes."""
+"""A row of at most this many vectors stays in registers between the passes."""
 
 
 @dataclass(frozen=True)
 class Softmax:
-    """Along the middle of ``shape`` seen as [outer, n, inner]; ``log`` for LogSoftmax."""
+    """Along the middle of ``shape``, seen as [outer, n, inner]; ``log`` means LogSoftmax."""
 
     shape: tuple[int, ...]
     outer: int
@@ -34,7 +38,7 @@ class Softmax:
 
 
 def softmax(params: Softmax, isa: Isa, threads: int) -> Any:
-    """(x) -> y = e^(x - max) / sum, or x - max - ln sum."""
+    """(x float32) -> y float32 = e^(x - max) / sum, or x - max - ln sum."""
     inner, lanes = params.inner, row_lanes(params.n, isa.lanes)
     in_registers = -(-params.n // lanes) <= _REGISTERS
 
@@ -55,7 +59,7 @@ def softmax(params: Softmax, isa: Isa, threads: int) -> Any:
 
 
 def _finish(params: Softmax, total: Expr, lanes: int) -> tuple[Expr, Any]:
-    """What the last pass does with e^(x - max), or with x - max in the logarithmic form."""
+    """What the last pass does to e^(x - max), or to x - max if the result is a logarithm."""
     if params.log:
         offset = vm.log(total, lanes)
         return offset, lambda value: value - offset
@@ -64,20 +68,20 @@ def _finish(params: Softmax, total: Expr, lanes: int) -> tuple[Expr, Any]:
 
 
 def _short_row(params: Softmax, x: Flat, y: Flat, begin: Expr, lanes: int) -> None:
-    """A row that is read once and written once."""
+    """A row [n] of a few vectors, read once and written once."""
     pieces: list[tuple[int, int, Expr]] = []
     along(params.n, lanes, lambda i, seen: pieces.append((i, seen, x.load(begin + i, lanes))), unrolled=_REGISTERS)
     top = pieces[0][2]
     for _, _, value in pieces[1:]:
         top = T.max(top, value)
-    largest = across(top, lanes, T.max)
+    largest = across(top, lanes, T.max)  # [lanes] -> one number
     total: Expr = None
     kept: list[tuple[int, Expr]] = []
     for i, seen, value in pieces:
         less = T.bind(value - largest)
         power = vm.exp(less, lanes)
         kept.append((i, less if params.log else power))
-        power = fresh(power, seen, lanes, repeated(T.float32(0), lanes))
+        power = fresh(power, seen, lanes, all_lanes(T.float32(0), lanes))
         total = power if total is None else total + power
     _, finish = _finish(params, across(total, lanes, lambda a, b: a + b), 1)
     for i, value in kept:
@@ -85,7 +89,7 @@ def _short_row(params: Softmax, x: Flat, y: Flat, begin: Expr, lanes: int) -> No
 
 
 def _long_row(params: Softmax, x: Flat, y: Flat, begin: Expr, lanes: int) -> None:
-    """Three passes over a row: the largest, the sum, the result."""
+    """Three passes over a row [n]: the largest, the sum, the result."""
     n = params.n
     top = Register(T.float32("-inf"), "float32", lanes)
     along(n, lanes, lambda i, seen: top.set(T.max(top.value, x.load(begin + i, lanes))))
@@ -96,7 +100,7 @@ def _long_row(params: Softmax, x: Flat, y: Flat, begin: Expr, lanes: int) -> Non
         less = T.bind(x.load(begin + i, lanes) - largest)
         power = vm.exp(less, lanes)
         y.store(begin + i, less if params.log else power, lanes)
-        total.set(total.value + fresh(power, seen, lanes, repeated(T.float32(0), lanes)))
+        total.set(total.value + fresh(power, seen, lanes, all_lanes(T.float32(0), lanes)))
 
     along(n, lanes, add)
     _, finish = _finish(params, across(total.value, lanes, lambda a, b: a + b), 1)
@@ -109,7 +113,7 @@ def _long_row(params: Softmax, x: Flat, y: Flat, begin: Expr, lanes: int) -> Non
 
 
 def _column(params: Softmax, x: Flat, y: Flat, begin: Expr, lanes: int) -> None:
-    """Neighbouring columns, each in a lane of its own."""
+    """Neighbouring columns [n, lanes], one in each lane."""
     n, step = params.n, params.inner
     top = Register(T.float32("-inf"), "float32", lanes)
     with T.serial(0, n) as i:

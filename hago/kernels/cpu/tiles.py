@@ -1,12 +1,15 @@
 """Dense dot products on AMX tiles: the same packed weights, the same integers, many times the products.
 
     M rows of a tile = pixels (up to 16), L = 16 output channels, a chunk of up to 16 packed reduction steps
-    A tile [M, chunk*KP] of the image, B tile [chunk, L*KP] of the weights, C tile [M, L] of sums
+    PT tiles of pixels and VT tiles of channels of a block
+
+    C tile [M, L] of sums += A tile [M, chunk*KP] of the image x B tile [chunk, L*KP] of the weights
 
 A block of PT x VT sums stays in tiles over the whole reduction; then each goes through a buffer on the stack
 to the vectors of the epilogue. A pixel's channels are neighbours in memory, so a tile of the image is loaded
-from where it lies, its rows one pixel apart. Where the steps are no multiple of 16, the last chunk is moved
-back, and the weights of the steps that it repeats are zero: nothing is read behind the last pixel.
+in place, its rows one pixel apart. If the steps are no multiple of 16, the last chunk is moved back, and the
+weights of the steps that it repeats are zero: nothing is read behind the last pixel. Buffers as in dense.py.
+The caller guarantees that the process may use AMX (`hago.runtime.amx`).
 
 Intel, Architecture Instruction Set Extensions Programming Reference, chapter "Intel AMX".
 """
@@ -24,14 +27,14 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from .dense import TILE_STEPS, Dense, DenseParams, Tile, choose_tile, estimate, plan
-from .emit import channel_start, maybe_parallel, moved_back
 from .families import Isa
+from .ir_builder import channel_start, maybe_parallel, moved_back
 
 _ROWS = 16  # of a tile
 _TILES = 8
 _NEAR_BYTES = 24 * 1024
-_WORTH_SLICING = 4  # blocks of pixels that must share a slice of the weights
-SUMS = ((2, 2), (1, 4), (4, 1), (1, 3), (3, 1), (1, 2), (2, 1), (1, 1))  # tiles of pixels, of channels
+_WORTH_SLICING = 4  # blocks of pixels, at least, that must share a slice of the weights
+SUMS = ((2, 2), (1, 4), (4, 1), (1, 3), (3, 1), (1, 2), (2, 1), (1, 1))  # (PT, VT)
 _FROM_VECTORS = {"vnni": "tile-u8s8", "bf16": "tile-bf16"}
 
 
@@ -40,14 +43,14 @@ class TileBlock:
     """PT tiles of M pixels times VT tiles of channels, accumulated in tiles."""
 
     rows: int  # M
-    pixel_tiles: int
-    channel_tiles: int
+    pixel_tiles: int  # PT
+    channel_tiles: int  # VT
     across: bool = False  # tiles run on from one image row to the next, through the padding between them
 
 
 @dataclass(frozen=True)
 class _Slice:
-    """Some neighbouring chunks of the reduction; ``kept_at`` is where the sums of this block wait."""
+    """Some neighbouring chunks of the reduction; ``kept_at`` is where this block's sums are kept in between."""
 
     start: Any
     count: int
@@ -63,7 +66,7 @@ def tiled(p: DenseParams, isa: Isa, threads: int) -> Any:
 
 @lru_cache(maxsize=4096)
 def best_tiles(p: DenseParams, isa: Isa) -> str:
-    """The instruction for these shapes: ``p.dot``, or its like on tiles where that is estimated to be faster."""
+    """The instruction for these shapes: ``p.dot``, or its counterpart on tiles if that is estimated to be faster."""
     dot = _FROM_VECTORS.get(p.dot)
     if not isa.tiles or dot is None or p.group_steps or p.o // p.groups < isa.lanes:
         return p.dot
@@ -73,7 +76,7 @@ def best_tiles(p: DenseParams, isa: Isa) -> str:
 
 
 def choose_block(p: DenseParams, isa: Isa) -> tuple[TileBlock, float]:
-    """The block with the fewest estimated cycles, and those."""
+    """The block with the fewest estimated cycles, and their number."""
     return min(candidates(p, isa), key=lambda found: found[1])
 
 
@@ -91,8 +94,8 @@ def candidates(p: DenseParams, isa: Isa) -> Iterator[tuple[TileBlock, float]]:
         for rows in range(1, min(_ROWS, columns // pixel_tiles) + 1):
             blocks = outer * -(-columns // (pixel_tiles * rows)) * -(-shape.vectors // channel_tiles)
             # The unit is half a cycle, in which one dot product on vectors starts. A product of tiles takes 16
-            # cycles, some less with few rows, and 52 until its sum can be used again; a tile is loaded in 8, or
-            # 16 where the weights of the block do not stay in the nearest cache.
+            # cycles, somewhat less with few rows, and 52 until its sum can be used again; a tile is loaded in 8
+            # cycles, or 16 if the weights of the block do not stay in the nearest cache.
             far = 2.0 if channel_tiles * depth * 1024 > _NEAR_BYTES else 1.0
             products = max(sums * (20 + 12 * rows / _ROWS), 104.0)
             loads = 16.0 * (pixel_tiles * rows / _ROWS + far * channel_tiles * shape.chunk / TILE_STEPS)
@@ -102,7 +105,7 @@ def candidates(p: DenseParams, isa: Isa) -> Iterator[tuple[TileBlock, float]]:
 
 
 def _columns_across(p: DenseParams) -> int:
-    """Pixels from the first to the last of an image, those in the padding between its rows included."""
+    """Pixels from the first to the last of an image, including those in the padding between its rows."""
     return (p.oh - 1) * (p.w + p.pads[1] + p.pads[3]) + p.ow
 
 
@@ -129,14 +132,14 @@ class _Tiled(Dense):
         return Tile(self.block.rows * self.block.pixel_tiles, self.block.channel_tiles)
 
     def _count_slices(self) -> int:
-        """Into how many parts the reduction is cut so that the weights of one stay in the nearest cache."""
+        """How many parts the reduction is cut into so that the weights of one stay in the nearest cache."""
         near = self.block.channel_tiles * self.all_chunks * 1024
         if near <= _NEAR_BYTES or self.work < _WORTH_SLICING * self.chunks:
             return 1
         return min(-(-near // _NEAR_BYTES), self.all_chunks)
 
     def loops(self) -> None:
-        """One slice of the reduction for all pixels, then the next, where there are slices; sums wait in a buffer."""
+        """One slice of the reduction for all pixels, then the next; sums wait in a buffer between slices."""
         if self.slices == 1:
             super().loops()
             return
@@ -144,6 +147,7 @@ class _Tiled(Dense):
         starts = range(0, self.all_chunks, length)
         with maybe_parallel(self.work, self.chunks) as (at, end), self.prepared():
             most = -(-self.work // self.chunks) + 1
+            # [blocks of pixels, PT*VT, 16, L]
             self.waiting = T.alloc_buffer((most * self.sums * _ROWS * self.lanes,), self.acc_type.split("x")[0])
             with T.serial(0, self.p.groups * self.blocks) as block:
 
@@ -160,7 +164,7 @@ class _Tiled(Dense):
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
-        """Sets the tiles' shapes, and gives back those of whoever computed before on this thread."""
+        """Sets the tiles' shapes, and restores those that the thread had before."""
         shapes = T.alloc_buffer((16,), "int32")
         before = T.alloc_buffer((16,), "int32")
         for i, word in enumerate(self._shapes().view(np.int32)):
@@ -171,7 +175,7 @@ class _Tiled(Dense):
         _emit("llvm.x86.ldtilecfg", before.access_ptr("r"))
 
     def _shapes(self) -> np.ndarray:
-        """The 64 bytes that ldtilecfg takes: palette, bytes of a row and rows of each tile."""
+        """The 64 bytes that ldtilecfg takes: the palette, and each tile's bytes per row and rows."""
         shapes = np.zeros(64, np.uint8)
         shapes[0] = 1
         row_bytes, rows = shapes[16:32].view(np.uint16), shapes[48:56]
@@ -202,12 +206,12 @@ class _Tiled(Dense):
         p, block, now = self.p, self.block, self.now
         size = _ROWS * self.lanes
         for tile in range(self.sums):
-            if now.begins:  # a row stride of 0: every pixel starts from the bias
+            if now.begins:  # a row stride of 0: every pixel starts from the bias [L]
                 bias = self.bias.access_ptr("r", offset=(first + tile % self.V) * self.lanes)
                 _emit("llvm.x86.tileloadd64", T.uint8(tile), bias, T.int64(0))
             else:
-                place = self.waiting.access_ptr("r", offset=now.kept_at + tile * size)
-                _emit("llvm.x86.tileloadd64", T.uint8(tile), place, T.int64(64))
+                kept = self.waiting.access_ptr("r", offset=now.kept_at + tile * size)
+                _emit("llvm.x86.tileloadd64", T.uint8(tile), kept, T.int64(64))
         last = (self.plan.needed - self.plan.chunk) * self.dot.pack
         with T.serial(0, now.count) as n:
             chunk = T.bind(now.start + n)
@@ -219,10 +223,10 @@ class _Tiled(Dense):
             self.products(at, first, T.bind(chunk * self.plan.chunk))
         if not now.ends:
             for tile in range(self.sums):
-                place = self.waiting.access_ptr("w", offset=now.kept_at + tile * size)
-                _emit("llvm.x86.tilestored64", T.uint8(tile), place, T.int64(64))
+                kept = self.waiting.access_ptr("w", offset=now.kept_at + tile * size)
+                _emit("llvm.x86.tilestored64", T.uint8(tile), kept, T.int64(64))
             return
-        parts = [T.alloc_buffer((size,), self.acc_type.split("x")[0]) for _ in range(self.sums)]
+        parts = [T.alloc_buffer((size,), self.acc_type.split("x")[0]) for _ in range(self.sums)]  # PT*VT x [16, L]
         for tile, part in enumerate(parts):
             _emit("llvm.x86.tilestored64", T.uint8(tile), part.access_ptr("w"), T.int64(64))
         channels = [channel_start(vector + v, self.o, self.lanes) for v in range(self.V)]
@@ -244,7 +248,7 @@ class _Tiled(Dense):
                     finish(t, q, T.bind((self.pixel + pixel) // line * p.ow + column))
 
     def products(self, x_at: Any, first: Any, depth: Any) -> None:
-        """One chunk of the reduction for the whole block."""
+        """One chunk for the whole block: PT x [M, chunk*KP] x VT x [chunk, L*KP] -> PT*VT sums [M, L]."""
         size = self.dot.weight_numpy.itemsize
         stride = self.p.strides[1] * self.p.c
         line = self.lanes * self.dot.pack

@@ -19,7 +19,7 @@ Convert = Callable[[Expr, int], Expr]
 """An elementwise function of a vector and its number of lanes."""
 
 _WIDEST_INTERLEAVE = 4
-"""Up to so many channels, whole pixels are woven from (or split into) one vector per channel."""
+"""Up to this many channels, whole pixels are woven from (or split into) one vector per channel."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Order:
 
 
 def order(shape: Sequence[int], perm: Sequence[int]) -> Order:
-    """What ``perm`` (numpy's transpose) does to ``shape``, with as few dimensions as can be."""
+    """What ``perm`` (numpy's transpose) does to ``shape``, in the fewest dimensions."""
     below = [int(np.prod(shape[axis + 1 :], dtype=np.int64)) for axis in range(len(shape))]
     dims: list[int] = []
     strides: list[int] = []
@@ -47,6 +47,27 @@ def order(shape: Sequence[int], perm: Sequence[int]) -> Order:
     return Order(tuple(dims or [1]), tuple(strides or [1]))
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What all ways to permute share: ``target`` = after(before(``source``)), reordered as ``how`` says."""
+
+    source: Flat
+    target: Flat
+    how: Order
+    threads: int
+    work: int  # element operations
+    before: Convert
+    after: Convert
+
+    def read(self, index: Expr, lanes: int) -> Expr:
+        """``lanes`` neighbours of the source, as ``before`` leaves them."""
+        return self.before(self.source.load(index, lanes), lanes)
+
+    def write(self, index: Expr, value: Expr, lanes: int) -> None:
+        """Stores ``lanes`` neighbours of the target, as ``after`` leaves them."""
+        self.target.store(index, self.after(value, lanes), lanes)
+
+
 def permute(
     source: Flat,
     target: Flat,
@@ -60,32 +81,31 @@ def permute(
 ) -> None:
     """target = after(before(source)), reordered; ``before`` acts ahead of the shuffle, ``after`` behind it.
 
-    ``lanes`` is the vector width of plain copies.
+    ``lanes`` is the vector width of plain copies, ``cost`` the operations per element.
     """
-    work = cost * source.size
+    job = _Job(source, target, how, threads, cost * source.size, before, after)
     if how.strides[-1] == 1:
-        _copy(source, target, how, lanes, threads, work, lambda v, w: after(before(v, w), w))
+        _copy(job, lanes)
         return
-    depth = how.strides.index(1)
-    last = how.dims[-1]
-    outer = [axis for axis in range(len(how.dims)) if axis not in (depth, len(how.dims) - 1)]
+    depth, last = how.strides.index(1), how.dims[-1]
     if last <= _WIDEST_INTERLEAVE and depth == len(how.dims) - 2 and how.dims[depth] >= 8:
-        _weave(source, target, how, threads, work, before, after)
+        _weave(job)
     elif how.dims[depth] <= _WIDEST_INTERLEAVE and how.strides[-1] == how.dims[depth] and last >= 8:
-        _split(source, target, how, depth, threads, work, before, after)
+        _split(job, depth)
     else:
-        _tiles(source, target, how, depth, outer, threads, work, before, after)
+        _tiles(job, depth)
 
 
-def _copy(source: Flat, target: Flat, how: Order, lanes: int, threads: int, work: int, convert: Convert) -> None:
-    """The last dimension stays the last: rows are copied."""
+def _copy(job: _Job, lanes: int) -> None:
+    """[..., n] -> [..., n]: the last dimension stays the last, so rows are copied."""
+    how = job.how
     inner, outer = how.dims[-1], how.dims[:-1]
 
     def move(to: Expr, start: Expr, width: int) -> None:
-        target.store(to, convert(source.load(start, width), width), width)
+        job.write(to, job.read(start, width), width)
 
     if not outer:
-        chunks(inner, lanes, threads, work, lambda i, width: move(i, i, width))
+        chunks(inner, lanes, job.threads, job.work, lambda i, width: move(i, i, width))
         return
 
     def row_body(row: Expr) -> None:
@@ -93,7 +113,7 @@ def _copy(source: Flat, target: Flat, how: Order, lanes: int, threads: int, work
         start = sum(i * s for i, s in zip(at, how.strides, strict=False))
         spans(inner, lanes, lambda i, width: move(row * inner + i, start + i, width))
 
-    rows(int(np.prod(outer, dtype=np.int64)), threads, work, row_body)
+    rows(int(np.prod(outer, dtype=np.int64)), job.threads, job.work, row_body)
 
 
 def _starts(how: Order, outer: Sequence[int], row: Expr) -> tuple[Expr, Expr]:
@@ -117,99 +137,80 @@ def _blocked(count: int, width: int, body: Callable[[Expr], None]) -> None:
         body(count - width)
 
 
-def _weave(source: Flat, target: Flat, how: Order, threads: int, work: int, before: Convert, after: Convert) -> None:
+def _weave(job: _Job) -> None:
     """[..., few, many] -> [..., many, few]: one vector per plane, interleaved."""
-    few, many, stride = how.dims[-1], how.dims[-2], how.strides[-1]
-    outer = list(range(len(how.dims) - 2))
+    few, many, stride = job.how.dims[-1], job.how.dims[-2], job.how.strides[-1]
+    outer = list(range(len(job.how.dims) - 2))
     width = 16 if many >= 16 else 8
     weave = [plane * width + lane for lane in range(width) for plane in range(few)]
 
     def pixels(begin: tuple[Expr, Expr], first: Expr) -> None:
-        planes = [before(source.load(begin[0] + first + c * stride, width), width) for c in range(few)]
-        woven = T.bind(T.Shuffle(planes, weave))
-        target.store(begin[1] + first * few, after(woven, width * few), width * few)
+        planes = [job.read(begin[0] + first + c * stride, width) for c in range(few)]  # few x [width]
+        woven = T.bind(T.Shuffle(planes, weave))  # [width, few]
+        job.write(begin[1] + first * few, woven, width * few)
 
-    _over_blocks(how, outer, many, width, threads, work, pixels)
+    _over_blocks(job, outer, many, width, pixels)
 
 
-def _split(
-    source: Flat,
-    target: Flat,
-    how: Order,
-    depth: int,
-    threads: int,
-    work: int,
-    before: Convert,
-    after: Convert,
-) -> None:
+def _split(job: _Job, depth: int) -> None:
     """[..., many, few] -> [..., few, ..., many]: one load of whole pixels, one vector per plane."""
+    how = job.how
     few, many = how.dims[depth], how.dims[-1]
     outer = [axis for axis in range(len(how.dims) - 1) if axis != depth]
     width = 16 if many >= 16 else 8
     step = _below(how, depth)
 
     def pixels(begin: tuple[Expr, Expr], first: Expr) -> None:
-        whole = T.bind(before(source.load(begin[0] + first * few, width * few), width * few))
+        whole = T.bind(job.read(begin[0] + first * few, width * few))  # [width, few]
         for plane in range(few):
-            picked = T.bind(T.Shuffle([whole], [lane * few + plane for lane in range(width)]))
-            target.store(begin[1] + first + plane * step, after(picked, width), width)
+            picked = T.bind(T.Shuffle([whole], [lane * few + plane for lane in range(width)]))  # [width]
+            job.write(begin[1] + first + plane * step, picked, width)
 
-    _over_blocks(how, outer, many, width, threads, work, pixels)
+    _over_blocks(job, outer, many, width, pixels)
 
 
 def _over_blocks(
-    how: Order,
-    outer: Sequence[int],
-    count: int,
-    width: int,
-    threads: int,
-    work: int,
-    body: Callable[[tuple[Expr, Expr], Expr], None],
+    job: _Job, outer: Sequence[int], count: int, width: int, body: Callable[[tuple[Expr, Expr], Expr], None]
 ) -> None:
     """``body(starts, first)`` for every outer coordinate and every block of ``width`` along ``count``."""
+    how = job.how
     full, rest = divmod(count, width)
     outside = int(np.prod([how.dims[axis] for axis in outer], dtype=np.int64))
 
     def row_body(row: Expr) -> None:
         body(_starts(how, outer, row // full), (row % full) * width)
 
-    rows(outside * full, threads, work, row_body)
+    rows(outside * full, job.threads, job.work, row_body)
     if rest:
-        rows(outside, 1, work, lambda row: body(_starts(how, outer, row), count - width))
+        rows(outside, 1, job.work, lambda row: body(_starts(how, outer, row), count - width))
 
 
-def _tiles(
-    source: Flat,
-    target: Flat,
-    how: Order,
-    depth: int,
-    outer: Sequence[int],
-    threads: int,
-    work: int,
-    before: Convert,
-    after: Convert,
-) -> None:
+def _tiles(job: _Job, depth: int) -> None:
     """Square tiles over the input's last dimension (``depth`` in the output) and the output's last."""
+    how = job.how
     deep, last = how.dims[depth], how.dims[-1]
-    widest = {1: 16, 2: 8, 4: 8}.get(item_bytes(source.dtype), 4)
+    outer = [axis for axis in range(len(how.dims)) if axis not in (depth, len(how.dims) - 1)]
+    widest = {1: 16, 2: 8, 4: 8}.get(item_bytes(job.source.dtype), 4)
     side = 1 << (min(deep, last, widest).bit_length() - 1)
     step_in, step_out = how.strides[-1], _below(how, depth)
     down = -(-deep // side)
 
     def tile(begin: tuple[Expr, Expr], a: Expr, b: Expr) -> None:
-        lines = [T.bind(before(source.load(begin[0] + a + (b + i) * step_in, side), side)) for i in range(side)]
+        # side x [side along deep] -> side x [side along last]
+        lines = [T.bind(job.read(begin[0] + a + (b + i) * step_in, side)) for i in range(side)]
         for i, line in enumerate(_transposed(lines, side)):
-            target.store(begin[1] + b + (a + i) * step_out, after(line, side), side)
+            job.write(begin[1] + b + (a + i) * step_out, line, side)
 
     def row_body(row: Expr) -> None:
         begin = _starts(how, outer, row // down)
         a = T.bind(T.min((row % down) * side, deep - side))
         _blocked(last, side, lambda b: tile(begin, a, b))
 
-    rows(int(np.prod([how.dims[axis] for axis in outer], dtype=np.int64)) * down, threads, work, row_body)
+    rows(int(np.prod([how.dims[axis] for axis in outer], dtype=np.int64)) * down, job.threads, job.work, row_body)
 
 
 def _transposed(lines: list[Expr], side: int) -> list[Expr]:
+    """``side`` vectors [side], the rows of a square, as its columns."""
     if side == 1:
         return lines
     half = side // 2

@@ -1,8 +1,8 @@
-"""What the vector templates share: flat views of tensors, loops over vectors with tails, requantize.
+"""What the vector templates share: flat views of tensors, loops over vectors with remainders, requantize.
 
-The templates are TVMScript, written through its builder (`tvm.script.ir_builder.tirx`) because the vector
-widths, tails and tap counts are Python values; building one takes well under a millisecond where the
-parser needs ten. Indices are flat, in elements, row-major. ``lanes`` counts the elements of one vector.
+The templates are TVMScript, written through its builder (`tvm.script.ir_builder.tirx`) because vector widths,
+remainders and tap counts are Python values; building one takes well under a millisecond, the parser ten. Indices are
+flat, in elements, row-major. ``lanes`` counts the elements of one vector.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.calls import item_bytes, stored
-from .epilogue import round_to_int
-from .epilogue_arm import narrowed
+from .epilogue_arm import saturated_bytes
 from .families import Isa
 
 Expr: TypeAlias = Any
@@ -35,7 +34,7 @@ _ROUND_BITS = int(np.float32(_ROUND).view(np.int32))
 
 
 class Flat:
-    """One tensor of a kernel's signature, addressed by flat index; ``dtype`` is what its loads have."""
+    """One tensor of a kernel's signature, addressed by flat index; loads are of type ``dtype``."""
 
     def __init__(self, whole: Any, tensor: TensorType, dtype: str) -> None:
         self.dtype = dtype
@@ -43,15 +42,15 @@ class Flat:
         self._view = T.decl_buffer((max(self.size, 1),), dtype, data=whole.data)
 
     def load(self, index: Expr, lanes: int = 1) -> Expr:
-        """``lanes`` neighbours from ``index``, bound to a variable (so that a second use costs nothing)."""
+        """[lanes]: neighbours from ``index`` on, bound to a variable, so that a second use costs nothing."""
         return T.bind(self._view[index if lanes == 1 else T.ramp(index, 1, lanes)])
 
     def gather(self, index: Expr) -> Expr:
-        """The elements at the indices in a vector (or the one at a scalar index)."""
+        """[lanes]: the elements at the indices in a vector [lanes], or the one at a scalar index."""
         return T.bind(self._view[index])
 
     def strided(self, index: Expr, step: int, lanes: int) -> Expr:
-        """``lanes`` elements, ``step`` apart; step 0 repeats one element."""
+        """[lanes]: elements that are ``step`` apart; step 0 repeats one element."""
         if lanes == 1:
             return self.load(index)
         if step == 0:
@@ -59,7 +58,7 @@ class Flat:
         return T.bind(self._view[T.ramp(index, step, lanes)])
 
     def store(self, index: Expr, value: Expr, lanes: int = 1) -> None:
-        """Stores ``lanes`` neighbours from ``index`` on."""
+        """Stores a vector [lanes] from ``index`` on."""
         T.buffer_store(self._view, value, [index if lanes == 1 else T.ramp(index, 1, lanes)])
 
 
@@ -70,9 +69,9 @@ def _seen(dtype: str, raw: bool) -> str:
 
 
 def local(size: int, dtype: str) -> Any:
-    """Scratch memory of this kernel: on the stack up to 1 KiB, where LLVM makes registers of it.
+    """Scratch memory of this kernel: on the stack up to 1 KiB, which LLVM promotes to registers.
 
-    (In scope "local" TVM would call its workspace allocator instead, and nothing would reach a register.)
+    In scope "local", TVM would call its workspace allocator instead, and nothing would reach a register.
     """
     return T.alloc_buffer((size,), dtype)
 
@@ -84,9 +83,10 @@ def primfunc(
     *,
     raw: bool = False,
 ) -> Any:
-    """The PrimFunc whose statements are what ``body(*inputs, *outputs)`` writes, given `Flat` views.
+    """The PrimFunc whose statements ``body(*inputs, *outputs)`` emits, given `Flat` views.
 
-    bool is seen as uint8 and bfloat16 as uint16; with ``raw`` all tensors are seen as unsigned integers.
+    bool is seen as uint8 and bfloat16 as uint16; with ``raw`` all tensors are seen as unsigned integers. No two
+    buffers may overlap.
     """
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_attr({"global_symbol": "kernel", "tirx.noalias": True})
@@ -103,6 +103,11 @@ def primfunc(
 def typed(dtype: str, lanes: int) -> str:
     """TVM's name of the vector type."""
     return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def all_lanes(number: Expr, lanes: int) -> Expr:
+    """A scalar in every lane."""
+    return number if lanes == 1 else T.broadcast(number, lanes)
 
 
 def cast(value: Expr, dtype: str, lanes: int) -> Expr:
@@ -129,8 +134,8 @@ def widths(count: int, lanes: int) -> list[tuple[int, int]]:
 def spans(count: int, lanes: int, body: Spans, *, overlap: bool = True) -> None:
     """Covers ``range(count)`` by vectors.
 
-    Full vectors in a loop; the rest by one more that overlaps the last (``overlap``: computing an element
-    twice must be harmless), or, where there is no full one, by narrower ones.
+    Full vectors are a loop. One more covers the rest and overlaps the last full one (with ``overlap``: computing an
+    element twice must be harmless); without a full one, narrower vectors do.
     """
     full, rest = divmod(count, lanes)
     if full > 1:
@@ -146,7 +151,7 @@ def spans(count: int, lanes: int, body: Spans, *, overlap: bool = True) -> None:
 
 
 def rows(count: int, threads: int, work: int, body: Callable[[Expr], None]) -> None:
-    """Runs ``body(row)`` for every row, in ``threads`` chunks where ``work`` (element operations) pays."""
+    """Runs ``body(row)`` for every row, in ``threads`` chunks if ``work`` (element operations) is large enough."""
     if count == 1:
         body(0)
         return
@@ -160,7 +165,7 @@ def rows(count: int, threads: int, work: int, body: Callable[[Expr], None]) -> N
 
 
 def chunks(count: int, lanes: int, threads: int, work: int, body: Spans) -> None:
-    """`spans` over one long dimension, cut into ``threads`` chunks of whole vectors where ``work`` pays."""
+    """`spans` over one long dimension, cut into ``threads`` chunks of whole vectors if ``work`` is large enough."""
     full, rest = divmod(count, lanes)
     if threads < 2 or work < PARALLEL_FROM or full < threads:
         spans(count, lanes, body)
@@ -185,17 +190,17 @@ def rint_to_int32(value: Expr, lanes: int) -> Expr:
 
     Adding 1.5 * 2**23 leaves the integer in the low mantissa bits, rounded in the processor's default mode:
     two cheap instructions on every instruction set, and exact. The sum must not be contracted with a product
-    that made ``value``: callers clamp in between.
+    that ``value`` comes from: callers clamp in between.
     """
     shifted = value + T.float32(_ROUND)
     return bits(shifted, "int32", lanes) - T.int32(_ROUND_BITS)
 
 
 class Epilogue:
-    """From the float32 product float32(acc) * scale to the output element.
+    """From products float32(acc) * scale, float32 [lanes], to output elements [lanes].
 
-    uint8: clamp(rint(product), lo - zp, hi - zp) + zp, constants int32 zp, lo, hi at ``numbers[at:at + 3]``.
-    float32: min(max(product, act_lo), act_hi), constants float32 at ``factors[at:at + 2]``.
+    uint8: clamp(rint(product), lo - zp, hi - zp) + zp; ``constants[at:at + 3]`` are int32 zp, lo, hi.
+    float32: min(max(product, act_lo), act_hi); ``constants[at:at + 2]`` are float32 act_lo, act_hi.
     The constants are loaded once, where this object is made: before the loops.
     """
 
@@ -210,25 +215,16 @@ class Epilogue:
 
     def __call__(self, product: Expr, lanes: int) -> Expr:
         if self.isa.narrows > 1 and self.out == "uint8" and lanes == 16:
-            return self._saturated(product)
+            return saturated_bytes(self.isa, product, self.low, self.high, self.zero_point)
         clamped = T.min(T.max(product, self.low), self.high)
         if self.out == "float32":
             return clamped
         return cast(rint_to_int32(clamped, lanes) + self.zero_point, "uint8", lanes)
 
-    def _saturated(self, product: Expr) -> Expr:
-        """On Arm, where rounding and narrowing saturate: the upper end can wait until the results are bytes."""
-        product, low = T.bind(product), T.broadcast(self.low, 4)
-        parts = [T.Shuffle([product], list(range(at, at + 4))) for at in range(0, 16, 4)]
-        # What is no number becomes the lower end, as it does above.
-        reals = [T.call_llvm_pure_intrin("float32x4", "llvm.maxnum", part, low) for part in parts]
-        codes = narrowed([round_to_int(self.isa, real) for real in reals], self.zero_point)
-        return T.min(codes, T.broadcast(T.cast(T.cast(self.high, "int32") + self.zero_point, "uint8"), 16))
-
 
 @lru_cache(maxsize=8192)
 def numbers_of(*values: int) -> np.ndarray:
-    """int32 constants of one call: kernels take them as an input, so that new scales need no new kernel.
+    """int32 constants of one call. Kernels take them as an input, so that new scales need no new kernel.
 
     Equal ones are one read-only array, so that an artifact holds them once.
     """

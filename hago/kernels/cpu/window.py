@@ -1,4 +1,4 @@
-"""Where a window of taps slides over an image: what convolutions of all kinds have in common."""
+"""A window of taps that slides over an image: what all kinds of convolutions have in common."""
 
 from __future__ import annotations
 

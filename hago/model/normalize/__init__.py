@@ -1,11 +1,11 @@
-"""From any ONNX model to one written in one way: ``normalize``.
+"""From any ONNX model to its normalized form: ``normalize``.
 
 read      bytes -> ModelProto
-check     the ONNX standard, operators, finite weights
+validate  the ONNX standard, operators, finite weights
 prepare   static inputs, standard operators, opset 21, named nodes
 shapes    shape inference
 half      float16 read as float32
-qoperators, integers, quantizers   quantized operators as QDQ, odd quantizers as arithmetic
+qoperators, integers, quantizers   quantized operators as QDQ, unusual quantizers as arithmetic
 constants folding, decided branches
 simplify  operators that do nothing; clamps; arithmetic with constants
 canonical explicit padding, Gemm as x @ W.T + b, one output per node
@@ -23,9 +23,9 @@ import onnx_ir as ir
 from ...errors import ModelError
 from .affine import fold_affine
 from .canonical import canonicalize
-from .check import check_numbers
 from .constants import check_inference_mode, fold_all
 from .edit import QUANTIZE_OPS, Editor, constant, dims
+from .element_types import check_types
 from .half import widen
 from .integers import expand_integers
 from .patterns import recognise
@@ -35,7 +35,7 @@ from .quantizers import expand_quantizers
 from .read import content_hash, damaged, read_proto
 from .shapes import infer, require_static
 from .simplify import simplify
-from .types import check_types
+from .validate import check_numbers
 
 _MAX_ROUNDS = 100
 
@@ -77,7 +77,7 @@ def normalize(
 
 
 def _quantized_operators(graph: ir.Graph, where: str) -> None:
-    """Brings every form of quantization to QDQ of 8 bits or to arithmetic."""
+    """Turns every kind of quantization into 8-bit QDQ or arithmetic."""
     if expand_quantized(graph, where):
         fold_all(graph, where)
     check_types(graph, where)
@@ -87,7 +87,7 @@ def _quantized_operators(graph: ir.Graph, where: str) -> None:
 
 
 def is_quantized(proto: onnx.ModelProto) -> bool:
-    """Whether the model holds quantized (QDQ), bfloat16 or float16 tensors already, outputs aside."""
+    """Whether the model already contains quantized (QDQ), bfloat16 or float16 tensors, outputs aside."""
     short = (onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT16)
     outputs = {o.name for o in proto.graph.output}
 
@@ -98,7 +98,7 @@ def is_quantized(proto: onnx.ModelProto) -> bool:
 
 
 def _unshare_weights(editor: Editor) -> None:
-    """Gives every layer weights of its own, so that each can be quantized in its own way."""
+    """Gives every layer a copy of shared weights, so that each can be quantized differently."""
     taken: Counter[str] = Counter()
     for node in editor.nodes("Conv", "ConvTranspose", "Gemm", "MatMul"):
         for index, value in enumerate(node.inputs[1:], start=1):
@@ -130,7 +130,7 @@ def _finish(model: ir.Model, where: str) -> onnx.ModelProto:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
         raise ModelError(
-            f"normalizing it made an invalid graph, which is a fault of Hago's: {str(error)[:300]}",
+            f"normalizing it produced an invalid graph, which is a bug in Hago: {str(error)[:300]}",
             where=where,
         ) from error
     check_numbers(proto, where)

@@ -18,7 +18,7 @@ from .edit import Editor, attr_float, attr_int, constant, dims, is_float
 
 @dataclass(frozen=True)
 class Affine:
-    """y[..., o, ...] = scale[o] * x[..., o, ...] + shift[o]; None stands for 1 and for 0."""
+    """y[..., o, ...] = scale[o] * x[..., o, ...] + shift[o]; None means 1, or 0."""
 
     scale: np.ndarray | None
     shift: np.ndarray | None
@@ -26,7 +26,7 @@ class Affine:
 
 def fold_affine(editor: Editor) -> None:
     """One pass over the graph; a chain of several affine nodes takes several passes."""
-    with np.errstate(all="ignore"):  # numbers that are not finite are told about at the end
+    with np.errstate(all="ignore"):  # numbers that are not finite are reported at the end
         for node in editor.nodes("Conv", "ConvTranspose", "Gemm", "MatMul"):
             if node.graph is not None:
                 _fold_after(editor, node)
@@ -61,7 +61,7 @@ def _fold_after(editor: Editor, node: ir.Node) -> None:
 
 
 def _fold_matmul(editor: Editor, node: ir.Node, follower: ir.Node, axis: int) -> None:
-    """MatMul has no bias of its own: an Add of a 1-D constant after it is the bias."""
+    """MatMul has no bias: an Add of a 1-D constant behind it is one."""
     shape = dims(node.outputs[0])
     assert shape is not None
     first = _affine(follower, node.outputs[0], axis, shape)
@@ -97,7 +97,7 @@ def _scale_weight(editor: Editor, node: ir.Node, scale: np.ndarray | None) -> No
     if scale is None or weight is None or weight_value is None:
         return
     wide = weight.astype(np.float64)
-    if node.op_type == "ConvTranspose":  # [C, O/g, ...], output channel = group * O/g + its place
+    if node.op_type == "ConvTranspose":  # [C, O/g, ...], output channel = group * O/g + its index
         group = attr_int(node, "group", 1)
         grouped = wide.reshape(group, -1, *weight.shape[1:])
         per = scale.reshape(group, 1, weight.shape[1], *(1,) * (weight.ndim - 2))
@@ -110,7 +110,7 @@ def _scale_weight(editor: Editor, node: ir.Node, scale: np.ndarray | None) -> No
 
 
 def _compose(bias: np.ndarray | None, affine: Affine, channels: int) -> np.ndarray | None:
-    """scale * bias + shift as float32 [O]; None where it is zero throughout and there was none."""
+    """scale * bias + shift as float32 [O]; None if it is all zeros and there was none."""
     if bias is None and affine.shift is None:
         return None
     total = np.zeros(channels) if bias is None else bias.astype(np.float64).reshape(-1)
@@ -147,7 +147,7 @@ def batch_norm(node: ir.Node) -> Affine | None:
         return None
     gamma, beta, mean, var = (p.astype(np.float64) for p in parameters if p is not None)
     epsilon = np.float64(np.float32(attr_float(node, "epsilon", 1e-5)))
-    with np.errstate(invalid="ignore", divide="ignore"):  # a bad variance is told about at the end
+    with np.errstate(invalid="ignore", divide="ignore"):  # a bad variance is reported at the end
         scale = gamma / np.sqrt(var + epsilon)
     return Affine(scale, beta - scale * mean)
 

@@ -1,4 +1,4 @@
-"""One way to write each heavy operator: explicit padding, Gemm as x @ W.T + b, one output per node."""
+"""A canonical form for each heavy operator: explicit padding, Gemm as x @ W.T + b, one output per node."""
 
 from __future__ import annotations
 
@@ -38,31 +38,28 @@ def _gemm(editor: Editor, node: ir.Node) -> None:
     a, b = node.inputs[:2]
     c = node.inputs[2] if len(node.inputs) > 2 else None
     alpha, beta = attr_float(node, "alpha", 1.0), attr_float(node, "beta", 1.0)
-    trans_a, trans_b = attr_int(node, "transA", 0), attr_int(node, "transB", 0)
     weight, shape = constant(b), dims(node.outputs[0])
     if shape is None or not is_float(node.outputs[0]) or a is None or b is None:
         return
     if weight is None and (b.producer() is not None and b.producer().op_type == "DequantizeLinear"):  # type: ignore[union-attr]
         _quantized_gemm(editor, node)
         return
-    if trans_a:
+    if attr_int(node, "transA", 0):
         a = editor.node("Transpose", [a], node, {"perm": [1, 0]}, name=f"{node.name}_transpose", shape=_flipped(a))
         editor.set_attributes(node, transA=None)
         editor.set_input(node, 0, a)
     if weight is None:
-        _gemm_of_activations(editor, node, a, b, c, alpha, beta, trans_b, shape)
+        _gemm_of_activations(editor, node, shape)
         return
     bias = constant(c)
     if c is not None and (bias is None or not _fits_row(bias, shape[1])):
-        # An addend that is no bias of the columns: computed at run time, or different for each row.
-        addend = c
-        if beta != 1.0:
-            factor = editor.initializer(np.array(beta, np.float32), f"{node.name}_beta")
-            addend = editor.node("Mul", [c, factor], node, name=f"{node.name}_beta", shape=dims(c))
+        # An addend that is not a bias of the columns: computed at run time, or different in each row.
+        addend = _scaled(editor, node, c, "beta")
         product = editor.node("Gemm", [a, b], node, {**_attributes(node), "beta": 1.0}, shape=shape)
         total = editor.node("Add", [product, addend], node, name=f"{node.name}_add", shape=shape)
         editor.forward(node.outputs[0], total)
         return
+    trans_b = attr_int(node, "transB", 0)
     if alpha != 1.0 or not trans_b:
         wide = weight.astype(np.float64) * alpha
         new = np.ascontiguousarray(wide if trans_b else wide.T).astype(np.float32)
@@ -86,26 +83,30 @@ def _fits_row(bias: np.ndarray, n: int) -> bool:
     return bias.size in (1, n) and bias.shape in ((), (1,), (n,), (1, n), (1, 1))
 
 
-def _gemm_of_activations(
-    editor: Editor, node: ir.Node, a: ir.Value, b: ir.Value, c: ir.Value | None, alpha: float, beta: float,
-    trans_b: int, shape: tuple[int, ...],
-) -> None:  # fmt: skip
-    if trans_b:
+def _gemm_of_activations(editor: Editor, node: ir.Node, shape: tuple[int, ...]) -> None:
+    """alpha * A @ B' + beta * C of tensors computed at run time, A as it is: MatMul, Mul and Add."""
+    a, b = node.inputs[:2]
+    assert a is not None and b is not None
+    if attr_int(node, "transB", 0):
         b = editor.node("Transpose", [b], node, {"perm": [1, 0]}, name=f"{node.name}_transpose", shape=_flipped(b))
-    result = editor.node("MatMul", [a, b], node, shape=shape)
-    if alpha != 1.0:
-        factor = editor.initializer(np.array(alpha, np.float32), f"{node.name}_alpha")
-        result = editor.node("Mul", [result, factor], node, name=f"{node.name}_alpha", shape=shape)
-    if c is not None:
-        if beta != 1.0:
-            factor = editor.initializer(np.array(beta, np.float32), f"{node.name}_beta")
-            c = editor.node("Mul", [c, factor], node, name=f"{node.name}_beta", shape=dims(c))
-        result = editor.node("Add", [result, c], node, name=f"{node.name}_add", shape=shape)
+    result = _scaled(editor, node, editor.node("MatMul", [a, b], node, shape=shape), "alpha")
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        addend = _scaled(editor, node, node.inputs[2], "beta")
+        result = editor.node("Add", [result, addend], node, name=f"{node.name}_add", shape=shape)
     editor.forward(node.outputs[0], result)
 
 
+def _scaled(editor: Editor, node: ir.Node, value: ir.Value, attribute: str) -> ir.Value:
+    """``value`` times a Gemm's ``alpha`` or ``beta``."""
+    number = attr_float(node, attribute, 1.0)
+    if number == 1.0:
+        return value
+    factor = editor.initializer(np.array(number, np.float32), f"{node.name}_{attribute}")
+    return editor.node("Mul", [value, factor], node, name=f"{node.name}_{attribute}", shape=dims(value))
+
+
 def _quantized_gemm(editor: Editor, node: ir.Node) -> None:
-    """Turns the integer weight of a quantized Gemm to [N, K], its scales with it."""
+    """Transposes the integer weight of a quantized Gemm to [N, K], and its scales with it."""
     weight = node.inputs[1]
     dequantize = weight.producer() if weight is not None else None
     if attr_int(node, "transB", 0) or dequantize is None or weight is None:
@@ -127,7 +128,7 @@ def _quantized_gemm(editor: Editor, node: ir.Node) -> None:
 
 
 def _matmul_weight(editor: Editor, node: ir.Node) -> None:
-    """A constant right operand [1, ..., K, N] to [K, N], where the result's rank stays the same."""
+    """A constant right operand [1, ..., K, N] to [K, N], if the result's rank stays the same."""
     left, right = node.inputs
     weight, shape = constant(right), dims(left)
     if weight is None or right is None or shape is None or weight.ndim <= 2 or len(shape) < weight.ndim:
@@ -169,7 +170,7 @@ def _spatial_mean(editor: Editor, node: ir.Node) -> None:
     if source is None or shape is None or result is None or axes is None or not is_float(source):
         return
     rank = len(shape)
-    # At rank 3 the last axis may just as well be the features of a sequence (a layer norm's mean).
+    # At rank 3 the last axis may also be the features of a sequence (a layer norm's mean).
     if rank != 4 or {int(a) % rank for a in axes} != {2, 3}:
         return
     pooled = editor.node("GlobalAveragePool", [source], node, shape=(*shape[:2], 1, 1))
@@ -180,7 +181,7 @@ def _spatial_mean(editor: Editor, node: ir.Node) -> None:
 
 
 def _absorb_pad(editor: Editor, node: ir.Node) -> None:
-    """Zero padding before a convolution becomes the convolution's own."""
+    """Zero padding before a convolution becomes part of the convolution."""
     source = node.inputs[0]
     pad = source.producer() if source is not None else None
     if source is None or pad is None or pad.op_type != "Pad" or pad.domain:

@@ -1,4 +1,4 @@
-"""Constant folding: whatever does not depend on the inputs is computed once, now."""
+"""Constant folding: computes once what does not depend on the inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .prepare import IR_VERSION, OPSET
 from .sequences import unpack
 from .shapes import infer
 
-# A constant may grow by folding (Expand, Tile, Range); beyond this it stays an operator.
+# Folding may make a constant grow (Expand, Tile, Range); beyond this size it stays an operator.
 _LARGEST_BYTES = 1 << 24
 _KEEP = ("DequantizeLinear", *CONTROL_FLOW_OPS)
 _MAX_ROUNDS = 50
@@ -24,8 +24,8 @@ _MAX_ROUNDS = 50
 def fold_all(graph: ir.Graph, where: str) -> None:
     """Folds, infers shapes and takes decided branches until nothing is left to fold.
 
-    DequantizeLinear of a constant stays: it is how a quantized model holds its weights. So does a cast
-    from a short float, which is how Hago writes weights in that type.
+    DequantizeLinear of a constant stays, because quantized models store weights that way. So does a cast
+    from a short float, by which Hago stores weights in that type.
     """
     for _ in range(_MAX_ROUNDS):
         infer(graph, where)
@@ -44,7 +44,7 @@ def _fold(editor: Editor, node: ir.Node) -> None:
     if node.domain or node.op_type in _KEEP or (output and node.op_type == "Identity"):
         return
     if node.op_type == "CastLike" and node.inputs[1] is not None and node.inputs[1].dtype is not None:
-        # Only the type of its second input matters, and that is known.
+        # Only the type of its second input matters, which is known.
         node.attributes["to"] = ir.AttrInt64("to", int(node.inputs[1].dtype))
         node.resize_inputs(1)
         node.op_type = "Cast"
@@ -60,7 +60,7 @@ def _fold(editor: Editor, node: ir.Node) -> None:
     if results is None:
         return
     for value, array in zip(node.outputs, results, strict=True):
-        if value.is_graph_output():  # a tensor that a node makes, whatever it holds
+        if value.is_graph_output():  # a tensor that a node makes, whatever its value
             held = editor.initializer(array, f"{value.name}_value")
             for user, index in list(value.uses()):
                 user.replace_input_with(index, held)
@@ -71,7 +71,7 @@ def _fold(editor: Editor, node: ir.Node) -> None:
             folded = editor.initializer(array, f"{value.name}_folded")
             for user, index in list(value.uses()):
                 user.replace_input_with(index, folded)
-            # The tensor keeps its name: later reports and errors speak of the source's names.
+            # The tensor keeps its name: later reports and errors use the source's names.
             name, value.name = value.name, folded.name
             _rename(editor.graph, folded, name)
     editor.changed += 1
@@ -80,14 +80,14 @@ def _fold(editor: Editor, node: ir.Node) -> None:
 
 
 def _is_empty(node: ir.Node) -> bool:
-    """Whether all that it makes has no elements (and a known type)."""
+    """Whether all its outputs have no elements (and a known type)."""
     return all(0 in (dims(value) or ()) and value.dtype is not None for value in node.outputs)
 
 
 def _is_short_weight(node: ir.Node) -> bool:
     """Whether it widens a weight in bfloat16, or one in float16 that meets an activation in float16.
 
-    Models are often stored in float16 to save space: that alone says nothing of how they are to be computed.
+    Models are often stored in float16 only to save space, which does not say how they are to be computed.
     """
     source = node.inputs[0] if node.op_type == "Cast" else None
     if source is None or source.dtype != ir.DataType.FLOAT16:
@@ -151,7 +151,7 @@ def _evaluate(node: ir.Node) -> list[np.ndarray] | None:
     try:
         with np.errstate(all="ignore"):
             results = ReferenceEvaluator(model).run(None, {n: constant(v) for n, v in unique.items()})
-    except Exception:  # whatever the reference cannot do stays in the graph, where it is no less correct
+    except Exception:  # what the reference cannot compute stays in the graph, which is just as correct
         return None
     arrays = [np.asarray(r) for r in results]
     if len(arrays) != len(node.outputs) or any(a.dtype == object for a in arrays):
@@ -163,7 +163,7 @@ def _evaluate(node: ir.Node) -> list[np.ndarray] | None:
 
 
 def _inline_branches(editor: Editor) -> None:
-    """Replaces If nodes whose condition is known by the branch that is taken."""
+    """Replaces If nodes with a constant condition by the branch that is taken."""
     graph = editor.graph
     for node in editor.nodes("If"):
         taken = scalar(node.inputs[0])

@@ -1,4 +1,4 @@
-"""Small, safe edits of an ONNX graph (``onnx_ir``): what every rewrite is written with."""
+"""Small, safe edits of an ONNX graph (``onnx_ir``), which all rewrites are made of."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONTROL_FLOW_OPS = ("If", "Loop", "Scan")
 
 
 def dims(value: ir.Value | None) -> tuple[int, ...] | None:
-    """The shape of a tensor as integers, or None where it is not (wholly) known."""
+    """The shape of a tensor as integers, or None if it is not (fully) known."""
     if value is None:
         return None
     if value.const_value is not None:
@@ -49,20 +49,20 @@ def attr_ints(node: ir.Node, name: str) -> tuple[int, ...] | None:
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """The array behind an initializer; None for anything computed or fed."""
+    """The array of an initializer; None for a tensor that is computed or fed."""
     if value is None or value.const_value is None or value.producer() is not None:
         return None
     return value.const_value.numpy()
 
 
 def scalar(value: ir.Value | None) -> float | None:
-    """The number behind a one-element floating-point or integer initializer, else None."""
+    """The number in a one-element floating-point or integer initializer, else None."""
     array = constant(value)
     return None if array is None or array.size != 1 else float(array.reshape(()))
 
 
 def dtype_of(value: ir.Value) -> ir.DataType | None:
-    """The element type of a value, where it is known."""
+    """The element type of a value, or None."""
     return value.dtype if value.dtype is not None else value.const_value.dtype if value.const_value else None
 
 
@@ -72,7 +72,7 @@ def is_float(value: ir.Value | None) -> bool:
 
 
 class Editor:
-    """One graph under change. ``changed`` counts the edits, so that passes can run until none is left."""
+    """One graph being edited. ``changed`` counts the edits, so that passes can run until there are no more."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
@@ -83,7 +83,7 @@ class Editor:
         self.names = {n.name for n in graph.all_nodes()}
 
     def nodes(self, *op_types: str) -> list[ir.Node]:
-        """The nodes in order, as they are now: skip those that an edit removed since (``graph is None``)."""
+        """The current nodes in order: skip those that a later edit removes (``graph is None``)."""
         return [n for n in self.graph if not op_types or (n.op_type in op_types and n.domain == "")]
 
     def fresh(self, hint: str, taken: set) -> str:
@@ -133,7 +133,7 @@ class Editor:
         return output
 
     def sole_consumer(self, value: ir.Value) -> ir.Node | None:
-        """The one node that reads ``value`` (once), if nothing else does and it is no output of the graph."""
+        """The one node that reads ``value`` (once), if nothing else does and it is not an output of the graph."""
         uses = list(value.uses())
         if len(uses) != 1 or value.is_graph_output():
             return None
@@ -141,9 +141,9 @@ class Editor:
         return node if node.graph is self.graph else None
 
     def forward(self, old: ir.Value, new: ir.Value) -> bool:
-        """Lets every reader of ``old`` read ``new``; removes what then is dead. False if it could not.
+        """Makes every reader of ``old`` read ``new``; removes dead nodes. False if that is impossible.
 
-        The names of graph outputs are a promise, so an output that would become an input, a constant
+        The names of graph outputs are fixed, so an output that would become an input, a constant
         or a second output of the graph is left alone.
         """
         if old.is_graph_output():
@@ -156,7 +156,7 @@ class Editor:
         else:
             old.replace_all_uses_with(new)
             if new in self._made and new.name is not None and old.name is not None:
-                # What takes the place of a tensor takes its name: reports speak of the source's names.
+                # A tensor that replaces another takes its name: reports use the source's names.
                 new.name, old.name = old.name, new.name
         self.changed += 1
         self._made.discard(new)
@@ -166,7 +166,7 @@ class Editor:
         return True
 
     def discard(self, node: ir.Node) -> None:
-        """Removes ``node`` if nobody reads it, and then whatever fed it alone."""
+        """Removes ``node`` if nothing reads it, and then whatever only fed it."""
         stack = [node]
         while stack:
             dead = stack.pop()
@@ -180,7 +180,7 @@ class Editor:
             stack.extend(f for f in feeders if f is not None)
 
     def set_input(self, node: ir.Node, index: int, value: ir.Value | None) -> None:
-        """Lets input ``index`` of ``node`` read ``value`` (growing the list of inputs where needed)."""
+        """Makes input ``index`` of ``node`` read ``value`` (extending the list of inputs if necessary)."""
         if index >= len(node.inputs):
             node.resize_inputs(index + 1)
         before = node.inputs[index]
@@ -193,7 +193,7 @@ class Editor:
             self.discard(producer)
 
     def set_attributes(self, node: ir.Node, **attributes: Any) -> None:
-        """Sets attributes where they differ; None removes one."""
+        """Sets attributes that differ; None removes one."""
         for name, wanted in attributes.items():
             present = node.attributes.get(name)
             if wanted is None:

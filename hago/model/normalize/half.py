@@ -13,9 +13,9 @@ _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type")
 def widen(graph: ir.Graph) -> bool:
     """Turns every float16 tensor, constant and cast of a model that computes in it into float32.
 
-    float32 holds every float16 exactly, so only intermediate rounding changes (for the better). A model
-    that merely stores float16, or rounds to it by casts, is left alone. Inputs and outputs stay what the model
-    declares, with a Cast behind or before. True if anything changed.
+    float32 represents every float16 exactly, so only intermediate rounding changes (for the better). A model
+    that merely stores float16, or rounds to it by casts, is left alone. Inputs and outputs keep their declared types,
+    with a Cast behind or before. True if anything changed.
     """
     computed = [v for n in graph.all_nodes() if n.op_type not in ("Cast", "Constant") for v in n.outputs]
     if not any(v.dtype == ir.DataType.FLOAT16 for v in computed):
@@ -47,11 +47,11 @@ def widen(graph: ir.Graph) -> bool:
 
 
 def _cast_ends(graph: ir.Graph, inputs: list[ir.Value], outputs: list[ir.Value]) -> None:
-    """Gives inputs and outputs their float16 back, by casts that have the names of the tensors."""
+    """Restores the float16 of inputs and outputs, by casts that take over the tensors' names."""
     editor = Editor(graph)
     for value in outputs:
         producer = value.producer()
-        if producer is None:  # an input or a constant: it keeps the type that it then has
+        if producer is None:  # an input or a constant: it keeps its new type
             continue
         like = ir.Node("", "Cast", [value], [ir.AttrInt64("to", int(ir.DataType.FLOAT16))], num_outputs=1)
         cast, name = like.outputs[0], value.name

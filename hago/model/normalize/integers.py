@@ -1,8 +1,8 @@
-"""MatMulInteger and ConvInteger, exactly, by sums of products in float32 that no rounding can reach.
+"""MatMulInteger and ConvInteger, exactly, by sums of products in float32 that are too small to be rounded.
 
-An integer kernel gives the sum of products of codes as float32, which holds integers below 2**24. Where a sum can be
-larger, the reduction is cut into parts, whose sums are added as int32. A zero point that is known at run time alone
-(as DynamicQuantizeLinear gives it) stays out of the product: its part of the sum is subtracted afterwards.
+An integer kernel returns the sum of products of codes as float32, which represents integers below 2**24. If a sum can
+be larger, the reduction is cut into parts, whose sums are added as int32. A zero point that is known only at run time
+(from DynamicQuantizeLinear) stays out of the product: its share of the sum is subtracted afterwards.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import onnx_ir as ir
 from .edit import Editor, attr_int, constant, dims, dtype_of
 from .qoperators import Expansion
 
-_EXACT = 2**24  # float32 holds every integer up to here
+_EXACT = 2**24  # float32 represents every integer up to here
 _FLOAT, _INT32 = 1, 6
 
 
 def expand_integers(graph: ir.Graph, where: str) -> int:
     """Replaces every MatMulInteger and ConvInteger whose shapes are known; the number of edits.
 
-    Raises UnsupportedOpError for a convolution whose sums are too large to be told apart.
+    Raises UnsupportedOpError for a convolution whose sums are too large for that.
     """
     editor = Editor(graph)
     for node in editor.nodes("MatMulInteger", "ConvInteger"):
@@ -32,7 +32,7 @@ def expand_integers(graph: ir.Graph, where: str) -> int:
 
 
 def _forward(e: Expansion, old: ir.Value, new: ir.Value) -> None:
-    """The int32 sum in place of the old one; readers that want it as float32 read it before it was cast."""
+    """Replaces the old int32 sum; readers that cast it to float32 read it before the cast."""
     cast = new.producer()
     real = cast.inputs[0] if cast is not None and cast.op_type == "Cast" else None
     if real is not None:
@@ -45,14 +45,14 @@ def _forward(e: Expansion, old: ir.Value, new: ir.Value) -> None:
 
 
 def _reach(value: ir.Value | None, zero: np.ndarray | None) -> int:
-    """The largest size of a code minus its zero point, whatever the code."""
+    """The largest magnitude of a code minus its zero point, over all codes."""
     low, high = (-128, 127) if value is not None and dtype_of(value) == ir.DataType.INT8 else (0, 255)
     middle = np.zeros(1, np.int64) if zero is None else zero.astype(np.int64)
     return int(max(high - middle.min(), middle.max() - low))
 
 
 def _codes(e: Expansion, value: ir.Value | None, zero: ir.Value | None, axis: int) -> ir.Value:
-    """DequantizeLinear with scale 1, of a constant zero point (or None), which may go along ``axis``."""
+    """DequantizeLinear with scale 1, with a constant zero point (or None), which may vary along ``axis``."""
     array = constant(zero)
     ones = np.ones(() if array is None or array.size == 1 else array.reshape(-1).shape, np.float32)
     flat = zero if array is None or array.size == 1 else e.editor.initializer(array.reshape(-1), f"{e.node.name}_zero")
@@ -64,7 +64,7 @@ def _runtime(zero: ir.Value | None) -> bool:
 
 
 def _minus(e: Expansion, value: ir.Value | None, zero: ir.Value | None, shape: tuple[int, ...] | None) -> ir.Value:
-    """int32(value) - int32(zero), the zero point brought to ``shape`` first."""
+    """int32(value) - int32(zero), the zero point reshaped to ``shape`` first."""
     wide = e.op("Cast", value, to=_INT32)
     if zero is None:
         return wide
@@ -81,7 +81,7 @@ def _total(e: Expansion, parts: list[ir.Value]) -> ir.Value:
 
 
 def _cuts(sizes: np.ndarray, limit: int) -> list[tuple[int, int]]:
-    """Ranges of rows of ``sizes`` [K, N], as few as can be, over which no column adds up to ``limit``."""
+    """The fewest ranges of rows of ``sizes`` [K, N] over which no column adds up to ``limit``."""
     found, start, total = [], 0, np.zeros(sizes.shape[1], np.int64)
     for k, row in enumerate(sizes):
         if k > start and (total + row).max() >= limit:
@@ -105,7 +105,7 @@ def _matmul(e: Expansion) -> ir.Value | None:
     if weights is not None and weights.ndim == 2 and not _runtime(b_zero):
         real = weights.astype(np.int64) - (0 if b_known is None else b_known.astype(np.int64).reshape(1, -1))
         sizes = np.abs(real) * reach
-    elif _runtime(b_zero):  # rare: int32 arithmetic on what is known at run time, then float32 products
+    elif _runtime(b_zero):  # rare: int32 arithmetic at run time, then float32 products
         return _late_matmul(e, a, a_zero, b, b_zero)
     else:
         sizes = np.full((depth, 1), reach * _reach(b, b_known), np.int64)
@@ -131,7 +131,7 @@ def _matmul(e: Expansion) -> ir.Value | None:
 
 
 def _left(e: Expansion, a: ir.Value | None, zero: ir.Value | None) -> ir.Value:
-    """The left operand; a zero point per row goes along the last axis but one."""
+    """The left operand; a zero point per row varies along the last axis but one."""
     return _codes(e, a, zero, -2)
 
 
@@ -145,7 +145,7 @@ def _column(e: Expansion, zero: ir.Value | None) -> ir.Value:
 def _late_matmul(
     e: Expansion, a: ir.Value | None, a_zero: ir.Value | None, b: ir.Value | None, b_zero: ir.Value | None
 ) -> ir.Value | None:
-    """Both zero points may be known at run time alone."""
+    """Both zero points may be known only at run time."""
     shape = dims(b)
     assert shape is not None
     x = e.op("Cast", a, to=_INT32)
@@ -177,7 +177,7 @@ def _conv(e: Expansion) -> ir.Value | None:
         taps = int(np.prod(w_shape[1:]))
         if taps * reach * 255 >= _EXACT:
             raise e.refuse(
-                "its weights are known at run time alone, and its sums may exceed 2**24", "make its weights constant"
+                "its weights are known only at run time, and its sums may exceed 2**24", "make its weights constant"
             )
         kernel = e.op("Cast", _minus(e, w, w_zero, spread), to=_FLOAT)
         pieces: list[tuple[ir.Value | None, tuple[int, int] | None]] = [(kernel, None)]
@@ -196,7 +196,7 @@ def _conv(e: Expansion) -> ir.Value | None:
         parts.append(e.op("Conv", source, kernel_value, last=len(pieces) == 1, **attributes))
     total = _total(e, parts)
     if late:
-        # What the zero point adds to a sum: it times the weights that meet the image, not its padding.
+        # The zero point's share of a sum: itself times the weights that meet the image, not its padding.
         ones = e.editor.initializer(np.ones((1, *x_shape[1:]), np.float32), f"{e.node.name}_ones")
         kernel_sum = e.op("Cast", _minus(e, w, w_zero, spread), to=_FLOAT)
         met = e.op("Cast", e.op("Conv", ones, kernel_sum, **attributes), to=_INT32)

@@ -1,7 +1,7 @@
-"""Operators that meant something else at an old opset, and that ONNX's converter carries over as they are.
+"""Operators that meant something else at an old opset, and that ONNX's converter leaves unchanged.
 
-`tests/opset_cases.py` holds every operator whose schema changed to its outputs before the conversion; what it found
-stands here, and nothing else.
+`tests/opset_cases.py` compares the outputs of every operator whose schema changed before and after the conversion; all
+differences that it found are handled here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ...errors import ModelError
-from .check import walk
+from .validate import walk
 
 
 def old_nodes(proto: onnx.ModelProto, version: int) -> dict[str, onnx.NodeProto]:
-    """First output -> node, of the nodes of a model at opset ``version`` that `restore` has to look at."""
+    """First output -> node, for the nodes of a model at opset ``version`` that `restore` has to check."""
     return {
         node.output[0]: node
         for node in walk(proto.graph.node)
@@ -27,9 +27,9 @@ def old_nodes(proto: onnx.ModelProto, version: int) -> dict[str, onnx.NodeProto]
 
 
 def restore(proto: onnx.ModelProto, old: Mapping[str, onnx.NodeProto], where: str) -> None:
-    """Rewrites, in a converted model, what the ``old`` nodes became, so that it means what it did before.
+    """Rewrites what the ``old`` nodes became in a converted model, so that it means what it did before.
 
-    Raises ModelError where the old meaning is not defined.
+    Raises ModelError if the old meaning is not defined.
     """
     if old:
         _restore(proto.graph, old, where)
@@ -42,7 +42,7 @@ def _restore(graph: onnx.GraphProto, old: Mapping[str, onnx.NodeProto], where: s
             if attribute.type == onnx.AttributeProto.GRAPH:
                 _restore(attribute.g, old, where)
         before = old.get(node.output[0]) if node.output else None
-        # The converter writes some operators as several nodes: the one with the old output is not always of the kind.
+        # The converter turns some operators into several nodes: the one with the old output may be of another type.
         nodes += [node] if before is None else _MEANINGS[before.op_type][1](node, before, where)
     del graph.node[:]
     graph.node.extend(nodes)
@@ -51,7 +51,7 @@ def _restore(graph: onnx.GraphProto, old: Mapping[str, onnx.NodeProto], where: s
 def _resize(node: onnx.NodeProto, before: onnx.NodeProto, where: str) -> Iterable[onnx.NodeProto]:
     """Upsample, and Resize before opset 11: source position = position / scale.
 
-    The nearest element is the one below where an axis grows, the one above where it shrinks, so these are two steps.
+    The nearest element is the one below if an axis grows, and the one above if it shrinks, hence two steps.
     """
     mode = next((a.s for a in node.attribute if a.name == "mode"), b"nearest")
     kept: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": "asymmetric"}
@@ -70,7 +70,7 @@ def _resize(node: onnx.NodeProto, before: onnx.NodeProto, where: str) -> Iterabl
 
 
 def _hardmax(node: onnx.NodeProto, before: onnx.NodeProto, where: str) -> Iterable[onnx.NodeProto]:
-    """Hardmax before opset 13: over all axes from ``axis`` (1 unless told) on, as one."""
+    """Hardmax before opset 13: over all axes from ``axis`` (default 1) on, as one."""
     source, result = node.input[0], node.output[0]
     axis = next((a.i for a in before.attribute if a.name == "axis"), 1)
     shape, flat, flat_result = (f"{result}_{name}" for name in ("shape", "flat", "hard"))
@@ -90,7 +90,7 @@ def _dropout(node: onnx.NodeProto, before: onnx.NodeProto, where: str) -> Iterab
     return [node]
 
 
-# Operator -> the last opset with the old meaning, and what writes it out.
+# Operator -> the last opset with the old meaning, and the function that restores it.
 _MEANINGS: dict[
     str, tuple[int, Callable[[onnx.NodeProto, onnx.NodeProto, str], Iterable[onnx.NodeProto]]]
 ] = {

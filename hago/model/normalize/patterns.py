@@ -1,8 +1,8 @@
 """Recognises functions that exporters write out as many elementwise operators.
 
-A cone of elementwise operators that grows back from one tensor to another computes *some* function of
-one number. It is evaluated on a grid and compared with the functions that ONNX has a name for, so that
-every way to write GELU is found, and nothing that merely looks like it.
+A cone of elementwise operators from one tensor back to another computes *some* function of one number. It is
+evaluated on a grid and compared with the functions that ONNX has an operator for, so that every way to write GELU
+is found, and nothing that merely looks like it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .edit import Editor, attr_float, constant, dims, is_float, scalar
 
 Array = np.ndarray
 _MAX_NODES = 16
-# Dense where activations live, sparse far out, where a clamp would show.
+# Dense where activations usually are, sparse far out, where a clamp would show.
 _GRID: Array = np.concatenate([np.linspace(-12.0, 12.0, 1999), np.linspace(-200.0, 200.0, 101)])
-# Exporters round constants such as sqrt(2 / pi) to float32 or to eight digits.
+# Exporters round constants such as sqrt(2 / pi) to float32 or eight digits.
 _TOLERANCE = 2e-6
 
 
@@ -96,7 +96,7 @@ def _cones(editor: Editor, last: ir.Node) -> list[tuple[ir.Value, set[ir.Node]]]
     frontier: set[ir.Value] = {last.outputs[0]}
     order = {n: i for i, n in enumerate(_ancestors(last))}
     while len(inside) < _MAX_NODES:
-        # Take in the latest node first: then all readers of its result are already inside.
+        # Add the latest node first: then all readers of its result are already inside.
         candidates = [v for v in frontier if _elementwise(v.producer()) and v.producer() in order]
         if not candidates:
             break
@@ -114,7 +114,7 @@ def _cones(editor: Editor, last: ir.Node) -> list[tuple[ir.Value, set[ir.Node]]]
 
 
 def _ancestors(last: ir.Node) -> list[ir.Node]:
-    """The nodes a few steps back from ``last``, each after all of its readers among them."""
+    """The nodes a few steps back from ``last``, each behind all of its readers among them."""
     near: set[ir.Node] = {last}
     layer = [last]
     for _ in range(_MAX_NODES):
@@ -263,7 +263,7 @@ def _made_by(value: ir.Value | None, op_type: str) -> ir.Node | None:
 
 
 def _mean_over_last(value: ir.Value) -> ir.Value | None:
-    """The tensor of which ``value`` is the mean over the last axis, that axis kept."""
+    """The tensor whose mean over the last axis (kept) is ``value``."""
     node = _made_by(value, "ReduceMean")
     if node is None or len(node.inputs) < 2:
         return None

@@ -1,4 +1,4 @@
-"""From a checked model to one with static inputs, the standard operators alone, and opset 21."""
+"""From a checked model to one with static inputs, only standard operators, and opset 21."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import onnx
 from onnx import inliner, version_converter
 
 from ...errors import ModelError
-from .check import default_opset, light, walk
 from .edit import QUANTIZE_OPS, STANDARD_DOMAINS
 from .old_meanings import old_nodes, restore
 from .qoperators import MICROSOFT
+from .validate import default_opset, light, walk
 
 OPSET = 21
 IR_VERSION = 10
-BATCH = -1  # in a given input shape: the batch asked for
+BATCH = -1  # in a given input shape: the requested batch
 
-_MOST_LEVELS = 4  # of operators defined by operators that are defined by others
-# Each is held to ONNX's own tests: not every definition that ONNX ships agrees with them.
+_MOST_LEVELS = 4  # operators may be defined by operators that are themselves defined by others
+# Each passes ONNX's own tests: not every definition that ONNX ships does.
 _WRITTEN_OUT = frozenset(
     {
-        "Attention", "RMSNormalization", "RotaryEmbedding", "SwiGLU", "Swish",  # newer than the opset here
+        "Attention", "RMSNormalization", "RotaryEmbedding", "SwiGLU", "Swish",  # newer than this opset
         "MeanVarianceNormalization", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss",
     }
 )  # fmt: skip
@@ -56,7 +56,7 @@ def _drop_hidden_inputs(proto: onnx.ModelProto) -> None:
 
 
 def _outputs_have_producers(graph: onnx.GraphProto) -> None:
-    """Constant folding of other tools leaves outputs that are initializers: an Identity makes them."""
+    """Constant folding of other tools leaves outputs that are initializers: gives them an Identity."""
     initializers = {t.name: t for t in graph.initializer}
     for name in [o.name for o in graph.output if o.name in initializers]:
         held = initializers[name]
@@ -82,9 +82,9 @@ def _standard_domain(proto: onnx.ModelProto) -> None:
 
 
 def _written_out(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Operators that no kernel knows, as the operators by which the standard defines them.
+    """Replaces operators without a kernel by the operators that define them in the standard.
 
-    An operator whose definition cannot be written out here stays, and is refused later.
+    An operator whose definition cannot be expanded stays, and is refused later.
     """
     for _ in range(_MOST_LEVELS):
         version = default_opset(proto, proto.graph.name)
@@ -96,13 +96,13 @@ def _written_out(proto: onnx.ModelProto) -> onnx.ModelProto:
         wanted = sorted({("", node.op_type) for node in nodes})
         try:
             proto = inliner.inline_selected_functions(proto, wanted, inline_schema_functions=True)
-        except Exception:  # whatever ONNX's C++ code raises: assertions among it
+        except Exception:  # anything that ONNX's C++ code raises, including assertions
             break
     return proto
 
 
 def _write_defaults(node: onnx.NodeProto, version: int) -> None:
-    """Writes out the attributes that a node leaves to the standard: ONNX's inliner would forget them."""
+    """Adds the attributes that a node leaves at their defaults, which ONNX's inliner would lose."""
     given = {attribute.name for attribute in node.attribute}
     for name, attribute in onnx.defs.get_schema(node.op_type, version, "").attributes.items():
         if name not in given and attribute.default_value.type != onnx.AttributeProto.UNDEFINED:
@@ -110,7 +110,7 @@ def _write_defaults(node: onnx.NodeProto, version: int) -> None:
 
 
 def _is_function(op: str, version: int) -> bool:
-    """Whether the standard defines an operator by others, and Hago wants those."""
+    """Whether the standard defines an operator by others, and Hago uses those."""
     if op not in _WRITTEN_OUT or not onnx.defs.has(op, version, ""):
         return False
     schema = onnx.defs.get_schema(op, version, "")
@@ -137,11 +137,11 @@ def name_nodes(graph: onnx.GraphProto) -> None:
 
 
 def fix_inputs(proto: onnx.ModelProto, where: str, batch: int, input_shapes: InputShapes | None) -> int:
-    """Makes every input static and forgets all other shapes; returns the batch that the model now has.
+    """Makes every input static and drops all other shapes; returns the batch that the model now has.
 
-    The first dimension of an input is its batch when it is dynamic, and so is every other dimension with
-    the same symbol. A model whose inputs are static keeps them; asking it for another batch than 1 or its
-    own is an error. ``input_shapes`` gives whole shapes, -1 or None standing for the batch.
+    The first dimension of an input is its batch if it is dynamic, and so is every other dimension with
+    the same symbol. A model whose inputs are static keeps them; requesting another batch than 1 or its
+    own is an error. ``input_shapes`` gives whole shapes, with -1 or None for the batch.
     """
     graph = proto.graph
     if batch < 1:
@@ -164,9 +164,9 @@ def fix_inputs(proto: onnx.ModelProto, where: str, batch: int, input_shapes: Inp
     actual = int(first[0].dim_value) if first else 1
     if batch not in (1, actual):
         raise ModelError(
-            f"the batch is fixed at {actual} inside the model, {batch} was asked for",
+            f"the batch is fixed at {actual} inside the model, but {batch} was requested",
             where=f"{where}, input {graph.input[0].name if graph.input else '(none)'!r}",
-            hint=f"ask for batch={actual}, or export the model with a dynamic batch",
+            hint=f"use batch={actual}, or export the model with a dynamic batch",
         )
     fixed = {info.name: info.type for info in graph.input}
     for value in [*graph.value_info, *graph.output]:
@@ -194,7 +194,7 @@ def free_inputs(proto: onnx.ModelProto) -> list[str]:
 
 
 def _batch_symbols(inputs: Iterable[onnx.ValueInfoProto]) -> set[str]:
-    """What the batch is called: the symbols of leading dimensions."""
+    """The names of the batch: the symbols of leading dimensions."""
     leading = [info.type.tensor_type.shape.dim[0] for info in inputs if info.type.tensor_type.shape.dim]
     return {dim.dim_param for dim in leading if dim.dim_value <= 0 and dim.dim_param}
 
@@ -243,7 +243,7 @@ def _fix_one(
 
 
 def to_opset(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """The same model at opset 21, node names kept. Raises ModelError when it cannot be told there."""
+    """The same model at opset 21, node names kept. Raises ModelError if it cannot be expressed there."""
     version = default_opset(proto, where)
     if version > OPSET:
         _check_backward(proto, where, version)
@@ -256,7 +256,7 @@ def to_opset(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
         proto = _convert(proto, where, version)
     for node in walk(proto.graph.node):
         if node.op_type == "MeanVarianceNormalization" and not node.attribute:
-            # Inference expands it without looking at its defaults.
+            # Inference expands it but ignores its defaults.
             node.attribute.append(onnx.helper.make_attribute("axes", [0, 2, 3]))
         if not node.domain and not onnx.defs.has(node.op_type, OPSET, ""):
             raise ModelError(
@@ -276,7 +276,7 @@ def _convert(proto: onnx.ModelProto, where: str, version: int) -> onnx.ModelProt
     kept = {i.name for i in proto.graph.input}
     try:
         new = version_converter.convert_version(slim, OPSET)
-    except Exception as error:  # the converter raises RuntimeError and several of its own
+    except Exception as error:  # the converter raises RuntimeError and several exceptions of its own
         raise ModelError(
             f"cannot be converted from opset {version} to {OPSET}: {' '.join(str(error).split())[:300]}",
             where=where,
@@ -300,7 +300,7 @@ def _convert(proto: onnx.ModelProto, where: str, version: int) -> onnx.ModelProt
 
 
 def _check_backward(proto: onnx.ModelProto, where: str, version: int) -> None:
-    """A newer model may be read at opset 21 where its operators changed in the types they take alone."""
+    """A newer model may be read at opset 21 if its operators changed only in the types they take."""
     for node in walk(proto.graph.node):
         if node.domain:
             continue
@@ -324,7 +324,7 @@ def _check_backward(proto: onnx.ModelProto, where: str, version: int) -> None:
                     why = f"the default of its attribute {name!r} changed"
         if why:
             raise ModelError(
-                f"operator {node.op_type} of opset {version} cannot be told at opset {OPSET}: {why}",
+                f"operator {node.op_type} of opset {version} cannot be expressed at opset {OPSET}: {why}",
                 where=f"{where}, node {node.name!r}",
                 hint="export the model at opset 21",
             )

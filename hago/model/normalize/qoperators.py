@@ -1,8 +1,8 @@
-"""Operators that hold their quantization themselves (QLinearConv, MatMulInteger, QLinearAdd ...), as QDQ.
+"""Operators with built-in quantization (QLinearConv, MatMulInteger, QLinearAdd ...), as QDQ.
 
-One entry of ``_EXPANSIONS`` for each, of the standard and of ONNX Runtime's domain com.microsoft. An operator becomes
-the float operator between DequantizeLinear and QuantizeLinear where integer kernels compute that exactly; where they
-do not (weights without a zero point in the middle, weights or scales known at run time alone) it becomes the integer
+``_EXPANSIONS`` has one entry for each, of the standard and of ONNX Runtime's domain com.microsoft. An operator becomes
+the float operator between DequantizeLinear and QuantizeLinear if integer kernels compute that exactly; if they
+do not (weights without a zero point in the middle, weights or scales known only at run time) it becomes the integer
 sum that defines it (`integers`), times the product of the scales.
 """
 
@@ -22,7 +22,7 @@ _FLOAT, _UINT8, _INT32 = 1, 2, 6
 
 
 class Expansion:
-    """One quantized operator being replaced: makes the new nodes before it."""
+    """One quantized operator that is being replaced: adds the new nodes before it."""
 
     def __init__(self, editor: Editor, node: ir.Node, where: str) -> None:
         self.editor, self.node, self.where = editor, node, where
@@ -61,12 +61,12 @@ class Expansion:
         return self.op("QuantizeLinear", x, self.scalar(scale), self.scalar(zero))
 
     def is_scalar(self, value: ir.Value | None) -> bool:
-        """Whether there is one number for the whole tensor (or none: the default)."""
+        """Whether one number applies to the whole tensor (or none is given: the default)."""
         shape = dims(value)
         return value is None or shape is None or int(np.prod(shape)) == 1
 
     def scalar(self, value: ir.Value | None) -> ir.Value | None:
-        """Parameters of one element are scalars in QuantizeLinear, but lists of one in many files."""
+        """A parameter of one element as a scalar, as QuantizeLinear has it; many files have lists of one."""
         array = constant(value)
         if array is None or array.size != 1 or not array.ndim:
             return value
@@ -81,11 +81,11 @@ class Expansion:
         return value if dtype_of(value) == ir.DataType.FLOAT else self.op("Cast", value, to=_FLOAT)
 
     def known(self, *values: ir.Value | None) -> bool:
-        """Whether all are constant (or absent)."""
+        """Whether all are constant or absent."""
         return all(v is None or constant(v) is not None for v in values)
 
     def attributes(self, *dropped: str) -> dict[str, Any]:
-        """Those of the node, which the operator that it becomes has too."""
+        """The attributes that the node shares with the operator that it becomes."""
         return {k: a.value for k, a in self.node.attributes.items() if k not in dropped}
 
     def refuse(self, why: str, hint: str = "export the model in QDQ format") -> UnsupportedOpError:
@@ -120,7 +120,7 @@ def can_expand(domain: str, op_type: str) -> bool:
 
 
 def _centred(weight: ir.Value | None, zero: ir.Value | None) -> bool:
-    """Whether integer kernels take a constant weight as it is: zero points in the middle of the range."""
+    """Whether integer kernels take a constant weight as it is: its zero points are in the middle of the range."""
     codes, middle = constant(weight), constant(zero)
     if codes is None or (zero is not None and middle is None):
         return False
@@ -139,7 +139,7 @@ def _requantized(
     e: Expansion, acc: ir.Value, scales: Sequence[ir.Value], y_scale: ir.Value | None, zero: ir.Value | None,
     like: ir.Value | None,
 ) -> ir.Value:  # fmt: skip
-    """rint(float32(acc) * (scale * scale / y_scale)) + zero; a real tensor where there is no ``y_scale``."""
+    """rint(float32(acc) * (scale * scale / y_scale)) + zero; a real tensor if there is no ``y_scale``."""
     factor = scales[0]
     for scale in scales[1:]:
         factor = e.op("Mul", factor, scale)
@@ -233,7 +233,7 @@ def _dynamic_matmul(e: Expansion) -> ir.Value:
 
 
 def dynamic_quantize(e: Expansion, x: ir.Value | None) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Codes, scale and zero point of DynamicQuantizeLinear. Where all is zero, the scale is 1 (ONNX: 0 / 0)."""
+    """Codes, scale and zero point of DynamicQuantizeLinear. If all is zero, the scale is 1 (ONNX: 0 / 0)."""
     zero, one, top = e.number(0.0), e.number(1.0), e.number(255.0)
     low = e.op("Min", e.op("ReduceMin", x, keepdims=0), zero)
     high = e.op("Max", e.op("ReduceMax", x, keepdims=0), zero)
@@ -284,7 +284,7 @@ def _softmax(e: Expansion) -> ir.Value:
     real, axis = e.dequantize(x, xs, xz), attr_int(e.node, "axis", -1)
     if attr_int(e.node, "opset", 13) >= 13:
         return e.quantize(e.op("Softmax", real, last=True, axis=axis), ys, yz, x)
-    # Until opset 12, all dimensions from the axis on are one.
+    # Until opset 12, all dimensions from the axis on count as one.
     flat = e.op("Softmax", e.op("Flatten", real, axis=axis), last=True, axis=-1)
     return e.quantize(e.op("Reshape", flat, e.op("Shape", real)), ys, yz, x)
 

@@ -1,8 +1,8 @@
-"""QuantizeLinear and DequantizeLinear that no integer kernel takes, as the float arithmetic that defines them.
+"""QuantizeLinear and DequantizeLinear without an integer kernel, as the float arithmetic that defines them.
 
-Kernels take 8 bits, one constant scale and zero point for the whole tensor. What remains: parameters known at run
-time, one per channel or per block of an activation, 16 or 32 bits, and 4 or 2 bits, whose codes are then held as
-float32 between the two. Constant codes stay, with a zero point of zero where they then fit into int8.
+Kernels take 8 bits, with one constant scale and zero point for the whole tensor. All others are replaced: parameters
+known at run time, one per channel or per block of an activation, 16 or 32 bits, and 4 or 2 bits, whose codes are then
+float32 between the two. Constant codes stay, with a zero point of zero if they then fit into int8.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ FLOAT8 = (
 
 
 def expand_quantizers(graph: ir.Graph, where: str) -> int:
-    """Replaces what kernels do not take; the number of edits. Types of tensors must be known."""
+    """Replaces what kernels do not take; returns the number of edits. Types of tensors must be known."""
     editor = Editor(graph)
     nodes = editor.nodes("QuantizeLinear", "DequantizeLinear")
-    # Once a QuantizeLinear to 4 bits is replaced, what it made is float32.
+    # Once a QuantizeLinear to 4 bits is replaced, its output is float32.
     types = [dtype_of(v) for n in nodes for v in (n.inputs[0], n.outputs[0]) if v is not None]
     for node, before, after in zip(nodes, types[::2], types[1::2], strict=True):
         if before is None or after is None or dims(node.outputs[0]) is None:
@@ -97,7 +97,7 @@ def _spread(e: Expansion, parameter: ir.Value | None) -> ir.Value:
 def _constant(
     e: Expansion, codes: np.ndarray, dtype: ir.DataType, scale: ir.Value | None, zero: ir.Value | None
 ) -> ir.Value | None:
-    """Stored codes: of 8-bit floats their real values, of integers with a zero point zero where they fit into int8."""
+    """Stored codes: the real values of 8-bit floats, and integers with a zero point of zero if they fit into int8."""
     factor, middle = constant(scale), constant(zero)
     assert factor is not None
     if dtype in FLOAT8:

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from ...errors import ModelError, faults_of_others, reason_of
 from ...files import hash_bytes
-from .check import check, walk
+from .validate import check, walk
 
 _MAGIC = (
     (
@@ -41,14 +41,14 @@ def read_proto(source: Source) -> tuple[onnx.ModelProto, str]:
 
 
 def damaged(source: Source) -> AbstractContextManager[None]:
-    """Makes whatever a library, or a rewrite, raises over a model in here a ModelError: damage finds any exception."""
+    """Turns any exception that a library or a rewrite raises in here into a ModelError: damage can cause any."""
     where = str(source) if isinstance(source, (str, os.PathLike)) else "the given model"
-    hint = "the file is damaged, or holds what Hago does not expect: export it again (`hago --debug` tells the place)"
+    hint = "the file is damaged or has unexpected content: export it again (`hago --debug` shows the place)"
     return faults_of_others(lambda reason: ModelError(f"cannot be read: {reason}", where=where, hint=hint))
 
 
 def read_unchecked(source: Source) -> tuple[onnx.ModelProto, str]:
-    """The model with all its data inside, whatever operators it has, and a name for messages. Raises ModelError."""
+    """The model with all its data inside, its operators unchecked, and a name for messages. Raises ModelError."""
     if isinstance(source, onnx.ModelProto):
         proto, where, folder = onnx.ModelProto(), source.graph.name or "the given ModelProto", None
         proto.CopyFrom(source)
@@ -79,7 +79,7 @@ def parse(data: bytes, where: str) -> onnx.ModelProto:
         proto.ParseFromString(data)
     except DecodeError:
         raise ModelError(
-            "is not an ONNX model, or is cut short (it is no valid protobuf message)",
+            "is not an ONNX model, or is truncated (it is not a valid protobuf message)",
             where=where,
             hint="check the path and the size of the file, then export or download it again",
         ) from None
@@ -87,7 +87,7 @@ def parse(data: bytes, where: str) -> onnx.ModelProto:
 
 
 def content_hash(proto: onnx.ModelProto) -> str:
-    """SHA-256 of what the model computes and how it is named, whichever way it was stored."""
+    """SHA-256 of what the model computes and its names, however it is stored."""
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
     bare.ClearField("doc_string")
@@ -137,11 +137,11 @@ def _load_external_data(proto: onnx.ModelProto, folder: Path | None, where: str)
         location = next((e.value for e in tensor.external_data if e.key == "location"), "")
         try:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-        except Exception as error:  # its own, the system's, and those of text that is no number
+        except Exception as error:  # exceptions of onnx, of the system, and of text that is not a number
             raise ModelError(
                 f"the external data file {location[:80]!r} of tensor {tensor.name!r} {_why(folder, location, error)}",
                 where=where,
-                hint="put it beside the model, or export the model with its data inside",
+                hint="put it next to the model, or export the model with its data inside",
             ) from None
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
@@ -150,7 +150,7 @@ def _load_external_data(proto: onnx.ModelProto, folder: Path | None, where: str)
 def _why(folder: Path, location: str, error: Exception) -> str:
     try:
         missing = not (folder / location).is_file()
-    except (OSError, ValueError):  # no name that a file can have
+    except (OSError, ValueError):  # not a valid file name
         missing = True
     return "is missing" if missing else f"cannot be used: {reason_of(error)}"
 

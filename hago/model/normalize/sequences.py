@@ -1,4 +1,4 @@
-"""Takes sequences of tensors apart: PyTorch writes ``torch.split`` as a sequence that is read at fixed places."""
+"""Removes sequences of tensors: PyTorch exports ``torch.split`` as a sequence that is read at fixed positions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .edit import Editor, attr_int, constant, dims, scalar
 
 
 def unpack(editor: Editor) -> None:
-    """SequenceAt(SplitToSequence(x), i) to a Slice of x, wherever i and the sizes are constant."""
+    """SequenceAt(SplitToSequence(x), i) becomes a Slice of x if i and the sizes are constant."""
     for node in editor.nodes("SequenceAt"):
         value, place = node.inputs[0], scalar(node.inputs[1])
         split = value.producer() if value is not None else None
@@ -32,7 +32,7 @@ def unpack(editor: Editor) -> None:
 
 
 def _part(split: ir.Node, place: int) -> tuple[int, int, int] | None:
-    """Axis, start and end of one piece of a SplitToSequence; None where they are not known."""
+    """Axis, start and end of one piece of a SplitToSequence; None if they are not known."""
     shape = dims(split.inputs[0])
     if shape is None:
         return None
@@ -41,13 +41,13 @@ def _part(split: ir.Node, place: int) -> tuple[int, int, int] | None:
     if given is None:
         sizes = [1] * shape[axis]
     else:
-        told = constant(given)
-        if told is None:
+        lengths = constant(given)
+        if lengths is None:
             return None
-        if told.ndim:
-            sizes = [int(s) for s in told]
+        if lengths.ndim:
+            sizes = [int(s) for s in lengths]
         else:
-            step = int(told)
+            step = int(lengths)
             sizes = [min(step, shape[axis] - i) for i in range(0, shape[axis], step)]
     if not -len(sizes) <= place < len(sizes):
         return None

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ...errors import ModelError, UnsupportedOpError
 from .edit import CONTROL_FLOW_OPS, dims
 from .prepare import IR_VERSION, OPSET
+from .windows import resolve_ceil_mode
 
 _SHAPE_OF_INPUT = ("GroupNormalization",)
 _LARGEST_BYTES = 1 << 36  # of one tensor
@@ -17,15 +18,17 @@ _SMALL = 4096  # elements: shapes, axes and bounds are never larger
 
 
 def infer(graph: ir.Graph, where: str) -> None:
-    """Sets the type and shape of every tensor that inference can tell. Raises ModelError if they clash."""
+    """Sets every type and shape that can be inferred. Raises ModelError if they conflict."""
     _infer_once(graph, where)
     for node in graph:
-        # onnx knows no shape for these, though it is that of their first input.
+        # onnx infers no shape for these, though it is that of their first input.
         if node.op_type in _SHAPE_OF_INPUT and dims(node.outputs[0]) is None:
             known = dims(node.inputs[0])
             if known is not None:
                 node.outputs[0].shape = ir.Shape(known)
                 _infer_once(graph, where)
+    while any(resolve_ceil_mode(node, where) for node in graph):  # any stops at the first: what follows is stale
+        _infer_once(graph, where)
 
 
 def _infer_once(graph: ir.Graph, where: str) -> None:
@@ -58,13 +61,13 @@ def _infer_once(graph: ir.Graph, where: str) -> None:
         raise ModelError(
             f"its shapes or types do not fit together: {' '.join(str(error).split())[:400]}",
             where=where,
-            hint="check the batch and the input shapes asked for; a model with a fixed batch inside "
-            "(a Reshape to a constant shape, say) runs at that batch alone",
+            hint="check the requested batch and input shapes; a model with a fixed batch inside "
+            "(a Reshape to a constant shape, say) runs only at that batch",
         ) from None
-    told = {v.name: v for v in [*inferred.graph.value_info, *inferred.graph.output]}
+    infos = {v.name: v for v in [*inferred.graph.value_info, *inferred.graph.output]}
     for node in graph:
         for value in node.outputs:
-            info = told.get(value.name or "")
+            info = infos.get(value.name or "")
             if info is None or not info.type.HasField("tensor_type"):
                 continue
             if info.type.tensor_type.elem_type:
@@ -87,7 +90,7 @@ def require_static(graph: ir.Graph, where: str) -> None:
         if node.op_type in CONTROL_FLOW_OPS:
             raise UnsupportedOpError(
                 f"operator {node.op_type} of domain ai.onnx cannot be compiled: "
-                "what it does depends on values known at run time alone",
+                "its effect depends on values known only at run time",
                 where=f"{where}, node {node.name!r}",
                 hint="export the model without control flow (a fixed branch, an unrolled loop)",
             )
@@ -118,7 +121,7 @@ def require_static(graph: ir.Graph, where: str) -> None:
 
 
 def require_size(value: ir.Value, at: str) -> None:
-    """Raises ModelError for a tensor that no machine holds: its shape is damaged, or was never meant."""
+    """Raises ModelError for a tensor too large for any machine: its shape is damaged or wrong."""
     shape = dims(value)
     if shape is not None and 4 * math.prod(shape) > _LARGEST_BYTES:
         raise ModelError(
@@ -130,7 +133,7 @@ def require_size(value: ir.Value, at: str) -> None:
 
 
 def _check_reshape(node: ir.Node, where: str) -> None:
-    """Inference does not count elements; a batch that is written into a Reshape shows here."""
+    """Raises ModelError if the elements do not match, as with a batch that is written into a Reshape."""
     if node.op_type != "Reshape" or node.domain:
         return
     before, after = dims(node.inputs[0]), dims(node.outputs[0])
@@ -138,5 +141,5 @@ def _check_reshape(node: ir.Node, where: str) -> None:
         raise ModelError(
             f"its shapes do not fit together: {before} cannot become {after}",
             where=f"{where}, node {node.name!r} (Reshape)",
-            hint="the batch is written into the model: ask for the batch it was exported with",
+            hint="the batch is written into the model: use the batch it was exported with",
         )

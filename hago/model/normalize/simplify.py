@@ -1,4 +1,4 @@
-"""Removes operators that do nothing and writes the rest in one way."""
+"""Removes operators that do nothing and brings others to a canonical form."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _join_what_holds_elements(editor: Editor, node: ir.Node) -> None:
 
 
 def _merge_reshapes(editor: Editor, node: ir.Node) -> None:
-    """Two in a row, or one after a Transpose that moves axes of size 1 alone, are one Reshape."""
+    """Two in a row, or one behind a Transpose that moves only axes of size 1, become one Reshape."""
     source, result = node.inputs[0], dims(node.outputs[0])
     first = source.producer() if source is not None else None
     if source is None or first is None or first.domain or result is None:
@@ -175,7 +175,7 @@ def _power(editor: Editor, node: ir.Node) -> None:
 
 
 def bounds(node: ir.Node | None) -> tuple[float, float] | None:
-    """What a clamp with constant bounds clamps to: Relu, Clip, or Max/Min of a tensor and a number."""
+    """The bounds of a clamp with constants: Relu, Clip, or Max/Min of a tensor and a number."""
     if node is None or node.domain or not is_float(node.outputs[0]):
         return None
     op = node.op_type
@@ -193,7 +193,7 @@ def bounds(node: ir.Node | None) -> tuple[float, float] | None:
             if value is None:
                 return None
             high = value
-        # Exporters write the largest number for no bound at all.
+        # Exporters write the largest number if there is no bound.
         return -math.inf if low <= -FLOAT_MAX else low, math.inf if high >= FLOAT_MAX else high
     if op in ("Max", "Min") and len(node.inputs) == 2 and dims(node.inputs[_fed(node)]) == dims(node.outputs[0]):
         value = scalar(node.inputs[1 - _fed(node)])
@@ -203,12 +203,12 @@ def bounds(node: ir.Node | None) -> tuple[float, float] | None:
 
 
 def _fed(node: ir.Node) -> int:
-    """Which of two inputs is not the constant."""
+    """The input, of two, that is not constant."""
     return 1 if constant(node.inputs[0]) is not None else 0
 
 
 def _clamp(editor: Editor, node: ir.Node) -> None:
-    """Writes a clamp as Relu or as Clip with both bounds, and merges two in a row."""
+    """Turns a clamp into Relu or a Clip with both bounds, and merges two in a row."""
     limits = bounds(node)
     if limits is None:
         return
@@ -238,13 +238,13 @@ def _clamp(editor: Editor, node: ir.Node) -> None:
 
 
 def _written(node: ir.Node, low: float, high: float) -> bool:
-    """Whether a Clip already holds both bounds as scalars."""
+    """Whether a Clip already has both bounds as scalars."""
     held = [constant(v) for v in node.inputs[1:]]
     return [None if b is None or b.ndim else float(b) for b in held] == [low, high]
 
 
 def _clamp_before_pool(editor: Editor, node: ir.Node) -> None:
-    """max_pool then clamp is clamp then max_pool; before the pool, the layer that feeds it takes the clamp in."""
+    """max_pool then clamp is clamp then max_pool; before the pool, the clamp joins the layer that feeds it."""
     source = node.inputs[0]
     clamp = editor.sole_consumer(node.outputs[0])
     if source is None or clamp is None or clamp.op_type not in ("Relu", "Clip") or bounds(clamp) is None:

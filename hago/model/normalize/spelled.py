@@ -1,4 +1,4 @@
-"""Ways to use an operator that no kernel knows, spelled out with operators that are known."""
+"""Variants of operators that no kernel supports, written with operators that are supported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REDUCTIONS = {*_ELEMENTWISE_PART, "ReduceSum", "ReduceMean", "ReduceMax", "Redu
 
 
 def spell_out(editor: Editor, node: ir.Node) -> None:
-    """Rewrites one node, where there is something to spell out."""
+    """Rewrites one node, if it is such a variant."""
     if node.op_type in _REDUCTIONS and attr_int(node, "noop_with_empty_axes", 0) and _no_axes(node):
         _reduced_over_nothing(editor, node)
     elif node.op_type in ("ReduceMax", "ReduceMin") and dtype_of(node.outputs[0]) == ir.DataType.BOOL:
@@ -30,7 +30,7 @@ def _no_axes(node: ir.Node) -> bool:
 
 
 def _reduced_over_nothing(editor: Editor, node: ir.Node) -> None:
-    """What such an operator does to each element remains."""
+    """A reduction over no axes, as the function that it applies to each element."""
     source = node.inputs[0]
     op = _ELEMENTWISE_PART.get(node.op_type, "Identity")
     result = editor.node(op, [source, source] if op == "Mul" else [source], node, shape=dims(source))
@@ -39,7 +39,7 @@ def _reduced_over_nothing(editor: Editor, node: ir.Node) -> None:
 
 
 def _reduced_truths(editor: Editor, node: ir.Node) -> None:
-    """Of bool, in uint8."""
+    """A reduction of bool, in uint8."""
     numbers = _cast(editor, node, node.inputs[0], ir.DataType.UINT8, "numbers", dims(node.inputs[0]))
     attributes = {name: a.value for name, a in node.attributes.items()}
     shape = dims(node.outputs[0])
@@ -57,7 +57,7 @@ def _cast(
 
 
 def _is_infinite(editor: Editor, node: ir.Node) -> None:
-    """Of one sign, or none: a comparison."""
+    """IsInf of one sign, or none, as a comparison."""
     positive, negative = attr_int(node, "detect_positive", 1), attr_int(node, "detect_negative", 1)
     source = node.inputs[0]
     dtype = dtype_of(source) if source is not None else None
@@ -73,7 +73,7 @@ def _is_infinite(editor: Editor, node: ir.Node) -> None:
 
 
 def _scaled_regions(editor: Editor, node: ir.Node) -> None:
-    """Regions in the units of the image, so that the scale is 1."""
+    """Scales regions to the units of the image, so that the scale is 1."""
     regions = node.inputs[1]
     factor = editor.initializer(np.array(attr_float(node, "spatial_scale", 1.0), np.float32), f"{node.name}_scale")
     scaled = editor.node("Mul", [regions, factor], node, name=f"{node.name}_regions", shape=dims(regions))

@@ -1,4 +1,4 @@
-"""Windows over an image, written in one way: explicit padding, no rounding up, and no LpPool."""
+"""Windows over an image in canonical form: explicit padding, no rounding up, and no LpPool."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from ...errors import ModelError
 from .edit import Editor, attr_int, attr_ints, attr_string, dims
 
-WINDOWED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool")
+POOLS = ("MaxPool", "AveragePool", "LpPool")
+WINDOWED = ("Conv", "ConvTranspose", *POOLS)
 
 
 def window(editor: Editor, node: ir.Node) -> None:
-    """Makes kernel_shape, strides, dilations and pads explicit; ceil_mode becomes padding where it can."""
+    """Makes kernel_shape, strides, dilations and pads explicit; ceil_mode becomes padding if possible."""
     shape, result = dims(node.inputs[0]), dims(node.outputs[0])
     if shape is None or result is None:
         return
@@ -45,12 +47,8 @@ def window(editor: Editor, node: ir.Node) -> None:
             pads[i], pads[n + i] = (small, large) if auto == "SAME_UPPER" else (large, small)
     elif auto == "VALID":
         pads = [0] * (2 * n)
-    counts_padding = node.op_type == "AveragePool" and attr_int(node, "count_include_pad", 0)
-    if ceil:
-        missing = [_missing(shape[2 + i], spread[i], strides[i], pads[i], pads[n + i]) for i in range(n)]
-        if not (counts_padding and any(missing)):
-            pads[n:] = [p + m for p, m in zip(pads[n:], missing, strict=True)]
-            ceil = 0
+    if ceil and (filled := _filled(node, shape[2:], spread, strides, pads)) is not None:
+        pads, ceil = filled, 0
     # ONNX Runtime's fusion of a quantized average pool cannot take dilations (new in opset 19), not even 1.
     spread_out = node.op_type != "AveragePool" or set(dilations) != {1}
     editor.set_attributes(
@@ -65,12 +63,12 @@ def window(editor: Editor, node: ir.Node) -> None:
 def _transposed_pads(
     node: ir.Node, size: Sequence[int], spread: Sequence[int], strides: Sequence[int], pads: list[int]
 ) -> list[int]:
-    """Of a ConvTranspose: what is cut off at the start and end of each axis; negative where the result is longer."""
+    """What a ConvTranspose crops at the start and end of each axis; negative if the result is longer."""
     n, auto = len(size), attr_string(node, "auto_pad", "NOTSET")
-    told = attr_ints(node, "output_shape")
-    if told is None and auto in ("NOTSET", "VALID"):
+    declared = attr_ints(node, "output_shape")
+    if declared is None and auto in ("NOTSET", "VALID"):
         return pads if auto == "NOTSET" else [0] * (2 * n)
-    wanted = [s * stride for s, stride in zip(size, strides, strict=True)] if told is None else list(told[-n:])
+    wanted = [s * stride for s, stride in zip(size, strides, strict=True)] if declared is None else list(declared[-n:])
     extra = _output_padding(node, n)
     total = [
         stride * (s - 1) + more + k - out
@@ -78,7 +76,7 @@ def _transposed_pads(
     ]
     half = [t // 2 if t > 0 else 0 for t in total]
     rest = [t - h for t, h in zip(total, half, strict=True)]
-    # The larger half stands at the end for SAME_UPPER, and at the start for all else.
+    # The larger half is at the end for SAME_UPPER, and at the start otherwise.
     return [*half, *rest] if auto == "SAME_UPPER" else [*rest, *half]
 
 
@@ -87,7 +85,7 @@ def _output_padding(node: ir.Node, n: int) -> tuple[int, ...]:
 
 
 def _lp_pool(editor: Editor, node: ir.Node) -> None:
-    """The p-norm of a window: an average (with its padding, which adds nothing) of powers, times their number."""
+    """The p-norm of a window: an average of powers (padding adds nothing), times their number."""
     source, p = node.inputs[0], attr_int(node, "p", 2)
     shape, result = dims(source), dims(node.outputs[0])
     attributes = {name: a.value for name, a in node.attributes.items() if name != "p"}
@@ -114,13 +112,55 @@ def _lp_pool(editor: Editor, node: ir.Node) -> None:
     editor.forward(node.outputs[0], total)
 
 
-def _missing(size: int, spread: int, stride: int, before: int, after: int) -> int:
-    """How far the last window of an axis reaches beyond the padded input, in ceil_mode.
+def resolve_ceil_mode(node: ir.Node, where: str) -> bool:
+    """Replaces ceil_mode of a pool by padding where its inferred shape is not that of the standard.
 
-    That window must start inside the input or its front padding (opset 22 says so; shape inference did
-    not always).
+    A window must start inside the input or its front padding (opset 22 says so, ONNX Runtime and PyTorch always did);
+    shape inference counts those behind it as well. Returns whether the node was changed, so that all shapes behind it
+    must be inferred anew. Raises ModelError where no padding says the same.
     """
+    if node.op_type not in POOLS or node.domain or not attr_int(node, "ceil_mode", 0):
+        return False
+    shape, inferred, kernel = dims(node.inputs[0]), dims(node.outputs[0]), attr_ints(node, "kernel_shape")
+    auto = attr_string(node, "auto_pad", "NOTSET")
+    if shape is None or inferred is None or kernel is None or auto not in ("NOTSET", "VALID"):
+        return False
+    n, size = len(shape) - 2, shape[2:]
+    strides = attr_ints(node, "strides") or (1,) * n
+    dilations = attr_ints(node, "dilations") or (1,) * n
+    spread = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    pads = list(attr_ints(node, "pads") or (0,) * (2 * n)) if auto == "NOTSET" else [0] * (2 * n)
+    counts = tuple(_count(size[i], spread[i], strides[i], pads[i], pads[n + i]) for i in range(n))
+    if counts == inferred[2:]:
+        return False
+    filled = _filled(node, size, spread, strides, pads)
+    if filled is None:
+        raise ModelError(
+            f"with ceil_mode its output has shape {(*shape[:2], *counts)}, and shape inference says {inferred}",
+            where=f"{where}, node {node.name!r} ({node.op_type})",
+            hint="export the model with ceil_mode=False and explicit padding",
+        )
+    del node.attributes["ceil_mode"]
+    node.attributes.pop("auto_pad", None)
+    node.attributes["pads"] = ir.AttrInt64s("pads", filled)
+    return True
+
+
+def _filled(
+    node: ir.Node, size: Sequence[int], spread: Sequence[int], strides: Sequence[int], pads: Sequence[int]
+) -> list[int] | None:
+    """The padding with which a pool needs no ceil_mode; None where the new padding would be counted in averages."""
+    n = len(size)
+    missing = []
+    for i in range(n):
+        last = (_count(size[i], spread[i], strides[i], pads[i], pads[n + i]) - 1) * strides[i] + spread[i]
+        missing.append(max(last - size[i] - pads[i] - pads[n + i], 0))
+    if any(missing) and node.op_type == "AveragePool" and attr_int(node, "count_include_pad", 0):
+        return None
+    return [*pads[:n], *(p + m for p, m in zip(pads[n:], missing, strict=True))]
+
+
+def _count(size: int, spread: int, stride: int, before: int, after: int) -> int:
+    """How many windows an axis has in ceil_mode: the last one starts inside the input or its front padding."""
     count = -(-(size + before + after - spread) // stride) + 1
-    if (count - 1) * stride >= size + before:
-        count -= 1
-    return max((count - 1) * stride + spread - size - before - after, 0)
+    return count - 1 if (count - 1) * stride >= size + before else count
