@@ -1,0 +1,104 @@
+"""CUDA source to cubins by pip packages alone, and the modules that TVM's runtime loads."""
+
+from __future__ import annotations
+
+import builtins
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hago.compiler import cubins
+from hago.errors import BuildError, MissingExtraError, StorageError
+from hago.kernels.cuda.module import module_bytes
+from hago.kernels.cuda.nvrtc import compile_cubin, compiler_version
+from hago.kernels.cuda.sass import disassemble
+from hago.kernels.cuda.source import Launch, prelude
+
+ADD = 'extern "C" __global__ void add(const int* a, int* b) { b[threadIdx.x] = a[threadIdx.x] + 1; }'
+
+
+@pytest.fixture
+def compiler() -> str:
+    try:
+        return compiler_version()
+    except MissingExtraError as error:
+        pytest.skip(f"the extra cuda is not installed: {error.what}")
+
+
+@pytest.mark.parametrize("arch", ("sm_75", "sm_80", "sm_87", "sm_89", "sm_90", "sm_90a"))
+def test_a_cubin_is_made_without_a_gpu(compiler: str, arch: str) -> None:
+    cubin = compile_cubin(ADD, arch)
+    assert cubin.startswith(b"\x7fELF")
+    sass = disassemble(cubin)
+    assert sass.count("EXIT") >= 1 and 0 < sass.registers <= 255 and not sass.spills
+
+
+def test_the_same_source_gives_the_same_cubin(compiler: str) -> None:
+    assert compile_cubin(ADD, "sm_80") == compile_cubin(ADD, "sm_80")
+
+
+def test_what_kernels_ask_of_the_hardware_compiles(compiler: str) -> None:
+    assert compile_cubin(prelude() + ADD, "sm_80").startswith(b"\x7fELF")
+
+
+def test_a_refused_source_is_told_in_the_compilers_words(compiler: str) -> None:
+    with pytest.raises(BuildError, match=r"NVRTC refuses the kernel.*undefined"):
+        compile_cubin("__global__ void f() { undefined_name; }", "sm_80")
+    with pytest.raises(BuildError, match="NVRTC"):
+        compile_cubin(ADD, "sm_1")
+
+
+def test_a_missing_package_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any, **named: Any) -> Any:
+        if name.startswith("cuda"):
+            raise ImportError(name)
+        return real(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    for name in [name for name in sys.modules if name.split(".")[0] == "cuda"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(MissingExtraError, match=r"compiling kernels.*'cuda-bindings'") as found:
+        compile_cubin(ADD, "sm_80")
+    assert found.value.hint == "pip install 'hago[cuda]'"
+
+
+def test_a_module_holds_code_and_how_to_launch_it() -> None:
+    data = module_bytes(b"code", [Launch("f", ("handle", "int32"), ("blockIdx.x",))])
+
+    def text(value: bytes) -> bytes:
+        return struct.pack("<Q", len(value)) + value
+
+    types = struct.pack("<QBBHBBH", 2, 3, 64, 1, 0, 32, 1)
+    one = text(b"f") + text(b"f") + types + struct.pack("<Q", 1) + text(b"blockIdx.x") + struct.pack("<Q", 0)
+    assert data == text(b"cubin") + struct.pack("<Q", 1) + one + text(b"code")
+
+
+def test_a_source_is_compiled_once(compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+
+    def count(source: str, arch: str) -> bytes:
+        compiled.append(arch)
+        return compile_cubin(source, arch)
+
+    monkeypatch.setattr(cubins, "compile_cubin", count)
+    first = cubins.CubinCache(tmp_path).cubin(ADD, "sm_80")
+    assert cubins.CubinCache(tmp_path).cubin(ADD, "sm_80") == first and compiled == ["sm_80"]
+    cubins.CubinCache(tmp_path).cubin(ADD, "sm_90")
+    assert compiled == ["sm_80", "sm_90"]
+    for path in tmp_path.rglob("*.cubin"):
+        path.write_bytes(path.read_bytes()[:-1])  # damaged
+    assert cubins.CubinCache(tmp_path).cubin(ADD, "sm_80") == first and compiled == ["sm_80", "sm_90", "sm_80"]
+
+
+def test_a_folder_that_others_can_write_to_is_refused(compiler: str, tmp_path: Path) -> None:
+    cache = cubins.CubinCache(tmp_path)
+    cache.cubin(ADD, "sm_80")
+    (folder,) = tmp_path.iterdir()
+    folder.chmod(0o777)
+    with pytest.raises(StorageError):
+        cache.cubin(ADD, "sm_80")
