@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from emulated_block import EmulatedKernel, emulated
 
-from hago.kernels.cuda.conv import Conv, conv
-from hago.kernels.cuda.source import source_of
+from hago.kernels.cuda.conv import ConvParams, conv
+from hago.kernels.cuda.cuda_source import source_of
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Case:
     expected: np.ndarray
 
 
-def make_case(params: Conv, seed: int = 0, zero_point: int = 3) -> Case:
+def make_case(params: ConvParams, seed: int = 0, zero_point: int = 3) -> Case:
     """Random inputs with the extremes among them; ``zero_point`` is the input's, which lies around the image."""
     rng = np.random.default_rng(seed)
     low, high, dtype = (-128, 128, np.int8) if params.signed else (0, 256, np.uint8)
@@ -43,7 +43,7 @@ def make_case(params: Conv, seed: int = 0, zero_point: int = 3) -> Case:
     return Case(feeds, codes)
 
 
-def expected(params: Conv, feeds: dict[str, np.ndarray]) -> np.ndarray:
+def expected(params: ConvParams, feeds: dict[str, np.ndarray]) -> np.ndarray:
     """The convolution by its definition, in int64; requantize in float32 as lowering defines it."""
     _, oh, ow, channels = params.y
     kh, kw = params.kernel
@@ -65,12 +65,12 @@ def expected(params: Conv, feeds: dict[str, np.ndarray]) -> np.ndarray:
     return np.clip(np.rint(value).astype(np.int64) + zero, low, high).astype(np.uint8)
 
 
-def kernel_of(params: Conv, edit: Callable[[str], str] = lambda text: text) -> EmulatedKernel:
+def kernel_of(params: ConvParams, edit: Callable[[str], str] = lambda text: text) -> EmulatedKernel:
     """The kernel of a convolution for the emulated block, after ``edit`` of its source."""
     return emulated(source_of(conv(params), "conv", "sm_80"), params.shared_bytes, edit)
 
 
-def run(params: Conv, case: Case, kernel: EmulatedKernel, seed: int = 0) -> tuple[str, int]:
+def run(params: ConvParams, case: Case, kernel: EmulatedKernel, seed: int = 0) -> tuple[str, int]:
     """The fault that was found ("": none), and how many elements are wrong."""
     y = np.full(params.y, 77, np.uint8)
     values = {**case.feeds, "y": y}

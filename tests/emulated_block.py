@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hago.kernels.cuda.source import Source
+from hago.kernels.cuda.cuda_source import KernelSource
 
 HEADER = Path(__file__).with_name("emulated_block.h")
 FAULTS = ("", "divergent barrier", "outside of memory", "never waited for", "misaligned")
@@ -30,7 +30,7 @@ class EmulatedKernel:
     """One kernel of a source; ``arguments`` are its parameters' names, in order."""
 
     def __init__(self, kernel: str, shared_bytes: int = 0) -> None:
-        """``kernel`` is `Source.kernel`; ``shared_bytes`` what it is launched with."""
+        """``kernel`` is `KernelSource.kernel`; ``shared_bytes`` what it is launched with."""
         found = _SIGNATURE.search(kernel)
         assert found is not None, kernel[:300]
         name, parameters = found.groups()
@@ -50,7 +50,7 @@ class EmulatedKernel:
 
 
 def emulated(
-    source: Source, shared_bytes: int = 0, edit: Callable[[str], str] = lambda kernel: kernel
+    source: KernelSource, shared_bytes: int = 0, edit: Callable[[str], str] = lambda kernel: kernel
 ) -> EmulatedKernel:
     """The kernel of a source, after ``edit`` of its text."""
     return EmulatedKernel(edit(source.kernel), shared_bytes)

@@ -12,10 +12,10 @@ import pytest
 
 from hago.compiler import cubins
 from hago.errors import BuildError, MissingExtraError, StorageError
+from hago.kernels.cuda.cuda_source import Launch, prelude
 from hago.kernels.cuda.module import module_bytes
 from hago.kernels.cuda.nvrtc import compile_cubin, compiler_version
 from hago.kernels.cuda.sass import disassemble
-from hago.kernels.cuda.source import Launch, prelude
 
 ADD = 'extern "C" __global__ void add(const int* a, int* b) { b[threadIdx.x] = a[threadIdx.x] + 1; }'
 

@@ -11,30 +11,30 @@ from cuda_conv import kernel_of, make_case, run
 from emulated_block import can_emulate
 
 from hago.errors import MissingExtraError
-from hago.kernels.cuda.conv import Conv, Tile, conv
+from hago.kernels.cuda.conv import BlockTile, ConvParams, conv
+from hago.kernels.cuda.cuda_source import source_of
 from hago.kernels.cuda.nvrtc import compile_cubin, compiler_version
 from hago.kernels.cuda.sass import disassemble
-from hago.kernels.cuda.source import source_of
 
 needs_compiler = pytest.mark.skipif(not can_emulate(), reason="g++ is not installed: no block can be emulated")
 
-SMALL = Tile(32, 32, 64, 3, (2, 2))
-GROUPS = Tile(64, 64, 128, 3, (4, 1), warpgroups=True)
+SMALL = BlockTile(32, 32, 64, 3, (2, 2))
+GROUPS = BlockTile(64, 64, 128, 3, (4, 1), warpgroups=True)
 TILES = (
     SMALL,
     GROUPS,
     replace(GROUPS, rows=128, warps=(8, 1), columns=128, stages=4),
-    Tile(64, 64, 64, 4, (2, 2)),
-    Tile(64, 32, 128, 2, (4, 1)),
-    Tile(16, 64, 128, 3, (1, 4)),
+    BlockTile(64, 64, 64, 4, (2, 2)),
+    BlockTile(64, 32, 128, 2, (4, 1)),
+    BlockTile(16, 64, 128, 3, (1, 4)),
 )
-PLAIN = Conv((1, 6, 7, 32), 48, (3, 3), (1, 1), (1, 1, 1, 1), SMALL)
+PLAIN = ConvParams((1, 6, 7, 32), 48, (3, 3), (1, 1), (1, 1, 1, 1), SMALL)
 SHAPES = {
     "3x3 with a residual": replace(PLAIN, residual=True),
-    "3x3, stride 2, 16 channels": Conv((2, 9, 9, 16), 80, (3, 3), (2, 2), (1, 1, 1, 1), SMALL),
-    "1x1, K no multiple of a step": Conv((1, 5, 5, 176), 64, (1, 1), (1, 1), (0, 0, 0, 0), SMALL),
-    "unequal pads, strides and taps": Conv((1, 8, 5, 32), 32, (3, 2), (2, 1), (0, 1, 2, 0), SMALL),
-    "one pixel": Conv((1, 1, 1, 64), 16, (1, 1), (1, 1), (0, 0, 0, 0), SMALL),
+    "3x3, stride 2, 16 channels": ConvParams((2, 9, 9, 16), 80, (3, 3), (2, 2), (1, 1, 1, 1), SMALL),
+    "1x1, K no multiple of a step": ConvParams((1, 5, 5, 176), 64, (1, 1), (1, 1), (0, 0, 0, 0), SMALL),
+    "unequal pads, strides and taps": ConvParams((1, 8, 5, 32), 32, (3, 2), (2, 1), (0, 1, 2, 0), SMALL),
+    "one pixel": ConvParams((1, 1, 1, 64), 16, (1, 1), (1, 1), (0, 0, 0, 0), SMALL),
 }
 
 
@@ -49,13 +49,13 @@ def test_sums_and_codes_are_exact_in_every_order_of_threads(shape: str, signed: 
 
 @needs_compiler
 @pytest.mark.parametrize("tile", TILES, ids=str)
-def test_every_tile_computes_the_same(tile: Tile) -> None:
-    params = Conv((1, 9, 9, 64), 80, (3, 3), (1, 1), (1, 1, 1, 1), tile)
+def test_every_tile_computes_the_same(tile: BlockTile) -> None:
+    params = ConvParams((1, 9, 9, 64), 80, (3, 3), (1, 1), (1, 1, 1, 1), tile)
     kernel, case = kernel_of(params), make_case(params)
     assert [run(params, case, kernel, seed) for seed in range(3)] == [("", 0)] * 3
 
 
-SHAPE = Conv((1, 9, 9, 64), 64, (3, 3), (1, 1), (1, 1, 1, 1), Tile(64, 64, 64, 2, (2, 2)))
+SHAPE = ConvParams((1, 9, 9, 64), 64, (3, 3), (1, 1), (1, 1, 1, 1), BlockTile(64, 64, 64, 2, (2, 2)))
 ENGINES = {"warps": SHAPE, "warpgroups": replace(SHAPE, tile=GROUPS), "with a residual": replace(SHAPE, residual=True)}
 BARRIERS = {"warps": 3, "warpgroups": 3, "with a residual": 2}
 CHANGES = {
@@ -131,14 +131,17 @@ def test_a_tile_that_warps_cannot_share_is_refused(change: dict[str, Any], words
     ("arch", "tile", "instruction", "count"),
     (
         # Products of one step: 32 bytes at a time, by fragments down and across.
-        *((arch, Tile(128, 128, 64, 4, (2, 4)), "IMMA.16832.U8.S8", 2 * 4 * 4) for arch in ("sm_80", "sm_87", "sm_89")),
-        ("sm_90", Tile(128, 128, 64, 4, (2, 4)), "IMMA.16832.U8.S8", 2 * 4 * 4),
-        ("sm_90a", Tile(128, 256, 128, 4, (8, 1), warpgroups=True), "IGMMA.64x256x32.U8.S8", 4),
+        *(
+            (arch, BlockTile(128, 128, 64, 4, (2, 4)), "IMMA.16832.U8.S8", 2 * 4 * 4)
+            for arch in ("sm_80", "sm_87", "sm_89")
+        ),
+        ("sm_90", BlockTile(128, 128, 64, 4, (2, 4)), "IMMA.16832.U8.S8", 2 * 4 * 4),
+        ("sm_90a", BlockTile(128, 256, 128, 4, (8, 1), warpgroups=True), "IGMMA.64x256x32.U8.S8", 4),
     ),
     ids=str,
 )
-def test_tensor_cores_are_used_and_nothing_is_spilled(arch: str, tile: Tile, instruction: str, count: int) -> None:
-    params = Conv((8, 28, 28, 128), 256, (3, 3), (1, 1), (1, 1, 1, 1), tile)
+def test_tensor_cores_are_used_and_nothing_is_spilled(arch: str, tile: BlockTile, instruction: str, count: int) -> None:
+    params = ConvParams((8, 28, 28, 128), 256, (3, 3), (1, 1), (1, 1, 1, 1), tile)
     try:
         compiler_version()
     except MissingExtraError as error:

@@ -31,7 +31,7 @@ _MOST_BYTES = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
-class Tile:
+class BlockTile:
     """How a block divides its work: ``warps`` along rows and columns; ``depth`` in bytes, 64 or 128.
 
     With ``warpgroups``, each four warps multiply 64 rows by all columns together (wgmma, sm_90a).
@@ -77,7 +77,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Conv:
+class ConvParams:
     """``x`` is [N, H, W, C]; ``signed`` says whether the input is int8 rather than uint8."""
 
     x: tuple[int, int, int, int]
@@ -85,7 +85,7 @@ class Conv:
     kernel: tuple[int, int]
     strides: tuple[int, int]
     pads: tuple[int, int, int, int]  # top, left, bottom, right
-    tile: Tile
+    tile: BlockTile
     signed: bool = False
     residual: bool = False
 
@@ -127,7 +127,7 @@ class Conv:
         return -(-channels // self.tile.columns), -(-m // self.tile.rows)
 
 
-def conv(params: Conv) -> Any:
+def conv(params: ConvParams) -> Any:
     """(x, weight [O, K] int8, bias [O] int32, scale [O] float32, numbers [4] int32 [, residual,
     residual_scale [1] float32]) -> y uint8.
 
@@ -135,13 +135,13 @@ def conv(params: Conv) -> Any:
     y = clamp(rint(float32(sum + bias) * scale [+ residual * residual_scale]) + zero point).
     Zero points are part of the bias (and of the output's zero point), but for the taps outside of the image.
     """
-    return _Writer(params).primfunc()
+    return _KernelWriter(params).primfunc()
 
 
-class _Writer:
+class _KernelWriter:
     """Writes the function, one part after the other."""
 
-    def __init__(self, params: Conv) -> None:
+    def __init__(self, params: ConvParams) -> None:
         self.p, self.t = params, params.tile
         self.m, self.o, self.k = params.sizes
         self.steps = -(-self.k // self.t.depth)

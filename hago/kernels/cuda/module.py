@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from .source import Launch
+from .cuda_source import Launch
 
 _CODES = {"int": 0, "uint": 1, "float": 2, "handle": 3}
 

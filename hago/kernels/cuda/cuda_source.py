@@ -32,7 +32,7 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Source:
+class KernelSource:
     """A function for a GPU: ``host`` is TVM's module of what launches it, ``text`` CUDA C++ that includes nothing."""
 
     host: Any
@@ -41,7 +41,7 @@ class Source:
     launches: tuple[Launch, ...]
 
 
-def source_of(function: Any, name: str, arch: str) -> Source:
+def source_of(function: Any, name: str, arch: str) -> KernelSource:
     """The source of one template's function, under ``name``, for one architecture ("sm_80")."""
     target = Target({"kind": "cuda", "arch": arch}, host={"kind": "llvm", "mtriple": "x86_64-linux-gnu"})
     module = tvm.IRModule({name: function.with_attr("global_symbol", name)})
@@ -57,7 +57,7 @@ def source_of(function: Any, name: str, arch: str) -> Source:
         compiled_host = codegen_build(finalize_host_passes()(host), target.host)
     text = kernels.inspect_source()
     kernel = text[text.index(_KERNEL) :]
-    return Source(compiled_host, f"{prelude()}\n{kernel}", kernel, tuple(_launches(device)))
+    return KernelSource(compiled_host, f"{prelude()}\n{kernel}", kernel, tuple(_launches(device)))
 
 
 @cache
