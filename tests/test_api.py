@@ -179,7 +179,7 @@ def test_a_metric_of_ones_own(cache: Path) -> None:
         ({"objectives": ("accuracy",)}, SearchError, "objective"),
         ({"threads": 0}, HagoError, "threads"),
         ({"threads": True}, HagoError, "threads"),
-        ({"out": "/proc/hago"}, StorageError, "cannot be made"),
+        ({"out": "/proc/hago"}, StorageError, "cannot be created"),
         ({"model": np.zeros(3)}, ModelError, "not ndarray"),
         ({"model": "no.onnx"}, ModelError, r"no\.onnx"),
     ],

@@ -500,7 +500,7 @@ def test_files_that_are_no_study_are_reported(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be made"):
+    with pytest.raises(StorageError, match="cannot be created"):
         search(tmp_path / "file" / "out")
 
 
