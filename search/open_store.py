@@ -40,7 +40,7 @@ def open_store(
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"cannot be made: {error.strerror}", where=str(path)) from error
+            raise StorageError(f"cannot be created: {error.strerror}", where=str(path)) from error
     records = None if path is None else path / RECORDS_FILE
     has_records = records is not None and records.exists()
     if path is not None and storage is None and resume:
