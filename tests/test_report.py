@@ -541,6 +541,22 @@ def test_no_layer_slower_is_said() -> None:
     assert findings(samples.report(layers=rows))[0].startswith("No quantized layer is slower than it was")
 
 
+def test_times_of_layers_that_other_work_disturbed_are_said_to_be() -> None:
+    """Kernels of the chosen network that take twice as long one by one as in a whole call; float32's add up."""
+    base = samples.report(float_other_s=None, chosen_other_s=None)
+    assert base.float_search.latency_s is not None and base.chosen_search.latency_s is not None
+    count = len(base.layers)
+
+    def timed(chosen: float) -> list[str]:
+        calls = base.float_search.latency_s / count, chosen * base.chosen_search.latency_s / count
+        rows = tuple(replace(row, float_s=calls[0], chosen_s=calls[1]) for row in base.layers)
+        return [text for text in findings(replace(base, layers=rows)) if "one by one" in text]
+
+    assert timed(1.0) == timed(1.4) == []
+    (said,) = timed(2.2)
+    assert said.endswith("Other work disturbed the times of layers: rely on those of whole calls.")
+
+
 def test_findings_without_times_and_probes_say_nothing_of_them() -> None:
     bare = tuple(
         replace(row, float_s=None, chosen_s=None, quantized_s=None, sensitivity=None, knobs=())

@@ -10,11 +10,19 @@ from .data import NOISE, NOISE_S, LayerRow, ReportData
 
 _NAMED = 4  # layers named in a sentence; the rest is counted
 _SMALL = 0.01  # shares below this are not worth a sentence
+_DISAGREE = 1.5  # kernels timed one by one take longer than within a call, by about the same for both networks
 
 
 def findings(report: ReportData) -> tuple[str, ...]:
     """Sentences about the layers, the most useful first; empty if nothing was timed or probed."""
-    found = [*_slower(report), *_gains(report), *_fragile(report), *_conversions(report), *_knobs(report)]
+    found = [
+        *_disagreement(report),
+        *_slower(report),
+        *_gains(report),
+        *_fragile(report),
+        *_conversions(report),
+        *_knobs(report),
+    ]
     return tuple(found)
 
 
@@ -62,6 +70,26 @@ def _noise_by_group(layers: Sequence[LayerRow]) -> dict[tuple[str, ...], float]:
         for row in layers
         if row.sensitivity is not None and row.sensitivity != float("inf")
     }
+
+
+def _disagreement(report: ReportData) -> list[str]:
+    """A caveat where the kernels of one network, timed one by one, add up to far more of its call than the other's."""
+    if report.estimated or report.joint or report.is_float:
+        return []
+    floats, chosen = report.float_search.latency_s, report.chosen_search.latency_s
+    alone = sum(row.float_s or 0.0 for row in report.layers) + (report.float_other_s or 0.0)
+    quantized = sum(row.chosen_s or 0.0 for row in report.layers) + (report.chosen_other_s or 0.0)
+    if not (floats and chosen and alone and quantized):
+        return []
+    shares = alone / floats, quantized / chosen
+    if max(shares) < max(1.0, min(shares)) * _DISAGREE:
+        return []
+    amount = report.cost.amount
+    return [
+        f"Timed one by one, the kernels take {amount(alone, 2)} in float32 and {amount(quantized, 2)} as chosen; whole "
+        f"calls take {amount(floats, 2)} and {amount(chosen, 2)}. Other work disturbed the times of layers: rely on "
+        "those of whole calls."
+    ]
 
 
 def _slower(report: ReportData) -> list[str]:
