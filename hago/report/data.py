@@ -197,7 +197,17 @@ class ReportData:
         """How this report writes times, or what replaces them."""
         if not self.joint:
             return CostText(self.estimated)
-        return CostText(self.estimated, (self.float_other_s or 0.0) + sum(row.float_s or 0.0 for row in self.layers))
+        return CostText(self.estimated, self.float_kernels_s)
+
+    @property
+    def float_kernels_s(self) -> float:
+        """Seconds of all kernels of float32, as far as they were timed."""
+        return (self.float_other_s or 0.0) + sum(row.float_s or 0.0 for row in self.layers)
+
+    @property
+    def chosen_kernels_s(self) -> float:
+        """Seconds of all kernels of the answer, as far as they were timed."""
+        return (self.chosen_other_s or 0.0) + sum(row.chosen_s or 0.0 for row in self.layers)
 
     @property
     def is_float(self) -> bool:

@@ -77,8 +77,7 @@ def _disagreement(report: ReportData) -> list[str]:
     if report.estimated or report.joint or report.is_float:
         return []
     floats, chosen = report.float_search.latency_s, report.chosen_search.latency_s
-    alone = sum(row.float_s or 0.0 for row in report.layers) + (report.float_other_s or 0.0)
-    quantized = sum(row.chosen_s or 0.0 for row in report.layers) + (report.chosen_other_s or 0.0)
+    alone, quantized = report.float_kernels_s, report.chosen_kernels_s
     if not (floats and chosen and alone and quantized):
         return []
     shares = alone / floats, quantized / chosen
@@ -156,7 +155,7 @@ def _conversions(report: ReportData) -> list[str]:
     other = report.chosen_other_s
     if not other or report.is_float or all(row.chosen_s is None for row in report.layers):
         return []
-    total = other + sum(row.chosen_s or 0.0 for row in report.layers)
+    total = report.chosen_kernels_s
     if other < _SMALL * total:
         return []
     return [

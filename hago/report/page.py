@@ -163,13 +163,11 @@ def _layer(report: ReportData, row: LayerRow, other: float | None, longest: floa
 
 def _totals(report: ReportData) -> tuple[tuple[str, str, str, str, str], ...]:
     """The times that belong to no layer, and the sums of all kernels; empty if not timed."""
-    layers = report.layers
-    if report.is_float or any(row.float_s is None or row.chosen_s is None for row in layers):
+    if report.is_float or any(row.float_s is None or row.chosen_s is None for row in report.layers):
         return ()
     others = report.float_other_s or 0.0, report.chosen_other_s or 0.0
-    sums = sum(row.float_s or 0.0 for row in layers), sum(row.chosen_s or 0.0 for row in layers)
     found = [("conversions and layout changes", *others)] if any(others) else []
-    found.append(("all kernels", sums[0] + others[0], sums[1] + others[1]))
+    found.append(("all kernels", report.float_kernels_s, report.chosen_kernels_s))
     return tuple(
         (
             name,
