@@ -81,10 +81,10 @@ def open_session(
         evaluators = {
             name: TvmEvaluator(loaded, shared, parts, job.metric, how, bench) for name, bench in benches.items()
         }
-        taken = affordable.divided(parts, next(iter(evaluators.values())).float_run_s)
+        alone = next(iter(evaluators.values()))
+        taken = affordable.divided(parts, alone.float_run_s)
         for each in evaluators.values():
             each.parts = taken
-        alone = next(iter(evaluators.values()))
         evaluator = alone if len(evaluators) == 1 else JointEvaluator(evaluators, job.joint)
         space = SearchSpace.from_model(loaded, shared, options.search.knobs, keep=keep)
         start = read_start(options.search.start, loaded, shared)
