@@ -11,6 +11,7 @@ import optuna
 from optuna.study import StudyDirection
 
 from ..errors import HagoWarning, SearchError, StorageError
+from ..files import make_folder
 from ..goal import QUANTITIES, Goal
 from .space import SearchSpace
 from .storage import STUDY_FILE, StorageLike, damage, open_storage, storage_errors
@@ -35,12 +36,7 @@ def open_store(
     Raises SearchError if there is one already and ``resume`` is False, or if the one to resume belongs to another
     search, naming what differs; StorageError if it cannot be read or written.
     """
-    path = None if folder is None else Path(folder)
-    if path is not None:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot be created: {error.strerror}", where=str(path)) from error
+    path = None if folder is None else make_folder(folder)
     records = None if path is None else path / RECORDS_FILE
     has_records = records is not None and records.exists()
     if path is not None and storage is None and resume:
