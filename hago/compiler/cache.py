@@ -30,8 +30,8 @@ from ..errors import StorageError
 from ..files import TemporaryFolder, hash_bytes, require_space, write_atomic, write_failure
 from ..kernels import TARGETS
 from ..measure.kernels import KernelTime
-from ..runtime.checksum import append_checksum, has_valid_checksum
-from .cache_folder import check_private, default_folder, usable_default
+from ..runtime.checksum import append_checksum
+from .cache_folder import check_private, default_folder, own_content, usable_default
 from .linker import link, linker, object_code
 
 _HARDLY_ANY_SPACE = 1 << 20  # bytes
@@ -94,7 +94,7 @@ class KernelCache:
         if not path.is_file():
             return None
         self._make_ready()
-        if not _whole(path):  # damaged: compile again
+        if own_content(path) is None:  # damaged: compile again
             return None
         import tvm  # here, because reading the cache's size must not load a compiler
 
@@ -165,7 +165,7 @@ class KernelCache:
     def object_file(self, key: str) -> Path | None:
         """The object of a kernel, for linking it into a model; None if it is missing or damaged."""
         path = self.folder / f"{key}.o"
-        return path if path.is_file() and _whole(path) else None
+        return path if path.is_file() and own_content(path) is not None else None
 
     def forget(self, key: str) -> None:
         """Removes a kernel, on disk and in memory, so that it is compiled again."""
@@ -255,14 +255,6 @@ def _read_times(path: Path) -> dict[str, KernelTime]:
         return {place: time for place, time in times.items() if time.is_possible}
     except (StorageError, ValueError, TypeError, AttributeError):
         return {}
-
-
-def _whole(path: Path) -> bool:
-    """Whether the file is as Hago wrote it, for this user."""
-    try:
-        return path.stat().st_uid in (os.geteuid(), 0) and has_valid_checksum(path)
-    except OSError:  # another process has cleared it
-        return False
 
 
 def _is_full(folder: Path) -> bool:

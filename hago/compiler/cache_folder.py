@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import HagoWarning, StorageError
 from ..files import TemporaryFolder
+from ..runtime.checksum import checked_content
 
 _MOST_LINKS = 40
 
@@ -52,6 +53,14 @@ def _for_this_process(folder: Path, reason: str) -> Path:
 
 
 _kept: list[TemporaryFolder] = []  # until the process ends
+
+
+def own_content(path: Path) -> memoryview | None:
+    """What Hago wrote to a file of the cache for this user or root; None if it is missing, damaged or another's."""
+    try:
+        return checked_content(path) if path.stat().st_uid in (os.geteuid(), 0) else None
+    except OSError:  # another process has cleared it
+        return None
 
 
 def check_private(folder: Path) -> None:

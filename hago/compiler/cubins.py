@@ -1,6 +1,6 @@
 """Cubins, kept on disk across runs beside the kernels of processors.
 
-    folder/nvrtc-VERSION/KEY.cubin     a checksum, then the code
+    folder/nvrtc-VERSION/KEY.cubin     the code, then a checksum
 
 KEY is a hash of the source and the architecture. Files appear whole; a damaged one is compiled again. Whoever can write
 to the folder decides what runs on the GPU, so one that others can write to is refused.
@@ -8,15 +8,13 @@ to the folder decides what runs on the GPU, so one that others can write to is r
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 from ..files import hash_bytes, make_folder, write_atomic
 from ..kernels.cuda.nvrtc import compile_cubin, compiler_version
-from .cache_folder import check_private
-
-_DIGEST = hashlib.sha256().digest_size
+from ..runtime.checksum import checksum
+from .cache_folder import check_private, own_content
 
 
 class CubinCache:
@@ -33,20 +31,9 @@ class CubinCache:
         folder = make_folder(self.root / f"nvrtc-{compiler_version()}")
         check_private(folder)
         path = folder / f"{hash_bytes(arch.encode(), source.encode())}.cubin"
-        found = _read(path)
-        if found is None:
-            found = compile_cubin(source, arch)
-            write_atomic(path, hashlib.sha256(found).digest() + found)
-        return found
-
-
-def _read(path: Path) -> bytes | None:
-    """What was kept, if it is as it was written, for this user."""
-    try:
-        if path.stat().st_uid not in (os.geteuid(), 0):
-            return None
-        data = path.read_bytes()
-    except OSError:
-        return None
-    digest, code = data[:_DIGEST], data[_DIGEST:]
-    return code if code and hashlib.sha256(code).digest() == digest else None
+        kept = own_content(path)
+        if kept is not None:
+            return bytes(kept)
+        code = compile_cubin(source, arch)
+        write_atomic(path, code + checksum(code))
+        return code
