@@ -11,11 +11,11 @@ import numpy as np
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from hago.kernels.common.flat import primfunc
 from hago.kernels.cpu.dot import DOTS
 from hago.kernels.cpu.families import Isa
 from hago.kernels.cpu.ir_builder import argument
 from hago.kernels.cpu.jit import jit
-from hago.kernels.cpu.vector import primfunc
 from hago.tensor import TensorType
 
 _REPEATS = 2000

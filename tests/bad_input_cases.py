@@ -387,10 +387,10 @@ HARDWARE = [
     BadInput(
         "Hardware",
         "hardware without kernels yet",
-        "hago compile model.onnx --hw nvidia-t4 --out model.so",
+        "hago compile model.onnx --hw integer-only --out model.so",
         errors.BuildError,
         "no kernels for this hardware yet",
-        "nvidia-t4",
+        "integer-only",
         "hago hw list",
     ),
 ]

@@ -10,6 +10,7 @@ from emulated_block import EmulatedKernel, emulated
 
 from hago.kernels.cuda.conv import ConvParams, conv
 from hago.kernels.cuda.cuda_source import source_of
+from hago.kernels.cuda.families import SM80
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def expected(params: ConvParams, feeds: dict[str, np.ndarray]) -> np.ndarray:
 
 def kernel_of(params: ConvParams, edit: Callable[[str], str] = lambda text: text) -> EmulatedKernel:
     """The kernel of a convolution for the emulated block, after ``edit`` of its source."""
-    return emulated(source_of(conv(params), "conv", "sm_80"), params.shared_bytes, edit)
+    return emulated(source_of(conv(params, SM80), "conv"), params.shared_bytes, edit)
 
 
 def run(params: ConvParams, case: Case, kernel: EmulatedKernel, seed: int = 0) -> tuple[str, int]:

@@ -29,6 +29,10 @@ static inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; 
 struct Index { int x, y, z; };
 static Index blockIdx, threadIdx, blockDim, gridDim;
 
+#define CUDART_INF_F __builtin_inff()
+#define CUDART_NAN_F __builtin_nanf("")
+#define CUDART_INF __builtin_inf()
+#define CUDART_NAN __builtin_nan("")
 #define __global__
 #define __restrict__
 #define __launch_bounds__(...)
@@ -344,5 +348,6 @@ static inline int nearest(float value) {
   return value >= 2147483648.f ? INT32_MAX : value < -2147483648.f ? INT32_MIN : (int)std::nearbyint(value);
 }
 static inline float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
+static inline double multiply_add(double a, double b, double c) { return std::fma(a, b, c); }
 
 }  // namespace hago

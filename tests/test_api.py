@@ -171,7 +171,7 @@ def test_a_metric_of_ones_own(cache: Path) -> None:
         ({"data": X}, DataError, "needs labels"),
         ({"metric": "accuracy"}, HagoError, "top1"),
         ({"hw": "x86-avx1024"}, SpecError, "x86-avx1024"),
-        ({"hw": "nvidia-t4"}, HagoError, "no kernels"),
+        ({"hw": "integer-only"}, HagoError, "no kernels"),
         ({"max_drop": -1}, SearchError, "max_drop"),
         ({"trials": 0}, SearchError, "trials"),
         ({"budget": "soon"}, SearchError, "soon"),

@@ -10,10 +10,10 @@ import pytest
 from cuda_conv import kernel_of, make_case, run
 from emulated_block import can_emulate
 
-from hago.errors import MissingExtraError
 from hago.kernels.cuda.conv import BlockTile, ConvParams, conv
 from hago.kernels.cuda.cuda_source import source_of
-from hago.kernels.cuda.nvrtc import compile_cubin, compiler_version
+from hago.kernels.cuda.families import SM80
+from hago.kernels.cuda.nvrtc import compile_cubin, installed_version
 from hago.kernels.cuda.sass import disassemble
 
 needs_compiler = pytest.mark.skipif(not can_emulate(), reason="g++ is not installed: no block can be emulated")
@@ -142,11 +142,9 @@ def test_a_tile_that_warps_cannot_share_is_refused(change: dict[str, Any], words
 )
 def test_tensor_cores_are_used_and_nothing_is_spilled(arch: str, tile: BlockTile, instruction: str, count: int) -> None:
     params = ConvParams((8, 28, 28, 128), 256, (3, 3), (1, 1), (1, 1, 1, 1), tile)
-    try:
-        compiler_version()
-    except MissingExtraError as error:
-        pytest.skip(f"the extra cuda is not installed: {error.what}")
-    sass = disassemble(compile_cubin(source_of(conv(params), "conv", arch).text, arch))
+    if not installed_version():
+        pytest.skip("the extra cuda is not installed")
+    sass = disassemble(compile_cubin(source_of(conv(params, SM80), "conv").text, arch))
     found = {name: many for name, many in sass.instructions.items() if "MMA" in name}
     assert found == {instruction: count}
     assert not sass.spills and sass.registers <= 255

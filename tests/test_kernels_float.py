@@ -15,12 +15,13 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from scipy import special
 
-from hago.kernels.cpu import math as vector_math
-from hago.kernels.cpu.elements import ONNX_DTYPES
-from hago.kernels.cpu.elementwise_ops import OPS
+from hago.kernels.common import math as vector_math
+from hago.kernels.common.elements import ONNX_DTYPES
+from hago.kernels.common.elementwise_ops import OPS
+from hago.kernels.common.flat import primfunc
 from hago.kernels.cpu.families import AVX512_VNNI, I8MM, Isa
 from hago.kernels.cpu.registry import EMITTERS
-from hago.kernels.cpu.vector import chunks, primfunc
+from hago.kernels.cpu.vector import chunks
 from hago.tensor import TensorType
 
 FEW = settings(max_examples=25)

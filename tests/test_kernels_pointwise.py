@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 from kernel_harness import ISAS, assembly, run, view
 
-from hago.kernels.cpu.broadcast import nest
+from hago.kernels.common.broadcast import nest
 from hago.kernels.cpu.families import AVX2, AVX512_VNNI, NEON, Isa
 from hago.kernels.cpu.lookup import Lookup, lookup
 from hago.kernels.cpu.registry import EMITTERS

@@ -124,7 +124,7 @@ def test_hardware_only_offers_what_it_has(spec: HardwareSpec) -> None:
 
 
 def test_compiling_is_offered_where_there_are_kernels(spec: HardwareSpec) -> None:
-    assert spec.kernels_available == (spec.family in ("x86", "arm"))
+    assert spec.kernels_available == (spec.family in ("x86", "arm", "nvidia"))
     if spec.kernels:
         assert spec.isa == spec.kernels
         isa = ISAS[spec.kernels]

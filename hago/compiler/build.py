@@ -107,6 +107,7 @@ def _describe(built: Built, spec: HardwareSpec) -> dict[str, Any]:
         "threads": toolchain.threads,
         "hw": spec.name,
         "executor": toolchain.backend.executor.name,
+        "device_code": toolchain.backend.has_device_code,
         "cpu_features": list(getattr(spec, "cpu_features", ())),
         "size_bytes": sum(array.nbytes for array in arrays.values()),
     }

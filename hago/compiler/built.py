@@ -17,7 +17,7 @@ from ..kernels.common.calls import KernelCall
 from ..measure.environment import read_environment
 from ..measure.kernels import KernelTime, time_kernel
 from ..runtime.checksum import append_checksum
-from ..runtime.executor import Executor
+from ..runtime.executor import Executor, pack
 from ..tensor import TensorType
 from .cache import KernelCache
 from .compile import compile_missing, symbol
@@ -64,8 +64,10 @@ class Built:
         """Links kernels, constants and program into one shared object."""
         triple = self.toolchain.triple
         require_linker(triple, str(path))
-        linked = executable(self.program, json.dumps(dict(meta)).encode())
         objects = self._objects()
+        codes = [code for key in objects if (code := self.cache.device_code(key)) is not None]
+        data = {"meta": json.dumps(dict(meta)).encode(), **({"device_code": pack(codes)} if codes else {})}
+        linked = executable(self.program, **data)
         for key, path_of_object in objects.items():
             library = tvm.runtime.load_static_library(str(path_of_object), [symbol(key)])
             linked.mod.import_module(library)
@@ -74,7 +76,7 @@ class Built:
             module = tvm.IRModule({"hago_no_kernels": nothing})
             linked.mod.import_module(tvm.compile(module, target=self.toolchain.target).mod)
         # Weights and kernels, once in LLVM's temporary files and once in the result.
-        size = int(meta["size_bytes"]) + sum(item.stat().st_size for item in objects.values())
+        size = int(meta["size_bytes"]) + sum(item.stat().st_size for item in objects.values()) + sum(map(len, codes))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryFolder() as place:

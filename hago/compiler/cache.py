@@ -2,6 +2,7 @@
 
     folder/VERSION/KEY.o      the object, for linking into an exported model
     folder/VERSION/KEY.so     the same, ready to load
+    folder/VERSION/KEY.device the code for the device beside the processor, if it has some
     folder/VERSION/KEY.json   what it is, its measured time on each processor, and whether the machine was quiet
 
 KEY is a hash of everything the code depends on; VERSION combines TVM's version and a hash of the templates' source.
@@ -29,8 +30,10 @@ from ..documents import read_document
 from ..errors import StorageError
 from ..files import TemporaryFolder, hash_bytes, require_space, write_atomic, write_failure
 from ..kernels import TARGETS
+from ..kernels.common.backend import Code
 from ..measure.kernels import KernelTime
 from ..runtime.checksum import append_checksum
+from ..runtime.executor import Executor
 from .cache_folder import check_private, default_folder, own_content, usable_default
 from .linker import link, linker, object_code
 
@@ -83,8 +86,8 @@ class KernelCache:
         """The given cache, or the one in that folder; the user's default for None."""
         return cache if isinstance(cache, KernelCache) else cls(cache)
 
-    def get(self, key: str) -> Any | None:
-        """The loaded module of a kernel, or None if it has to be compiled first."""
+    def get(self, key: str, executor: Executor) -> Any | None:
+        """The loaded module of a kernel, for ``executor`` to run, or None if it has to be compiled first."""
         with self._lock:
             if key in self._loaded:
                 return self._loaded[key]
@@ -94,12 +97,11 @@ class KernelCache:
         if not path.is_file():
             return None
         self._make_ready()
-        if own_content(path) is None:  # damaged: compile again
+        device = path.with_suffix(".device")
+        if own_content(path) is None or (device.is_file() and own_content(device) is None):  # damaged: compile again
             return None
-        import tvm  # here, because reading the cache's size must not load a compiler
-
         try:
-            module = tvm.runtime.load_module(str(path))
+            module = self._load(key, executor)
         except Exception as error:
             # A file that does not load is compiled again rather than reported.
             del error
@@ -108,39 +110,51 @@ class KernelCache:
         with self._lock:
             return self._loaded.setdefault(key, module)
 
-    def put(self, key: str, module: Any, about: dict[str, Any]) -> Any:
-        """Stores a compiled LLVM module for this machine; returns the module to run.
+    def _load(self, key: str, executor: Executor) -> Any:
+        import tvm  # here, because reading the cache's size must not load a compiler
+
+        module = tvm.runtime.load_module(str(self.folder / f"{key}.so"))
+        code = self.device_code(key)
+        if code is not None:
+            executor.attach(module, code)
+        return module
+
+    def put(self, key: str, code: Code, about: dict[str, Any], executor: Executor) -> Any:
+        """Stores a kernel for this machine; returns the module that ``executor`` is to run.
 
         If the machine has no linker, the module is kept in memory, for this process. Raises StorageError if the
         folder cannot be written to.
         """
-        runnable = module
+        runnable = code.host
         if linker() is not None:
-            self._keep(key, module, about, shared=True)
-            import tvm
-
-            runnable = tvm.runtime.load_module(str(self.folder / f"{key}.so"))
+            self._keep(key, code, about, shared=True)
+            runnable = self._load(key, executor)
+        elif code.device:
+            executor.attach(runnable, code.device)
         with self._lock:
             return self._loaded.setdefault(key, runnable)
 
-    def put_object(self, key: str, module: Any, about: dict[str, Any]) -> None:
-        """Stores a compiled LLVM module for another machine: only its object, as it cannot be loaded here."""
-        self._keep(key, module, about, shared=False)
+    def put_object(self, key: str, code: Code, about: dict[str, Any]) -> None:
+        """Stores a kernel for another machine: only its object, as it cannot be loaded here."""
+        self._keep(key, code, about, shared=False)
 
-    def _keep(self, key: str, module: Any, about: dict[str, Any], *, shared: bool) -> None:
+    def _keep(self, key: str, code: Code, about: dict[str, Any], *, shared: bool) -> None:
         try:
-            self._write(key, module, about, shared)
+            self._write(key, code, about, shared)
         except FileNotFoundError:  # another process has cleared the cache
-            self._write(key, module, about, shared)
+            self._write(key, code, about, shared)
 
-    def _write(self, key: str, module: Any, about: dict[str, Any], shared: bool) -> None:
+    def _write(self, key: str, code: Code, about: dict[str, Any], shared: bool) -> None:
         self._make_ready()
         try:
             with TemporaryFolder(self.folder) as place:
                 made = {".o": Path(place) / "kernel.o"}
-                code = object_code(module)
-                require_space(place, (2 if shared else 1) * len(code) + _AROUND)
-                made[".o"].write_bytes(code)
+                compiled = object_code(code.host)
+                require_space(place, (2 if shared else 1) * len(compiled) + len(code.device) + _AROUND)
+                made[".o"].write_bytes(compiled)
+                if code.device:
+                    made[".device"] = Path(place) / "kernel.device"
+                    made[".device"].write_bytes(code.device)
                 if shared:
                     made[".so"] = Path(place) / "kernel.so"
                     link([made[".o"]], made[".so"])
@@ -167,11 +181,16 @@ class KernelCache:
         path = self.folder / f"{key}.o"
         return path if path.is_file() and own_content(path) is not None else None
 
+    def device_code(self, key: str) -> bytes | None:
+        """What the device beside the processor runs; None if there is none, or it is damaged."""
+        content = own_content(self.folder / f"{key}.device")
+        return None if content is None else bytes(content)
+
     def forget(self, key: str) -> None:
         """Removes a kernel, on disk and in memory, so that it is compiled again."""
         with self._lock:
             self._loaded.pop(key, None)
-        for suffix in (".so", ".o"):
+        for suffix in (".so", ".o", ".device"):
             (self.folder / f"{key}{suffix}").unlink(missing_ok=True)
 
     def time_of(self, key: str, place: str) -> KernelTime | None:

@@ -31,7 +31,8 @@ def compile_missing(
     """
     foreign = toolchain.is_foreign
     calls = {step.key: step.call for step in program.steps if step.key is not None and step.call is not None}
-    found = {key: None if foreign else cache.get(key) for key in calls}
+    executor = toolchain.backend.executor
+    found = {key: None if foreign else cache.get(key, executor) for key in calls}
     missing = [key for key, module in found.items() if (cache.object_file(key) if foreign else module) is None]
     if not missing:
         return found
@@ -62,6 +63,6 @@ def _compiled(key: str, call: KernelCall, toolchain: Toolchain, cache: KernelCac
         raise BuildError(f"kernel {call.family} does not compile: {error}", where=f"layer {call.layer!r}") from error
     about = {"family": call.family, "params": repr(call.params), "isa": family.name, "threads": threads}
     if toolchain.is_foreign:
-        cache.put_object(key, compiled.mod, about)
+        cache.put_object(key, compiled, about)
         return None
-    return cache.put(key, compiled.mod, about)
+    return cache.put(key, compiled, about, backend.executor)

@@ -28,15 +28,15 @@ from .program import Program
 _ALIGN = 64  # bytes: a cache line, and the widest vector
 
 
-def executable(program: Program, meta: bytes = b"") -> Any:
-    """An executable whose ``main`` runs the program; with ``meta``, ``hago_meta`` returns those bytes."""
+def executable(program: Program, **data: bytes) -> Any:
+    """An executable whose ``main`` runs the program; ``hago_NAME`` returns the bytes of ``data[NAME]``."""
     builder = ExecBuilder()
     writer = _Writer(builder, program)
     with builder.function("main", len(program.inputs), [_identifier(name) for name in program.inputs]):
         writer.main()
-    if meta:
-        with builder.function("hago_meta", 0, []):
-            builder.emit_call("vm.builtin.copy", [tvm.runtime.tensor(np.frombuffer(meta, np.uint8))], builder.r(0))
+    for name, content in data.items():
+        with builder.function(f"hago_{name}", 0, []):
+            builder.emit_call("vm.builtin.copy", [tvm.runtime.tensor(np.frombuffer(content, np.uint8))], builder.r(0))
             builder.emit_ret(builder.r(0))
     return builder.get()
 

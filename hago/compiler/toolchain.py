@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ..spec import HardwareSpec
 
 
+_HOST = {"kind": "llvm", "mtriple": "x86_64-linux-gnu"}
+"""The processor that drives a device, where a spec names none."""
+
+
 @dataclass(frozen=True)
 class Toolchain:
     """How the kernels of a network are compiled; ``key`` has all that their code depends on besides their calls."""
@@ -29,17 +33,21 @@ class Toolchain:
     @property
     def triple(self) -> str:
         """LLVM's name of the machine that the code is for."""
-        return str(self.target.attrs.get("mtriple", "x86_64-linux-gnu"))
+        host = self.target if self.target.kind.name == "llvm" else self.target.host
+        return str(host.attrs.get("mtriple", _HOST["mtriple"]))
 
     @property
     def is_foreign(self) -> bool:
         """Whether the code is for another kind of machine than this one."""
-        return is_foreign(self.triple)
+        return is_foreign(self.triple) or not self.backend.executor.is_present()
 
 
 def toolchain_of(spec: HardwareSpec, threads: int) -> Toolchain:
     """The toolchain for this hardware. Raises BuildError if there are no kernels for it."""
     backend = backend_of(spec)
     family = backend.families[spec.kernels or ""]
-    key = f"{backend.name} {family!r} {json.dumps(dict(spec.target), sort_keys=True)} {threads}"
-    return Toolchain(backend, family, Target(dict(spec.target)), threads, key)
+    target = dict(spec.target)
+    if target["kind"] != "llvm":
+        target.setdefault("host", _HOST)
+    key = f"{backend.name} {family!r} {json.dumps(target, sort_keys=True)} {threads} {backend.compiler()}".rstrip()
+    return Toolchain(backend, family, Target(target), threads, key)

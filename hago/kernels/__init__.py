@@ -2,6 +2,7 @@
 
     common/   what every target needs: kernel calls, fusion, the `Backend` itself
     cpu/      x86 and Arm
+    cuda/     NVIDIA GPUs
 
 A target is a package with three modules: ``families`` (FAMILIES and PRECISIONS, plain values that a spec is checked
 against), ``executor`` (EXECUTOR, which needs only TVM's runtime) and ``backend`` (BACKEND, which needs its compiler).
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ..runtime.executor import Executor
     from .common.backend import Backend
 
-TARGETS: dict[str, str] = {"cpu": "hago.kernels.cpu"}
+TARGETS: dict[str, str] = {"cpu": "hago.kernels.cpu", "cuda": "hago.kernels.cuda"}
 """Name of a target -> its package. A new target is one more entry."""
 
 

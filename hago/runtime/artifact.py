@@ -22,6 +22,7 @@ from ..errors import BuildError, DataError, MeasureError
 from ..kernels import executor_named
 from ..tensor import TensorInfo
 from .checksum import has_valid_checksum
+from .executor import unpack
 from .processor import machine_name, machine_of, missing_features
 from .threads import make_lock, use_threads
 
@@ -58,7 +59,6 @@ class Artifact:
         self._lock = make_lock()
         self._executor = executor_named(meta.get("executor", _HOST))
         self._machine = None if module is None else VirtualMachine(module, self._executor.device())
-        self._main = None if self._machine is None else self._machine["main"]
         self.meta = dict(meta)
         self.input_info = tuple(TensorInfo(i["name"], i["dtype"], tuple(i["shape"])) for i in meta["inputs"])
         self.output_info = tuple(TensorInfo(o["name"], o["dtype"], tuple(o["shape"])) for o in meta["outputs"])
@@ -68,6 +68,8 @@ class Artifact:
         self.missing = [] if module is None else missing_features(meta.get("cpu_features", ()))
         zeros = [np.zeros(i.shape, i.dtype) for i in self.input_info]
         self._buffers = [self._executor.tensor(array) for array in zeros] if module is not None else []
+        main = None if self._machine is None else self._machine["main"]
+        self._main = None if main is None else self._executor.prepared(main, self._buffers)
         # Inputs are copied here: to the memory of the buffers or, if numpy cannot see that, to an array beside it.
         shared = self._executor.shared_memory
         self._views = [_view(b, i) for b, i in zip(self._buffers, self.input_info, strict=False)] if shared else zeros
@@ -243,7 +245,8 @@ def load(path: str | os.PathLike[str]) -> Artifact:
         )
     try:
         module = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")(_name_for_loader(path), "so")
-        meta = json.loads(VirtualMachine(module, executor_named(_HOST).device())["hago_meta"]().numpy().tobytes())
+        data = VirtualMachine(module, executor_named(_HOST).device())
+        meta = json.loads(data["hago_meta"]().numpy().tobytes())
         found = meta.get("format")
     except Exception as error:
         raise BuildError(
@@ -255,7 +258,17 @@ def load(path: str | os.PathLike[str]) -> Artifact:
             where=where,
             hint="compile it again with this Hago, or load it with the one that wrote it",
         )
+    executor = executor_named(meta.get("executor", _HOST))
+    if not executor.is_present():
+        raise BuildError(
+            f"the network was compiled for {meta.get('hw')}, and there is no such device here",
+            where=where,
+            hint="run it on a machine that has one",
+        )
     try:
+        if meta.get("device_code"):
+            for code in unpack(data["hago_device_code"]().numpy().tobytes()):
+                executor.attach(module, code)
         net = Artifact(module, meta)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BuildError(f"its metadata are damaged: {error!r}", where=where, hint=_WRITTEN_BY) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,32 @@ class Executor:
         # Not tensor.numpy() if avoidable: its copy takes longer than a small network.
         return np.from_dlpack(tensor) if self.shared_memory else tensor.numpy()
 
+    def is_present(self) -> bool:
+        """Whether this machine has such a device."""
+        return True
+
+    def attach(self, module: Any, code: bytes) -> None:
+        """Gives a loaded module a kernel's code for the device, where that is apart from the processor's."""
+
+    def prepared(self, main: Any, buffers: Sequence[Any]) -> Callable[..., Sequence[Any]]:
+        """The network's function, to be called with ``buffers`` again and again; it returns the outputs' tensors."""
+        return main  # type: ignore[no-any-return]
+
     def wait(self) -> None:
         """Until all calls are done."""
         if not self.timed_by_cpu:
             self.device().sync()
+
+
+def pack(codes: Sequence[bytes]) -> bytes:
+    """Several kernels' codes as one: each after its length, 8 bytes, little-endian."""
+    return b"".join(part for code in codes for part in (len(code).to_bytes(8, "little"), code))
+
+
+def unpack(packed: bytes) -> Iterator[bytes]:
+    """What `pack` joined."""
+    start = 0
+    while start < len(packed):
+        end = start + 8 + int.from_bytes(packed[start : start + 8], "little")
+        yield packed[start + 8 : end]
+        start = end

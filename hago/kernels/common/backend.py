@@ -15,13 +15,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Code:
+    """A compiled kernel: TVM's module of what runs on the processor, and the bytes that a device beside it runs."""
+
+    host: Any
+    device: bytes = b""
+
+
+@dataclass(frozen=True)
 class Backend:
     """What a target provides.
 
     ``families``: kernel family -> what its templates must know about the hardware; its ``repr`` is part of the kernels'
     cache key. ``emitters``: (domain, operator) -> emitter; ``fallback`` serves all others. ``fuse`` rewrites the
-    lowered graph before its nodes are emitted. ``compile`` turns a call into a TVM executable, given the call, the
-    family, the threads, the symbol of the kernel and TVM's target.
+    lowered graph before its nodes are emitted. ``compile`` turns a call into code, given the call, the family, the
+    threads, the symbol of the kernel and TVM's target; ``compiler`` names what compiles besides TVM, and its
+    version. ``has_device_code``: kernels consist of code for the processor and code for a device beside it.
     """
 
     name: str
@@ -29,8 +38,10 @@ class Backend:
     emitters: Mapping[tuple[str, str], Emitter]
     fallback: Emitter
     fuse: Callable[[LoweredGraph], LoweredGraph]
-    compile: Callable[[KernelCall, Any, int, str, Any], Any]
+    compile: Callable[[KernelCall, Any, int, str, Any], Code]
     executor: Executor
+    compiler: Callable[[], str] = str
+    has_device_code: bool = False
 
     def emit(self, node: NodeView, family: Any) -> list[KernelCall]:
         """The calls that compute ``node``. Raises HagoError if no kernel can."""

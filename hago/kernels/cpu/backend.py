@@ -8,10 +8,10 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from ..common.backend import Backend
+from ..common.backend import Backend, Code
 from ..common.calls import KernelCall
+from ..common.elementwise_ops import supported
 from ..common.fusion import fuse_elementwise
-from .elementwise_ops import supported
 from .executor import EXECUTOR
 from .fallback import emit_fallback, fallback
 from .families import FAMILIES, Isa
@@ -23,10 +23,10 @@ for _module in iter_modules([str(Path(__file__).parent)]):
         import_module(f"{__package__}.{_module.name}")
 
 
-def compile_call(call: KernelCall, isa: Isa, threads: int, symbol: str, target: Any) -> Any:
-    """TVM's executable with the kernel of ``call`` under the name ``symbol``."""
+def compile_call(call: KernelCall, isa: Isa, threads: int, symbol: str, target: Any) -> Code:
+    """The kernel of ``call`` under the name ``symbol``."""
     function = call.template(call.params, isa, threads)
-    return compile_template(function, symbol, target, general=call.template is fallback)
+    return Code(compile_template(function, symbol, target, general=call.template is fallback).mod)
 
 
 fuse = partial(fuse_elementwise, supported=supported)

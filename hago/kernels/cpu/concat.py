@@ -12,10 +12,11 @@ from typing import Any
 
 from ...tensor import TensorType
 from ..common.calls import KernelCall, NodeView
+from ..common.flat import Expr, Flat, primfunc
 from .families import Isa
 from .lookup import LookupTable
 from .registry import emits
-from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans
+from .vector import copy_lanes, rows, spans
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.calls import KernelCall, NodeView
+from ..common.flat import Expr, Flat, primfunc
 from .families import Isa
 from .movement import call
 from .registry import emits
-from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans
+from .vector import copy_lanes, rows, spans
 
 
 @dataclass(frozen=True)

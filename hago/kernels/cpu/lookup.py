@@ -13,8 +13,9 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
+from ..common.flat import Expr, Flat, primfunc
 from .families import Isa
-from .vector import Expr, Flat, byte_lanes, chunks, primfunc
+from .vector import byte_lanes, chunks
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.calls import KernelCall, NodeView
+from ..common.flat import Expr, Flat, primfunc, unravel
 from .families import Isa
 from .movement import call, contiguous_strides, emit_copy
 from .registry import emits
-from .vector import Expr, Flat, copy_lanes, primfunc, rows, spans, unravel
+from .vector import copy_lanes, rows, spans
 
 
 @dataclass(frozen=True)

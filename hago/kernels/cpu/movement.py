@@ -15,10 +15,11 @@ import numpy as np
 from ...errors import BuildError
 from ...tensor import TensorType
 from ..common.calls import KernelCall, NodeView
+from ..common.flat import Expr, Flat, primfunc, unravel
 from .families import Isa
 from .registry import emits
 from .transpose import order, permute
-from .vector import Expr, Flat, chunks, copy_lanes, primfunc, rows, spans, unravel
+from .vector import chunks, copy_lanes, rows, spans
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
+from ..common.flat import Expr, typed
 from .families import Isa
-from .vector import Expr, typed
 
 _WIDTHS = (1, 2, 4, 8, 16)
 _CODE = """

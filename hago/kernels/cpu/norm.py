@@ -15,11 +15,12 @@ from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.calls import KernelCall, NodeView
+from ..common.flat import Expr, Flat, all_lanes, primfunc
 from .fallback import emit_fallback
 from .families import Isa
 from .registry import emits
 from .rowwise import Register, across, along, fresh, row_lanes
-from .vector import Expr, Flat, all_lanes, primfunc, rows
+from .vector import rows
 
 _REGISTERS = 8
 """A row of at most this many vectors stays in registers between the passes."""

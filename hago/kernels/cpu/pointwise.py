@@ -19,26 +19,15 @@ from tvm.script.ir_builder import tirx as T
 
 from ...errors import BuildError
 from ...tensor import TensorType
+from ..common.broadcast import nest, operand
 from ..common.calls import KernelCall, NodeView
-from .broadcast import nest, operand, walk
+from ..common.flat import Expr, Flat, all_lanes, cast, factors_of, numbers_of, primfunc, typed
+from .broadcast import walk
 from .families import Isa
 from .lookup import Lookup, lookup
 from .registry import emits
 from .transpose import order, permute
-from .vector import (
-    Epilogue,
-    Expr,
-    Flat,
-    all_lanes,
-    byte_lanes,
-    cast,
-    factors_of,
-    numbers_of,
-    primfunc,
-    rows,
-    spans,
-    typed,
-)
+from .vector import Epilogue, byte_lanes, rows, spans
 
 _INT = "int32"
 

@@ -15,14 +15,15 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
+from ..common import math as vm
 from ..common.calls import KernelCall, NodeView
-from . import math as vm
+from ..common.flat import Expr, Flat, all_lanes, primfunc, typed
 from .fallback import emit_fallback
 from .families import Isa
 from .movement import known
 from .registry import emits
 from .rowwise import Combine, Register, across, along, fresh, row_lanes
-from .vector import Expr, Flat, all_lanes, copy_lanes, primfunc, rows, spans, typed
+from .vector import copy_lanes, rows, spans
 
 
 @dataclass(frozen=True)

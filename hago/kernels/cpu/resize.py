@@ -19,12 +19,13 @@ from ...errors import UnsupportedOpError
 from ...lower.resize_taps import Resizing, Taps
 from ...tensor import TensorType
 from ..common.calls import KernelCall, NodeView
+from ..common.flat import Expr, Flat, all_lanes, primfunc, unravel
 from .families import Isa
 from .mapped import emit_mapped
 from .movement import call, contiguous_strides, known
 from .registry import emits
 from .rowwise import Register
-from .vector import Expr, Flat, all_lanes, primfunc, rows, spans, unravel
+from .vector import rows, spans
 
 
 @dataclass(frozen=True)

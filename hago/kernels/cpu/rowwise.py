@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .vector import Expr, all_lanes
+from ..common.flat import Expr, all_lanes
 
 Row = Callable[[Expr, int], None]
 """Receives the first index of a vector and how many of its first lanes were seen before."""

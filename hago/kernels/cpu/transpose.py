@@ -13,7 +13,8 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from ..common.calls import item_bytes
-from .vector import Expr, Flat, chunks, rows, spans, unravel
+from ..common.flat import Expr, Flat, unravel
+from .vector import chunks, rows, spans
 
 Convert = Callable[[Expr, int], Expr]
 """An elementwise function of a vector and its number of lanes."""

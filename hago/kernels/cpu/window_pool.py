@@ -18,23 +18,12 @@ from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.calls import KernelCall, NodeView
+from ..common.flat import Expr, Flat, all_lanes, cast, numbers_of, primfunc
+from ..common.math import maximum, named
 from .families import Isa
-from .math import maximum, named
 from .pointwise import constants_type, epilogue_constants
 from .registry import emits
-from .vector import (
-    Epilogue,
-    Expr,
-    Flat,
-    all_lanes,
-    byte_lanes,
-    cast,
-    local,
-    numbers_of,
-    primfunc,
-    rows,
-    spans,
-)
+from .vector import Epilogue, byte_lanes, local, rows, spans
 
 _MOST_UNROLLED_TAPS = 25
 

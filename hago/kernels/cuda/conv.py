@@ -21,6 +21,8 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from .families import Gpu
+
 Expr: TypeAlias = Any
 
 CHUNK = 16
@@ -127,7 +129,7 @@ class ConvParams:
         return -(-channels // self.tile.columns), -(-m // self.tile.rows)
 
 
-def conv(params: ConvParams) -> Any:
+def conv(params: ConvParams, gpu: Gpu, threads: int = 1) -> Any:
     """(x, weight [O, K] int8, bias [O] int32, scale [O] float32, numbers [4] int32 [, residual,
     residual_scale [1] float32]) -> y uint8.
 

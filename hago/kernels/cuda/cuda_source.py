@@ -16,19 +16,13 @@ from tvm import s_tir, tirx
 from tvm.s_tir.pipeline import finalize_device_passes, finalize_host_passes
 from tvm.target import Target
 from tvm.tirx.build import codegen_build, split_host_device_mods
+from tvm.tirx.op import register_intrin_lowering
 
 from ...errors import BuildError
+from .module import Launch
 
+_HOST = {"kind": "llvm", "mtriple": "x86_64-linux-gnu"}
 _KERNEL = 'extern "C" __global__'
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How the driver launches one kernel: the types of its arguments, and what TVM's host code adds to them."""
-
-    name: str
-    arguments: tuple[str, ...]
-    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -41,9 +35,9 @@ class KernelSource:
     launches: tuple[Launch, ...]
 
 
-def source_of(function: Any, name: str, arch: str) -> KernelSource:
-    """The source of one template's function, under ``name``, for one architecture ("sm_80")."""
-    target = Target({"kind": "cuda", "arch": arch}, host={"kind": "llvm", "mtriple": "x86_64-linux-gnu"})
+def source_of(function: Any, name: str, target: Target | None = None) -> KernelSource:
+    """The source of one template's function, under ``name``; ``target`` names the processor that launches it."""
+    target = target if target is not None else Target({"kind": "cuda", "arch": "sm_80", "host": _HOST})
     module = tvm.IRModule({name: function.with_attr("global_symbol", name)})
     with target:
         module = tirx.transform.BindTarget(target)(module)
@@ -79,6 +73,13 @@ def _argument(parameter: Any) -> str:
     """A pointer, or the type of a number."""
     return "handle" if isinstance(parameter.ty, tvm.ir.PointerType) else str(parameter.ty.dtype)
 
+
+def _fused_multiply_add(call: Any) -> Any:
+    """TVM knows no CUDA for it."""
+    return tirx.call_extern(call.ty.dtype, "hago::multiply_add", *call.args)
+
+
+register_intrin_lowering("tirx.fma", target="cuda", f=_fused_multiply_add)
 
 _PASSES = [
     s_tir.transform.PlanAndUpdateBufferAllocationLocation(),

@@ -6,6 +6,12 @@ typedef unsigned short ushort;
 typedef unsigned int uint;
 typedef unsigned long long uint64_t;
 
+// TVM's names.
+#define CUDART_INF_F __int_as_float(0x7F800000)
+#define CUDART_NAN_F __int_as_float(0x7FC00000)
+#define CUDART_INF __longlong_as_double(0x7FF0000000000000ll)
+#define CUDART_NAN __longlong_as_double(0x7FF8000000000000ll)
+
 #define HAGO_DEVICE static __device__ __forceinline__
 
 namespace hago {
@@ -138,5 +144,6 @@ HAGO_DEVICE int nearest(float value) { return __float2int_rn(value); }
 
 // One rounding.
 HAGO_DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+HAGO_DEVICE double multiply_add(double a, double b, double c) { return __fma_rn(a, b, c); }
 
 }  // namespace hago

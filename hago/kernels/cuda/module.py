@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-
-from .cuda_source import Launch
+from dataclasses import dataclass
 
 _CODES = {"int": 0, "uint": 1, "float": 2, "handle": 3}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the driver launches one kernel: the types of its arguments, and what TVM's host code adds to them."""
+
+    name: str
+    arguments: tuple[str, ...]
+    tags: tuple[str, ...]
 
 
 def module_bytes(cubin: bytes, launches: Sequence[Launch]) -> bytes:

@@ -20,7 +20,7 @@ def compile_cubin(source: str, arch: str, name: str = "kernel.cu") -> bytes:
     nvrtc = _nvrtc()
     program = _checked(nvrtc, nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), 0, [], []))
     try:
-        options = (f"--gpu-architecture={arch}", "--std=c++17", "-default-device")
+        options = (f"--gpu-architecture={arch}", "--std=c++17", "-default-device", "--fmad=false")
         (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
         if int(status):
             log = _text(nvrtc, program, "ProgramLog").decode(errors="replace")
@@ -31,11 +31,14 @@ def compile_cubin(source: str, arch: str, name: str = "kernel.cu") -> bytes:
 
 
 @cache
-def compiler_version() -> str:
-    """NVRTC's, as "13.0". Raises MissingExtraError."""
-    nvrtc = _nvrtc()
+def installed_version() -> str:
+    """NVRTC's, as "NVRTC 13.0"; empty if it is not installed."""
+    try:
+        nvrtc = _nvrtc()
+    except MissingExtraError:
+        return ""
     major, minor = _checked(nvrtc, nvrtc.nvrtcVersion())
-    return f"{major}.{minor}"
+    return f"NVRTC {major}.{minor}"
 
 
 def _nvrtc() -> Any:

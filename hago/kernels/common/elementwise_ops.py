@@ -10,7 +10,7 @@ from tvm.script.ir_builder import tirx as T
 
 from . import math as vm
 from .elements import FLOATS, HALF, ONNX_DTYPES, Vec, cast, constant, held, rounded
-from .vector import Expr, all_lanes, rint_to_int32, typed
+from .flat import Expr, all_lanes, rint_to_int32, typed
 
 _FUNCTIONS = frozenset({"float32"}) | HALF
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tvm.script.ir_builder import tirx as T
 
 from . import math as vm
-from .vector import Expr, all_lanes, typed
+from .flat import Expr, all_lanes, typed
 
 ONNX_DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",

@@ -16,12 +16,16 @@ All arguments and results are float32 [lanes], or scalars with lanes = 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 from tvm.script.ir_builder import tirx as T
 
 Expr: TypeAlias = Any
+
+_scope: ContextVar[str] = ContextVar("scope", default="global")
 
 _EXP = (0.499999934, 0.166665201, 0.0416683942, 0.00836878041, 0.00138144669)
 _EXP_LOW, _EXP_HIGH = -86.98, 88.72284
@@ -157,10 +161,20 @@ def named(value: Expr) -> Expr:
     """
     dtype = value.ty.dtype
     lanes = dtype.lanes
-    held = T.alloc_buffer((lanes,), str(dtype).partition("x")[0])
+    held = T.alloc_buffer((lanes,), str(dtype).partition("x")[0], scope=_scope.get())
     whole = 0 if lanes == 1 else T.ramp(0, 1, lanes)
     T.buffer_store(held, value, [whole])
     return T.bind(held[whole])
+
+
+@contextmanager
+def registers_in(scope: str) -> Iterator[None]:
+    """Where `named` keeps values: on the stack of a processor ("global", the default), or in "local" of a GPU."""
+    before = _scope.set(scope)
+    try:
+        yield
+    finally:
+        _scope.reset(before)
 
 
 def _fma(a: Expr, b: Expr, c: Expr) -> Expr:

@@ -1,0 +1,39 @@
+"""Everything needed to compile for an NVIDIA GPU; importing this registers all emitters of the folder."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from ..common.backend import Backend, Code
+from ..common.calls import KernelCall
+from ..common.elementwise_ops import supported
+from ..common.fusion import fuse_elementwise
+from .cuda_source import source_of
+from .executor import EXECUTOR
+from .fallback import emit_fallback
+from .families import FAMILIES, Gpu
+from .module import module_bytes
+from .nvrtc import compile_cubin, installed_version
+from .registry import EMITTERS
+
+for _module in iter_modules([str(Path(__file__).parent)]):
+    if _module.name != "backend":
+        import_module(f"{__package__}.{_module.name}")
+
+
+def compile_call(call: KernelCall, gpu: Gpu, threads: int, symbol: str, target: Any) -> Code:
+    """The kernel of ``call`` under the name ``symbol``: what launches it, and its cubin."""
+    source = source_of(call.template(call.params, gpu, threads), symbol, target)
+    cubin = compile_cubin(source.text, gpu.arch, call.template.__name__)
+    return Code(source.host, module_bytes(cubin, source.launches))
+
+
+fuse = partial(fuse_elementwise, supported=supported)
+
+BACKEND = Backend(
+    "cuda", FAMILIES, EMITTERS, emit_fallback, fuse, compile_call, EXECUTOR, installed_version, has_device_code=True
+)
