@@ -12,6 +12,7 @@ from emulated_kernels import can_emulate, kernel_of
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from hago.kernels.common.anchor import bounds, zeros
 from hago.kernels.common.calls import Template
 from hago.kernels.cpu import tiles
 from hago.kernels.cpu.dense import DenseParams, Tile, choose_tile, dense, pack_channels, pack_weights, plan
@@ -24,7 +25,6 @@ from hago.kernels.cpu.depthwise import (
 )
 from hago.kernels.cpu.depthwise_bytes import depthwise_bytes, pack_bytes_weights, taps_fit_int16
 from hago.kernels.cpu.dot import DOTS, pairs_fit_int16
-from hago.kernels.cpu.epilogue import bounds, zeros
 from hago.kernels.cpu.families import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, DOTPROD, I8MM, NEON, Isa
 from hago.kernels.cpu.float16 import doubled, halved, pack_halves
 from hago.kernels.cpu.jit import missing

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.remembered import remembered
 from .dense import DenseParams, pack_channels, pack_weights, plan
 from .depthwise import (
     DepthwiseParams,
@@ -18,7 +19,6 @@ from .depthwise_bytes import pack_bytes_weights, taps_fit_int16
 from .dot import DOTS, Dot, pairs_fit_int16
 from .families import Isa
 from .float16 import doubled, pack_halves
-from .packing import remembered
 from .pairs import best_pairs
 from .pairwise import sums_fit_int16
 from .tiles import best_tiles

@@ -16,7 +16,9 @@ import numpy as np
 
 from ...errors import BuildError
 from ...tensor import TensorType
+from ..common.anchor import bias_of, bounds_of, constant, geometry, integer_bias, roles, scale_of, zeros
 from ..common.calls import KernelCall, NodeView, Template
+from ..common.remembered import remembered
 from .anchor_weights import Params, best_dot, pack_floats, pack_integers, pack_multiplier, per_channel
 from .dense import DenseParams, dense
 from .depthwise import (
@@ -27,11 +29,9 @@ from .depthwise import (
 )
 from .depthwise_bytes import depthwise_bytes
 from .dot import DOTS
-from .epilogue import bounds, zeros
 from .families import Isa
 from .float16 import halved
 from .group_scales import spread_groups
-from .packing import remembered
 from .pairs import paired
 from .registry import EMITTERS, emits
 from .tiles import tiled
@@ -41,15 +41,15 @@ from .tiles import tiled
 def emit_qconv(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     """Integer convolution: a depthwise or a dense kernel, and whatever was fused behind it."""
     node, before = spread_groups(node, isa)
-    weights = _constant(node, 1)
+    weights = constant(node, 1)
     n, h, w, c = node.type(node.inputs[0]).shape
-    geometry = _geometry(node)
+    shape_of = geometry(node)
     groups = int(node.attrs.get("group", 1))
-    if groups == c == weights.shape[0] and c >= MIN_CHANNELS and "mult" not in _roles(node):
-        shape: Params = DepthwiseParams("vnni", "uint8", n, h, w, c, weights.shape[1:3], **geometry)
+    if groups == c == weights.shape[0] and c >= MIN_CHANNELS and "mult" not in roles(node):
+        shape: Params = DepthwiseParams("vnni", "uint8", n, h, w, c, weights.shape[1:3], **shape_of)
     else:
         kernel = weights.shape[1:3]
-        shape = DenseParams("vnni", "uint8", n, h, w, c, weights.shape[0], kernel, **geometry, groups=groups)
+        shape = DenseParams("vnni", "uint8", n, h, w, c, weights.shape[0], kernel, **shape_of, groups=groups)
     return [*before, *_integer(node, isa, shape, weights)]
 
 
@@ -57,7 +57,7 @@ def emit_qconv(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 def emit_qgemm(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     """Integer fully connected layer: a 1x1 convolution over the rows of x [.., K], seen as [1, 1, rows, K]."""
     node, before = spread_groups(node, isa)
-    weights = _constant(node, 1)
+    weights = constant(node, 1)
     shape = _rows(node, weights, "vnni", "uint8")
     return [*before, *_integer(node, isa, shape, weights.reshape(len(weights), 1, 1, -1))]
 
@@ -65,40 +65,40 @@ def emit_qgemm(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
 @emits("hago", "Conv")
 def emit_conv(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     """Convolution in float32, bfloat16 or float16."""
-    weights = _constant(node, 1)
+    weights = constant(node, 1)
     n, h, w, c = node.type(node.inputs[0]).shape
-    geometry, groups = _geometry(node), int(node.attrs.get("group", 1))
+    shape_of, groups = geometry(node), int(node.attrs.get("group", 1))
     dot = _float_dot(node, isa)
     thin = groups == c == weights.shape[0] and c >= MIN_CHANNELS
     in_vectors = dot == "fma" or (dot == "half" and half_depthwise_fits(weights.shape[1:3]))
     if thin and in_vectors and len(node.inputs) < 4:
-        shape: Params = DepthwiseParams(dot, "float32", n, h, w, c, weights.shape[1:3], **geometry)
+        shape: Params = DepthwiseParams(dot, "float32", n, h, w, c, weights.shape[1:3], **shape_of)
     else:
         kernel = weights.shape[1:3]
-        shape = DenseParams(dot, "float32", n, h, w, c, weights.shape[0], kernel, **geometry, groups=groups)
+        shape = DenseParams(dot, "float32", n, h, w, c, weights.shape[0], kernel, **shape_of, groups=groups)
     return _float(node, isa, shape, weights)
 
 
 @emits("hago", "Gemm")
 def emit_gemm(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     """Fully connected layer in float32, bfloat16 or float16."""
-    weights = _constant(node, 1)
+    weights = constant(node, 1)
     shape = _rows(node, weights, _float_dot(node, isa), "float32")
     return _float(node, isa, shape, weights.reshape(len(weights), 1, 1, -1))
 
 
 def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence[KernelCall]:
     """The calls of an integer anchor with weights int8 [O, KH, KW, C/G]; ``p`` names no instruction yet."""
-    roles = _roles(node)
+    found = roles(node)
     attrs = node.attrs
     out = attrs.get("out", "uint8")
-    multiplier = roles.get("mult")
+    multiplier = found.get("mult")
     p = replace(p, out=out)
     dot, packed, sums = pack_integers(p, isa, weights, multiplier, attrs)
     p = replace(p, dot=dot)
     if isinstance(p, DenseParams) and multiplier is not None:
         p = replace(p, group_steps=int(attrs["group_size"]) // DOTS[dot].pack)
-    residual = roles.get("r")
+    residual = found.get("r")
     fused = residual is not None and isinstance(p, DenseParams)
     if isinstance(p, DenseParams):
         p = replace(p, residual=("first" if attrs["r_first"] else "second") if fused else "")
@@ -108,20 +108,9 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
     if multiplier is not None:
         size = int(attrs["group_size"])
         weight_sums = (np.add.reduceat(sums, range(0, sums.shape[1], size), axis=1) * multiplier).sum(1)
-    bias = _bias(node, channels, np.int64) - (zero_x - DOTS[dot].shift) * weight_sums
-    if np.abs(bias).max(initial=0) > 2**31 - 1:
-        raise BuildError("the bias, less the zero point's share, does not fit in int32", where=f"node {node.name!r}")
-    scale = np.broadcast_to(_constant(node, 3).astype(np.float32), (channels,))
-    if out == "float32":
-        limits = bounds(attrs.get("act_lo", -np.inf), attrs.get("act_hi", np.inf))
-    else:
-        limits = bounds(attrs["lo"] - zero_y, attrs["hi"] - zero_y)
-    zero = zeros(zero_x, zero_y)
-    if fused:
-        numbers = [float(attrs[name]) for name in ("r_lo", "r_hi", "a_scale", "b_scale", "r_offset")]
-        limits = bounds(limits[0], limits[1], numbers)
-    inputs: list[Any] = [node.inputs[0], packed, per_channel(bias.astype(np.int32), p, isa)]
-    inputs += [per_channel(scale, p, isa), zero, limits]
+    bias = integer_bias(node, weight_sums, zero_x - DOTS[dot].shift)
+    inputs: list[Any] = [node.inputs[0], packed, per_channel(bias, p, isa)]
+    inputs += [per_channel(scale_of(node, channels), p, isa), zeros(zero_x, zero_y), bounds_of(node, fused)]
     if multiplier is not None:
         inputs.append(pack_multiplier(multiplier, p, isa))
     if fused:
@@ -129,14 +118,14 @@ def _integer(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequen
     calls, temporaries = [], {}
     y_type = node.type(node.outputs[0])
     result = node.outputs[0]
-    behind = [name for name in ("table", "r") if name in roles and not (name == "r" and fused)]
+    behind = [name for name in ("table", "r") if name in found and not (name == "r" and fused)]
     if behind:
         result = f"{node.outputs[0]}:accumulated"
         temporaries[result] = TensorType("uint8", y_type.shape)
     calls.append(_call(p, node, inputs, result, temporaries))
     for index, name in enumerate(behind):
         target = node.outputs[0] if index == len(behind) - 1 else f"{result}:{name}"
-        view = _behind(node, name, roles, result, target)
+        view = _behind(node, name, found, result, target)
         follow = [_with_constants(call, view) for call in EMITTERS["hago", view.op](view, isa)]
         if target != node.outputs[0]:
             last = follow[-1]
@@ -183,9 +172,8 @@ def _float(node: NodeView, isa: Isa, p: Params, weights: np.ndarray) -> Sequence
         p = replace(p, residual="second" if residual is not None else "")
         p = replace(p, dot=best_dot(p, isa))
     packed = remembered(weights, (p, isa), lambda w: pack_floats(w, p, isa))
-    bias = _bias(node, len(weights), np.float32)
-    limits = bounds(node.attrs.get("act_lo", -np.inf), node.attrs.get("act_hi", np.inf))
-    inputs: list[Any] = [node.inputs[0], packed[0], per_channel(bias, p, isa), *packed[1:], limits]
+    bias = bias_of(node, len(weights), np.float32)
+    inputs: list[Any] = [node.inputs[0], packed[0], per_channel(bias, p, isa), *packed[1:], bounds_of(node)]
     if residual is not None:
         inputs.append(residual)
     activation = node.attrs.get("activation", "")
@@ -218,40 +206,9 @@ def _rows(node: NodeView, weights: np.ndarray, dot: str, out: str) -> DenseParam
     return DenseParams(dot, out, 1, 1, rows, columns, len(weights), x_shape=x, y_shape=y)
 
 
-def _geometry(node: NodeView) -> dict[str, Any]:
-    names = (("strides", (1, 1)), ("pads", (0, 0, 0, 0)), ("dilations", (1, 1)))
-    return {name: tuple(int(v) for v in node.attrs.get(name, default)) for name, default in names}
-
-
 def _float_dot(node: NodeView, isa: Isa) -> str:
     precision = node.attrs.get("precision", "float32")
     dot = {"bfloat16": isa.bf16_dot, "float16": isa.fp16_dot}.get(precision, "fma")
     if not dot:
         raise BuildError(f"{isa.name} has no instruction for {precision}", where=f"node {node.name!r}")
     return dot
-
-
-def _roles(node: NodeView) -> dict[str, Any]:
-    """The optional inputs behind the scale, by role: arrays of constants, the name of ``r``."""
-    found: dict[str, Any] = {}
-    for role, name in zip(("mult", "table", "r"), node.inputs[4:], strict=False):
-        if name:
-            found[role] = name if role == "r" else _value(node, name)
-    return found
-
-
-def _bias(node: NodeView, channels: int, dtype: Any) -> np.ndarray:
-    if len(node.inputs) < 3 or not node.inputs[2]:
-        return np.zeros(channels, dtype)
-    return np.ascontiguousarray(_value(node, node.inputs[2]).astype(dtype))
-
-
-def _constant(node: NodeView, index: int) -> np.ndarray:
-    return _value(node, node.inputs[index])
-
-
-def _value(node: NodeView, name: str) -> np.ndarray:
-    value = node.constant(name)
-    if value is None:
-        raise BuildError(f"input {name!r} must be a constant", where=f"node {node.name!r} ({node.op})")
-    return value

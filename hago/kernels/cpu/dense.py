@@ -12,8 +12,8 @@ tile of P pixels times V such vectors is accumulated in registers over the whole
     weights     [G*OV, D, L*KP]       packed by `pack_weights`
     bias        [G*OV*L]              int32 or float32, packed by `pack_channels`, as is the scale
     scale       [G*OV*L]              float32; integers and float16 only
-    zero        [3]                   int32; integers only, see epilogue.py
-    bounds      [7]                   float32, see epilogue.py
+    zero        [3]                   int32; integers only, see common/anchor.py
+    bounds      [7]                   float32, see common/anchor.py
     multiplier  [G*OV, D / group_steps, L]   int32; two-level scales only
     r           like y                residual only
     y           [N, OH, OW, O]        uint8 or float32
@@ -35,6 +35,7 @@ from typing import Any
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from ..common.anchor import BOUNDS, ZEROS
 from .dense_plan import (
     TILE_STEPS,
     DenseParams,
@@ -51,8 +52,6 @@ from .dense_plan import (
 )
 from .dot import DOTS
 from .epilogue import (
-    BOUNDS,
-    ZEROS,
     add_residual,
     bounded,
     dequantize,

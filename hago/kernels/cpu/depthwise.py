@@ -8,8 +8,8 @@
     weights  [CS*S, R*KG*KW, L*KP]      packed by `pack_depthwise_weights`
     bias     [CS*S*L]                   int32 or float32, packed by `pack_depthwise_channels`, as is the scale
     scale    [CS*S*L]                   float32; integers and float16 only
-    zero     [3]                        int32; integers only, see epilogue.py
-    bounds   [7]                        float32, see epilogue.py
+    zero     [3]                        int32; integers only, see common/anchor.py
+    bounds   [7]                        float32, see common/anchor.py
     y        [N, OH, OW, C]             uint8 or float32
 
 Integers: the dot-product instructions add up KP neighbours within a lane, so KP *rows* of the image are
@@ -32,11 +32,10 @@ import numpy as np
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from ..common.anchor import BOUNDS, ZEROS
 from .dense import channel_starts
 from .dot import DOTS
 from .epilogue import (
-    BOUNDS,
-    ZEROS,
     bounded,
     dequantize,
     requantize,

@@ -8,20 +8,14 @@ codes of that result by two multiply-adds that *are* fused, on every machine:
 
     y = clamp(rint(fma(a, a_scale, fma(b, b_scale, offset))), r_lo, r_hi)
 
-What depends on the calibration reaches a kernel in two small buffers, so that no code depends on it:
-
-    bounds f32 [7]   lo, hi (less the zero point if the result is an integer), r_lo, r_hi, a_scale, b_scale, offset
-    zero   i32 [3]   zero points of x, of y and, in a product of two activations, of the second one
-
+What depends on the calibration reaches a kernel in the buffers ``bounds`` and ``zero`` (`hago.kernels.common.anchor`).
 Vectors of sums are int32 or float32 [L], L = `isa.lanes`. Arguments named low, high, zero are scalars.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from . import epilogue_arm, epilogue_x86
@@ -80,17 +74,3 @@ def requantized_bytes(isa: Isa, sums: list[Any], scales: list[Any], zero: Any, b
 def dequantize(isa: Isa, acc: Any, scale: Any, low: Any, high: Any) -> Any:
     """int32 [L] -> float32 [L]: float32(acc) * scale, clamped to [low, high]."""
     return clamp(isa, T.Cast(f"float32x{isa.lanes}", acc) * scale, low, high)
-
-
-BOUNDS, ZEROS = 7, 3
-"""Elements of the two buffers."""
-
-
-def bounds(low: float, high: float, residual: Sequence[float] = ()) -> np.ndarray:
-    """The buffer ``bounds`` as kernels take it; ``residual`` are its last five elements."""
-    return np.array([low, high, *(residual or (0.0,) * 5)], np.float32)
-
-
-def zeros(x: int, y: int = 0, second: int = 0) -> np.ndarray:
-    """The buffer ``zero`` as kernels take it."""
-    return np.array([x, y, second], np.int32)

@@ -6,7 +6,7 @@
     a, b    uint8, or float32; as the graph has them
     scale   [1]   float32; integers only
     zero    [3]   int32: zero points of a, y, b; integers only
-    bounds  [7]   float32, see epilogue.py
+    bounds  [7]   float32, see common/anchor.py
     y       uint8 or float32
 
 The right operand is packed at run time into the layout that the dense template uses for weights, [NV, KV, L*KP];
@@ -29,10 +29,11 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from ...errors import BuildError
+from ..common.anchor import BOUNDS, ZEROS, bounds, bounds_of, zeros
 from ..common.calls import KernelCall, NodeView
 from .dense import DenseParams, Tile, choose_tile
 from .dot import DOTS
-from .epilogue import BOUNDS, ZEROS, bounded, bounds, dequantize, requantize, zeros
+from .epilogue import bounded, dequantize, requantize
 from .families import Isa
 from .ir_builder import Registers, argument, channel_start, flat, maybe_parallel, moved_back, vector_index
 from .registry import emits
@@ -235,17 +236,13 @@ def emit_qmatmul(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     """Integer product of two activations."""
     attrs, out = node.attrs, node.attrs.get("out", "uint8")
     zero_y = int(attrs.get("y_zero_point", 0))
-    if out == "float32":
-        limits = bounds(attrs.get("act_lo", -np.inf), attrs.get("act_hi", np.inf))
-    else:
-        limits = bounds(attrs["lo"] - zero_y, attrs["hi"] - zero_y)
     zero = zeros(int(attrs["a_zero_point"]), zero_y, int(attrs["b_zero_point"]))
     scale = np.asarray(node.constant(node.inputs[2]), np.float32).reshape(1)
     p = _params(node, isa.exact_dot, out)
     if p is None:
         shapes = [list(node.type(name).shape) for name in node.inputs[:2]]
         raise BuildError(f"no integer kernel for matrices of shapes {shapes}", where=f"node {node.name!r}")
-    inputs = (node.inputs[0], node.inputs[1], scale, zero, limits)
+    inputs = (node.inputs[0], node.inputs[1], scale, zero, bounds_of(node))
     return [KernelCall("matmul", p, matmul, inputs, node.outputs[:1], node.layer)]
 
 
