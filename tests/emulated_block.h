@@ -36,8 +36,6 @@ static Index blockIdx, threadIdx, blockDim, gridDim;
 #define __global__
 #define __restrict__
 #define __launch_bounds__(...)
-using std::max;
-using std::min;
 
 namespace emulated {
 
@@ -347,7 +345,23 @@ static inline int nearest(float value) {
   if (value != value) return 0;
   return value >= 2147483648.f ? INT32_MAX : value < -2147483648.f ? INT32_MIN : (int)std::nearbyint(value);
 }
+template <class T>
+static inline T exchange(T value, int mask) {
+  const int thread = emulated::current;
+  memcpy(emulated::brought[thread], &value, sizeof(T));
+  emulated::wait(emulated::WARP);
+  memcpy(&value, emulated::brought[thread ^ mask], sizeof(T));
+  emulated::wait(emulated::WARP);
+  return value;
+}
+template <class A, class B>
+static inline auto larger(A a, B b) { return a > b ? a : b; }
+template <class A, class B>
+static inline auto smaller(A a, B b) { return a < b ? a : b; }
 static inline float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 static inline double multiply_add(double a, double b, double c) { return std::fma(a, b, c); }
 
 }  // namespace hago
+
+#define max hago::larger
+#define min hago::smaller

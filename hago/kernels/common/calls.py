@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import BuildError
 from ...tensor import TensorType
 
 Template = Callable[[Any, Any, int], Any]
@@ -76,6 +77,21 @@ class NodeView:
     def constant(self, name: str) -> np.ndarray | None:
         """The value of a constant input, or None if it is computed at run time."""
         return self.constants.get(name)
+
+
+def known(node: NodeView, index: int, what: str) -> np.ndarray | None:
+    """The value of an optional input, which must be a constant; None if it is absent. Raises BuildError."""
+    name = node.inputs[index] if index < len(node.inputs) else ""
+    if not name:
+        return None
+    value = node.constant(name)
+    if value is None:
+        raise BuildError(
+            f"{what} of {node.op} must be a constant, but {name!r} is computed at run time",
+            where=node.name,
+            hint="simplify the model first: its shapes must not depend on its input",
+        )
+    return np.asarray(value)
 
 
 Emitter = Callable[[NodeView, Any], Sequence[KernelCall]]

@@ -14,9 +14,9 @@ from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.calls import KernelCall, NodeView
+from ..common.epilogue import constants_type, epilogue_constants
 from ..common.flat import Expr, Flat, cast, factors_of, numbers_of, primfunc
 from .families import Isa
-from .pointwise import constants_type, epilogue_constants
 from .registry import emits
 from .vector import Epilogue, byte_lanes, local, rows, spans
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import BuildError
 from ...tensor import TensorType
-from ..common.calls import KernelCall, NodeView
+from ..common.calls import KernelCall, NodeView, known
 from ..common.flat import Expr, Flat, primfunc, unravel
 from .families import Isa
 from .registry import emits
@@ -108,21 +108,6 @@ def contiguous_strides(shape: Sequence[int]) -> list[int]:
 def call(node: NodeView, params: Any, template: Any, inputs: Sequence[str | np.ndarray], output: str) -> KernelCall:
     """A call of this family with one output."""
     return KernelCall("movement", params, template, tuple(inputs), (output,), node.layer)
-
-
-def known(node: NodeView, index: int, what: str) -> np.ndarray | None:
-    """The value of an optional input, which must be a constant; None if it is absent. Raises BuildError."""
-    name = node.inputs[index] if index < len(node.inputs) else ""
-    if not name:
-        return None
-    value = node.constant(name)
-    if value is None:
-        raise BuildError(
-            f"{what} of {node.op} must be a constant, but {name!r} is computed at run time",
-            where=node.name,
-            hint="simplify the model first: its shapes must not depend on its input",
-        )
-    return np.asarray(value)
 
 
 def _emit_permute(node: NodeView, shape: Sequence[int], perm: Sequence[int]) -> list[KernelCall]:

@@ -15,11 +15,11 @@ from tvm.script.ir_builder import tirx as T
 
 from ...errors import UnsupportedOpError
 from ...tensor import TensorType
-from ..common.calls import KernelCall, NodeView
+from ..common.calls import KernelCall, NodeView, known
 from ..common.flat import Expr, Flat, all_lanes, primfunc, unravel
 from .families import Isa
 from .mapped import emit_mapped
-from .movement import call, known
+from .movement import call
 from .registry import emits
 from .vector import copy_lanes, rows, spans
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from ...errors import BuildError
 from ...tensor import TensorType
 from ..common.broadcast import nest, operand
 from ..common.calls import KernelCall, NodeView
+from ..common.epilogue import constants_type, epilogue_constants
 from ..common.flat import Expr, Flat, all_lanes, cast, factors_of, numbers_of, primfunc, typed
 from .broadcast import walk
 from .families import Isa
@@ -88,22 +88,6 @@ def codes(value: Expr, lanes: int) -> Expr:
 def fma(a: Expr, b: Expr, c: Expr, lanes: int) -> Expr:
     """a * b + c with one rounding, of float32 vectors or scalars."""
     return T.call_llvm_pure_intrin(typed("float32", lanes), "llvm.fma", a, b, c)
-
-
-def constants_type(out: str) -> TensorType:
-    """The type of the epilogue's constants, see `vector.Epilogue`."""
-    return TensorType(_INT, (3,)) if out == "uint8" else TensorType("float32", (2,))
-
-
-def epilogue_constants(node: NodeView) -> tuple[str, np.ndarray]:
-    """The output type of a node, and the constants of its epilogue."""
-    attrs = node.attrs
-    out = attrs.get("out", "uint8")
-    if out == "uint8":
-        return out, numbers_of(attrs.get("y_zero_point", 0), attrs["lo"], attrs["hi"])
-    if out == "float32":
-        return out, factors_of(attrs.get("act_lo", -np.inf), attrs.get("act_hi", np.inf))
-    raise BuildError(f"the output of {node.op} must be uint8 or float32, not {out!r}", where=node.name)
 
 
 @emits("hago", "QAdd", "QMul")

@@ -16,11 +16,10 @@ from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common import math as vm
-from ..common.calls import KernelCall, NodeView
+from ..common.calls import KernelCall, NodeView, known
 from ..common.flat import Expr, Flat, all_lanes, primfunc, typed
 from .fallback import emit_fallback
 from .families import Isa
-from .movement import known
 from .registry import emits
 from .rowwise import Combine, Register, across, along, fresh, row_lanes
 from .vector import copy_lanes, rows, spans

@@ -18,11 +18,11 @@ from tvm.script.ir_builder import tirx as T
 from ...errors import UnsupportedOpError
 from ...lower.resize_taps import Resizing, Taps
 from ...tensor import TensorType
-from ..common.calls import KernelCall, NodeView
+from ..common.calls import KernelCall, NodeView, known
 from ..common.flat import Expr, Flat, all_lanes, primfunc, unravel
 from .families import Isa
 from .mapped import emit_mapped
-from .movement import call, contiguous_strides, known
+from .movement import call, contiguous_strides
 from .registry import emits
 from .rowwise import Register
 from .vector import rows, spans

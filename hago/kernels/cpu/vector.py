@@ -12,8 +12,9 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
+from ..common import epilogue
 from ..common.calls import item_bytes
-from ..common.flat import Expr, Flat, cast, rint_to_int32
+from ..common.flat import Expr, Flat
 from .epilogue_arm import saturated_bytes
 from .families import Isa
 
@@ -87,30 +88,18 @@ def chunks(count: int, lanes: int, threads: int, work: int, body: Spans) -> None
         body(count - lanes, lanes)
 
 
-class Epilogue:
-    """From products float32(acc) * scale, float32 [lanes], to output elements [lanes].
-
-    uint8: clamp(rint(product), lo - zp, hi - zp) + zp; ``constants[at:at + 3]`` are int32 zp, lo, hi.
-    float32: min(max(product, act_lo), act_hi); ``constants[at:at + 2]`` are float32 act_lo, act_hi.
-    The constants are loaded once, where this object is made: before the loops.
-    """
+class Epilogue(epilogue.Epilogue):
+    """`hago.kernels.common.epilogue.Epilogue`, by instructions that narrow with saturation where there are any."""
 
     def __init__(self, out: str, constants: Flat, at: int, isa: Isa) -> None:
-        self.out, self.isa = out, isa
-        if out == "uint8":
-            self.zero_point = constants.load(at)
-            self.low = T.bind(T.cast(constants.load(at + 1) - self.zero_point, "float32"))
-            self.high = T.bind(T.cast(constants.load(at + 2) - self.zero_point, "float32"))
-        else:
-            self.low, self.high = constants.load(at), constants.load(at + 1)
+        super().__init__(out, constants, at)
+        self.isa = isa
 
     def __call__(self, product: Expr, lanes: int) -> Expr:
+        """Elements [lanes] of type ``out``."""
         if self.isa.narrows > 1 and self.out == "uint8" and lanes == 16:
             return saturated_bytes(self.isa, product, self.low, self.high, self.zero_point)
-        clamped = T.min(T.max(product, self.low), self.high)
-        if self.out == "float32":
-            return clamped
-        return cast(rint_to_int32(clamped, lanes) + self.zero_point, "uint8", lanes)
+        return super().__call__(product, lanes)
 
 
 def copy_lanes(isa: Isa, dtype: str) -> int:

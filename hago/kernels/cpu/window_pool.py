@@ -18,10 +18,10 @@ from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.calls import KernelCall, NodeView
+from ..common.epilogue import constants_type, epilogue_constants
 from ..common.flat import Expr, Flat, all_lanes, cast, numbers_of, primfunc
 from ..common.math import maximum, named
 from .families import Isa
-from .pointwise import constants_type, epilogue_constants
 from .registry import emits
 from .vector import Epilogue, byte_lanes, local, rows, spans
 

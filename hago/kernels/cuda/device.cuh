@@ -142,8 +142,22 @@ HAGO_DEVICE void wait_for_previous() {
 // float32 to the nearest integer, half to even.
 HAGO_DEVICE int nearest(float value) { return __float2int_rn(value); }
 
+// What the lane whose number differs in the bits of ``mask`` brings; all lanes of the warp must be here.
+template <class T>
+HAGO_DEVICE T exchange(T value, int mask) { return (T)__shfl_xor_sync(0xFFFFFFFFu, value, mask); }
+
+// TVM's maximum and minimum: b where the comparison with a NaN fails.
+template <class A, class B>
+HAGO_DEVICE auto larger(A a, B b) { return a > b ? a : b; }
+template <class A, class B>
+HAGO_DEVICE auto smaller(A a, B b) { return a < b ? a : b; }
+
 // One rounding.
 HAGO_DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 HAGO_DEVICE double multiply_add(double a, double b, double c) { return __fma_rn(a, b, c); }
 
 }  // namespace hago
+
+// So does the code that TVM writes call them; those of CUDA would drop a NaN.
+#define max hago::larger
+#define min hago::smaller
