@@ -1,33 +1,23 @@
-// A block of CUDA threads on one thread of a processor, for the source that also goes to NVRTC.
-//
-// Each CUDA thread is a fiber. Fibers run in random order from one barrier to the next, and one warp runs ahead of all
-// others until it must wait for the block. What a warp executes together (mma, ldmatrix) is computed from its definition,
-// out of what all lanes brought. Copies that are asynchronous on a GPU arrive at a random moment between their start and
-// the wait for them. Shared memory begins with random bytes. Arrays end at a page that cannot be touched.
-// A run returns one of `Fault`.
+// The names that CUDA and hago/kernels/cuda/device.cuh give to kernels, by their meaning on one thread of a processor.
+// The source that also goes to NVRTC is compiled with this header; emulated_block.cpp runs its threads.
 #pragma once
-#include <setjmp.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <ucontext.h>
-
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <random>
-#include <vector>
 
 typedef unsigned char uchar;
 typedef unsigned short ushort;
 typedef unsigned int uint;
 struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(8) int2 { int x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
 static inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
+static inline int2 make_int2(int x, int y) { return {x, y}; }
+static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+static inline float2 make_float2(float x, float y) { return {x, y}; }
 struct Index { int x, y, z; };
-static Index blockIdx, threadIdx, blockDim, gridDim;
+extern Index blockIdx, threadIdx, blockDim, gridDim;
 
 #define CUDART_INF_F __builtin_inff()
 #define CUDART_NAN_F __builtin_nanf("")
@@ -39,244 +29,59 @@ static Index blockIdx, threadIdx, blockDim, gridDim;
 
 namespace emulated {
 
-enum Fault { NONE, DIVERGENT_BARRIER, OUTSIDE_OF_MEMORY, NEVER_WAITED_FOR, MISALIGNED };
-enum Waits { NOTHING, WARP, BLOCK };
+enum Fault { NONE, DIVERGENT, OUTSIDE_OF_MEMORY, NEVER_WAITED_FOR, MISALIGNED };
 
-struct Copy {
-  void* to;
-  const void* from;  // null: zeros
-  int group;
-  bool arrived;
+// What one lane brings to what its warp does together: where its result goes, and its operands.
+struct Brought { void* to; const void *a, *b; };
+typedef void (*Together)(Brought* lanes);  // of all 32
 
-  void arrive() {
-    if (arrived) return;
-    if (from) memcpy(to, from, 16); else memset(to, 0, 16);
-    arrived = true;
-  }
-};
+void fail(Fault fault);
+void wait_for_block();
+void wait_for_warp();
+void together(Together what, Brought brought);  // done when all lanes of the warp have brought theirs
+int lane();
 
-struct Product {  // that a warpgroup began; this lane's part of it
-  std::function<void()> compute;
-  int group;
-};
+// Shared memory number ``slot``, which begins with random bytes and ends at a page that cannot be touched.
+uchar* shared_bytes(int slot, int bytes);
+template <class T, int N>
+T (&shared_array(int slot))[N] { return *(T(*)[N])shared_bytes(slot, N * sizeof(T)); }
 
-struct Fiber {
-  ucontext_t context;
-  char* stack = nullptr;
-  Waits waits;
-  bool done;
-  Index index;
-  std::vector<Copy> copies;
-  int groups;  // of copies, closed
-  std::vector<Product> products;
-  int product_groups;
-};
+void begin_copy(void* to, const void* from, int bytes);  // null: zeros; arrives at a random moment until it is waited for
+void commit_copies();
+void wait_copies(int but);  // the last groups
 
-const size_t STACK = 1 << 17, PAGE = 4096;
-const int LANES = 32, SHARED = 232448;  // bytes of shared memory, which end at a page that cannot be touched
-static uchar* shared;
-static std::vector<Fiber> fibers;
-static int current;
-static ucontext_t scheduler;
-static std::function<void()> kernel;
-static std::mt19937 chance;
-static sigjmp_buf escape;
+typedef void (*Multiply)(int* sums, unsigned long long a, unsigned long long b, int thread);
+void begin_product(Multiply multiply, int* sums, unsigned long long a, unsigned long long b);  // also
+void commit_products();
+void wait_products(int but);
+unsigned long long rows_of_128(const void* first);
 
-static void fail(Fault fault) { siglongjmp(escape, fault); }
-static void touched_outside(int, siginfo_t*, void*) { siglongjmp(escape, OUTSIDE_OF_MEMORY); }
-
-static void wait(Waits waits) {
-  Fiber& fiber = fibers[current];
-  fiber.waits = waits;
-  swapcontext(&fiber.context, &scheduler);
-  threadIdx = fiber.index;
-}
-
-static void run_fiber() {
-  kernel();
-  fibers[current].done = true;
-  swapcontext(&fibers[current].context, &scheduler);
-}
-
-static uchar* pages_of(size_t bytes) {  // with a page before and after them that cannot be touched
-  uchar* pages = (uchar*)mmap(nullptr, bytes + 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  mprotect(pages, PAGE, PROT_NONE);
-  mprotect(pages + PAGE + bytes, PAGE, PROT_NONE);
-  return pages + PAGE;
-}
-
-static size_t whole_pages(size_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
-
-static void start(int threads) {
-  if (!shared) shared = pages_of(whole_pages(SHARED)) + whole_pages(SHARED) - SHARED;
-  for (int i = 0; i < SHARED; i += 4) { uint word = chance(); memcpy(shared + i, &word, 4); }
-  if ((int)fibers.size() != threads) {
-    for (auto& fiber : fibers) free(fiber.stack);
-    fibers.assign(threads, Fiber());
-    for (auto& fiber : fibers) fiber.stack = (char*)malloc(STACK);
-  }
-  for (int i = 0; i < threads; i++) {
-    Fiber& fiber = fibers[i];
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack;
-    fiber.context.uc_stack.ss_size = STACK;
-    fiber.context.uc_link = nullptr;
-    fiber.waits = NOTHING;
-    fiber.done = false;
-    fiber.index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y)};
-    fiber.copies.clear();
-    fiber.products.clear();
-    fiber.groups = fiber.product_groups = 0;
-    makecontext(&fiber.context, run_fiber, 0);
-  }
-}
-
-// Runs one warp until all its lanes are done or wait for the block; whether any lane ran.
-static bool run_warp(int first, int end) {
-  std::vector<int> lanes(end - first);
-  for (size_t i = 0; i < lanes.size(); i++) lanes[i] = first + i;
-  for (bool any = false;;) {
-    bool ran = false;
-    std::shuffle(lanes.begin(), lanes.end(), chance);
-    for (int i : lanes)
-      if (!fibers[i].done && fibers[i].waits == NOTHING) {
-        current = i;
-        threadIdx = fibers[i].index;
-        swapcontext(&scheduler, &fibers[i].context);
-        ran = any = true;
-      }
-    auto at_warp = [](int i) { return !fibers[i].done && fibers[i].waits == WARP; };
-    if (std::all_of(lanes.begin(), lanes.end(), at_warp)) for (int i : lanes) fibers[i].waits = NOTHING;
-    else if (!ran) return any;
-  }
-}
-
-static void run_block(int threads) {
-  start(threads);
-  std::vector<int> warps((threads + LANES - 1) / LANES);
-  for (size_t i = 0; i < warps.size(); i++) warps[i] = i;
-  for (;;) {
-    bool ran = false;
-    std::shuffle(warps.begin(), warps.end(), chance);
-    for (int warp : warps) ran |= run_warp(warp * LANES, std::min(threads, (warp + 1) * LANES));
-    if (ran) continue;
-    auto done = [](const Fiber& fiber) { return fiber.done; };
-    if (std::all_of(fibers.begin(), fibers.end(), done)) break;
-    for (auto& fiber : fibers) {
-      if (fiber.done || fiber.waits != BLOCK) fail(DIVERGENT_BARRIER);
-      fiber.waits = NOTHING;
-    }
-  }
-  for (auto& fiber : fibers)
-    if (!fiber.copies.empty() || !fiber.products.empty()) fail(NEVER_WAITED_FOR);
-}
-
-// A copy of an array, between pages that cannot be touched; it ends where the second one begins.
-struct Guarded {
-  uchar *pages, *data;
-
-  Guarded(const void* from, size_t bytes) : pages(pages_of(whole_pages(bytes))) {
-    data = pages + whole_pages(bytes) - (bytes + 15) / 16 * 16;
-    memcpy(data, from, bytes);
-  }
-  void release(void* to, size_t bytes) {
-    memcpy(to, data, bytes);
-    munmap(pages - PAGE, whole_pages(bytes) + 2 * PAGE);
-  }
-};
-
-// Runs a grid, its blocks in random order.
-static int run(Index grid, Index block, unsigned seed, std::function<void()> body) {
-  gridDim = grid;
-  blockDim = block;
-  chance.seed(seed);
-  kernel = body;
-  struct sigaction here = {}, segv, bus;
-  here.sa_sigaction = touched_outside;
-  here.sa_flags = SA_SIGINFO | SA_NODEFER;
-  sigaction(SIGSEGV, &here, &segv);
-  sigaction(SIGBUS, &here, &bus);
-  const int fault = sigsetjmp(escape, 1);
-  if (!fault) {
-    std::vector<int> blocks(grid.x * grid.y * grid.z);
-    for (size_t i = 0; i < blocks.size(); i++) blocks[i] = i;
-    std::shuffle(blocks.begin(), blocks.end(), chance);
-    for (int i : blocks) {
-      blockIdx = {i % grid.x, i / grid.x % grid.y, i / (grid.x * grid.y)};
-      run_block(block.x * block.y * block.z);
-    }
-  }
-  sigaction(SIGSEGV, &segv, nullptr);
-  sigaction(SIGBUS, &bus, nullptr);
-  return fault;
-}
-
-static uchar* dynamic_shared(int bytes) {
-  if (bytes > SHARED) fail(OUTSIDE_OF_MEMORY);
-  return shared + SHARED - (bytes + 1023) / 1024 * 1024;
-}
-
-static void begin_copy(void* to, const void* from) {
-  if (((uintptr_t)to | (uintptr_t)from) % 16) fail(MISALIGNED);
-  if (from) { volatile uchar touch = *(const uchar*)from; (void)touch; }
-  Fiber& fiber = fibers[current];
-  fiber.copies.push_back({to, from, fiber.groups, false});
-  if (chance() & 1) fiber.copies.back().arrive();
-}
-
-static uint brought[1024][6];
-static const uchar* rows[1024];
-
+void load_matrices(Brought* lanes);
 template <class A, class B>
-static void mma_m16n8k32(int* sums, const uint* a, const uint* b) {
-  const int thread = current, warp = thread / LANES * LANES, lane = thread % LANES;
-  memcpy(brought[thread], a, 16);
-  memcpy(brought[thread] + 4, b, 8);
-  wait(WARP);
-  int results[4];
-  for (int i = 0; i < 4; i++) {
-    const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-    uint sum = sums[i];
-    for (int k = 0; k < 32; k++) {  // a lane holds four neighbours along k, of two rows and two halves of k
-      const uint x = brought[warp + row % 8 * 4 + k % 16 / 4][row / 8 + k / 16 * 2];
-      const uint y = brought[warp + column * 4 + k % 16 / 4][4 + k / 16];
-      sum += (uint)((int)(A)(x >> k % 4 * 8) * (int)(B)(y >> k % 4 * 8));
-    }
-    results[i] = (int)sum;
-  }
-  wait(WARP);
-  memcpy(sums, results, 16);
-}
-
-// Address bits 4 to 6 of the 128-byte swizzle are exclusive-or'd with bits 7 to 9.
-static uchar swizzled_byte(unsigned long long rows, int row, int k) {
-  const int start = (int)(rows & 0x3FFF) << 4, eight_rows = (int)(rows >> 32 & 0x3FFF) << 4;
-  const int at = start + row / 8 * eight_rows + row % 8 * 128 + k;
-  return shared[at ^ (at >> 7 & 7) << 4];
-}
-
-// Reads its operands at a random moment between its start and the wait for it.
+void mma_m16n8k32(Brought* lanes);
 template <class A, class B, int N>
-static void wgmma_m64k32(int* sums, unsigned long long a, unsigned long long b) {
-  if (a >> 62 != 1 || b >> 62 != 1 || (a & 0x38) || (b & 0x38)) fail(MISALIGNED);
-  const int thread = current % (4 * LANES), warp = thread / LANES, lane = thread % LANES;
-  auto compute = [=] {
-    for (int i = 0; i < N / 2; i++) {
-      const int row = warp * 16 + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
-      uint sum = sums[i];
-      for (int k = 0; k < 32; k++) sum += (uint)((int)(A)swizzled_byte(a, row, k) * (int)(B)swizzled_byte(b, column, k));
-      sums[i] = (int)sum;
-    }
-  };
-  Fiber& fiber = fibers[current];
-  if (fiber.products.empty() && (chance() & 1)) compute();
-  else fiber.products.push_back({compute, fiber.product_groups});
+void wgmma_m64k32(int* sums, unsigned long long a, unsigned long long b, int thread);
+
+// Of another lane; each brings its value and the number of the lane that it wants.
+template <class T>
+void shuffle(Brought* lanes) {
+  for (int i = 0; i < 32; i++) *(T*)lanes[i].to = *(const T*)lanes[*(const int*)lanes[i].b & 31].a;
+}
+template <class T>
+T from_lane(T value, int lane) {
+  T result;
+  together(shuffle<T>, {&result, &value, &lane});
+  return result;
 }
 
 }  // namespace emulated
 
-#define __syncthreads() emulated::wait(emulated::BLOCK)
-#define __syncwarp() emulated::wait(emulated::WARP)
+#define __syncthreads() emulated::wait_for_block()
+#define __syncwarp(...) emulated::wait_for_warp()
+
+template <class T> T __shfl_sync(uint, T value, int lane, int = 32) { return emulated::from_lane(value, lane); }
+template <class T> T __shfl_xor_sync(uint, T value, int mask, int = 32) { return emulated::from_lane(value, emulated::lane() ^ mask); }
+template <class T> T __shfl_down_sync(uint, T value, int by, int = 32) { return emulated::from_lane(value, emulated::lane() + by < 32 ? emulated::lane() + by : emulated::lane()); }
 
 static inline int __dp4a(int a, int b, int sum) {
   for (int i = 0; i < 32; i += 8) sum += (int)(int8_t)(a >> i) * (int)(int8_t)(b >> i);
@@ -286,82 +91,83 @@ static inline int __dp4a(int a, int b, int sum) {
 namespace hago {
 
 static inline void copy16_or_fill(void* to, const void* from, int offset, bool inside, int word) {
-  if (inside) emulated::begin_copy(to, (const char*)from + offset);
+  if (inside) emulated::begin_copy(to, (const char*)from + offset, 16);
   else if ((uintptr_t)to % 16) emulated::fail(emulated::MISALIGNED);
   else for (int i = 0; i < 4; i++) memcpy((char*)to + 4 * i, &word, 4);
 }
 static inline void copy16_or_zero(void* to, const void* from, int offset, bool inside) {
-  emulated::begin_copy(to, inside ? (const char*)from + offset : nullptr);
+  emulated::begin_copy(to, inside ? (const char*)from + offset : nullptr, 16);
 }
-static inline void commit_copies() { emulated::fibers[emulated::current].groups++; }
+static inline void commit_copies() { emulated::commit_copies(); }
 template <int N>
-static inline void wait_copies() {
-  emulated::Fiber& fiber = emulated::fibers[emulated::current];
-  auto here = [&](emulated::Copy& copy) {
-    if (copy.group > fiber.groups - 1 - N) return false;
-    copy.arrive();
-    return true;
-  };
-  auto& copies = fiber.copies;
-  copies.erase(std::remove_if(copies.begin(), copies.end(), here), copies.end());
-}
-static inline unsigned long long wgmma_rows(const void* first) {
-  const unsigned long long start = ((const uchar*)first - emulated::shared) >> 4, eight_rows = 1024 >> 4;
-  if (((const uchar*)first - emulated::shared) % 1024) emulated::fail(emulated::MISALIGNED);
-  return start | 1ull << 16 | eight_rows << 32 | 1ull << 62;
-}
+static inline void wait_copies() { emulated::wait_copies(N); }
+
+static inline unsigned long long wgmma_rows(const void* first) { return emulated::rows_of_128(first); }
 static inline void show_to_wgmma() {}
 static inline void begin_wgmma() {}
-static inline void commit_wgmma() { emulated::fibers[emulated::current].product_groups++; }
+static inline void commit_wgmma() { emulated::commit_products(); }
 template <int N>
-static inline void wait_wgmma() {
-  emulated::Fiber& fiber = emulated::fibers[emulated::current];
-  auto& products = fiber.products;
-  size_t done = 0;
-  while (done < products.size() && products[done].group <= fiber.product_groups - 1 - N) products[done++].compute();
-  products.erase(products.begin(), products.begin() + done);
-}
+static inline void wait_wgmma() { emulated::wait_products(N); }
 template <int N>
 static inline void wgmma_u8s8(int* sums, unsigned long long a, unsigned long long b) {
-  emulated::wgmma_m64k32<uint8_t, int8_t, N>(sums, a, b);
+  emulated::begin_product(emulated::wgmma_m64k32<uint8_t, int8_t, N>, sums, a, b);
 }
 template <int N>
 static inline void wgmma_s8s8(int* sums, unsigned long long a, unsigned long long b) {
-  emulated::wgmma_m64k32<int8_t, int8_t, N>(sums, a, b);
+  emulated::begin_product(emulated::wgmma_m64k32<int8_t, int8_t, N>, sums, a, b);
 }
+
 static inline void let_next_start() {}
 static inline void wait_for_previous() {}
-static inline void load_matrices(uint* to, const void* row) {
-  const int thread = emulated::current, warp = thread / emulated::LANES * emulated::LANES, lane = thread % emulated::LANES;
-  if ((uintptr_t)row % 16) emulated::fail(emulated::MISALIGNED);
-  emulated::rows[thread] = (const uchar*)row;
-  emulated::wait(emulated::WARP);
-  for (int i = 0; i < 4; i++) memcpy(to + i, emulated::rows[warp + i * 8 + lane / 4] + lane % 4 * 4, 4);
-  emulated::wait(emulated::WARP);
+
+static inline void load_matrices(uint* to, const void* row) { emulated::together(emulated::load_matrices, {to, row, nullptr}); }
+static inline void mma_u8s8(int* sums, const uint* a, const uint* b) {
+  emulated::together(emulated::mma_m16n8k32<uint8_t, int8_t>, {sums, a, b});
 }
-static inline void mma_u8s8(int* sums, const uint* a, const uint* b) { emulated::mma_m16n8k32<uint8_t, int8_t>(sums, a, b); }
-static inline void mma_s8s8(int* sums, const uint* a, const uint* b) { emulated::mma_m16n8k32<int8_t, int8_t>(sums, a, b); }
-static inline int nearest(float value) {
-  if (value != value) return 0;
-  return value >= 2147483648.f ? INT32_MAX : value < -2147483648.f ? INT32_MIN : (int)std::nearbyint(value);
+static inline void mma_s8s8(int* sums, const uint* a, const uint* b) {
+  emulated::together(emulated::mma_m16n8k32<int8_t, int8_t>, {sums, a, b});
+}
+
+static inline int dp4a_u8s8(int a, int b, int sum) {
+  for (int i = 0; i < 32; i += 8) sum += (int)(uint8_t)(a >> i) * (int)(int8_t)(b >> i);
+  return sum;
+}
+static inline int bytes_of(int a, int b, int order) {
+  const uint64_t both = (uint64_t)(uint)b << 32 | (uint)a;
+  uint result = 0;
+  for (int i = 0; i < 4; i++) result |= (uint)(both >> (order >> 4 * i & 7) * 8 & 255) << 8 * i;
+  return (int)result;
 }
 template <class T>
-static inline T exchange(T value, int mask) {
-  const int thread = emulated::current;
-  memcpy(emulated::brought[thread], &value, sizeof(T));
-  emulated::wait(emulated::WARP);
-  memcpy(&value, emulated::brought[thread ^ mask], sizeof(T));
-  emulated::wait(emulated::WARP);
-  return value;
-}
+static inline T exchange(T value, int mask) { return emulated::from_lane(value, emulated::lane() ^ mask); }
 template <class A, class B>
 static inline auto larger(A a, B b) { return a > b ? a : b; }
 template <class A, class B>
 static inline auto smaller(A a, B b) { return a < b ? a : b; }
+static inline int nearest(float value) {
+  if (value != value) return 0;
+  return value >= 2147483648.f ? INT32_MAX : value < -2147483648.f ? INT32_MIN : (int)std::nearbyint(value);
+}
 static inline float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 static inline double multiply_add(double a, double b, double c) { return std::fma(a, b, c); }
 
 }  // namespace hago
+
+// As device.cuh has it.
+struct half {
+  ushort bits;
+  half() = default;
+  half(float value) {
+    const _Float16 rounded = (_Float16)value;
+    memcpy(&bits, &rounded, 2);
+  }
+  operator float() const {
+    _Float16 value;
+    memcpy(&value, &bits, 2);
+    return (float)value;
+  }
+};
+#define __float2half_rn(VALUE) half(VALUE)
 
 #define max hago::larger
 #define min hago::smaller

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import tvm
-from emulated_block import EmulatedKernel, emulated
+from emulated_block import EmulatedKernel, compile_kernels, emulated
 
 from hago.compiler.program import Program, ProgramStep, emit
 from hago.compiler.toolchain import toolchain_of
@@ -59,6 +59,7 @@ class EmulatedNetwork:
         types = self.program.types
         values = {name: np.ascontiguousarray(feeds[name], types[name].dtype) for name in self.program.inputs}
         self.faults = []
+        compile_kernels(self._call(step).kernel for step in self.program.steps if step.call is not None)
         for step in self.program.steps:
             inputs = [self._value(values, item) for item in step.inputs]
             if step.call is None:
