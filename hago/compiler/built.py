@@ -14,7 +14,6 @@ import tvm
 from ..errors import StorageError
 from ..files import TemporaryFolder, require_space, write_atomic, write_failure
 from ..kernels.common.calls import KernelCall
-from ..measure.environment import read_environment
 from ..measure.kernels import KernelTime, time_kernel
 from ..runtime.checksum import append_checksum
 from ..runtime.executor import Executor, pack
@@ -127,7 +126,7 @@ class Built:
         Times in the cache are not measured again, unless the machine was busy then: once in each process.
         """
         measure = lambda uses: [self._time(use, repeats) for use in uses]  # noqa: E731
-        return self.kernel_costs(read_environment().cpu, measure)
+        return self.kernel_costs(self.executor.place(), measure)
 
     def kernel_costs(
         self, place: str, measure: Callable[[Sequence[KernelUse]], Sequence[KernelTime]]

@@ -17,6 +17,8 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -38,6 +40,7 @@ from .cache_folder import check_private, default_folder, own_content, usable_def
 from .linker import link, linker, object_code
 
 _HARDLY_ANY_SPACE = 1 << 20  # bytes
+_TIMES = ("times_s", "times_disturbed")
 _AROUND = 1 << 14  # bytes that a shared object and a description add to the code
 _HINT = "free some space, or name another folder with cache=... (--cache)"
 
@@ -160,7 +163,7 @@ class KernelCache:
                     link([made[".o"]], made[".so"])
                 for path in made.values():
                     append_checksum(path)
-                write_atomic(self.folder / f"{key}.json", json.dumps(about, sort_keys=True))
+                self._describe(key, about)
                 for suffix, path in made.items():
                     os.replace(path, self.folder / f"{key}{suffix}")
         except FileNotFoundError:
@@ -175,6 +178,19 @@ class KernelCache:
             cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else error
             failure = write_failure(cause, self.folder, what="the kernel cache cannot be written")
             raise StorageError(failure.what, where=failure.where, hint=_HINT) from error
+
+    def _describe(self, key: str, about: Mapping[str, Any]) -> None:
+        """Writes what the kernel is, beside the times that are known of it."""
+        path = self.folder / f"{key}.json"
+        times = {}
+        if path.is_file():
+            with suppress(StorageError):
+                times = {
+                    name: value
+                    for name, value in read_document(path, error=StorageError).data.items()
+                    if name in _TIMES
+                }
+        write_atomic(path, json.dumps({**times, **about}, sort_keys=True))
 
     def object_file(self, key: str) -> Path | None:
         """The object of a kernel, for linking it into a model; None if it is missing or damaged."""
@@ -199,6 +215,11 @@ class KernelCache:
             self._times[key] = _read_times(self.folder / f"{key}.json")
         return self._times[key].get(place)
 
+    def times_of(self, key: str) -> dict[str, KernelTime]:
+        """Place -> the kernel's stored time there."""
+        self.time_of(key, "")
+        return dict(self._times[key])
+
     def wants_time(self, key: str, place: str) -> bool:
         """Whether to time the kernel there: it never was, or only on a busy machine and not yet by this process."""
         known = self.time_of(key, place)
@@ -212,7 +233,8 @@ class KernelCache:
         self._times[key][place] = best
         path = self.folder / f"{key}.json"
         try:
-            about = read_document(path, error=StorageError).data
+            self._make_ready()
+            about = read_document(path, error=StorageError).data if path.is_file() else {}
             # Two tables; older versions read and write the first one.
             about.setdefault("times_s", {})[place] = best.seconds
             about.setdefault("times_disturbed", {})[place] = best.disturbed

@@ -87,9 +87,16 @@ def emit(lowered: LoweredGraph, toolchain: Toolchain, refused: list[Refusal] | N
         for call in calls:
             types.update({k: stored(t) for k, t in call.temporaries.items()})
             inputs = tuple(constants.get(i, i) if isinstance(i, str) else stored_array(i) for i in call.inputs)
-            steps.append(ProgramStep(call.outputs, inputs, _key(call, inputs, types, toolchain.key), call))
+            steps.append(kernel_step(call, inputs, types, toolchain))
     declared = {name: meant[name] for name in (*lowered.inputs, *lowered.outputs)}
     return Program(tuple(steps), lowered.inputs, lowered.outputs, types, constants, declared)
+
+
+def kernel_step(
+    call: KernelCall, inputs: tuple[str | np.ndarray, ...], types: Mapping[str, TensorType], toolchain: Toolchain
+) -> ProgramStep:
+    """The step that makes ``call`` on ``inputs``: names, or arrays for constants."""
+    return ProgramStep(call.outputs, inputs, _key(call, inputs, types, toolchain.key), call)
 
 
 def _key(call: KernelCall, inputs: Sequence[str | np.ndarray], types: Mapping[str, TensorType], where: str) -> str:

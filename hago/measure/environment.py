@@ -82,7 +82,7 @@ def read_environment(threads: int | None = None) -> Environment:
     names = next(iter(processor.read_cpuinfo()), {})
     flags = set(names.get("flags", names.get("Features", "")).split())
     return Environment(
-        cpu=_cpu_name(names),
+        cpu=processor.processor_name(),
         architecture=platform.machine(),
         cores=os.cpu_count() or 1,
         cpus=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (),
@@ -104,13 +104,6 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8", errors="replace").strip() or None
     except OSError:
         return None
-
-
-def _cpu_name(names: Mapping[str, str]) -> str:
-    """The processor's name with family and model number, since virtual machines shorten it to "AMD EPYC"."""
-    name = names.get("model name") or platform.processor() or platform.machine()
-    numbers = [f"{k} {names[key]}" for k, key in (("family", "cpu family"), ("model", "model")) if key in names]
-    return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
 def _release() -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .processor import processor_name
+
 
 @dataclass(frozen=True)
 class Executor:
@@ -46,6 +48,10 @@ class Executor:
     def is_present(self) -> bool:
         """Whether this machine has such a device."""
         return True
+
+    def place(self) -> str:
+        """The name of this machine's device, under which times of kernels are stored."""
+        return processor_name()
 
     def attach(self, module: Any, code: bytes) -> None:
         """Gives a loaded module a kernel's code for the device, where that is apart from the processor's."""

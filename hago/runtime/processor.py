@@ -56,6 +56,14 @@ def read_cpuinfo(path: Path = CPUINFO) -> list[dict[str, str]]:
     return blocks
 
 
+def processor_name() -> str:
+    """The processor's name with family and model number, since virtual machines shorten it to "AMD EPYC"."""
+    names = next(iter(read_cpuinfo()), {})
+    name = names.get("model name") or platform.processor() or platform.machine()
+    numbers = [f"{k} {names[key]}" for k, key in (("family", "cpu family"), ("model", "model")) if key in names]
+    return f"{name} ({', '.join(numbers)})" if numbers else name
+
+
 def read_caches(system_cpus: Path = SYSTEM_CPUS) -> dict[str, int]:
     """Bytes of one instance of each cache that holds data, by name ("L1d", "L2"); empty where unknown."""
     caches: dict[str, int] = {}

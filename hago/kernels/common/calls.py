@@ -44,7 +44,8 @@ class KernelCall:
     ``params`` is a frozen dataclass whose ``repr`` contains everything that the code depends on: it is
     the cache key. ``inputs`` are names of tensors, or arrays that become constants of the artifact
     (packed weights, scales). ``outputs`` name tensors; those that are not tensors of the lowered
-    graph are temporaries, whose types are in ``temporaries``.
+    graph are temporaries, whose types are in ``temporaries``. ``alternatives`` are other params with which the template
+    computes the same from the same arrays; a measurement may find one of them faster.
     """
 
     family: str
@@ -54,6 +55,7 @@ class KernelCall:
     outputs: tuple[str, ...]
     layer: str | None = None
     temporaries: Mapping[str, TensorType] = field(default_factory=dict)
+    alternatives: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
