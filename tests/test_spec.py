@@ -11,6 +11,7 @@ import yaml
 
 from hago.errors import SpecError
 from hago.kernels.cpu.families import FAMILIES as ISAS
+from hago.kernels.cuda.families import FAMILIES as GPUS
 from hago.scheme import IntegerType
 from hago.spec import (
     OP_KINDS,
@@ -125,7 +126,12 @@ def test_hardware_only_offers_what_it_has(spec: HardwareSpec) -> None:
 
 def test_compiling_is_offered_where_there_are_kernels(spec: HardwareSpec) -> None:
     assert spec.kernels_available == (spec.family in ("x86", "arm", "nvidia"))
-    if spec.kernels:
+    if spec.kernels and spec.family == "nvidia":
+        gpu = GPUS[spec.kernels]
+        assert gpu.arch == spec.target["arch"] and gpu.multiprocessors == spec.cores
+        assert gpu.shared_bytes == spec.target["max_shared_memory_per_block"]
+        assert gpu.bf16 == ("bfloat16" in {way.precision for way in spec.ops["conv"]})
+    elif spec.kernels:
         assert spec.isa == spec.kernels
         isa = ISAS[spec.kernels]
         assert isa.registers == spec.registers and isa.arm == (spec.family == "arm")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-PRECISIONS = frozenset({"float32", "int8", "float16", "bfloat16"})
+PRECISIONS = frozenset({"float32", "int8", "int4", "float16", "bfloat16"})
 """What templates exist for; a spec says which of these its tensor cores have."""
 
 
