@@ -69,9 +69,10 @@ SCHEMAS: Mapping[str, OpSchema] = {
     "Quantize": _schema("x", "scale zero_point lo hi", ("perm",)),
     "Dequantize": _schema("x", "scale zero_point", ("perm",)),
     # precision bfloat16 or float16: x and w are of that type, the sum is float32. r is added before the clamp.
-    "Conv": _schema("x w bias r?", "strides pads dilations group act_lo act_hi precision"),
+    # to: y is rounded to "bfloat16" or "float16" in the end.
+    "Conv": _schema("x w bias r?", "strides pads dilations group act_lo act_hi precision", ("to",)),
     # activation, after the clamp: "Gelu" or "Gelu_tanh".
-    "Gemm": _schema("x w bias r?", "act_lo act_hi precision", ("activation",)),
+    "Gemm": _schema("x w bias r?", "act_lo act_hi precision", ("activation", "to")),
     "MaxPool": _schema("x", "kernel_shape strides pads dilations"),
     "AvgPool": _schema("x", "kernel_shape strides pads dilations count_include_pad"),
     "GlobalAvgPool": _schema("x", ""),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import helper
@@ -176,7 +177,7 @@ class Conv(_HagoOp):
     def _run(self, x, w, bias, r=None, **attrs):  # type: ignore[no-untyped-def]
         padded = ar.pad_image(x.astype(np.float32), attrs["pads"], 0)
         y = ar.conv_sums(padded, w.astype(np.float32), attrs, np.float32) + bias
-        return (_clamp(y if r is None else y + r, attrs),)
+        return (_rounded(_clamp(y if r is None else y + r, attrs), attrs),)
 
 
 class Gemm(_HagoOp):
@@ -186,7 +187,12 @@ class Gemm(_HagoOp):
         y = x.astype(np.float32) @ w.T.astype(np.float32) + bias
         y = _clamp(y if r is None else y + r, attrs)
         activation = attrs.get("activation")
-        return (y if not activation else _activation(activation, y),)
+        return (_rounded(y if not activation else _activation(activation, y), attrs),)
+
+
+def _rounded(y: Array, attrs: Mapping[str, Any]) -> Array:
+    to = attrs.get("to")
+    return y if not to else y.astype(ml_dtypes.bfloat16 if to == "bfloat16" else to)
 
 
 def _activation(name: str, x: Array) -> Array:
