@@ -12,11 +12,12 @@ from emulated_x86 import Emulated
 from tvm.script.ir_builder import tirx as T
 
 from hago.kernels.common.flat import Flat, primfunc
+from hago.kernels.common.pointwise import Lookup
 from hago.kernels.cpu.dot import DOTS
 from hago.kernels.cpu.epilogue_x86 import pack_bytes, round_to_int
 from hago.kernels.cpu.families import AMX, AVX2, AVX512_BF16, AVX512_VNNI, AVX_VNNI, Isa
 from hago.kernels.cpu.jit import Jitted, jit, missing
-from hago.kernels.cpu.lookup import Lookup, lookup
+from hago.kernels.cpu.lookup import lookup
 from hago.tensor import TensorType
 
 pytestmark = pytest.mark.skipif(bool(missing(AVX2)), reason="needs an x86 processor with AVX2")

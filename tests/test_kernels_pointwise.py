@@ -15,10 +15,11 @@ from hypothesis.extra.numpy import mutually_broadcastable_shapes
 from kernel_harness import ISAS, assembly, run, view
 
 from hago.kernels.common.broadcast import nest
+from hago.kernels.common.movement import order
+from hago.kernels.common.pointwise import Lookup
 from hago.kernels.cpu.families import AVX2, AVX512_VNNI, NEON, Isa
-from hago.kernels.cpu.lookup import Lookup, lookup
+from hago.kernels.cpu.lookup import lookup
 from hago.kernels.cpu.registry import EMITTERS
-from hago.kernels.cpu.transpose import order
 from hago.kernels.cpu.vector import widths
 from hago.lower import arithmetic
 from hago.tensor import TensorType

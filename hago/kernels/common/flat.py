@@ -32,6 +32,14 @@ class Flat:
         view = T.decl_buffer((max(self.size, 1),), dtype, data=whole.data)
         self._view = IRBuilder.name(whole.name, view)
 
+    def seen_as(self, dtype: str) -> Flat:
+        """The same memory as elements of another type; a remainder is not seen.
+
+        To be called where it is used: a view made outside of a GPU's kernel would be one more argument of it.
+        """
+        size = self.size * item_bytes(self.dtype) // item_bytes(dtype)
+        return Flat(self._view, TensorType(dtype, (size,)), dtype)
+
     def load(self, index: Expr, lanes: int = 1) -> Expr:
         """[lanes]: neighbours from ``index`` on, bound to a variable, so that a second use costs nothing."""
         return T.bind(self._view[index if lanes == 1 else T.ramp(index, 1, lanes)])

@@ -21,6 +21,9 @@ from .calls import NodeView
 from .elements import ONNX_DTYPES, Vec, constant, named
 from .elementwise_ops import OPS, heavy
 
+_SMALL = frozenset({"int8", "uint8", "int16", "uint16"})
+"""What C computes with as int: a name cuts off the bits that the type does not have."""
+
 
 @dataclass(frozen=True)
 class FusedStep:
@@ -58,7 +61,8 @@ class Body:
         for step in steps:
             taken: list[Any] = [values[i] if i >= 0 else None for i in step.inputs]
             result = OPS[step.op](taken, dict(step.attrs))
-            values.append(named(result) if uses.count(len(values)) > 1 else result)
+            again = uses.count(len(values)) > 1
+            values.append(named(result) if again or result.dtype in _SMALL else result)
         return [values[i] if i >= 0 else None for i in last.inputs]
 
     def compute(self, given: Sequence[Vec], lanes: int) -> Vec:

@@ -12,11 +12,12 @@ from ..common.backend import Backend, Code
 from ..common.calls import KernelCall
 from ..common.elementwise_ops import supported
 from ..common.fusion import fuse_elementwise
+from ..common.plans import emitters
 from .executor import EXECUTOR
 from .fallback import emit_fallback, fallback
 from .families import FAMILIES, Isa
 from .pipeline import compile_template
-from .registry import EMITTERS
+from .registry import EMITTERS, TEMPLATES
 
 for _module in iter_modules([str(Path(__file__).parent)]):
     if _module.name != "backend":
@@ -29,6 +30,7 @@ def compile_call(call: KernelCall, isa: Isa, threads: int, symbol: str, target: 
     return Code(compile_template(function, symbol, target, general=call.template is fallback).mod)
 
 
+EMITTERS.update({key: emitter for key, emitter in emitters(TEMPLATES).items() if key not in EMITTERS})
 fuse = partial(fuse_elementwise, supported=supported)
 
 BACKEND = Backend("cpu", FAMILIES, EMITTERS, emit_fallback, fuse, compile_call, EXECUTOR)

@@ -1,40 +1,23 @@
-"""Concat of any element type, and QConcat, whose inputs may pass through tables that bring them to one scale.
+"""Concat and QConcat (`hago.kernels.common.concat`).
 
 Seen as [outer, run], row by row: the inputs' runs follow one another in y [outer, sum of runs].
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from ...tensor import TensorType
-from ..common.calls import KernelCall, NodeView
+from ..common.concat import Concat
 from ..common.flat import Expr, Flat, primfunc
 from .families import Isa
 from .lookup import LookupTable
-from .registry import emits
+from .registry import computes
 from .vector import copy_lanes, rows, spans
 
 
-@dataclass(frozen=True)
-class Concat:
-    """Inputs of ``shapes``, joined along ``axis``; those whose indices are in ``tables`` are looked up on the way."""
-
-    dtype: str
-    shapes: tuple[tuple[int, ...], ...]
-    axis: int
-    tables: tuple[int, ...] = ()
-
-    @property
-    def y(self) -> tuple[int, ...]:
-        """The shape of the result."""
-        size = sum(shape[self.axis] for shape in self.shapes)
-        return (*self.shapes[0][: self.axis], size, *self.shapes[0][self.axis + 1 :])
-
-
+@computes(Concat)
 def concat(params: Concat, isa: Isa, threads: int) -> Any:
     """(x_0, x_1 ..., a table uint8 [256] for each index in ``tables``) -> y; all but tables of one type."""
     lanes, axis = copy_lanes(isa, params.dtype), params.axis
@@ -68,15 +51,3 @@ def _copy_run(x: Flat, y: Flat, start: Expr, to: Expr, run: int, lanes: int, tab
         y.store(to + i, value if table is None else table(value, width), width)
 
     spans(run, lanes, vector)
-
-
-@emits("hago", "QConcat")
-@emits("", "Concat")
-def emit_concat(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """Concat of floats or integers, and QConcat, whose inputs may each pass through a table."""
-    with_table = tuple(int(i) for i in node.attrs.get("tables", ())) if node.domain else ()
-    sources = node.inputs[: len(node.inputs) - len(with_table)]
-    shapes = tuple(node.type(name).shape for name in sources)
-    axis = int(node.attrs["axis"]) % len(shapes[0])
-    params = Concat(node.type(sources[0]).dtype, shapes, axis, with_table)
-    return [KernelCall("concat", params, concat, node.inputs, node.outputs, node.layer)]

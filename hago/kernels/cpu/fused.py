@@ -19,9 +19,10 @@ from .broadcast import walk
 from .fallback import emit_fallback
 from .families import Isa
 from .narrowing import can_narrow, narrow, narrowing
-from .registry import emits
+from .registry import computes, emits
 
 
+@computes(Body)
 def fused(params: Body, isa: Isa, threads: int) -> Any:
     """(inputs ..., each broadcast to y) -> y."""
     loops = nest(params.y.shape, [tensor.shape for tensor in params.inputs])

@@ -7,25 +7,19 @@ The table is read by what the processor has: `vpermi2b` (AVX512-VBMI), 128 entri
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.flat import Expr, Flat, primfunc
+from ..common.pointwise import Lookup
 from .families import Isa
+from .registry import computes
 from .vector import byte_lanes, chunks
 
 
-@dataclass(frozen=True)
-class Lookup:
-    """y = table[x]; ``dtype`` is that of the table and of the output, uint8 or float32."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
+@computes(Lookup)
 def lookup(params: Lookup, isa: Isa, threads: int) -> Any:
     """(x uint8, table [256]) -> y like x, of the table's type."""
 

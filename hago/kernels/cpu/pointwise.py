@@ -10,39 +10,26 @@ Tensors are row-major, of any shape; per-channel vectors run along the last axis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.broadcast import nest, operand
-from ..common.calls import KernelCall, NodeView
-from ..common.epilogue import constants_type, epilogue_constants
-from ..common.flat import Expr, Flat, all_lanes, cast, factors_of, numbers_of, primfunc, typed
+from ..common.epilogue import constants_type
+from ..common.flat import Expr, Flat, all_lanes, cast, primfunc, typed
+from ..common.movement import order
+from ..common.pointwise import Binary, Convert, ScaleShift
 from .broadcast import walk
 from .families import Isa
-from .lookup import Lookup, lookup
-from .registry import emits
-from .transpose import order, permute
+from .registry import computes
+from .transpose import permute
 from .vector import Epilogue, byte_lanes, rows, spans
 
 _INT = "int32"
 
 
-@dataclass(frozen=True)
-class Binary:
-    """QAdd or QMul of uint8 tensors of shapes ``a`` and ``b``, broadcast to ``y`` as in numpy; ``out`` is y's type."""
-
-    op: str
-    a: tuple[int, ...]
-    b: tuple[int, ...]
-    y: tuple[int, ...]
-    out: str
-
-
+@computes(Binary)
 def binary(params: Binary, isa: Isa, threads: int) -> Any:
     """(a uint8, b uint8, factors float32 [3], epilogue constants) -> y uint8 or float32.
 
@@ -90,27 +77,7 @@ def fma(a: Expr, b: Expr, c: Expr, lanes: int) -> Expr:
     return T.call_llvm_pure_intrin(typed("float32", lanes), "llvm.fma", a, b, c)
 
 
-@emits("hago", "QAdd", "QMul")
-def emit_binary(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """QAdd and QMul."""
-    a, b = node.inputs
-    attrs = node.attrs
-    out, constants = epilogue_constants(node)
-    names = ("a_scale", "b_scale", "offset") if node.op == "QAdd" else ("a_zero_point", "b_zero_point", "scale")
-    params = Binary(node.op, node.type(a).shape, node.type(b).shape, node.type(node.outputs[0]).shape, out)
-    inputs = (a, b, factors_of(*(float(attrs[name]) for name in names)), constants)
-    return [KernelCall("pointwise", params, binary, inputs, node.outputs, node.layer)]
-
-
-@dataclass(frozen=True)
-class ScaleShift:
-    """Per-channel affine map of a tensor of ``shape``, seen as [rows, channels]."""
-
-    shape: tuple[int, ...]
-    rows: int
-    channels: int
-
-
+@computes(ScaleShift)
 def scale_shift(params: ScaleShift, isa: Isa, threads: int) -> Any:
     """(x uint8 [R, C], mul float32 [C], add float32 [C], epilogue constants) -> y uint8 [R, C].
 
@@ -139,49 +106,7 @@ def scale_shift(params: ScaleShift, isa: Isa, threads: int) -> Any:
     )
 
 
-def _repeats(count: int, channels: int, at_least: int) -> int:
-    """How many neighbouring pixels make one row, so that even few channels fill a vector."""
-    if channels >= at_least:
-        return 1
-    fitting = [k for k in range(1, min(count, 1 + 4 * at_least // channels) + 1) if count % k == 0]
-    return max(fitting)
-
-
-@emits("hago", "QScaleShift")
-def emit_scale_shift(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """QScaleShift: a factor and a summand per channel."""
-    x, mul, add = node.inputs
-    _, constants = epilogue_constants(node)
-    shape = node.type(x).shape
-    channels = shape[-1]
-    count = node.type(x).size // channels
-    factors = [node.constant(name) for name in (mul, add)]
-    inputs: list[str | np.ndarray] = [mul, add]
-    repeats = 1
-    if all(value is not None for value in factors):
-        repeats = _repeats(count, channels, byte_lanes(isa))
-        inputs = [np.tile(np.asarray(value, np.float32), repeats) for value in factors]
-    params = ScaleShift(shape, count // repeats, channels * repeats)
-    return [KernelCall("pointwise", params, scale_shift, (x, *inputs, constants), node.outputs, node.layer)]
-
-
-@emits("hago", "QLookup")
-def emit_lookup(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """QLookup: a table applied to every element."""
-    x, table = node.inputs
-    params = Lookup(node.type(x).shape, node.type(node.outputs[0]).dtype)
-    return [KernelCall("lookup", params, lookup, (x, table), node.outputs, node.layer)]
-
-
-@dataclass(frozen=True)
-class Convert:
-    """Quantize (float32 to uint8) or Dequantize (uint8 to float32), transposed by ``perm``."""
-
-    op: str
-    shape: tuple[int, ...]
-    perm: tuple[int, ...]
-
-
+@computes(Convert)
 def convert(params: Convert, isa: Isa, threads: int) -> Any:
     """Quantize: (x float32, scale float32 [1], numbers int32 [3]: zero point, lo, hi) -> y uint8.
 
@@ -210,17 +135,3 @@ def convert(params: Convert, isa: Isa, threads: int) -> Any:
         return primfunc(inputs, [TensorType("uint8", shape)], quantize)
     inputs = [TensorType("uint8", params.shape), TensorType("float32", (1,)), TensorType(_INT, (1,))]
     return primfunc(inputs, [TensorType("float32", shape)], dequantize)
-
-
-@emits("hago", "Quantize", "Dequantize")
-def emit_convert(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """Quantize and Dequantize."""
-    attrs = node.attrs
-    shape = node.type(node.inputs[0]).shape
-    perm = tuple(attrs.get("perm") or range(len(shape)))
-    numbers = [attrs["zero_point"]]
-    if node.op == "Quantize":
-        numbers += [attrs.get("lo", 0), attrs.get("hi", 255)]
-    inputs = (node.inputs[0], factors_of(attrs["scale"]), numbers_of(*numbers))
-    params = Convert(node.op, shape, perm)
-    return [KernelCall("pointwise", params, convert, inputs, node.outputs, node.layer)]

@@ -14,6 +14,7 @@ from tvm.script.ir_builder import tirx as T
 
 from ..common.calls import item_bytes
 from ..common.flat import Expr, Flat, unravel
+from ..common.movement import Order
 from .vector import chunks, rows, spans
 
 Convert = Callable[[Expr, int], Expr]
@@ -21,31 +22,6 @@ Convert = Callable[[Expr, int], Expr]
 
 _WIDEST_INTERLEAVE = 4
 """Up to this many channels, whole pixels are woven from (or split into) one vector per channel."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """Output dimensions after merging, and the input's element stride along each."""
-
-    dims: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-def order(shape: Sequence[int], perm: Sequence[int]) -> Order:
-    """What ``perm`` (numpy's transpose) does to ``shape``, in the fewest dimensions."""
-    below = [int(np.prod(shape[axis + 1 :], dtype=np.int64)) for axis in range(len(shape))]
-    dims: list[int] = []
-    strides: list[int] = []
-    for axis in perm:
-        if shape[axis] == 1:
-            continue
-        if dims and strides[-1] == below[axis] * shape[axis]:
-            dims[-1] *= shape[axis]
-            strides[-1] = below[axis]
-        else:
-            dims.append(shape[axis])
-            strides.append(below[axis])
-    return Order(tuple(dims or [1]), tuple(strides or [1]))
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from ..common.backend import Backend, Code
 from ..common.calls import KernelCall
 from ..common.elementwise_ops import supported
 from ..common.fusion import fuse_elementwise
+from ..common.plans import emitters
 from .cuda_source import source_of
 from .executor import EXECUTOR
 from .fallback import emit_fallback
 from .families import FAMILIES, Gpu
 from .module import module_bytes
 from .nvrtc import compile_cubin, installed_version
-from .registry import EMITTERS
+from .registry import EMITTERS, TEMPLATES
 
 for _module in iter_modules([str(Path(__file__).parent)]):
     if _module.name != "backend":
@@ -32,8 +33,17 @@ def compile_call(call: KernelCall, gpu: Gpu, threads: int, symbol: str, target: 
     return Code(source.host, module_bytes(cubin, source.launches))
 
 
+EMITTERS.update({key: emitter for key, emitter in emitters(TEMPLATES).items() if key not in EMITTERS})
 fuse = partial(fuse_elementwise, supported=supported)
 
 BACKEND = Backend(
-    "cuda", FAMILIES, EMITTERS, emit_fallback, fuse, compile_call, EXECUTOR, installed_version, has_device_code=True
+    "cuda",
+    FAMILIES,
+    EMITTERS,
+    emit_fallback,
+    fuse,
+    compile_call,
+    EXECUTOR,
+    installed_version,
+    has_device_code=True,
 )

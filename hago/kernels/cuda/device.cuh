@@ -158,6 +158,19 @@ HAGO_DEVICE double multiply_add(double a, double b, double c) { return __fma_rn(
 
 }  // namespace hago
 
+// float16 as memory holds it: arithmetic is that of float32, and storing rounds half to even.
+struct half {
+  ushort bits;
+  half() = default;
+  __device__ __forceinline__ half(float value) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value)); }
+  __device__ __forceinline__ operator float() const {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+  }
+};
+#define __float2half_rn(VALUE) half(VALUE)
+
 // So does the code that TVM writes call them; those of CUDA would drop a NaN.
 #define max hago::larger
 #define min hago::smaller

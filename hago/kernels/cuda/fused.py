@@ -1,9 +1,12 @@
-"""Elementwise operators on GPUs, one element of the output in each thread (`hago.kernels.common.fused`)."""
+"""Elementwise operators on GPUs, some neighbouring elements in each thread (`hago.kernels.common.fused`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
+
+from tvm.script.ir_builder import tirx as T
 
 from ..common.broadcast import nest
 from ..common.calls import KernelCall, NodeView
@@ -13,26 +16,49 @@ from ..common.flat import Expr, Flat, primfunc, unravel
 from ..common.fused import Body, fused_body, single_body
 from .fallback import emit_fallback
 from .families import Gpu
-from .grid import each
-from .registry import emits
+from .registry import computes, emits
+from .words import each_few, per_thread, read, write
+
+_MOST_COSTLY = 4
+"""Elements in a thread that computes elementary functions of them."""
 
 
+@computes(Body)
 def fused(params: Body, gpu: Gpu, threads: int) -> Any:
     """(inputs ..., each broadcast to y) -> y."""
     loops = nest(params.y.shape, [tensor.shape for tensor in params.inputs])
+    own = tuple(prod(loops.dims[axis + 1 :]) for axis in range(len(loops.dims)))  # y's strides
+    lanes = min(per_thread(gpu, params.y.size, tensor.dtype) for tensor in (params.y, *params.inputs))
+    lanes = min(lanes, _MOST_COSTLY) if params.is_costly else lanes
 
     def body(*buffers: Flat) -> None:
         *sources, y = buffers
 
-        def element(index: Expr) -> None:
-            at = unravel(index, loops.dims)
-            given = []
-            for source, tensor, strides in zip(sources, params.inputs, loops.strides, strict=True):
-                place = sum((i * s for i, s in zip(at, strides, strict=True) if s), 0)
-                given.append(widened(source.load(place), tensor.dtype, 1))
-            y.store(index, narrowed(params.compute(given, 1)))
+        def operand(source: Flat, strides: tuple[int, ...], index: Expr, width: int) -> list[Expr]:
+            """``width`` elements of an input, for those of y from ``index`` on."""
+            if strides == own:
+                return read(source, index, width)
+            if not any(strides):
+                return [source.load(0)] * width
+            if loops.dims[-1] % width:
+                return [source.load(place(strides, index + k)) for k in range(width)]
+            at = T.bind(place(strides, index))
+            return read(source, at, width) if strides[-1] else [source.load(at)] * width
 
-        each(y.size, element)
+        def place(strides: tuple[int, ...], index: Expr) -> Expr:
+            return sum((i * s for i, s in zip(unravel(index, loops.dims), strides, strict=True) if s), T.int32(0))
+
+        def elements(index: Expr, width: int) -> None:
+            given = [
+                operand(source, strides, index, width) for source, strides in zip(sources, loops.strides, strict=True)
+            ]
+            results = []
+            for values in zip(*given, strict=True):
+                vecs = [widened(value, x.dtype, 1) for value, x in zip(values, params.inputs, strict=True)]
+                results.append(narrowed(params.compute(vecs, 1)))
+            write(y, index, results)
+
+        each_few(y.size, lanes, elements)
 
     return primfunc(params.inputs, [params.y], body)
 

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from ..common.registry import Registry
 
-from ..common.calls import Emitter
-
-EMITTERS: dict[tuple[str, str], Emitter] = {}
-
-
-def emits(domain: str, *ops: str) -> Callable[[Emitter], Emitter]:
-    """Registers the decorated function as the emitter of those operators."""
-
-    def register(function: Emitter) -> Emitter:
-        for op in ops:
-            EMITTERS[domain, op] = function
-        return function
-
-    return register
+REGISTRY = Registry()
+EMITTERS, TEMPLATES = REGISTRY.emitters, REGISTRY.templates
+emits, computes = REGISTRY.emits, REGISTRY.computes
