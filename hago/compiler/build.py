@@ -48,7 +48,7 @@ def build(
     meta = _describe(built, spec)
     if built.toolchain.is_foreign:
         return Artifact(None, meta, built)
-    linked = executable(built.program)
+    linked = executable(built.program, hold=built.toolchain.backend.has_device_code)
     for kernel in built.modules.values():
         linked.mod.import_module(kernel)
     built = replace(built, build_s=time.perf_counter() - started)
@@ -113,6 +113,7 @@ def _describe(built: Built, spec: HardwareSpec) -> dict[str, Any]:
         "hw": spec.name,
         "executor": toolchain.backend.executor.name,
         "device_code": toolchain.backend.has_device_code,
+        "arch": toolchain.arch,
         "cpu_features": list(getattr(spec, "cpu_features", ())),
         "size_bytes": sum(array.nbytes for array in arrays.values()),
     }

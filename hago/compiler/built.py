@@ -14,7 +14,7 @@ import tvm
 from ..errors import StorageError
 from ..files import TemporaryFolder, require_space, write_atomic, write_failure
 from ..kernels.common.calls import KernelCall
-from ..measure.kernels import KernelTime, time_kernel
+from ..measure.kernels import KernelTime, least_of, time_kernel
 from ..runtime.checksum import append_checksum
 from ..runtime.executor import Executor, pack
 from ..tensor import TensorType
@@ -66,7 +66,7 @@ class Built:
         objects = self._objects()
         codes = [code for key in objects if (code := self.cache.device_code(key)) is not None]
         data = {"meta": json.dumps(dict(meta)).encode(), **({"device_code": pack(codes)} if codes else {})}
-        linked = executable(self.program, **data)
+        linked = executable(self.program, hold=self.toolchain.backend.has_device_code, **data)
         for key, path_of_object in objects.items():
             library = tvm.runtime.load_static_library(str(path_of_object), [symbol(key)])
             linked.mod.import_module(library)
@@ -146,6 +146,8 @@ class Built:
     def _time(self, use: KernelUse, repeats: int) -> KernelTime:
         executor, module = self.executor, self.modules[use.key]
         tensors = [executor.tensor(np.zeros(shape, dtype)) for dtype, shape in use.tensors]
+        if executor.has_clock:
+            return least_of(executor.kernel_times(module[use.symbol], tensors, repeats))
 
         def run(calls: int) -> int:
             timed = max(1, calls - 1)

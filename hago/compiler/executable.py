@@ -28,12 +28,17 @@ from .program import Program
 _ALIGN = 64  # bytes: a cache line, and the widest vector
 
 
-def executable(program: Program, **data: bytes) -> Any:
-    """An executable whose ``main`` runs the program; ``hago_NAME`` returns the bytes of ``data[NAME]``."""
+def executable(program: Program, *, hold: bool = False, **data: bytes) -> Any:
+    """An executable whose ``main`` runs the program; ``hago_NAME`` returns the bytes of ``data[NAME]``.
+
+    With ``hold``, a function ``held`` runs it, too, and returns the blocks of memory between the kernels after the
+    outputs: whoever records its launches, to replay them, must keep these.
+    """
     builder = ExecBuilder()
-    writer = _Writer(builder, program)
-    with builder.function("main", len(program.inputs), [_identifier(name) for name in program.inputs]):
-        writer.main()
+    constants: dict[Any, int] = {}
+    for name in ("main", "held") if hold else ("main",):
+        with builder.function(name, len(program.inputs), [_identifier(name) for name in program.inputs]):
+            _Writer(builder, program, constants).run(hold=name == "held")
     for name, content in data.items():
         with builder.function(f"hago_{name}", 0, []):
             builder.emit_call("vm.builtin.copy", [tvm.runtime.tensor(np.frombuffer(content, np.uint8))], builder.r(0))
@@ -91,17 +96,18 @@ def plan_memory(program: Program) -> MemoryPlan:
 
 
 class _Writer:
-    """Emits ``main``."""
+    """Emits one function that runs the program; ``constants`` are those of the whole executable."""
 
-    def __init__(self, builder: ExecBuilder, program: Program) -> None:
+    def __init__(self, builder: ExecBuilder, program: Program, constants: dict[Any, int]) -> None:
         self.builder, self.program = builder, program
         self.plan = plan_memory(program)
         self.blocks: list[int] = []
         self.at: dict[str, int] = {name: builder.r(i) for i, name in enumerate(program.inputs)}
         self._registers = len(program.inputs)
-        self._constants: dict[Any, int] = {}
+        self._constants = constants
 
-    def main(self) -> None:
+    def run(self, hold: bool) -> None:
+        """Emits all of it; with ``hold``, the blocks of memory are returned after the outputs."""
         program, builder = self.program, self.builder
         self.device, self.scope = builder.imm(0), self._object("global")
         self.bytes = self._object(tvm.DataType("uint8"))
@@ -116,8 +122,11 @@ class _Writer:
                 self._allocate(name)
             arguments = [self._value(item) for item in step.inputs] + [self.at[name] for name in step.output]
             builder.emit_call(symbol(step.key), arguments)
+        results = self._outputs()
+        if hold:
+            results += [self._bytes_of(*block) for block in zip(self.blocks, self.plan.sizes, strict=True)]
         result = self._register()
-        builder.emit_call("vm.builtin.make_tuple", self._outputs(), result)
+        builder.emit_call("vm.builtin.make_tuple", results, result)
         builder.emit_ret(result)
 
     def _check(self, name: str) -> None:
@@ -147,9 +156,17 @@ class _Writer:
     def _tensor(self, name: str, storage: int) -> None:
         kind = self.program.types[name]
         self.at[name] = self._register()
-        start = self.builder.imm(0)
-        arguments = [storage, start, self._object(Shape(kind.shape)), self._dtype(kind)]
-        self.builder.emit_call("vm.builtin.alloc_tensor", arguments, self.at[name])
+        self._view(storage, kind.shape, self._dtype(kind), self.at[name])
+
+    def _bytes_of(self, storage: int, size: int) -> int:
+        """A block as a tensor."""
+        register = self._register()
+        self._view(storage, (max(size, 1),), self.bytes, register)
+        return register
+
+    def _view(self, storage: int, shape: tuple[int, ...], dtype: int, register: int) -> None:
+        arguments = [storage, self.builder.imm(0), self._object(Shape(shape)), dtype]
+        self.builder.emit_call("vm.builtin.alloc_tensor", arguments, register)
 
     def _storage(self, nbytes: int) -> int:
         register = self._register()

@@ -37,9 +37,14 @@ class Toolchain:
         return str(host.attrs.get("mtriple", _HOST["mtriple"]))
 
     @property
+    def arch(self) -> str:
+        """The device's architecture ("sm_80"), where it is not the processor."""
+        return str(self.target.attrs.get("arch", "")) if self.backend.has_device_code else ""
+
+    @property
     def is_foreign(self) -> bool:
         """Whether the code is for another kind of machine than this one."""
-        return is_foreign(self.triple) or not self.backend.executor.is_present()
+        return is_foreign(self.triple) or not self.backend.executor.is_present(self.arch)
 
 
 def toolchain_of(spec: HardwareSpec, threads: int) -> Toolchain:

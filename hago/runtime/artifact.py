@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, SupportsIndex
 
@@ -58,7 +58,7 @@ class Artifact:
         """``module`` is TVM's executable; None for a network for another kind of machine, which can only be saved."""
         self._lock = make_lock()
         self._executor = executor_named(meta.get("executor", _HOST))
-        self._machine = None if module is None else VirtualMachine(module, self._executor.device())
+        self._machine: Any = None
         self.meta = dict(meta)
         self.input_info = tuple(TensorInfo(i["name"], i["dtype"], tuple(i["shape"])) for i in meta["inputs"])
         self.output_info = tuple(TensorInfo(o["name"], o["dtype"], tuple(o["shape"])) for o in meta["outputs"])
@@ -67,9 +67,15 @@ class Artifact:
         # Features that the code uses and this processor lacks: if there are any, it must not run.
         self.missing = [] if module is None else missing_features(meta.get("cpu_features", ()))
         zeros = [np.zeros(i.shape, i.dtype) for i in self.input_info]
-        self._buffers = [self._executor.tensor(array) for array in zeros] if module is not None else []
-        main = None if self._machine is None else self._machine["main"]
-        self._main = None if main is None else self._executor.prepared(main, self._buffers)
+        self._buffers: list[Any] = []
+        self._main: Any = None
+        if module is not None:
+            try:
+                self._machine = VirtualMachine(module, self._executor.device())
+                self._buffers = [self._executor.tensor(array) for array in zeros]
+                self._main = self._executor.prepared(self._machine, self._buffers)
+            except Exception as error:
+                raise self._executor.failure(error) from error
         # Inputs are copied here: to the memory of the buffers or, if numpy cannot see that, to an array beside it.
         shared = self._executor.shared_memory
         self._views = [_view(b, i) for b, i in zip(self._buffers, self.input_info, strict=False)] if shared else zeros
@@ -84,6 +90,11 @@ class Artifact:
     def timed_by_cpu(self) -> bool:
         """Whether a call on one thread takes its caller's CPU time and no other."""
         return self._executor.timed_by_cpu
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether the device itself tells how long calls take (`time_calls`)."""
+        return self._executor.has_clock
 
     @property
     def build_s(self) -> float:
@@ -115,6 +126,22 @@ class Artifact:
 
         Raises DataError for inputs that do not fit, MeasureError if this processor cannot run it.
         """
+        arrays = self._checked(feeds)
+        with self._lock:
+            outputs = self._on_device(arrays, lambda main: list(map(self._executor.array, main(*self._buffers))))
+        return [as_declared(array, info) for array, info in zip(outputs, self.output_info, strict=True)]
+
+    def time_calls(self, feeds: Mapping[str, Any], count: int) -> float:
+        """Seconds that the device takes for ``count`` calls in a row, inputs and outputs in its memory.
+
+        Only where it `has_clock`. Raises as `run` does.
+        """
+        arrays = self._checked(feeds)
+        with self._lock:
+            return self._on_device(arrays, lambda main: self._executor.time_calls(main, self._buffers, count))
+
+    def _checked(self, feeds: Mapping[str, Any]) -> list[np.ndarray]:
+        """The inputs in order. Raises DataError for those that do not fit, MeasureError if the network cannot run."""
         if self.missing or self._main is None:
             self._refuse()
         if len(feeds) != len(self.input_info):
@@ -125,23 +152,25 @@ class Artifact:
             if value is None or np.shape(value) != info.shape:
                 self._explain(feeds)
             arrays.append(np.asarray(value))
-        with self._lock:
-            for info, view, array in zip(self.input_info, self._views, arrays, strict=True):
-                try:
-                    np.copyto(view, array, casting="same_kind")
-                except TypeError as error:
-                    raise DataError(f"must be {info.dtype}, not {array.dtype}", where=f"input {info.name!r}") from error
+        return arrays
+
+    def _on_device(self, arrays: Sequence[np.ndarray], work: Callable[[Any], Any]) -> Any:
+        """``work`` of the network's function, done, with ``arrays`` as inputs; the caller holds the lock."""
+        for info, view, array in zip(self.input_info, self._views, arrays, strict=True):
+            try:
+                np.copyto(view, array, casting="same_kind")
+            except TypeError as error:
+                raise DataError(f"must be {info.dtype}, not {array.dtype}", where=f"input {info.name!r}") from error
+        use_threads(self.threads)
+        try:
             if not self._executor.shared_memory:
                 for buffer, view in zip(self._buffers, self._views, strict=True):
                     buffer.copyfrom(view)
-            use_threads(self.threads)
-            try:
-                results = self._main(*self._buffers)
-                self._executor.wait()
-            except Exception as error:
-                raise MeasureError(f"the network failed while running: {error}") from error
-        # Only the caller holds the memory of outputs.
-        return [as_declared(self._executor.array(r), o) for r, o in zip(results, self.output_info, strict=True)]
+            done = work(self._main)
+            self._executor.wait()
+        except Exception as error:
+            raise self._executor.failure(error) from error
+        return done
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one self-contained shared object, weights included, for `hago.load`.
@@ -259,11 +288,11 @@ def load(path: str | os.PathLike[str]) -> Artifact:
             hint="compile it again with this Hago, or load it with the one that wrote it",
         )
     executor = executor_named(meta.get("executor", _HOST))
-    if not executor.is_present():
+    if not executor.is_present(meta.get("arch", "")):
         raise BuildError(
             f"the network was compiled for {meta.get('hw')}, and there is no such device here",
             where=where,
-            hint="run it on a machine that has one",
+            hint="run it on a machine that has one, or compile it for this one; `hago hw detect` shows what fits",
         )
     try:
         if meta.get("device_code"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import HagoError, MeasureError
 from .processor import processor_name
 
 
@@ -18,13 +19,15 @@ class Executor:
 
     ``name`` is that of the target, which a compiled network stores; ``kind`` is TVM's name of the device ("cpu",
     "cuda"). ``shared_memory``: numpy sees its tensors without a copy. ``timed_by_cpu``: a call is done when it
-    returns, and has taken its caller's CPU time.
+    returns, and has taken its caller's CPU time. ``has_clock``: the device itself tells how long calls take
+    (`time_calls`, `kernel_times`).
     """
 
     name: str
     kind: str
     shared_memory: bool
     timed_by_cpu: bool
+    has_clock: bool = False
 
     def device(self, session: Any = None) -> Any:
         """TVM's device, on this machine or in an RPC session."""
@@ -45,8 +48,8 @@ class Executor:
         # Not tensor.numpy() if avoidable: its copy takes longer than a small network.
         return np.from_dlpack(tensor) if self.shared_memory else tensor.numpy()
 
-    def is_present(self) -> bool:
-        """Whether this machine has such a device."""
+    def is_present(self, arch: str = "") -> bool:
+        """Whether this machine has such a device, of the architecture ``arch`` if one is named."""
         return True
 
     def place(self) -> str:
@@ -56,9 +59,24 @@ class Executor:
     def attach(self, module: Any, code: bytes) -> None:
         """Gives a loaded module a kernel's code for the device, where that is apart from the processor's."""
 
-    def prepared(self, main: Any, buffers: Sequence[Any]) -> Callable[..., Sequence[Any]]:
-        """The network's function, to be called with ``buffers`` again and again; it returns the outputs' tensors."""
-        return main  # type: ignore[no-any-return]
+    def prepared(self, machine: Mapping[str, Any], buffers: Sequence[Any]) -> Callable[..., Sequence[Any]]:
+        """The function of a network (TVM's virtual ``machine``), to be called with ``buffers`` again and again.
+
+        It returns the outputs' tensors. The next call may overwrite them, unless memory is shared.
+        """
+        return machine["main"]  # type: ignore[no-any-return]
+
+    def time_calls(self, main: Callable[..., Sequence[Any]], buffers: Sequence[Any], count: int) -> float:
+        """Seconds that the device takes for ``count`` calls of what `prepared` returned (``has_clock``)."""
+        raise NotImplementedError
+
+    def kernel_times(self, function: Callable[..., Any], tensors: Sequence[Any], repeats: int) -> list[float]:
+        """Seconds that the device takes for one call of a kernel, measured ``repeats`` times (``has_clock``)."""
+        raise NotImplementedError
+
+    def failure(self, error: Exception) -> HagoError:
+        """The error to raise where a call failed with ``error``."""
+        return MeasureError(f"the network failed while running: {error}")
 
     def wait(self) -> None:
         """Until all calls are done."""
