@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from fake_cuda import ILLEGAL_ADDRESS, NOT_PERMITTED, OUT_OF_MEMORY, FakeCuda, gpu_of
 
+import hago.kernels.cuda.executor as executor_module
 import hago.runtime.artifact as artifact_module
 from hago.compiler.build import build
 from hago.compiler.cache import KernelCache
 from hago.compiler.executable import executable, plan_memory
 from hago.errors import DeviceError, HagoWarning, MeasureError, NoDeviceError
 from hago.kernels.cuda.driver import Driver, Graph, Stream, runs_on
-from hago.kernels.cuda.executor import CudaExecutor
+from hago.kernels.cuda.executor import EXECUTOR, CudaExecutor
 from hago.lower import lower
 from hago.model import load_model
 from hago.runtime.artifact import Artifact
@@ -166,6 +167,18 @@ def test_the_gpu_describes_itself(fake):
         Driver(fake)
 
 
+def test_a_machine_without_a_gpu_has_none(monkeypatch):
+    monkeypatch.setattr(executor_module, "driver", lambda: None)
+    assert not EXECUTOR.is_present() and EXECUTOR.place() == ""
+    with pytest.raises(NoDeviceError, match="no GPU that CUDA can use"):
+        _ = EXECUTOR.driver
+
+
+def test_a_gpu_is_present_for_code_that_it_runs(executor, monkeypatch):
+    assert executor.is_present() and executor.is_present("sm_90a") and not executor.is_present("sm_80")
+    assert executor.place() == "A fake GPU"
+
+
 def test_code_runs_on_its_own_architecture_and_newer_minor_ones():
     for arch, *capability in (("sm_80", 8, 0), ("sm_80", 8, 6), ("sm_87", 8, 7), ("sm_90a", 9, 0), ("sm_90", 9, 0)):
         assert runs_on(arch, tuple(capability))
@@ -204,22 +217,26 @@ class RecordedExecutor(CudaExecutor):
         return super().prepared(Recorded(machine, self.fake), buffers)
 
 
-@pytest.fixture
-def networks(fake, executor, monkeypatch, tmp_path):
-    """One network on the processor, and the same one replayed."""
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A network on the processor."""
     spec = resolve_hw("auto")
-    plain = build(lower(load_model(small_network()).proto, spec), spec, cache=KernelCache(tmp_path))
+    return build(lower(load_model(small_network()).proto, spec), spec, cache=KernelCache(tmp_path_factory.mktemp("k")))
+
+
+@pytest.fixture
+def replayed(plain, fake, executor, monkeypatch):
+    """The same network, replayed."""
     linked = executable(plain._built.program, hold=True)
     for kernel in plain._built.modules.values():
         linked.mod.import_module(kernel)
     recorded = RecordedExecutor(**{each.name: getattr(executor, each.name) for each in fields(executor)})
     object.__setattr__(recorded, "fake", fake)
     monkeypatch.setattr(artifact_module, "executor_named", lambda name: recorded)
-    return plain, Artifact(linked.mod, plain.meta)
+    return Artifact(linked.mod, plain.meta)
 
 
-def test_outputs_that_the_caller_keeps_stay_as_they_were(fake, networks):
-    plain, replayed = networks
+def test_outputs_that_the_caller_keeps_stay_as_they_were(fake, plain, replayed):
     feeds = [random_feeds(plain.input_info, seed) for seed in range(4)]
     kept = [replayed.run(each) for each in feeds]
     assert fake.calls.count("cuGraphLaunch") == 4  # one of them to prove the record
@@ -229,14 +246,12 @@ def test_outputs_that_the_caller_keeps_stay_as_they_were(fake, networks):
     assert not np.array_equal(kept[0][0], kept[1][0])
 
 
-def test_an_artifact_tells_the_time_of_its_device(networks):
-    plain, replayed = networks
+def test_an_artifact_tells_the_time_of_its_device(plain, replayed):
     assert replayed.has_clock and not plain.has_clock
     assert replayed.time_calls(random_feeds(plain.input_info), 20) == pytest.approx(20 * 50e-6)
 
 
-def test_an_artifact_whose_gpu_fails_says_so(fake, networks):
-    _, replayed = networks
+def test_an_artifact_whose_gpu_fails_says_so(fake, replayed):
     feeds = random_feeds(replayed.input_info)
     replayed.run(feeds)
     fake.fails = dict.fromkeys(("cuGraphLaunch", "cuCtxSynchronize"), ILLEGAL_ADDRESS)
@@ -245,8 +260,7 @@ def test_an_artifact_whose_gpu_fails_says_so(fake, networks):
             replayed.run(feeds)
 
 
-def test_held_returns_the_memory_between_the_kernels(networks):
-    plain, replayed = networks
+def test_held_returns_the_memory_between_the_kernels(plain, replayed):
     feeds = random_feeds(plain.input_info)
     (buffer,) = [replayed._executor.tensor(feeds[info.name]) for info in plain.input_info]
     outputs, sizes = plain.run(feeds), plan_memory(plain._built.program).sizes

@@ -27,7 +27,8 @@ class CudaExecutor(Executor):
         return found is not None and (not arch or runs_on(arch, found.capability))
 
     def place(self) -> str:
-        return self.driver.name
+        found = driver()
+        return "" if found is None else found.name
 
     @property
     def driver(self) -> Driver:
