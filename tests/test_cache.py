@@ -123,16 +123,17 @@ def test_other_templates_have_other_entries(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_version_tells_every_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {template_version()}
-    for number, source in enumerate((None, "a = 1", "a = 2", "a = 1\n")):  # None: no template at all
+    sources = (None, "a = 1", "a = 2", "a = 1\n")  # None: no template at all
+    for number, (name, source) in enumerate([*(("dense.py", one) for one in sources), ("device.cuh", "int a;")]):
         package = tmp_path / f"target{number}" / "templates"  # templates of a target may lie in folders of their own
         package.mkdir(parents=True)
         (package.parent / "__init__.py").write_text("")
         if source is not None:
-            (package / "dense.py").write_text(source)
+            (package / name).write_text(source)
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.setitem(TARGETS, "mine", package.parent.name)
         seen.add(template_version())
-    assert len(seen) == 5
+    assert len(seen) == 6
 
 
 def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ from .linker import link, linker, object_code
 
 _HARDLY_ANY_SPACE = 1 << 20  # bytes
 _TIMES = ("times_s", "times_disturbed")
+_SOURCES = (".py", ".cuh")  # of templates, and of what they call
 _AROUND = 1 << 14  # bytes that a shared object and a description add to the code
 _HINT = "free some space, or name another folder with cache=... (--cache)"
 
@@ -54,7 +55,7 @@ def template_version() -> str:
 def _version_of(packages: tuple[str, ...]) -> str:
     found = (find_spec(package) for package in ("hago.kernels", *packages))
     folders = [folder for spec in found if spec is not None for folder in spec.submodule_search_locations or ()]
-    sources = {path for folder in folders for path in Path(folder).rglob("*.py")}
+    sources = {path for folder in folders for path in Path(folder).rglob("*") if path.suffix in _SOURCES}
     digest = hash_bytes(*(path.read_bytes() for path in sorted(sources)))
     return f"tvm-{version('apache-tvm')}-{digest[:12]}"
 
