@@ -262,6 +262,7 @@ void mma_m16n8k32(Brought* lanes) {
 }
 template void mma_m16n8k32<uint8_t, int8_t>(Brought*);
 template void mma_m16n8k32<int8_t, int8_t>(Brought*);
+template void mma_m16n8k32<uint8_t, uint8_t>(Brought*);
 
 static const uchar* dynamic_begin() { return shared[0].end - SHARED; }
 

@@ -90,13 +90,18 @@ static inline int __dp4a(int a, int b, int sum) {
 
 namespace hago {
 
-static inline void copy16_or_fill(void* to, const void* from, int offset, bool inside, int word) {
-  if (inside) emulated::begin_copy(to, (const char*)from + offset, 16);
-  else if ((uintptr_t)to % 16) emulated::fail(emulated::MISALIGNED);
-  else for (int i = 0; i < 4; i++) memcpy((char*)to + 4 * i, &word, 4);
+template <int N>
+static inline void copy_or_fill(void* to, const void* from, int offset, bool inside, int word) {
+  if (inside) emulated::begin_copy(to, (const char*)from + offset, N);
+  else if ((uintptr_t)to % N) emulated::fail(emulated::MISALIGNED);
+  else for (int i = 0; i < N; i += 4) memcpy((char*)to + i, &word, 4);
 }
-static inline void copy16_or_zero(void* to, const void* from, int offset, bool inside) {
-  emulated::begin_copy(to, inside ? (const char*)from + offset : nullptr, 16);
+template <int N>
+static inline void copy_or_zero(void* to, const void* from, int offset, bool inside) {
+  const char* source = (const char*)from + offset;
+  if (N >= 4) emulated::begin_copy(to, inside ? source : nullptr, N);
+  else if (inside) memcpy(to, source, N);
+  else memset(to, 0, N);
 }
 static inline void commit_copies() { emulated::commit_copies(); }
 template <int N>
@@ -126,6 +131,16 @@ static inline void mma_u8s8(int* sums, const uint* a, const uint* b) {
 }
 static inline void mma_s8s8(int* sums, const uint* a, const uint* b) {
   emulated::together(emulated::mma_m16n8k32<int8_t, int8_t>, {sums, a, b});
+}
+
+static inline void mma_u8u8(int* sums, const uint* a, const uint* b) {
+  emulated::together(emulated::mma_m16n8k32<uint8_t, uint8_t>, {sums, a, b});
+}
+static inline void transpose_bytes(uint* rows) {
+  uchar from[4][4], to[4][4];
+  memcpy(from, rows, 16);
+  for (int i = 0; i < 16; i++) to[i % 4][i / 4] = from[i / 4][i % 4];
+  memcpy(rows, to, 16);
 }
 
 static inline int dp4a_u8s8(int a, int b, int sum) {

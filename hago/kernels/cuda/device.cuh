@@ -1,4 +1,4 @@
-// What kernels ask of the hardware, in inline PTX (sm_80 and newer). It stands before the source that TVM generates.
+// What kernels ask of the hardware, in inline PTX. It stands before the source that TVM generates.
 // tests/emulated_block.h defines the same names by their meaning, for a block of threads that runs on a processor.
 #pragma once
 typedef unsigned char uchar;
@@ -18,31 +18,77 @@ namespace hago {
 
 HAGO_DEVICE uint shared_address(const void* at) { return (uint)__cvta_generic_to_shared(at); }
 
-// Begins to copy 16 bytes, from + offset, to shared memory where ``inside``; else stores four times ``word``, at once.
-HAGO_DEVICE void copy16_or_fill(void* to, const void* from, int offset, bool inside, int word) {
-  if (inside) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"((const char*)from + offset)
+// Values of N bytes.
+template <int N> struct Bytes;
+template <> struct Bytes<16> { typedef int4 type; };
+template <> struct Bytes<8> { typedef int2 type; };
+template <> struct Bytes<4> { typedef int type; };
+template <> struct Bytes<2> { typedef short type; };
+template <> struct Bytes<1> { typedef char type; };
+HAGO_DEVICE void fill(int4* to, int word) { *to = make_int4(word, word, word, word); }
+HAGO_DEVICE void fill(int2* to, int word) { *to = make_int2(word, word); }
+HAGO_DEVICE void fill(int* to, int word) { *to = word; }
+
+// Copies N bytes, or zeros where not ``inside``, at once.
+template <int N>
+HAGO_DEVICE void copy_now(void* to, const void* from, bool inside) {
+  typedef typename Bytes<N>::type Value;
+  *(Value*)to = inside ? *(const Value*)from : Value();
+}
+
+#if __CUDA_ARCH__ >= 800
+// Begins to copy N bytes (4, 8 or 16), of which those beyond ``count`` become zero.
+template <int N>
+HAGO_DEVICE void begin_copy(void* to, const void* from, int count = N) {
+  if (N == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(count) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(to)), "l"(from), "n"(N), "r"(count)
                  : "memory");
-  } else {
-    *(int4*)to = make_int4(word, word, word, word);
-  }
+}
+#endif
+
+// Begins to copy N bytes (4, 8 or 16), from + offset, to shared memory where ``inside``; else stores ``word``, at once.
+template <int N>
+HAGO_DEVICE void copy_or_fill(void* to, const void* from, int offset, bool inside, int word) {
+  typedef typename Bytes<N>::type Value;
+#if __CUDA_ARCH__ >= 800
+  if (inside) begin_copy<N>(to, (const char*)from + offset);
+  else fill((Value*)to, word);
+#else
+  Value value;
+  fill(&value, word);
+  if (inside) value = *(const Value*)((const char*)from + offset);
+  *(Value*)to = value;
+#endif
 }
 
-// Begins to copy 16 bytes, from + offset, or 16 zeros where not ``inside``.
-HAGO_DEVICE void copy16_or_zero(void* to, const void* from, int offset, bool inside) {
+// Begins to copy N bytes, from + offset, or zeros where not ``inside``; below 4 bytes, at once.
+template <int N>
+HAGO_DEVICE void copy_or_zero(void* to, const void* from, int offset, bool inside) {
   const void* source = (const char*)from + (inside ? offset : 0);
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(source),
-               "r"(inside ? 16 : 0)
-               : "memory");
+#if __CUDA_ARCH__ >= 800
+  if (N >= 4) {
+    begin_copy<(N < 4 ? 4 : N)>(to, source, inside ? N : 0);
+    return;
+  }
+#endif
+  copy_now<N>(to, source, inside);
 }
 
-// Closes the group of copies begun since the last one.
-HAGO_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Closes the group of copies begun since the last one; before sm_80 all have arrived already.
+HAGO_DEVICE void commit_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
 
 // Waits until all but the last N groups have arrived.
 template <int N>
 HAGO_DEVICE void wait_copies() {
+#if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
 }
 
 // Four matrices of 8 rows of 16 bytes; lane l names row l % 8 of matrix l / 8.
@@ -53,17 +99,54 @@ HAGO_DEVICE void load_matrices(uint* to, const void* row) {
                : "memory");
 }
 
-// sums[16 x 8] += a[16 x 32] b[8 x 32]^T, spread over the lanes of a warp.
-#define HAGO_MMA(NAME, A, B)                                                                                     \
-  HAGO_DEVICE void NAME(int* sums, const uint* a, const uint* b) {                                               \
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32." A "." B                                                \
-                 ".s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                          \
-                 : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])                                    \
+// sums[16 x 8] += a[16 x K] b[8 x K]^T, spread over the lanes of a warp; K is 32 bytes.
+#define HAGO_MMA(NAME, SUM, SHAPE, TYPES, LETTER)                                                                \
+  HAGO_DEVICE void NAME(SUM* sums, const uint* a, const uint* b) {                                               \
+    asm volatile("mma.sync.aligned." SHAPE ".row.col." TYPES                                                     \
+                 " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                              \
+                 : "+" LETTER(sums[0]), "+" LETTER(sums[1]), "+" LETTER(sums[2]), "+" LETTER(sums[3])            \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                            \
   }
-HAGO_MMA(mma_u8s8, "u8", "s8")
-HAGO_MMA(mma_s8s8, "s8", "s8")
+// The same out of four products of 8 rows by 16 bytes, and out of two of 16 rows by 16 bytes.
+#define HAGO_QUARTERS(NAME, TYPES)                                                                               \
+  HAGO_DEVICE void NAME(int* sums, const uint* a, const uint* b) {                                               \
+    for (int i = 0; i < 4; i++)                                                                                  \
+      asm volatile("mma.sync.aligned.m8n8k16.row.col." TYPES " {%0, %1}, {%2}, {%3}, {%0, %1};"                  \
+                   : "+r"(sums[i % 2 * 2]), "+r"(sums[i % 2 * 2 + 1])                                            \
+                   : "r"(a[i]), "r"(b[i / 2]));                                                                  \
+  }
+#define HAGO_HALVES(NAME, TYPES)                                                                                 \
+  HAGO_DEVICE void NAME(float* sums, const uint* a, const uint* b) {                                             \
+    for (int i = 0; i < 2; i++)                                                                                  \
+      asm volatile("mma.sync.aligned.m16n8k8.row.col." TYPES " {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};" \
+                   : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])                                  \
+                   : "r"(a[i * 2]), "r"(a[i * 2 + 1]), "r"(b[i]));                                               \
+  }
+#if __CUDA_ARCH__ >= 800
+HAGO_MMA(mma_u8s8, int, "m16n8k32", "s32.u8.s8.s32", "r")
+HAGO_MMA(mma_s8s8, int, "m16n8k32", "s32.s8.s8.s32", "r")
+HAGO_MMA(mma_u8u8, int, "m16n8k32", "s32.u8.u8.s32", "r")
+HAGO_MMA(mma_f16, float, "m16n8k16", "f32.f16.f16.f32", "f")
+HAGO_MMA(mma_bf16, float, "m16n8k16", "f32.bf16.bf16.f32", "f")
+#else
+HAGO_QUARTERS(mma_u8s8, "s32.u8.s8.s32")
+HAGO_QUARTERS(mma_s8s8, "s32.s8.s8.s32")
+HAGO_QUARTERS(mma_u8u8, "s32.u8.u8.s32")
+HAGO_HALVES(mma_f16, "f32.f16.f16.f32")
+#endif
 #undef HAGO_MMA
+#undef HAGO_QUARTERS
+#undef HAGO_HALVES
+
+// Of four words as the rows of a matrix of bytes: its columns.
+HAGO_DEVICE void transpose_bytes(uint* rows) {
+  const uint a = __byte_perm(rows[0], rows[1], 0x5140), b = __byte_perm(rows[2], rows[3], 0x5140);
+  const uint c = __byte_perm(rows[0], rows[1], 0x7362), d = __byte_perm(rows[2], rows[3], 0x7362);
+  rows[0] = __byte_perm(a, b, 0x5410);
+  rows[1] = __byte_perm(a, b, 0x7632);
+  rows[2] = __byte_perm(c, d, 0x5410);
+  rows[3] = __byte_perm(c, d, 0x7632);
+}
 
 // A matrix product that a warpgroup (4 warps, 64 rows) begins: its operands lie in shared memory in rows of 128 bytes, whose
 // 16-byte chunks are permuted by the row's number modulo 8 (Hopper alone: sm_90a).

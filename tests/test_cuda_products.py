@@ -1,0 +1,131 @@
+"""Integer products on tensor cores, on the emulated block: every node equals its reference bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_nodes import conforms, single
+from emulated_block import can_emulate
+
+from hago.compiler.program import emit
+from hago.compiler.toolchain import toolchain_of
+from hago.errors import BuildError
+from hago.lower import LoweredGraph, reference
+from hago.spec import load_spec
+from hago.tensor import TensorType
+
+pytestmark = pytest.mark.skipif(not can_emulate(), reason="g++ is not installed: no block can be emulated")
+
+Feeds = dict[str, np.ndarray]
+
+
+def qconv(
+    x: tuple[int, int, int, int],
+    channels: int,
+    kernel: tuple[int, int] = (1, 1),
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+    strides: tuple[int, int] = (1, 1),
+    dilations: tuple[int, int] = (1, 1),
+    out: str = "uint8",
+    residual: str = "",
+    table: bool = False,
+    zero: int = 7,
+    seed: int = 0,
+) -> tuple[LoweredGraph, Feeds]:
+    """A convolution of random codes with the extremes among them, whose results are mostly not clamped."""
+    rng = np.random.default_rng(seed)
+    n, h, w, c = x
+    oh, ow = (
+        (size + before + behind - (k - 1) * d - 1) // s + 1
+        for size, before, behind, k, d, s in zip((h, w), pads[:2], pads[2:], kernel, dilations, strides, strict=True)
+    )
+    return _integer(rng, x, (n, oh, ow, channels), (channels, *kernel, c), "QConv", out, residual, table, zero, {
+        "strides": strides, "pads": pads, "dilations": dilations, "group": 1,
+    })  # fmt: skip
+
+
+def qgemm(x: tuple[int, ...], channels: int, out: str = "uint8", residual: str = "") -> tuple[LoweredGraph, Feeds]:
+    """A fully connected layer."""
+    rng = np.random.default_rng(1)
+    return _integer(rng, x, (*x[:-1], channels), (channels, x[-1]), "QGemm", out, residual, False, 128, {})
+
+
+def _integer(
+    rng: np.random.Generator,
+    x: Any,
+    y: Any,
+    w: Any,
+    op: str,
+    out: str,
+    residual: str,
+    table: bool,
+    zero: int,
+    attrs: Any,
+) -> tuple[LoweredGraph, Feeds]:
+    codes = rng.integers(0, 256, x).astype(np.uint8)
+    weights = rng.integers(-127, 128, w).astype(np.int8)
+    codes.flat[::7], codes.flat[3::11], weights.flat[::10], weights.flat[5::10] = 255, 0, -128, 127
+    terms = int(np.prod(w[1:]))
+    constants = {
+        "w": weights,
+        "bias": rng.integers(-2000, 2000, w[0]).astype(np.int32),
+        "scale": (rng.uniform(0.5, 1.5, w[0]) * 0.004 / terms**0.5).astype(np.float32),
+        "table": rng.permutation(256).astype(np.uint8),
+    }
+    feeds = {"x": codes}
+    if residual:
+        feeds["r"] = rng.integers(0, 256, y).astype(np.uint8)
+        attrs |= {"r_first": residual == "first", "r_lo": 4, "r_hi": 251}
+        attrs |= {"a_scale": 0.9155, "b_scale": 0.47472, "r_offset": -40.03}
+    if out == "uint8":
+        attrs |= {"y_zero_point": 117, "lo": 2, "hi": 250}
+    else:
+        attrs |= {"act_lo": -1.25, "act_hi": 1e9}
+    inputs = ("x", "w", "bias", "scale", "", "table" if table else "", "r" if residual else "")
+    used = {name: array for name, array in constants.items() if name in inputs}
+    graph = single(op, feeds, used, inputs, TensorType(out, y), x_zero_point=zero, out=out, **attrs)
+    results = reference(graph)(feeds)[0]
+    assert table or out != "uint8" or ((results > 4) & (results < 250)).mean() > 0.5, "clamped codes hide what is wrong"
+    return graph, feeds
+
+
+CASES = {
+    "one channel, gathered": lambda: qconv((1, 6, 7, 1), 8, (3, 3), (1, 1, 1, 1)),
+    "stem of three channels": lambda: qconv((2, 11, 9, 3), 16, (3, 3), (0, 1, 1, 0), (2, 2), zero=0),
+    "three by five channels": lambda: qconv((1, 5, 6, 3), 5, (2, 3), (1, 0, 0, 1), zero=255),
+    "copies of 4 bytes": lambda: qconv((1, 7, 6, 12), 12, (3, 3), (1, 1, 1, 1)),
+    "copies of 8 bytes": lambda: qconv((1, 7, 6, 24), 40, (3, 3), (1, 1, 1, 1)),
+    "8 channels, dilated": lambda: qconv((1, 9, 9, 8), 24, (3, 2), (2, 1, 2, 1), (1, 2), (2, 3)),
+    "16 channels, K over several steps": lambda: qconv((1, 6, 6, 16), 72, (3, 3), (1, 1, 1, 1)),
+    "1x1, odd channels out": lambda: qconv((1, 5, 5, 176), 17),
+    "one channel out": lambda: qconv((1, 9, 4, 32), 1),
+    "residual first, table": lambda: qconv((1, 6, 5, 20), 24, (3, 3), (1, 1, 1, 1), residual="first", table=True),
+    "residual second": lambda: qconv((1, 6, 5, 32), 48, (1, 1), residual="second"),
+    "residual of odd channels": lambda: qconv((1, 5, 5, 16), 9, (1, 1), residual="second"),
+    "float32": lambda: qconv((1, 5, 6, 16), 34, (3, 3), (1, 1, 1, 1), out="float32"),
+    "float32, odd channels": lambda: qconv((1, 5, 6, 16), 7, out="float32"),
+    "fully connected": lambda: qgemm((1, 200), 33),
+    "fully connected, odd depth, float32": lambda: qgemm((3, 35), 10, "float32"),
+    "fully connected, tokens, residual": lambda: qgemm((2, 5, 64), 32, residual="first"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_integer_products_are_exact(case: str) -> None:
+    graph, feeds = CASES[case]()
+    assert conforms(graph, feeds) == 0
+
+
+def test_scales_of_groups_are_refused_by_the_layers_name() -> None:
+    graph, _ = qgemm((1, 32), 8)
+    (node,) = graph.nodes
+    constants = {**graph.constants, "mult": np.ones((8, 2), np.int8)}
+    types = {**graph.types, "mult": TensorType("int8", (8, 2))}
+    grouped = node.__class__(
+        "node", "QGemm", "hago", (*node.inputs[:4], "mult"), ("y",), {**node.attrs, "group_size": 16}, "fc"
+    )
+    graph = LoweredGraph((grouped,), graph.inputs, graph.outputs, types, constants)
+    with pytest.raises(BuildError, match="layer 'fc': scales of groups"):
+        emit(graph, toolchain_of(load_spec("nvidia-a100"), 1))
