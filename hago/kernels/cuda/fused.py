@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
-
-from tvm.script.ir_builder import tirx as T
 
 from ..common.broadcast import nest
 from ..common.calls import KernelCall, NodeView
 from ..common.elements import narrowed, widened
 from ..common.elementwise_ops import OPS, supported
-from ..common.flat import Expr, Flat, primfunc, unravel
+from ..common.flat import Expr, Flat, primfunc
 from ..common.fused import Body, fused_body, single_body
+from .broadcast import operands
 from .fallback import emit_fallback
 from .families import Gpu
 from .registry import computes, emits
-from .words import each_few, per_thread, read, write
+from .words import each_few, per_thread, write
 
 _MOST_COSTLY = 4
 """Elements in a thread that computes elementary functions of them."""
@@ -27,31 +25,14 @@ _MOST_COSTLY = 4
 def fused(params: Body, gpu: Gpu, threads: int) -> Any:
     """(inputs ..., each broadcast to y) -> y."""
     loops = nest(params.y.shape, [tensor.shape for tensor in params.inputs])
-    own = tuple(prod(loops.dims[axis + 1 :]) for axis in range(len(loops.dims)))  # y's strides
     lanes = min(per_thread(gpu, params.y.size, tensor.dtype) for tensor in (params.y, *params.inputs))
     lanes = min(lanes, _MOST_COSTLY) if params.is_costly else lanes
 
     def body(*buffers: Flat) -> None:
         *sources, y = buffers
 
-        def operand(source: Flat, strides: tuple[int, ...], index: Expr, width: int) -> list[Expr]:
-            """``width`` elements of an input, for those of y from ``index`` on."""
-            if strides == own:
-                return read(source, index, width)
-            if not any(strides):
-                return [source.load(0)] * width
-            if loops.dims[-1] % width:
-                return [source.load(place(strides, index + k)) for k in range(width)]
-            at = T.bind(place(strides, index))
-            return read(source, at, width) if strides[-1] else [source.load(at)] * width
-
-        def place(strides: tuple[int, ...], index: Expr) -> Expr:
-            return sum((i * s for i, s in zip(unravel(index, loops.dims), strides, strict=True) if s), T.int32(0))
-
         def elements(index: Expr, width: int) -> None:
-            given = [
-                operand(source, strides, index, width) for source, strides in zip(sources, loops.strides, strict=True)
-            ]
+            given = operands(loops, sources, index, width)
             results = []
             for values in zip(*given, strict=True):
                 vecs = [widened(value, x.dtype, 1) for value, x in zip(values, params.inputs, strict=True)]

@@ -5,9 +5,10 @@ Blocks have `THREADS` threads along x, and as many blocks are launched as the wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from ..common.flat import Expr
@@ -26,6 +27,18 @@ def each(count: int, body: Callable[[Expr], None], threads: int = THREADS) -> No
         else:
             with T.If(index < count), T.Then():
                 body(index)
+
+
+def each_of(parts: Sequence[tuple[int, Callable[[Expr], None]]]) -> None:
+    """`each` for several (count, body): every block serves one of them."""
+    counts = [-(-count // THREADS) for count, _ in parts]
+    with blocks(sum(counts)) as (block, thread):
+        for number, (count, body) in enumerate(parts):
+            first = sum(counts[:number])
+            with T.If(tirx.all(block >= first, block < first + counts[number])), T.Then():
+                index = T.bind((block - first) * THREADS + thread)
+                with T.If(index < count), T.Then():
+                    body(index)
 
 
 @contextmanager
