@@ -65,9 +65,7 @@ def run(node: NodeView, feeds: Mapping[str, np.ndarray], gpu: Gpu, seed: int = 0
     faults = []
     for key, call in _calls(node, gpu):
         types = {**node.types, **call.temporaries}
-        made = {
-            name: np.full(types[name].shape, 77, stored(types[name]).dtype) for name in call.outputs if name
-        }
+        made = {name: np.full(types[name].shape, 77, stored(types[name]).dtype) for name in call.outputs if name}
         inputs = [values[item] if isinstance(item, str) else stored_array(item) for item in call.inputs]
         arrays = [np.ascontiguousarray(array).reshape(array.shape) for array in inputs]
         fault = _emulated(key, call, gpu)([*arrays, *made.values()], seed)

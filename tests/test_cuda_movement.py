@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 from cuda_harness import SMALL, Case, case, compile_all
 from emulated_block import can_emulate
+from emulated_gpu import emulated_call
 from kernel_harness import numpy_type
 from test_kernels_movement import _onnxruntime as onnxruntime
 
+from hago.kernels.cuda.backend import BACKEND
 from hago.kernels.cuda.families import SM80
 
 pytestmark = pytest.mark.skipif(not can_emulate(), reason="there is no compiler of C++")
@@ -52,7 +55,9 @@ def transposes() -> dict[str, Case]:
         "transpose in tiles of longs": turned((34, 12), (1, 0), "int64"),
         "transpose of rows": turned((2, 5, 3, 16), (0, 2, 1, 3), "uint8"),
         "transpose of few": turned((2, 3, 5, 7), (0, 2, 3, 1), "float32"),
-        "space to depth": case("SpaceToDepth", {"x": s2d}, onnxruntime("SpaceToDepth", {"x": s2d}, blocksize=3), blocksize=3),
+        "space to depth": case(
+            "SpaceToDepth", {"x": s2d}, onnxruntime("SpaceToDepth", {"x": s2d}, blocksize=3), blocksize=3
+        ),
     }
     for mode in ("DCR", "CRD"):
         expected = onnxruntime("DepthToSpace", {"x": d2s}, blocksize=3, mode=mode)
@@ -99,7 +104,9 @@ def rest() -> dict[str, Case]:
     wide = [values((1, 5, 3, size), "uint8", size) for size in (16, 4, 7, 32)]
     found["concat"] = case("Concat", {f"x{i}": x for i, x in enumerate(wide)}, np.concatenate(wide, 3), axis=3)
     halves = [values((size, 6), "float16", size) for size in (3, 4)]
-    found["concat of halves"] = case("Concat", {f"x{i}": x for i, x in enumerate(halves)}, np.concatenate(halves), axis=0)
+    found["concat of halves"] = case(
+        "Concat", {f"x{i}": x for i, x in enumerate(halves)}, np.concatenate(halves), axis=0
+    )
     table = np.random.default_rng(1).integers(0, 256, (2, 256)).astype(np.uint8)
     feeds = {f"x{i}": x for i, x in enumerate(wide)} | {"t0": table[0], "t2": table[1]}
     expected = np.concatenate([table[0][wide[0]], wide[1], table[1][wide[2]], wide[3]], 3)
@@ -116,7 +123,7 @@ def resizes() -> dict[str, Case]:
         expected = onnxruntime("Resize", feeds, inputs=["x", "roi" if "roi" in feeds else "", "", "sizes"], **attrs)
         made = case("Resize", feeds, expected, close=close, constants=[n for n in feeds if n != "x"], **attrs)
         names = ("x", "roi" if "roi" in feeds else "", "", "sizes")
-        return Case(_with_inputs(made, names), feeds, made.expected, close)
+        return replace(made, node=replace(made.node, inputs=names))
 
     crop = "tf_crop_and_resize"
     return {
@@ -126,12 +133,6 @@ def resizes() -> dict[str, Case]:
         "resize cubic": resized((1, 2, 5, 7), (1, 2, 9, 4), mode="cubic"),
         "resize with a region": resized((1, 2, 5, 7), (1, 2, 6, 6), mode="linear", coordinate_transformation_mode=crop, extrapolation_value=3.5),
     }  # fmt: skip
-
-
-def _with_inputs(made: Case, names: tuple[str, ...]) -> object:
-    from dataclasses import replace
-
-    return replace(made.node, inputs=names)
 
 
 CASES = {**slices(), **transposes(), **pads(), **rest(), **resizes()}
@@ -148,3 +149,13 @@ def test_elements_arrive_where_they_belong(name: str, gpu: str) -> None:
     compiled()
     for seed in range(3):
         CASES[name].check(GPUS[gpu], seed)
+
+
+def test_the_barrier_of_a_transposition_is_needed() -> None:
+    found = CASES["transpose in tiles of words"]
+    call = BACKEND.emit(found.node, SM80)[0]
+    broken = emulated_call(call.template(call.params, SM80, 1), lambda text: text.replace("__syncthreads();", ""))
+    (wanted,) = found.expected
+    y = np.zeros_like(wanted)
+    assert broken([found.feeds["x"].view(np.uint32), y.view(np.uint32)]) == ""
+    assert (y != wanted).any()
