@@ -34,7 +34,12 @@ def code(real: np.ndarray, zero: int, low: int, high: int) -> np.ndarray:
 
 def quantized() -> dict[str, Case]:
     found = {}
-    shapes = {"": ((2, 5, 16), (2, 5, 16)), "broadcast": ((2, 5, 16), (16,)), "odd": ((3, 7, 5), (3, 1, 5)), "one": ((7, 11), (1, 1))}  # fmt: skip
+    shapes = {
+        "": ((2, 5, 16), (2, 5, 16)),
+        "broadcast": ((2, 5, 16), (16,)),
+        "odd": ((3, 7, 5), (3, 1, 5)),
+        "one": ((7, 11), (1, 1)),
+    }
     limits = {"y_zero_point": 3, "lo": 3, "hi": 250}
     for name, (one, other) in shapes.items():
         a, b = codes(*one), codes(*other, seed=1)
@@ -45,16 +50,22 @@ def quantized() -> dict[str, Case]:
         )
         factors = {"a_zero_point": 100, "b_zero_point": 7, "scale": 0.0123}
         product = (a.astype(F) - 100) * (b.astype(F) - 7) * F(0.0123)
-        found[f"QMul {name}"] = case("QMul", {"a": a, "b": b}, code(product, 3, 3, 250), domain="hago", **factors, **limits)  # fmt: skip
+        found[f"QMul {name}"] = case(
+            "QMul", {"a": a, "b": b}, code(product, 3, 3, 250), domain="hago", **factors, **limits
+        )
     real = {"out": "float32", "act_lo": 0.0, "act_hi": 6.0}
     clamped = np.clip(fma(a.astype(F), 0.1, fma(b.astype(F), 0.3, F(-2))), F(0), F(6))
-    found["QAdd to float32"] = case("QAdd", {"a": a, "b": b}, clamped, domain="hago", a_scale=0.1, b_scale=0.3, offset=-2.0, **real)  # fmt: skip
+    found["QAdd to float32"] = case(
+        "QAdd", {"a": a, "b": b}, clamped, domain="hago", a_scale=0.1, b_scale=0.3, offset=-2.0, **real
+    )
     for channels in (3, 16):
         x, rng = codes(2, 4, 4, channels), np.random.default_rng(2)
         mul, add = rng.uniform(-1, 1, channels).astype(F), rng.uniform(-9, 99, channels).astype(F)
         wide = (x.astype(np.float64) * mul + add).astype(F)
         feeds = {"x": x, "mul": mul, "add": add}
-        found[f"QScaleShift {channels}"] = case("QScaleShift", feeds, code(wide, 3, 3, 250), domain="hago", constants=("mul", "add"), **limits)  # fmt: skip
+        found[f"QScaleShift {channels}"] = case(
+            "QScaleShift", feeds, code(wide, 3, 3, 250), domain="hago", constants=("mul", "add"), **limits
+        )
     for dtype in ("uint8", "float32"):
         x, table = codes(3, 25), np.random.default_rng(3).uniform(0, 255, 256).astype(dtype)
         found[f"QLookup {dtype}"] = case("QLookup", {"x": x, "table": table}, table[x], domain="hago")
@@ -70,7 +81,9 @@ def conversions() -> dict[str, Case]:
             x.flat[0] = np.inf
             expected = code(np.clip(x / F(0.7), -999, 999), 9, 1, 250).transpose(perm)
             attrs = {"scale": 0.7, "zero_point": 9, "perm": list(perm)}
-            found[f"Quantize {name} {shape}"] = case("Quantize", {"x": x}, expected, domain="hago", lo=1, hi=250, **attrs)  # fmt: skip
+            found[f"Quantize {name} {shape}"] = case(
+                "Quantize", {"x": x}, expected, domain="hago", lo=1, hi=250, **attrs
+            )
             whole = codes(*shape)
             real = ((whole.astype(np.int32) - 9).astype(F) * F(0.7)).transpose(perm)
             found[f"Dequantize {name} {shape}"] = case("Dequantize", {"x": whole}, real, domain="hago", **attrs)
@@ -87,7 +100,20 @@ def numbers(dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return rng.uniform(-4, 4, shape).astype(numpy_type(dtype))
 
 
-TYPES = ("uint8", "int8", "uint16", "int16", "int32", "uint32", "int64", "uint64", "float16", "bfloat16", "float32", "float64")  # fmt: skip
+TYPES = (
+    "uint8",
+    "int8",
+    "uint16",
+    "int16",
+    "int32",
+    "uint32",
+    "int64",
+    "uint64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+)
 
 
 def elementwise() -> dict[str, Case]:
@@ -98,7 +124,9 @@ def elementwise() -> dict[str, Case]:
             total = (a + b).astype(a.dtype)
             expected = np.maximum((total + c).astype(a.dtype), b)
         # The sum must wrap before it is compared, though C computes small integers as int.
-        found[f"Fused {dtype}"] = fused({"a": a, "b": b, "c": c}, expected, ("Add", "ab", "s"), ("Add", "sc", "t"), ("Max", "tb", "y"))  # fmt: skip
+        found[f"Fused {dtype}"] = fused(
+            {"a": a, "b": b, "c": c}, expected, ("Add", "ab", "s"), ("Add", "sc", "t"), ("Max", "tb", "y")
+        )
         kind = helper.np_dtype_to_tensor_dtype(a.dtype)
         real = numbers("float32", (5, 9))
         real = np.abs(real) if dtype.startswith("u") else real
@@ -114,9 +142,15 @@ def elementwise() -> dict[str, Case]:
     x[0, :3] = np.nan, np.inf, -np.inf
     found["Relu of NaN"] = case("Relu", {"x": x}, np.maximum(x, 0))
     found["Exp"] = case("Exp", {"x": x}, np.exp(x), close=True)
-    found["Tanh float16"] = case("Tanh", {"x": x.astype(np.float16)}, np.tanh(x.astype(np.float16).astype(F)).astype(np.float16), close=True)  # fmt: skip
+    found["Tanh float16"] = case(
+        "Tanh", {"x": x.astype(np.float16)}, np.tanh(x.astype(np.float16).astype(F)).astype(np.float16), close=True
+    )
     found["Round"] = case("Round", {"x": np.array([0.5, 1.5, -2.5, 7], F)}, np.array([0, 2, -2, 7], F))
-    found["Div"] = case("Div", {"x": np.array([-7, 7, 5], np.int32), "y": np.array([2, -2, 0], np.int32)}, np.array([-3, -3, 5], np.int32))  # fmt: skip
+    found["Div"] = case(
+        "Div",
+        {"x": np.array([-7, 7, 5], np.int32), "y": np.array([2, -2, 0], np.int32)},
+        np.array([-3, -3, 5], np.int32),
+    )
     found["Mod"] = case("Mod", {"x": x[1:], "y": np.full((1, 1), 0.75, F)}, np.fmod(x[1:], F(0.75)), fmod=1)
     return found
 
