@@ -70,6 +70,9 @@ class FakeCuda:
     def _cuDeviceGetName(self, text, size, device):
         text.value = b"A fake GPU"
 
+    def _cuDeviceGetPCIBusId(self, text, size, device):
+        text.value = b"0000:3B:00.0"
+
     def _cuDeviceGetAttribute(self, value, number, device):
         value._obj.value = {75: self.capability[0], 76: self.capability[1]}[number]
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from measure_fakes import FEEDS, FakeClock, FakeRunner, FakeSamples, Top1, fail, one_hot
 
-from hago.errors import BuildError, MeasureError
+from hago.errors import BuildError, MeasureError, NoDeviceError
 from hago.measure.accuracy import hopeless, measure_accuracy
-from hago.measure.clocks import CPU
+from hago.measure.clocks import CPU, GPU
 from hago.measure.latency import Pace, measure_latency
-from hago.measure.running import collect_outputs
+from hago.measure.running import Renamed, collect_outputs
 
 # -- latency
 
@@ -51,6 +51,51 @@ def test_of_a_turn_the_least_call_counts_and_of_the_rounds_the_quieter_half():
     found = measure_latency([a, b], FEEDS, rounds=25, pace=Pace(warmup_s=0), clocks=clock)
     assert found["a"].median_s == pytest.approx(400e-6) and found["b"].ratio == pytest.approx(0.5)
     assert max(found["a"].times_s) == pytest.approx(640e-6) and found["a"].samples == 25
+
+
+class FakeGpuRunner(FakeRunner):
+    """Its device tells how long calls take, after 3 us for the first; the process's clocks show only the launches."""
+
+    def __init__(self, name, call_s, clock):
+        super().__init__(name, clock=clock, ns=lambda call: 1_000)
+        self.timed_by_cpu, self.call_s, self.asked = False, call_s, []
+
+    def time_calls(self, feeds, count):
+        self.asked.append(count)
+        self.clock.work(int(1e9 * count * self.call_s))
+        return 3e-6 + count * self.call_s
+
+
+def test_a_device_with_its_own_clock_is_timed_by_it_many_calls_at_once():
+    clock = FakeClock()
+    plain, fast = FakeGpuRunner("float32", 100e-6, clock), FakeGpuRunner("int8", 20e-6, clock)
+    found = measure_latency([plain, fast], FEEDS, rounds=12, clocks=clock)
+    assert [found[name].clock for name in found] == [GPU, GPU] and not plain.calls
+    # At least ten calls between two events, and 400 us: what an event costs is shared by all of them.
+    assert (found["float32"].calls, found["int8"].calls) == (10, 20)
+    assert found["float32"].median_s == pytest.approx(100e-6 + 3e-7)
+    assert found["int8"].ratio == pytest.approx((20e-6 + 1.5e-7) / (100e-6 + 3e-7))
+    assert found["int8"].reliable and found["int8"].disturbed is None and found["int8"].samples == 12
+    for runner, count in ((plain, 10), (fast, 20)):  # warm-up; then each turn begins with a call that does not count
+        assert set(runner.asked[-12:]) == {1, count} and runner.asked.count(1) == 12
+
+
+def test_devices_and_processors_are_timed_together_each_by_its_clock():
+    clock = FakeClock()
+    here = FakeRunner("here", clock=clock, ns=lambda call: 200_000)
+    gpu = Renamed(FakeGpuRunner("there", 50e-6, clock), "gpu")
+    found = measure_latency([here, gpu], FEEDS, rounds=6, clocks=clock)
+    assert (found["here"].clock, found["gpu"].clock) == (CPU, GPU)
+    assert found["gpu"].ratio == pytest.approx(0.25, rel=0.01)
+
+
+def test_a_device_that_fails_while_it_is_timed_is_named():
+    runner = FakeGpuRunner("int8", 1e-3, FakeClock())
+    for error, kind in ((ValueError("no"), MeasureError), (NoDeviceError("the GPU is gone"), NoDeviceError)):
+        runner.time_calls = lambda feeds, count, error=error: fail(error)(feeds)
+        with pytest.raises(kind) as caught:
+            measure_latency([runner], FEEDS, clocks=runner.clock)
+        assert kind is NoDeviceError or caught.value.where == "int8"
 
 
 def test_runners_take_turns_in_changing_order_every_round():

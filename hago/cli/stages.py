@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ..runtime.artifact import Artifact
 
 
+_REPLAYS = 50
+
+
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds ``quantize``, ``compile`` and ``run``."""
     _register_quantize(subparsers)
@@ -106,7 +109,7 @@ def _register_run(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from ..data import make_samples
-    from ..measure.clocks import SYSTEM_CLOCKS
+    from ..measure.clocks import GPU, SYSTEM_CLOCKS
     from ..measure.runner import by_cpu_time
     from ..measure.turns import Series, Turn, take_turn
     from ..runtime.artifact import load
@@ -128,6 +131,8 @@ def _run(arguments: argparse.Namespace) -> int:
     outputs = [np.concatenate(parts) for parts in zip(*collected, strict=True)]
     print(f"{plural(len(samples), 'sample')}, {net.batch} per call, {plural(net.threads, 'thread')}")
     print(f"latency  {_latency(Series.of_turns(turns, by_cpu_time(net)))}")
+    if net.has_clock:  # what is above has the copies of inputs and outputs, too
+        print(f"on GPU   {net.time_calls(feeds, _REPLAYS) / _REPLAYS * 1e3:.3f} ms per call ({GPU})")
     told = _top1(net, samples, outputs)
     if told:
         print(told)

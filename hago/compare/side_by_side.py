@@ -13,9 +13,11 @@ from ..errors import HagoError, MeasureError, MissingExtraError
 from ..measure.accuracy import Accuracy, measure_accuracy
 from ..measure.clocks import SYSTEM_CLOCKS, Clocks
 from ..measure.environment import read_environment
+from ..measure.gpu import read_gpu
 from ..measure.latency import Latency, measure_latency
 from ..measure.metrics import fit
 from ..measure.outputs import ModelOutputs
+from ..measure.runner import device_clock
 from ..measure.running import Renamed, batch_of, collect_outputs
 from ..tensor import TensorInfo
 from .comparison import Comparison
@@ -87,6 +89,8 @@ def compare(
         batch = max((batch_of(runner) for runner in opened.runners.values()), default=1)
         aa = opened.aa_test()
         latencies = opened.latencies(aa)
+        if any(device_clock(runner) is not None for runner in opened.runners.values()):
+            environment = replace(environment, gpu=read_gpu())  # now, with the clocks of a GPU that works
     finally:
         opened.close()
     sizes, notes = opened.sizes, opened.notes

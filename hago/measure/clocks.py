@@ -2,7 +2,8 @@
 
 On a busy machine wall time includes other work, in a way that no average repairs: a call shorter than the scheduler's
 slice often fits into one, a longer one never does. CPU time covers only the thread's own work, but not what it waits
-for. `measure_latency` uses whichever shows how long a call takes with the processor to itself.
+for. `measure_latency` uses whichever shows how long a call takes with the processor to itself. A GPU tells the time
+itself: of many calls in a row, because that between two events around one call is mostly that of the events.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ except ImportError:  # not a POSIX system
     resource = None  # type: ignore[assignment]
 
 CPU, WALL = "CPU time of the calling thread", "wall time of undisturbed calls"
-REMOTE = "wall time of the device"
+REMOTE, GPU = "wall time of the device", "time of the GPU between two events"
 BUSY_SHARE = 0.2  # of calls interrupted: a machine counts as busy from here on
 
 
@@ -87,6 +88,12 @@ class Sample:
 
 
 _WAITS_PER_CALL = 0.1  # an occasional wait for Python's interpreter lock does not belong to the call
+
+
+def device_sample(seconds: Callable[[int], float], calls: int) -> Sample:
+    """``calls`` calls as the device times them: ``seconds(calls)``. Other work of this machine cannot interrupt it."""
+    mean_s = seconds(calls) / calls
+    return Sample(calls, mean_s, mean_s, 0, 0)
 
 
 def take_sample(work: Callable[[], object], calls: int, clocks: Clocks) -> Sample:

@@ -15,7 +15,8 @@ from typing import Any
 
 from ..files import hash_bytes
 from ..runtime import processor
-from .clocks import CPU, WALL
+from .clocks import CPU, GPU, WALL
+from .gpu import GpuState, read_gpu
 
 # The features that decide which kernels run, of x86 (as /proc/cpuinfo names them) and of AArch64.
 FEATURES = (
@@ -32,7 +33,8 @@ class Environment:
 
     ``cpus`` are the CPUs that this process may run on, of ``cores`` in total; ``load`` was the 1-minute load average.
     ``governor``, ``llvm`` and ``load`` are None if the system does not report them. ``clock`` is the clock behind
-    latencies on ``threads`` (clocks.py).
+    latencies on ``threads`` (clocks.py). ``gpu`` describes the GPU that networks run on, None if they run on the
+    processor.
     """
 
     cpu: str
@@ -49,10 +51,13 @@ class Environment:
     packages: Mapping[str, str] = field(default_factory=dict)
     threads: int | None = None
     clock: str | None = None
+    gpu: GpuState | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {**asdict(self), "caches": dict(self.caches), "packages": dict(self.packages)}
+        gpu = {} if self.gpu is None else {"gpu": self.gpu.to_dict()}
+        plain = {**asdict(self), "caches": dict(self.caches), "packages": dict(self.packages), **gpu}
+        return {key: value for key, value in plain.items() if key != "gpu" or value is not None}
 
     @property
     def saturates(self) -> bool:
@@ -62,23 +67,29 @@ class Environment:
     def key(self) -> str:
         """A short hash of what does not change: measurements with one key are comparable.
 
-        It leaves out the load, and LLVM, which TVM's version implies and only a loaded compiler reports.
+        It leaves out the load, a GPU's clocks of the moment, and LLVM, which TVM's version implies and only a loaded
+        compiler reports.
         """
-        stable = replace(self, load=None, llvm=None).to_dict()
+        gpu = None if self.gpu is None else self.gpu.lasting()
+        stable = replace(self, load=None, llvm=None, gpu=gpu).to_dict()
         return hash_bytes(json.dumps(stable, sort_keys=True))[:16]
 
     def sentence(self) -> str:
-        """One line for a report: CPU, cores, threads, versions."""
+        """One line for a report: GPU, CPU, cores, threads, versions."""
         threads = "" if self.threads is None else f", {self.threads} thread{'s' if self.threads != 1 else ''} used"
         tvm = self.packages.get("apache-tvm", "absent")
+        gpu = "" if self.gpu is None else f"{self.gpu.sentence()}, driven by "
         return (
-            f"{self.cpu} ({len(self.cpus)} of {self.cores} cores{threads}), {self.system}, "
+            f"{gpu}{self.cpu} ({len(self.cpus)} of {self.cores} cores{threads}), {self.system}, "
             f"Python {self.python}, TVM {tvm}, LLVM {self.llvm or 'absent'}"
         )
 
 
-def read_environment(threads: int | None = None) -> Environment:
-    """The environment of this process, now; ``threads`` is the number used by measurements."""
+def read_environment(threads: int | None = None, *, gpu: bool = False) -> Environment:
+    """The environment of this process, now; ``threads`` is the number used by measurements.
+
+    ``gpu``: networks run on this machine's GPU.
+    """
     names = next(iter(processor.read_cpuinfo()), {})
     flags = set(names.get("flags", names.get("Features", "")).split())
     return Environment(
@@ -95,7 +106,8 @@ def read_environment(threads: int | None = None) -> Environment:
         llvm=_llvm(),
         packages=_versions(),
         threads=threads,
-        clock=None if threads is None else CPU if threads == 1 else WALL,
+        clock=None if threads is None else GPU if gpu else CPU if threads == 1 else WALL,
+        gpu=read_gpu() if gpu else None,
     )
 
 

@@ -7,7 +7,7 @@ A latency is the time of a call with the processor to itself, even on a busy mac
 thread that waits for nothing is timed by the CPU time of that thread. Any other is timed by wall time, and only calls
 without preemption of a thread of this process count; if too few rounds have any, there is no result
 (``Latency.reliable``). The least call of each turn and the quieter half of the rounds are used, since other work only
-adds.
+adds. A GPU times itself, many calls at once.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from numpy.typing import NDArray
 
 from ..errors import MeasureError
 from . import stats
-from .clocks import CPU, SYSTEM_CLOCKS, Clocks, take_sample
-from .runner import Runner, by_cpu_time
-from .running import call
+from .clocks import CPU, GPU, SYSTEM_CLOCKS, Clocks, device_sample, take_sample
+from .runner import Runner, by_cpu_time, device_clock
+from .running import call, timed
 from .turns import Series, Turn, take_turn
 
 _WARMUP_WINDOW = 5
 _WARMUP_TOLERANCE = 0.03
 _MAX_CALLS = 10_000
 _SAMPLE_S = 50e-6  # shorter calls are timed in batches, because reading the clocks takes some us
+_DEVICE_SAMPLE_S, _DEVICE_CALLS = 4e-4, 10  # least time and calls between two events of a device
 # Caches do not help a call this long, so a turn need not begin with an untimed call.
 _SETTLE_BELOW_S = 0.02
 # Idle worker threads of the previous runner (TVM's, OpenVINO's) spin for about 1 ms before they sleep.
@@ -63,6 +64,7 @@ _PACE = Pace()
 class Latency:
     """Seconds that one call takes with the processor to itself, from numpy arrays in to numpy arrays out.
 
+    On a GPU, from inputs to outputs in its memory, in a row of calls (``clock`` says so).
     ``low_s`` and ``high_s`` bound the median of the quieter rounds, ``ratio`` is to the first runner of the same
     measurement (below 1: faster). ``times_s`` are the least times of a call in the rounds that count, by ``clock``
     (clocks.py), of ``calls`` calls in a row. ``disturbed`` is the share of calls in which a thread of this process was
@@ -120,7 +122,7 @@ def measure_latency(
     begin = clocks.wall_ns()
     warmup_s = pace.warmup_s if budget_s is None else min(pace.warmup_s, 0.25 * budget_s / len(runners))
     typical = [_warm_up(runner, feeds, warmup_s, clocks) for runner in runners]
-    calls = [math.ceil(_SAMPLE_S / max(call_s, _SAMPLE_S / _MAX_CALLS)) for call_s in typical]
+    calls = [_calls(runner, call_s) for runner, call_s in zip(runners, typical, strict=True)]
     lasting = [max(n * call_s, _SAMPLE_S) for n, call_s in zip(calls, typical, strict=True)]
     samples = [max(1, math.ceil(pace.round_s / sample_s)) for sample_s in lasting]
     turns: list[list[Turn]] = [[] for _ in runners]
@@ -133,8 +135,7 @@ def measure_latency(
         for _ in range(_TRIES * rounds):
             for i in rng.permutation(len(runners)):
                 settle = settle_s if typical[i] < _SETTLE_BELOW_S else None
-                work = partial(call, runners[i], feeds)
-                turns[i].append(take_turn(work, calls[i], samples[i], clocks, settle_s=settle))
+                turns[i].append(_turn(runners[i], feeds, calls[i], samples[i], clocks, settle))
             counted += all(_may_count(runner, own[-1]) for runner, own in zip(runners, turns, strict=True))
             hopeless = not counted and len(turns[0]) >= _HOPELESS
             spent = budget_s is not None and (clocks.wall_ns() - begin) * 1e-9 >= budget_s
@@ -143,13 +144,39 @@ def measure_latency(
     finally:
         if collecting:
             gc.enable()
-    series = [
-        Series.of_turns(own, by_cpu_time(runner), clocks.shared) for runner, own in zip(runners, turns, strict=True)
-    ]
+    series = [_series(runner, own, clocks) for runner, own in zip(runners, turns, strict=True)]
     return {
         runner.name: latency_of(runner.name, runner.threads, series[i], series[0], calls[i], spread=spread, seed=seed)
         for i, runner in enumerate(runners)
     }
+
+
+def _calls(runner: Runner, call_s: float) -> int:
+    """How many calls a sample takes, so that reading the clock hardly counts."""
+    if device_clock(runner) is not None:
+        return max(_DEVICE_CALLS, math.ceil(_DEVICE_SAMPLE_S / max(call_s, _DEVICE_SAMPLE_S / _MAX_CALLS)))
+    return math.ceil(_SAMPLE_S / max(call_s, _SAMPLE_S / _MAX_CALLS))
+
+
+def _turn(
+    runner: Runner,
+    feeds: Mapping[str, NDArray[Any]],
+    calls: int,
+    samples: int,
+    clocks: Clocks,
+    settle_s: float | None,
+) -> Turn:
+    if device_clock(runner) is None:
+        return take_turn(partial(call, runner, feeds), calls, samples, clocks, settle_s=settle_s)
+    seconds = partial(timed, runner, feeds)
+    seconds(1)  # the previous runner has taken the caches
+    return Turn((), tuple(device_sample(seconds, calls) for _ in range(samples)))
+
+
+def _series(runner: Runner, turns: Sequence[Turn], clocks: Clocks) -> Series:
+    if device_clock(runner) is None:
+        return Series.of_turns(turns, by_cpu_time(runner), clocks.shared)
+    return Series.of_times([turn.least_wall[0] for turn in turns], GPU)
 
 
 def _may_count(runner: Runner, turn: Turn) -> bool:
@@ -164,8 +191,11 @@ def _warm_up(runner: Runner, feeds: Mapping[str, NDArray[Any]], warmup_s: float,
         raise MeasureError(f"no value for the inputs {missing}, got {sorted(feeds)}", where=runner.name)
     begin, times = clocks.wall_ns(), []
     while True:
-        sample = take_sample(partial(call, runner, feeds), 1, clocks)
-        times.append(sample.cpu_s if by_cpu_time(runner) and not sample.waits_in_calls else sample.wall_s)
+        if device_clock(runner) is not None:
+            times.append(device_sample(partial(timed, runner, feeds), _DEVICE_CALLS).wall_s)
+        else:
+            sample = take_sample(partial(call, runner, feeds), 1, clocks)
+            times.append(sample.cpu_s if by_cpu_time(runner) and not sample.waits_in_calls else sample.wall_s)
         last = float(np.median(times[-_WARMUP_WINDOW:]))
         if (clocks.wall_ns() - begin) * 1e-9 >= warmup_s:
             return last

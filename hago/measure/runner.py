@@ -6,7 +6,7 @@ Python, from inputs to outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ class Runner(Protocol):
     returns the outputs in the model's order as fresh C-contiguous arrays, does not write to its inputs,
     and raises HagoError or lets the engine's own exception through. After ``close`` it is not called
     again. The optional attribute ``size_bytes`` is the deployed size of its weights; an optional ``timed_by_cpu`` of
-    False means that the work is not done on the calling thread (see `by_cpu_time`).
+    False means that the work is not done on the calling thread (see `by_cpu_time`). An optional ``time_calls(feeds,
+    count)`` returns the seconds of ``count`` calls in a row by the clock of the device that computes them, inputs and
+    outputs in its memory; None means that there is no such clock.
     """
 
     @property
@@ -56,6 +58,12 @@ class Threaded(Protocol):
     def threads(self) -> int:
         """CPU threads that one call uses."""
         ...
+
+
+def device_clock(runner: Any) -> Callable[[Mapping[str, NDArray[Any]], int], float] | None:
+    """The runner's ``time_calls``; None if the clocks of this process time it."""
+    found: Callable[[Mapping[str, NDArray[Any]], int], float] | None = getattr(runner, "time_calls", None)
+    return found
 
 
 def by_cpu_time(runner: Threaded) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeviceError, HagoError, MeasureError
+from .runner import device_clock
 
 if TYPE_CHECKING:
     from ..data import Samples
@@ -36,15 +37,28 @@ def call(runner: Runner, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]
     """``runner.run``, with any failure as a MeasureError whose ``where`` is the runner's name."""
     try:
         return runner.run(feeds)
-    except DeviceError:  # names the device itself
-        raise
-    except HagoError as error:
-        if isinstance(error, MeasureError) and error.where == runner.name:
-            raise
-        raise MeasureError(error.what, where=runner.name, hint=error.hint) from error
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-        raise MeasureError(f"the run failed: {type(error).__name__}: {reason}", where=runner.name) from error
+        raise _failure(runner, error) from error
+
+
+def timed(runner: Runner, feeds: Mapping[str, NDArray[Any]], count: int) -> float:
+    """Seconds of ``count`` calls by the clock of the runner's device, with failures as in `call`."""
+    clock = device_clock(runner)
+    assert clock is not None
+    try:
+        return clock(feeds, count)
+    except Exception as error:
+        raise _failure(runner, error) from error
+
+
+def _failure(runner: Runner, error: Exception) -> HagoError:
+    if isinstance(error, DeviceError):  # names the device itself
+        return error
+    if isinstance(error, HagoError):
+        named = isinstance(error, MeasureError) and error.where == runner.name
+        return error if named else MeasureError(error.what, where=runner.name, hint=error.hint)
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+    return MeasureError(f"the run failed: {type(error).__name__}: {reason}", where=runner.name)
 
 
 class Renamed:
@@ -53,6 +67,7 @@ class Renamed:
     def __init__(self, runner: Runner, name: str) -> None:
         self.name, self.threads, self.inputs = name, runner.threads, runner.inputs
         self.timed_by_cpu = bool(getattr(runner, "timed_by_cpu", True))
+        self.time_calls = device_clock(runner)
         self.run, self.close = runner.run, runner.close
 
 

@@ -40,6 +40,7 @@ class TvmRunner:
         self.inputs: tuple[TensorInfo, ...] = tuple(artifact.input_info)
         self.size_bytes = int(artifact.size_bytes)
         self.timed_by_cpu = bool(getattr(artifact, "timed_by_cpu", True))
+        self.time_calls = getattr(artifact, "time_calls", None) if getattr(artifact, "has_clock", False) else None
         self._run = artifact.run
         with kept_affinity():
             call(self, {info.name: np.zeros(info.shape, info.dtype) for info in self.inputs})
@@ -48,4 +49,4 @@ class TvmRunner:
         return self._run(feeds)
 
     def close(self) -> None:
-        del self._run
+        del self._run, self.time_calls

@@ -259,8 +259,8 @@ class TvmEvaluator(CandidateBuilder):
 
     @cached_property
     def environment(self) -> Environment:
-        """Versions, processor and load of this machine."""
-        return read_environment(self.threads)
+        """Versions, processor or GPU, and load of this machine."""
+        return read_environment(self.threads, gpu=self.bench.host.family == "nvidia")
 
     @cached_property
     def floats(self) -> FloatReference:

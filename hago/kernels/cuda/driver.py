@@ -74,6 +74,13 @@ class Driver:
         return text.value.decode(errors="replace")
 
     @property
+    def bus_id(self) -> str:
+        """Where it is plugged in, by which other libraries find it: "0000:3B:00.0"."""
+        text = ctypes.create_string_buffer(_LONGEST_NAME)
+        self.call("cuDeviceGetPCIBusId", text, _LONGEST_NAME, self._device)
+        return text.value.decode(errors="replace")
+
+    @property
     def capability(self) -> tuple[int, int]:
         """The compute capability: (8, 0) for an A100."""
         return self._attribute(_MAJOR), self._attribute(_MINOR)
