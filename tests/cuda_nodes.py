@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pytest
+from emulated_block import can_emulate
 from emulated_gpu import EmulatedNetwork
 
 from hago.compiler.conformance import Conformance
-from hago.lower import LoweredGraph, Node
+from hago.kernels.cuda.cuda_source import source_of
+from hago.kernels.cuda.nvrtc import compile_cubin, installed_version
+from hago.kernels.cuda.sass import Sass, disassemble
+from hago.lower import LoweredGraph, Node, reference
 from hago.spec import load_spec
 from hago.tensor import TensorType
+
+needs_compiler = pytest.mark.skipif(not can_emulate(), reason="g++ is not installed: no block can be emulated")
+needs_cuda = pytest.mark.skipif(not installed_version(), reason="the extra cuda is not installed")
 
 
 def single(
@@ -45,3 +53,21 @@ def conforms(
         assert found.wrong == []
         error = max(error, found.error)
     return error
+
+
+def one_node(
+    op: str, inputs: Mapping[str, np.ndarray | None], attrs: Mapping[str, Any], computed: tuple[str, ...] = ("x", "r")
+) -> tuple[LoweredGraph, dict[str, np.ndarray]]:
+    """`single`, with the type of "y" from the reference, and its feeds: the inputs that are ``computed``."""
+    arrays = {name: array for name, array in inputs.items() if array is not None}
+    names = tuple(name if name in arrays else "" for name in inputs)
+    feeds = {name: array for name, array in arrays.items() if name in computed}
+    constants = {name: array for name, array in arrays.items() if name not in computed}
+    shapeless = single(op, feeds, constants, names, TensorType("float32", ()), **attrs)
+    (y,) = reference(shapeless)(feeds)
+    return single(op, feeds, constants, names, TensorType.of(y), **attrs), feeds
+
+
+def sass_of(function: Any, arch: str) -> Sass:
+    """What NVRTC makes of a template's function."""
+    return disassemble(compile_cubin(source_of(function, "kernel").text, arch))

@@ -9,11 +9,7 @@ import pytest
 from cuda_nodes import conforms, single
 from emulated_block import can_emulate
 
-from hago.compiler.program import emit
-from hago.compiler.toolchain import toolchain_of
-from hago.errors import BuildError
 from hago.lower import LoweredGraph, reference
-from hago.spec import load_spec
 from hago.tensor import TensorType
 
 pytestmark = pytest.mark.skipif(not can_emulate(), reason="g++ is not installed: no block can be emulated")
@@ -116,16 +112,3 @@ CASES = {
 def test_integer_products_are_exact(case: str) -> None:
     graph, feeds = CASES[case]()
     assert conforms(graph, feeds) == 0
-
-
-def test_scales_of_groups_are_refused_by_the_layers_name() -> None:
-    graph, _ = qgemm((1, 32), 8)
-    (node,) = graph.nodes
-    constants = {**graph.constants, "mult": np.ones((8, 2), np.int8)}
-    types = {**graph.types, "mult": TensorType("int8", (8, 2))}
-    grouped = node.__class__(
-        "node", "QGemm", "hago", (*node.inputs[:4], "mult"), ("y",), {**node.attrs, "group_size": 16}, "fc"
-    )
-    graph = LoweredGraph((grouped,), graph.inputs, graph.outputs, types, constants)
-    with pytest.raises(BuildError, match="layer 'fc': scales of groups"):
-        emit(graph, toolchain_of(load_spec("nvidia-a100"), 1))

@@ -44,6 +44,10 @@ class Flat:
         """[lanes]: neighbours from ``index`` on, bound to a variable, so that a second use costs nothing."""
         return T.bind(self._view[index if lanes == 1 else T.ramp(index, 1, lanes)])
 
+    def at(self, index: Expr) -> Expr:
+        """The element at a scalar index, read where the expression stands: in a branch, only if that is taken."""
+        return self._view[index]
+
     def gather(self, index: Expr) -> Expr:
         """[lanes]: the elements at the indices in a vector [lanes], or the one at a scalar index."""
         return T.bind(self._view[index])

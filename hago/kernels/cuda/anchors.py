@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import BuildError, UnsupportedOpError
 from ..common.anchor import bounds_of, constant, geometry, integer_bias, roles, scale_of, zeros
 from ..common.calls import KernelCall, NodeView
 from ..common.remembered import remembered
 from .conv import ConvParams, conv, pack_channels, pack_weights
+from .depthwise import emit_qdepthwise
 from .epilogue import Result
 from .families import Gpu
+from .grouped import emit_qgrouped
 from .loads import Window
 from .registry import emits
 from .tile_choice import choose_tile
@@ -26,16 +27,19 @@ from .tile_choice import choose_tile
 
 @emits("hago", "QConv")
 def emit_qconv(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
-    """Integer convolution."""
-    if int(node.attrs.get("group", 1)) != 1:
-        raise UnsupportedOpError("a grouped convolution has no kernel for NVIDIA GPUs yet", where=_where(node))
+    """Integer convolution: on tensor cores, unless it has groups or scales of groups."""
+    group, scaled = int(node.attrs.get("group", 1)), "mult" in roles(node)
+    if group > 1 and not scaled and group == window_of(node).x[3] == len(constant(node, 1)):
+        return emit_qdepthwise(node, gpu)
+    if group > 1 or scaled:
+        return emit_qgrouped(node, gpu)
     return [_integer(node, gpu, window_of(node))]
 
 
 @emits("hago", "QGemm")
 def emit_qgemm(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
     """Integer fully connected layer: a 1x1 convolution over the rows of x [.., K]."""
-    return [_integer(node, gpu, rows_of(node))]
+    return emit_qgrouped(node, gpu) if "mult" in roles(node) else [_integer(node, gpu, rows_of(node))]
 
 
 def window_of(node: NodeView, item: int = 1) -> Window:
@@ -53,8 +57,6 @@ def rows_of(node: NodeView, item: int = 1) -> Window:
 
 def _integer(node: NodeView, gpu: Gpu, window: Window) -> KernelCall:
     weights, found = constant(node, 1), roles(node)
-    if "mult" in found:
-        raise BuildError("scales of groups of input channels have no kernel for NVIDIA GPUs", where=_where(node))
     residual = ("first" if node.attrs["r_first"] else "second") if "r" in found else ""
     out = node.attrs.get("out", "uint8")
     result = Result(window.rows, len(weights), out, residual, "table" in found)
@@ -73,7 +75,3 @@ def _integer(node: NodeView, gpu: Gpu, window: Window) -> KernelCall:
 
 def _sums(weights: np.ndarray) -> np.ndarray:
     return weights.reshape(len(weights), -1).sum(1, dtype=np.int64)
-
-
-def _where(node: NodeView) -> str:
-    return f"layer {node.layer!r}" if node.layer else f"node {node.name!r}"

@@ -222,6 +222,16 @@ HAGO_DEVICE void wait_for_previous() {
 #endif
 }
 
+// sum + the products of four bytes of a, unsigned, with those of b, signed.
+HAGO_DEVICE int dp4a_u8s8(int a, int b, int sum) {
+  int result;
+  asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+  return result;
+}
+
+// Four of the eight bytes of a and b, as the four digits of ``order`` number them, the lowest byte first.
+HAGO_DEVICE int bytes_of(int a, int b, int order) { return (int)__byte_perm(a, b, order); }
+
 // float32 to the nearest integer, half to even.
 HAGO_DEVICE int nearest(float value) { return __float2int_rn(value); }
 
