@@ -10,10 +10,10 @@ from emulated_gpu import EmulatedCall, emulated_call
 
 from hago.kernels.common.anchor import bounds, zeros
 from hago.kernels.cuda.conv import ConvParams, conv, pack_channels, pack_weights
-from hago.kernels.cuda.epilogue import Result
 from hago.kernels.cuda.families import SM80
 from hago.kernels.cuda.loads import Window
 from hago.kernels.cuda.tile import BlockTile
+from hago.kernels.cuda.tile_epilogue import Result
 
 ADDED = 0.37, 0.81, -60.0
 """Scales of the residual and of the codes, and the offset, of the quantized addition."""

@@ -264,6 +264,36 @@ template void mma_m16n8k32<uint8_t, int8_t>(Brought*);
 template void mma_m16n8k32<int8_t, int8_t>(Brought*);
 template void mma_m16n8k32<uint8_t, uint8_t>(Brought*);
 
+// The same of 16-bit floats: ``Real`` turns one into float32. Sums are rounded once for each product, in order.
+template <float (*Real)(ushort)>
+void mma_m16n8k16(Brought* lanes) {
+  ushort a[16][16], b[8][16];
+  for (int i = 0; i < LANES; i++)
+    for (int half = 0; half < 2; half++) {
+      const int k = i % 4 * 2 + half * 8;
+      for (int down = 0; down < 2; down++) memcpy(&a[i / 4 + down * 8][k], (const uint*)lanes[i].a + down + half * 2, 4);
+      memcpy(&b[i / 4][k], (const uint*)lanes[i].b + half, 4);
+    }
+  for (int i = 0; i < 4 * LANES; i++) {
+    const int lane = i / 4, row = lane / 4 + i % 4 / 2 * 8, column = lane % 4 * 2 + i % 2;
+    float& sum = ((float*)lanes[lane].to)[i % 4];
+    for (int k = 0; k < 16; k++) sum += Real(a[row][k]) * Real(b[column][k]);
+  }
+}
+float of_float16(ushort bits) {
+  _Float16 value;
+  memcpy(&value, &bits, 2);
+  return value;
+}
+float of_bfloat16(ushort bits) {
+  const uint word = (uint)bits << 16;
+  float value;
+  memcpy(&value, &word, 4);
+  return value;
+}
+template void mma_m16n8k16<of_float16>(Brought*);
+template void mma_m16n8k16<of_bfloat16>(Brought*);
+
 static const uchar* dynamic_begin() { return shared[0].end - SHARED; }
 
 unsigned long long rows_of_128(const void* first) {

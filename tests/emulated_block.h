@@ -59,6 +59,10 @@ unsigned long long rows_of_128(const void* first);
 void load_matrices(Brought* lanes);
 template <class A, class B>
 void mma_m16n8k32(Brought* lanes);
+float of_float16(ushort bits);
+float of_bfloat16(ushort bits);
+template <float (*Real)(ushort)>
+void mma_m16n8k16(Brought* lanes);
 template <class A, class B, int N>
 void wgmma_m64k32(int* sums, unsigned long long a, unsigned long long b, int thread);
 
@@ -135,6 +139,12 @@ static inline void mma_s8s8(int* sums, const uint* a, const uint* b) {
 
 static inline void mma_u8u8(int* sums, const uint* a, const uint* b) {
   emulated::together(emulated::mma_m16n8k32<uint8_t, uint8_t>, {sums, a, b});
+}
+static inline void mma_f16(float* sums, const uint* a, const uint* b) {
+  emulated::together(emulated::mma_m16n8k16<emulated::of_float16>, {sums, a, b});
+}
+static inline void mma_bf16(float* sums, const uint* a, const uint* b) {
+  emulated::together(emulated::mma_m16n8k16<emulated::of_bfloat16>, {sums, a, b});
 }
 static inline void transpose_bytes(uint* rows) {
   uchar from[4][4], to[4][4];

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from cuda_nodes import conforms, single
 from emulated_block import can_emulate
 
+from hago.compiler.program import emit
+from hago.compiler.toolchain import toolchain_of
+from hago.errors import BuildError
 from hago.lower import LoweredGraph, reference
+from hago.spec import load_spec
 from hago.tensor import TensorType
 
 pytestmark = pytest.mark.skipif(not can_emulate(), reason="g++ is not installed: no block can be emulated")
@@ -108,7 +113,67 @@ CASES = {
 }
 
 
+def qmatmul(a: tuple[int, ...], b: tuple[int, ...], out: str = "uint8", zeros: tuple[int, int] = (131, 9)) -> Any:
+    """A product of two activations."""
+    rng = np.random.default_rng(2)
+    feeds = {name: rng.integers(0, 256, shape).astype(np.uint8) for name, shape in (("a", a), ("b", b))}
+    feeds["a"].flat[::7], feeds["b"].flat[::5] = 255, 255
+    y = (*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])
+    scale = np.array([0.002 / a[-1] ** 0.5], np.float32)
+    attrs: dict[str, Any] = {"act_lo": -9.0, "act_hi": 9.0}
+    if out == "uint8":
+        attrs = {"y_zero_point": 120, "lo": 0, "hi": 255}
+    attrs |= {"a_zero_point": zeros[0], "b_zero_point": zeros[1], "out": out}
+    return single("QMatMul", feeds, {"scale": scale}, ("a", "b", "scale"), TensorType(out, y), **attrs), feeds
+
+
+CASES |= {
+    "matmul": lambda: qmatmul((2, 3, 20, 64), (2, 3, 64, 24)),
+    "matmul, odd shapes, float32": lambda: qmatmul((2, 9, 35), (2, 35, 11), "float32", (0, 255)),
+    "matmul, one matrix for all batches": lambda: qmatmul((3, 5, 150), (150, 40)),
+}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_integer_products_are_exact(case: str) -> None:
     graph, feeds = CASES[case]()
     assert conforms(graph, feeds) == 0
+
+
+def half_layer(
+    x: tuple[int, ...], w: tuple[int, ...], to: str, residual: bool = False, precision: str = "float16", **attrs: Any
+) -> tuple[LoweredGraph, Feeds]:
+    """A convolution, or a fully connected layer, in 16-bit floats."""
+    rng = np.random.default_rng(3)
+    dtype = np.dtype(getattr(ml_dtypes, precision) if precision == "bfloat16" else precision)
+    feeds = {"x": rng.normal(size=x).astype(dtype)}
+    constants = {"w": rng.normal(size=w).astype(dtype), "bias": rng.normal(size=w[0]).astype(np.float32)}
+    y = (*x[:-1], w[0])
+    if residual:
+        feeds["r"] = rng.normal(size=y).astype(np.float32)
+    op = "Gemm" if len(w) == 2 else "Conv"
+    if op == "Conv":
+        attrs = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "group": 1, **attrs}
+    inputs = ("x", "w", "bias", *(("r",) if residual else ()))
+    attrs |= {"precision": precision, "act_lo": -2.5, "act_hi": 1e9, **({"to": to} if to != "float32" else {})}
+    return single(op, feeds, constants, inputs, TensorType(to, y), **attrs), feeds
+
+
+HALF = {
+    "conv to float32, residual": (lambda: half_layer((1, 5, 6, 24), (17, 3, 3, 24), "float32", True), 2e-6),
+    "stem": (lambda: half_layer((1, 6, 7, 3), (8, 3, 3, 3), "float16"), 1e-3),
+    "bfloat16": (lambda: half_layer((1, 5, 5, 16), (12, 3, 3, 16), "bfloat16", precision="bfloat16"), 8e-3),
+    "fully connected, Gelu": (lambda: half_layer((5, 200), (34, 200), "float16", activation="Gelu"), 1e-3),
+}
+
+
+@pytest.mark.parametrize("case", HALF)
+def test_half_products_have_the_error_of_their_order_of_summation(case: str) -> None:
+    (graph, feeds), tolerance = HALF[case][0](), HALF[case][1]
+    assert conforms(graph, feeds) < tolerance
+
+
+def test_turing_has_no_bfloat16() -> None:
+    graph, _ = half_layer((5, 32), (8, 32), "float32", precision="bfloat16")
+    with pytest.raises(BuildError, match="do not take bfloat16"):
+        emit(graph, toolchain_of(load_spec("nvidia-t4"), 1))

@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from ..common.anchor import bounds_of, constant, geometry, integer_bias, roles, scale_of, zeros
-from ..common.calls import KernelCall, NodeView
+from ...errors import BuildError, UnsupportedOpError
+from ..common.anchor import bias_of, bounds_of, constant, geometry, integer_bias, roles, scale_of, zeros
+from ..common.calls import KernelCall, NodeView, stored_array
 from ..common.remembered import remembered
 from .conv import ConvParams, conv, pack_channels, pack_weights
 from .depthwise import emit_qdepthwise
-from .epilogue import Result
 from .families import Gpu
 from .grouped import emit_qgrouped
 from .loads import Window
 from .registry import emits
-from .tile_choice import choose_tile
+from .tile_choice import candidates
+from .tile_epilogue import Result
 
 
 @emits("hago", "QConv")
@@ -68,9 +69,34 @@ def _integer(node: NodeView, gpu: Gpu, window: Window) -> KernelCall:
         inputs.append(np.ascontiguousarray(found["table"], np.uint8))
     if residual:
         inputs.append(found["r"])
+    return _call(node, gpu, window, result, inputs)
+
+
+def emit_half(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
+    """Convolution without groups, or fully connected layer, in float16 or bfloat16 with sums in float32."""
+    precision = node.attrs["precision"]
+    where = f"layer {node.layer!r}" if node.layer else f"node {node.name!r}"
+    if int(node.attrs.get("group", 1)) > 1:
+        raise UnsupportedOpError(f"a convolution of groups in {precision} has no kernel for {gpu.name}", where=where)
+    if precision == "bfloat16" and not gpu.bf16:
+        raise BuildError(f"the tensor cores of {gpu.name} do not take bfloat16", where=where)
+    window = window_of(node, 2) if node.op == "Conv" else rows_of(node, 2)
+    weights, y = constant(node, 1), node.type(node.outputs[0])
+    residual = node.inputs[3] if len(node.inputs) > 3 else ""
+    activation = node.attrs.get("activation", "")
+    result = Result(window.rows, len(weights), y.dtype, "float32" if residual else "", activation=activation)
+    (packed,) = remembered(stored_array(weights), "chunks", lambda w: (pack_weights(w),))
+    inputs = [node.inputs[0], packed, pack_channels(bias_of(node, len(weights), np.float32)), bounds_of(node)]
+    return [_call(node, gpu, window, result, [*inputs, residual] if residual else inputs, precision)]
+
+
+def _call(
+    node: NodeView, gpu: Gpu, window: Window, result: Result, inputs: list[Any], operands: str = "u8s8"
+) -> KernelCall:
     x, y = node.type(node.inputs[0]).shape, node.type(node.outputs[0]).shape
-    params = ConvParams(window, choose_tile(result, window, gpu), result, x, y)
-    return KernelCall("conv", params, conv, tuple(inputs), node.outputs[:1], node.layer)
+    tiles = candidates(result, window, gpu, operands)
+    best, *others = [ConvParams(window, tile, result, x, y, operands) for tile in tiles]
+    return KernelCall("conv", best, conv, tuple(inputs), node.outputs[:1], node.layer, alternatives=tuple(others))
 
 
 def _sums(weights: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ Notation: `N` batch, `H W` height and width, `C` input channels, `O` output chan
 ``M = N * OH * OW`` output pixels by ``O`` channels, summed over ``K = KH * KW * C``.
 
 A block computes a tile of pixels by channels: `tile.py` says how its threads share it, `loads.py` how operands come,
-`product.py` multiplies them, and `epilogue.py` says what becomes of the sums.
+`product.py` multiplies them, and `tile_epilogue.py` says what becomes of the sums.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tvm.script.ir_builder import tirx as T
 
 from ..common.anchor import BOUNDS, ZEROS
 from ..common.flat import Expr
-from .device import argument, call
-from .epilogue import Buffers, Epilogue, Result, padded
+from .device import argument, call, in_memory
 from .families import Gpu
 from .loads import Pixels, Weights, Window
 from .product import OPERANDS, Product
 from .tile import CHUNK, BlockTile, blocks_of, launched
+from .tile_epilogue import Buffers, Epilogue, Result, padded
 
 _MOST_BYTES = (1 << 31) - 1
 
@@ -52,7 +52,7 @@ class ConvParams:
 
 
 def pack_weights(weights: np.ndarray) -> np.ndarray:
-    """[O, ...] of any type -> [O, K] with zeros up to whole chunks."""
+    """[O, ...] of any type in memory -> [O, K] with zeros up to whole chunks."""
     rows = weights.reshape(len(weights), -1)
     padding = -rows.shape[1] % (CHUNK // rows.itemsize)
     return np.ascontiguousarray(np.pad(rows, ((0, 0), (0, padding))))
@@ -66,8 +66,8 @@ def pack_channels(values: np.ndarray) -> np.ndarray:
 def conv(params: ConvParams, gpu: Gpu, threads: int = 1) -> Any:
     """(x, weight [O, K], bias, scale, zero, bounds [, table] [, residual]) -> y.
 
-    ``weight`` is packed by `pack_weights`, bias and scale by `pack_channels`; `epilogue.py` describes the others. Float
-    operands have no scale and no zero. Zero points are part of the bias, but for the taps outside of the image.
+    ``weight`` is packed by `pack_weights`, bias and scale by `pack_channels`; `tile_epilogue.py` describes the others.
+    Float operands have no scale and no zero. Zero points are part of the bias, but for the taps outside of the image.
     """
     operands, window, result, channels = (
         OPERANDS[params.operands], params.window, params.result, padded(params.result.columns),
@@ -82,8 +82,9 @@ def conv(params: ConvParams, gpu: Gpu, threads: int = 1) -> Any:
         zero = argument("zero", (ZEROS,), "int32") if integer else None
         bounds = argument("bounds", (BOUNDS,), "float32")
         table = argument("table", (256,), "uint8") if result.table else None
-        residual = argument("residual", params.y_shape, result.out) if result.residual else None
-        y = argument("y", params.y_shape, result.out)
+        residual_type = "uint8" if result.codes_added else "float32"
+        residual = argument("residual", params.y_shape, residual_type) if result.residual else None
+        y = argument("y", params.y_shape, in_memory(result.out))
         grid = blocks_of(params.tile, result.rows, result.columns)
         with launched(params.tile, grid, result.shared_bytes(params.tile)) as block:
 

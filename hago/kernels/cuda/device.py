@@ -10,12 +10,19 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from ...tensor import TensorType
+from ..common.calls import stored
 from ..common.flat import Expr
 
 
 def argument(name: str, shape: tuple[int, ...], dtype: str) -> Any:
     """A buffer argument. All arguments come before anything else in a function."""
     return T.arg(name, T.buffer(shape, dtype))
+
+
+def in_memory(dtype: str) -> str:
+    """The type that memory holds of an ONNX type."""
+    return stored(TensorType(dtype, ())).dtype
 
 
 def seen_as(buffer: Any, dtype: str, count: int) -> Any:

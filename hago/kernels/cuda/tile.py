@@ -10,6 +10,7 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from ..common.flat import Expr
+from ..common.math import registers_in
 
 CHUNK = 16
 """Bytes that ldmatrix reads at once, and the most of one asynchronous copy."""
@@ -126,6 +127,7 @@ def launched(tile: BlockTile, grid: tuple[int, int, int], shared_bytes: int) -> 
         T.launch_thread(down, grid[1]),
         T.launch_thread(batch, grid[2]),
         T.launch_thread(thread, tile.threads),
+        registers_in("local"),
     ):
         first_row, first_column = T.bind(down * tile.rows), T.bind(across * tile.columns)
         shared = T.alloc_buffer((shared_bytes,), "uint8", scope="shared.dyn", align=1024)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .epilogue import Result
 from .families import Gpu
 from .loads import Window
 from .product import OPERANDS
 from .tile import BlockTile, blocks_of
+from .tile_epilogue import Result
 
 _WARPS = (
     BlockTile(16, 32, 128, 6, (1, 2)),
@@ -36,39 +36,41 @@ _WARPGROUPS = (
 
 _MACS = {"sm_75": 1024, "sm_80": 2048, "sm_87": 2048, "sm_89": 1024, "sm_90a": 1400}
 """8-bit products of a multiprocessor in a cycle; by warpgroups three times as many."""
+_WORTH_TIMING = 4
+_BYTES_WRITTEN = {"uint8": 2, "float16": 2, "bfloat16": 2, "float32": 4}  # codes through shared memory
 _CACHE_BYTES = 40  # that a multiprocessor reads of the second cache in a cycle
 _STEP, _LATENCY, _START = 60, 900, 2500  # cycles: of a step, barrier included; of a copy; of a block
 _REGISTERS, _THREADS = 65536, 1536  # of a multiprocessor
 
 
-def candidates(result: Result, window: Window, gpu: Gpu, operands: str = "u8s8") -> Sequence[BlockTile]:
-    """The tiles that fit, with no more stages than there are steps."""
+def candidates(result: Result, window: Window, gpu: Gpu, operands: str = "u8s8", batch: int = 1) -> Sequence[BlockTile]:
+    """The tiles that are worth timing: those with the lowest estimates, the lowest first."""
+    fitting = _fitting(result, window, gpu, operands)
+    return sorted(fitting, key=lambda tile: estimate(tile, result, window, gpu, batch))[:_WORTH_TIMING]
+
+
+def _fitting(result: Result, window: Window, gpu: Gpu, operands: str) -> list[BlockTile]:
+    """The tiles that fit into a block, with no more stages than there are steps."""
     warpgroups = _WARPGROUPS if gpu.warpgroups and OPERANDS[operands].wgmma else ()
     fitting = []
     for tile in (*_WARPS, *warpgroups):
-        steps = -(-window.depth // tile.depth)
         least = 3 if tile.warpgroups else 2
-        shorter = replace(tile, stages=max(least, min(tile.stages, steps + 1)))
-        while shorter.stages > least and result.shared_bytes(shorter) > gpu.shared_bytes:
-            shorter = replace(shorter, stages=shorter.stages - 1)
-        if result.shared_bytes(shorter) <= gpu.shared_bytes:
-            fitting.append(shorter)
-    return tuple(dict.fromkeys(fitting))
+        for stages in range(max(least, min(tile.stages, -(-window.depth // tile.depth) + 1)), least - 1, -1):
+            shorter = replace(tile, stages=stages)
+            if result.shared_bytes(shorter) <= gpu.shared_bytes:
+                fitting.append(shorter)
+                break
+    return fitting
 
 
-def choose_tile(result: Result, window: Window, gpu: Gpu, operands: str = "u8s8") -> BlockTile:
-    """The candidate with the lowest estimate."""
-    return min(candidates(result, window, gpu, operands), key=lambda tile: estimate(tile, result, window, gpu))
-
-
-def estimate(tile: BlockTile, result: Result, window: Window, gpu: Gpu) -> float:
+def estimate(tile: BlockTile, result: Result, window: Window, gpu: Gpu, batch: int = 1) -> float:
     """Cycles that the product takes."""
     across, down, _ = blocks_of(tile, result.rows, result.columns)
     steps = -(-window.depth // tile.depth)
     registers = tile.threads * (4 * tile.high * tile.wide + 56)
     fit = min(gpu.shared_bytes // result.shared_bytes(tile), _REGISTERS // registers, _THREADS // tile.threads)
     at_once = gpu.multiprocessors * max(fit, 1)
-    total, left = 0.0, across * down
+    total, left = 0.0, across * down * batch
     speed = _MACS.get(gpu.arch, 1024) * (3 if tile.warpgroups else 1)
     while left > 0:
         waves = max(1, left // at_once)  # all of which are full, but for the last
@@ -76,7 +78,7 @@ def estimate(tile: BlockTile, result: Result, window: Window, gpu: Gpu) -> float
         products = blocks * tile.rows * tile.columns * tile.depth / speed
         bytes_read = blocks * tile.stage_bytes / _CACHE_BYTES
         step = max(products, bytes_read, _LATENCY / tile.ahead, _STEP)
-        written = blocks * tile.rows * tile.columns * (4 if result.out == "float32" else 2) / _CACHE_BYTES
+        written = blocks * tile.rows * tile.columns * _BYTES_WRITTEN[result.out] / _CACHE_BYTES
         total += waves * (steps * step + written + _START)
         left -= waves * at_once
     return total

@@ -7,7 +7,7 @@ of codes comes to the place of the finished tile while the product is computed.
     zero    [3] int32, bounds [7] float32: see `hago.kernels.common.anchor`
     table   [256]   uint8
     r       like y; a residual
-    y       [rows, O] uint8 or float32
+    y       [rows, O] uint8, or a float type
 """
 
 from __future__ import annotations
@@ -19,25 +19,31 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from ..common.flat import Expr
+from ...tensor import TensorType
+from ..common.elements import Vec, cast, narrowed
+from ..common.elementwise_ops import OPS
+from ..common.flat import Expr, Flat, seen
 from .device import address, all_of, call, elements, seen_as, value, when
 from .grid import barrier
 from .product import Product
 from .tile import CHUNK, Block, BlockTile
+from .words import read, write
 
 _WORDS = {16: ("int32", 4), 8: ("int32", 2), 4: ("int32", 1), 2: ("uint16", 1), 1: ("uint8", 1)}
 
 
 @dataclass(frozen=True)
 class Result:
-    """``out`` is "uint8" or "float32". ``residual``: none (""), or the codes of a quantized addition, of which it is
-    the "first" or "second" operand, or "float32" to be added before the clamp."""
+    """``out`` is "uint8", "float32", or a 16-bit float. ``residual``: none (""), or the codes of a quantized addition,
+    of which it is the "first" or "second" operand, or "float32" to be added before the clamp. ``activation`` of floats
+    is "Gelu" or "Gelu_tanh"; it follows the clamp."""
 
     rows: int
     columns: int
     out: str = "uint8"
     residual: str = ""
     table: bool = False
+    activation: str = ""
 
     @property
     def codes_added(self) -> bool:
@@ -46,7 +52,7 @@ class Result:
 
     def shared_bytes(self, tile: BlockTile) -> int:
         """Shared memory of a block."""
-        finished = 0 if self.out == "float32" else tile.finished_bytes
+        finished = tile.finished_bytes if self.out == "uint8" else 0
         return max(tile.operand_bytes, self.finished_at(tile) + finished)
 
     def finished_at(self, tile: BlockTile) -> int:
@@ -94,7 +100,7 @@ class Epilogue:
 
     def finish(self, product: Product) -> None:
         """From sums to y."""
-        if self.result.out == "float32":
+        if self.result.out != "uint8":
             self._store_floats(product)
             return
         if not self.result.codes_added:  # the finished tile takes the place of operands that other warps still read
@@ -167,8 +173,9 @@ class Epilogue:
         """Two neighbours at once, where the alignment lets them."""
         block, result = self.block, self.result
         together = 2 if result.columns % 2 == 0 else 1
-        y = seen_as(self.buffers.y, "float32", elements(self.buffers.y))
-        r = seen_as(self.buffers.residual, "float32", elements(self.buffers.y)) if result.residual else None
+        y, r = _flat(self.buffers.y, result.out), None
+        if result.residual:
+            r = _flat(self.buffers.residual, "float32")
         low, high = T.bind(self.buffers.bounds[0]), T.bind(self.buffers.bounds[1])
         for j in range(product.wide):
             channel = T.bind(block.first_column + product.column(j))
@@ -180,10 +187,21 @@ class Epilogue:
                             place = T.bind(self.before + m * result.columns + channel + at)
                             reals = [self.real(product, i, j, half, at + k, channel + at + k) for k in range(together)]
                             if r is not None:
-                                reals = [T.bind(real + r[place + k]) for k, real in enumerate(reals)]
-                            reals = [_clamped(T.bind(real), low, high) for real in reals]
-                            for k, real in enumerate(reals):
-                                T.buffer_store(y, real, [place + k])
+                                added = read(r, place, together)
+                                reals = [real + other for real, other in zip(reals, added, strict=True)]
+                            write(y, place, [self._rounded(_clamped(T.bind(real), low, high)) for real in reals])
+
+    def _rounded(self, real: Expr) -> Expr:
+        """What memory holds of a result."""
+        vec = Vec(real, "float32", 1)
+        if self.result.activation:
+            op, _, approximate = self.result.activation.partition("_")
+            vec = OPS[op]([vec], {"approximate": approximate or "none"})
+        return narrowed(cast(vec, self.result.out))
+
+
+def _flat(buffer: Any, dtype: str) -> Flat:
+    return Flat(buffer, TensorType(dtype, (elements(buffer),)), seen(dtype, False))
 
 
 def _whole(bound: Expr) -> Expr:
