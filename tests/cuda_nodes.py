@@ -28,11 +28,12 @@ def single(
     constants: Mapping[str, np.ndarray],
     inputs: tuple[str, ...],
     y: TensorType,
+    domain: str = "hago",
     **attrs: Any,
 ) -> LoweredGraph:
-    """The graph of one node of the domain hago with output "y"; ``inputs`` names feeds and constants, in order."""
+    """The graph of one node with output "y"; ``inputs`` names feeds and constants, in order."""
     types = {name: TensorType(array.dtype.name, array.shape) for name, array in {**feeds, **constants}.items()}
-    node = Node("node", op, "hago", inputs, ("y",), attrs, "layer")
+    node = Node("node", op, domain, inputs, ("y",), attrs, "layer")
     return LoweredGraph((node,), tuple(feeds), ("y",), {**types, "y": y}, dict(constants))
 
 

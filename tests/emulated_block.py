@@ -28,7 +28,7 @@ _OPTIONS = ("-std=c++17", "-w", "-fno-strict-aliasing", "-ffp-contract=off", "-f
 _AT_ONCE = 8  # kernels in one run of the compiler
 _KERNEL = 'extern "C" __global__'
 _SIGNATURE = re.compile(r"__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\)")
-_DYNAMIC = re.compile(r"extern __shared__[^;]*?(\w+)\[\];")
+_DYNAMIC = re.compile(r"extern __shared__ (?:(?:__align__|alignas)\(\d+\) )?([\w ]+?) (\w+)\[\];")
 _STATIC = re.compile(r"__shared__ (?:(?:__align__|alignas)\(\d+\) )?([\w ]+?) (\w+)\[(\d+)\];")
 
 Dimensions = tuple[int, int, int]
@@ -46,7 +46,7 @@ class EmulatedKernel:
         self.arguments = [re.findall(r"\w+", one)[-1] for one in parameters.split(",")]
         slots = count(1)
         body = _DYNAMIC.sub(
-            rf"uchar* \1 = emulated::shared_bytes(0, {shared_bytes});", kernel.replace(_KERNEL, "static")
+            rf"\1* \2 = (\1*)emulated::shared_bytes(0, {shared_bytes});", kernel.replace(_KERNEL, "static")
         )
         self._body = _STATIC.sub(
             lambda f: f"auto& {f[2]} = emulated::shared_array<{f[1]}, {f[3]}>({next(slots)});", body

@@ -6,31 +6,21 @@ A vector runs along the channels. No two buffers may overlap.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.calls import KernelCall, NodeView
-from ..common.epilogue import constants_type, epilogue_constants
-from ..common.flat import Expr, Flat, cast, factors_of, numbers_of, primfunc
+from ..common.epilogue import constants_type
+from ..common.flat import Expr, Flat, cast, primfunc
+from ..common.pools import GlobalPool, global_pool_inputs
 from .families import Isa
 from .registry import emits
 from .vector import Epilogue, byte_lanes, local, rows, spans
 
 
-@dataclass(frozen=True)
-class Global:
-    """An average over all pixels, from shape ``x`` [N, H, W, C] to shape ``y``; ``out`` is the type of y."""
-
-    x: tuple[int, ...]
-    y: tuple[int, ...]
-    out: str
-
-
-def global_avg_pool(params: Global, isa: Isa, threads: int) -> Any:
+def global_avg_pool(params: GlobalPool, isa: Isa, threads: int) -> Any:
     """(x float32) -> y float32 = sum / (H * W)."""
     pixels, channels = params.x[1] * params.x[2], params.x[3]
 
@@ -47,7 +37,7 @@ def global_avg_pool(params: Global, isa: Isa, threads: int) -> Any:
     return primfunc([TensorType("float32", params.x)], [TensorType("float32", params.y)], body)
 
 
-def q_global_avg_pool(params: Global, isa: Isa, threads: int) -> Any:
+def q_global_avg_pool(params: GlobalPool, isa: Isa, threads: int) -> Any:
     """(x uint8, numbers int32 [1] x_zero_point, scale float32 [1], epilogue constants) -> y uint8 or float32.
 
     acc = sum of (x - x_zero_point) over the pixels; y = epilogue(float32(acc) * scale), where scale is already
@@ -108,13 +98,7 @@ def emit_global(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     """Global pooling, of floats or integers."""
     attrs = node.attrs
     out = "float32" if node.op == "GlobalAvgPool" else attrs.get("out", "uint8")
-    params = Global(node.type(node.inputs[0]).shape, node.type(node.outputs[0]).shape, out)
+    params = GlobalPool(node.type(node.inputs[0]).shape, node.type(node.outputs[0]).shape, out)
     if node.op == "GlobalAvgPool":
         return [KernelCall("global_pool", params, global_avg_pool, node.inputs, node.outputs, node.layer)]
-    inputs: tuple[str | np.ndarray, ...] = (
-        node.inputs[0],
-        numbers_of(attrs["x_zero_point"]),
-        factors_of(attrs["scale"]),
-        epilogue_constants(node)[1],
-    )
-    return [KernelCall("global_pool", params, q_global_avg_pool, inputs, node.outputs, node.layer)]
+    return [KernelCall("global_pool", params, q_global_avg_pool, global_pool_inputs(node), node.outputs, node.layer)]

@@ -7,15 +7,14 @@ the last one is moved back to end with the row. No two buffers may overlap.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from ...tensor import TensorType
 from ..common.calls import KernelCall, NodeView
 from ..common.flat import Expr, Flat, all_lanes, primfunc
+from ..common.normalizations import LayerNorm, layer_norm_calls
 from .fallback import emit_fallback
 from .families import Isa
 from .registry import emits
@@ -24,18 +23,6 @@ from .vector import rows
 
 _REGISTERS = 8
 """A row of at most this many vectors stays in registers between the passes."""
-
-
-@dataclass(frozen=True)
-class LayerNorm:
-    """Over the last ``n`` elements of ``shape``; ``statistics`` adds the outputs mean and 1 / deviation."""
-
-    shape: tuple[int, ...]
-    n: int
-    epsilon: float
-    scale: tuple[int, ...]
-    bias: tuple[int, ...] | None
-    statistics: tuple[tuple[int, ...], ...] = ()
 
 
 def layer_norm(params: LayerNorm, isa: Isa, threads: int) -> Any:
@@ -85,29 +72,10 @@ def layer_norm(params: LayerNorm, isa: Isa, threads: int) -> Any:
 
         rows(prod(params.shape) // n, threads, 4 * x.size, row_body)
 
-    x = TensorType("float32", params.shape)
-    vectors = [TensorType("float32", shape) for shape in (params.scale, params.bias) if shape is not None]
-    return primfunc([x, *vectors], [x, *(TensorType("float32", shape) for shape in params.statistics)], body)
+    return primfunc(params.inputs, params.outputs, body)
 
 
 @emits("", "LayerNormalization")
 def emit_layer_norm(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     """LayerNormalization over the last axes."""
-    x = node.type(node.inputs[0])
-    axis = int(node.attrs.get("axis", -1)) % len(x.shape)
-    n = prod(x.shape[axis:])
-    inputs = tuple(name for name in node.inputs if name)
-    vectors = [node.type(name) for name in inputs[1:]]
-    outputs = tuple(name for name in node.outputs if name)
-    plain = all(vector.size == n for vector in vectors) and outputs == node.outputs[: len(outputs)]
-    if x.dtype != "float32" or not plain:
-        return emit_fallback(node, isa)
-    params = LayerNorm(
-        shape=x.shape,
-        n=n,
-        epsilon=float(node.attrs.get("epsilon", 1e-5)),
-        scale=vectors[0].shape,
-        bias=vectors[1].shape if len(vectors) > 1 else None,
-        statistics=tuple(node.type(name).shape for name in outputs[1:]),
-    )
-    return [KernelCall("norm", params, layer_norm, inputs, outputs, node.layer)]
+    return layer_norm_calls(node, layer_norm) or emit_fallback(node, isa)

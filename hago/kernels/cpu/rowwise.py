@@ -12,11 +12,10 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from ..common.flat import Expr, all_lanes
+from ..common.reductions import Combine
 
 Row = Callable[[Expr, int], None]
 """Receives the first index of a vector and how many of its first lanes were seen before."""
-
-Combine = Callable[[Expr, Expr], Expr]
 
 
 def row_lanes(n: int, lanes: int) -> int:

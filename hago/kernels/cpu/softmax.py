@@ -7,8 +7,6 @@ moved back to end with the row; else it runs along inner, one column in each lan
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
@@ -17,6 +15,7 @@ from ...tensor import TensorType
 from ..common import math as vm
 from ..common.calls import KernelCall, NodeView
 from ..common.flat import Expr, Flat, all_lanes, primfunc
+from ..common.normalizations import Softmax, softmax_calls
 from .fallback import emit_fallback
 from .families import Isa
 from .registry import emits
@@ -25,17 +24,6 @@ from .vector import rows, spans
 
 _REGISTERS = 8
 """A row of at most this many vectors stays in registers between the passes."""
-
-
-@dataclass(frozen=True)
-class Softmax:
-    """Along the middle of ``shape``, seen as [outer, n, inner]; ``log`` means LogSoftmax."""
-
-    shape: tuple[int, ...]
-    outer: int
-    n: int
-    inner: int
-    log: bool
 
 
 def softmax(params: Softmax, isa: Isa, threads: int) -> Any:
@@ -134,10 +122,4 @@ def _column(params: Softmax, x: Flat, y: Flat, begin: Expr, lanes: int) -> None:
 @emits("", "Softmax", "LogSoftmax")
 def emit_softmax(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     """Softmax and LogSoftmax along one axis."""
-    x = node.type(node.inputs[0])
-    if x.dtype != "float32":
-        return emit_fallback(node, isa)
-    axis = int(node.attrs.get("axis", -1)) % len(x.shape)
-    outer, inner = prod(x.shape[:axis]), prod(x.shape[axis + 1 :])
-    params = Softmax(x.shape, outer, x.shape[axis], inner, node.op == "LogSoftmax")
-    return [KernelCall("softmax", params, softmax, node.inputs, node.outputs, node.layer)]
+    return softmax_calls(node, softmax) or emit_fallback(node, isa)

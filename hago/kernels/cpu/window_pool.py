@@ -10,7 +10,6 @@ the taps that lie inside. No two buffers may overlap.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,34 +17,15 @@ from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.calls import KernelCall, NodeView
-from ..common.epilogue import constants_type, epilogue_constants
-from ..common.flat import Expr, Flat, all_lanes, cast, numbers_of, primfunc
+from ..common.epilogue import constants_type
+from ..common.flat import Expr, Flat, all_lanes, cast, primfunc
 from ..common.math import maximum, named
+from ..common.pools import PoolWindow, interior, pool_calls, taps_inside
 from .families import Isa
 from .registry import emits
 from .vector import Epilogue, byte_lanes, local, rows, spans
 
 _MOST_UNROLLED_TAPS = 25
-
-
-@dataclass(frozen=True)
-class PoolWindow:
-    """A pool of a batch of images of shape ``x`` [N, H, W, C] to shape ``y`` [N, OH, OW, C].
-
-    ``pads`` are top, left, bottom, right (ceil_mode is already resolved into them). Padded positions never count in
-    a maximum or a sum; an average divides by all taps if ``include_pad``, else by those inside the image.
-    """
-
-    op: str
-    dtype: str
-    out: str
-    x: tuple[int, ...]
-    y: tuple[int, ...]
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    dilations: tuple[int, int]
-    include_pad: bool
 
 
 Accumulate = Callable[[Expr | None, Expr, int], Expr]
@@ -142,8 +122,8 @@ def _windows(
     images, out_height, out_width, _ = params.y
     (kh_all, kw_all), (step_h, step_w), (far_h, far_w) = params.kernel, params.strides, params.dilations
     top, left = params.pads[:2]
-    first_h, last_h = _interior(height, out_height, kh_all, step_h, far_h, top)
-    first_w, last_w = _interior(width, out_width, kw_all, step_w, far_w, left)
+    first_h, last_h = interior(height, out_height, kh_all, step_h, far_h, top)
+    first_w, last_w = interior(width, out_width, kw_all, step_w, far_w, left)
 
     def inside(image: Expr, oh: Expr, ow: Expr) -> None:
         corner = T.bind((image * height + oh * step_h - top) * width + ow * step_w - left)
@@ -160,8 +140,8 @@ def _windows(
 
     def border(image: Expr, oh: Expr, ow: Expr) -> None:
         h, w = T.bind(oh * step_h - top), T.bind(ow * step_w - left)
-        kh_from, kh_to = _taps(h, far_h, kh_all, height)
-        kw_from, kw_to = _taps(w, far_w, kw_all, width)
+        kh_from, kh_to = taps_inside(h, far_h, kh_all, height)
+        kw_from, kw_to = taps_inside(w, far_w, kw_all, width)
         count = T.bind((kh_to - kh_from) * (kw_to - kw_from))
 
         def vector(c: Expr, many: int) -> None:
@@ -207,43 +187,7 @@ def _windows(
     rows(images * out_height, threads, work, line)
 
 
-def _interior(size: int, out: int, taps: int, step: int, far: int, before: int) -> tuple[int, int]:
-    """The range of output positions whose taps all lie inside an input of ``size``."""
-    reach = (taps - 1) * far
-    first = -(-before // step)
-    last = (size - 1 - reach + before) // step + 1
-    return min(first, out), max(min(first, out), min(last, out))
-
-
-def _taps(start: Expr, far: int, taps: int, size: int) -> tuple[Expr, Expr]:
-    """The range of taps that lie inside [0, size), of a window whose first tap is at ``start``."""
-    first = T.bind(T.min(T.max((far - 1 - start) // far, 0), taps))
-    last = T.bind(T.max(T.min((size - 1 - start) // far + 1, taps), first))
-    return first, last
-
-
 @emits("hago", "QMaxPool", "MaxPool", "QAvgPool", "AvgPool")
 def emit_window(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
     """Pooling over windows, of floats or integers."""
-    attrs, x, y = node.attrs, node.type(node.inputs[0]), node.type(node.outputs[0])
-    kernel = tuple(attrs["kernel_shape"])
-    quantized_sum = node.op == "QAvgPool"
-    params = PoolWindow(
-        op=node.op,
-        dtype=x.dtype,
-        out=attrs.get("out", "uint8") if quantized_sum else x.dtype,
-        x=x.shape,
-        y=y.shape,
-        kernel=kernel,
-        strides=tuple(attrs.get("strides") or (1, 1)),
-        pads=tuple(attrs.get("pads") or (0, 0, 0, 0)),
-        dilations=tuple(attrs.get("dilations") or (1, 1)),
-        include_pad=bool(attrs.get("count_include_pad", 0)),
-    )
-    if not quantized_sum:
-        template = avg_pool if node.op == "AvgPool" else max_pool
-        return [KernelCall("pool", params, template, node.inputs, node.outputs, node.layer)]
-    counts = np.maximum(np.arange(kernel[0] * kernel[1] + 1), 1)
-    scales = (np.float64(np.float32(attrs["scale"])) / counts).astype(np.float32)
-    constants = (numbers_of(attrs["x_zero_point"]), scales, epilogue_constants(node)[1])
-    return [KernelCall("pool", params, q_avg_pool, (*node.inputs, *constants), node.outputs, node.layer)]
+    return pool_calls(node, max_pool, avg_pool, q_avg_pool)
