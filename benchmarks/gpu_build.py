@@ -16,9 +16,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from common import EVERY_MODEL, REPOSITORY, arguments, markdown, provenance, write_table
+from common import EVERY_MODEL, arguments, markdown, provenance, write_table
 from gpu_kernels import PRODUCTS, PROMISES, Compiled, Job, compile_job
-from gpu_networks import PRECISIONS, SPECS, RealModel
+from gpu_networks import PLACE, PRECISIONS, SPECS, RealModel
 
 from hago.choice import Choice
 from hago.compiler.cache import template_version
@@ -29,7 +29,6 @@ from hago.kernels.cuda.nvrtc import installed_version
 from hago.spec import HardwareSpec, load_spec
 from hago.ways import WEIGHTED_KINDS, find_way
 
-_PLACE = REPOSITORY / "build" / "gpu"
 _MOST = 40  # reasons that are listed
 
 
@@ -55,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     if not installed_version():
         raise SystemExit("NVRTC is not installed: pip install 'hago[cuda]'")
-    kernels = _PLACE / "kernels"
+    kernels = PLACE / "kernels"
     kernels.mkdir(parents=True, exist_ok=True)
     networks: list[Network] = []
     begun: dict[str, Future[Compiled]] = {}
@@ -81,7 +80,7 @@ def main() -> None:
 def _networks(options: Any) -> Iterator[tuple[Network, list[Job]]]:
     """Every network that is asked for, and the kernels that it takes."""
     for name in options.only:
-        real = RealModel(options.models, name, options.batch, _PLACE)
+        real = RealModel(options.models, name, options.batch, PLACE)
         for precision in options.precisions:
             for spec in map(load_spec, options.specs):
                 try:

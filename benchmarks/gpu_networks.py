@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from common import load_bundle
+import numpy as np
+from common import REPOSITORY, load_bundle
 
 from hago.calibrate import Calibration
 from hago.compiler.cache import KernelCache
@@ -23,6 +24,9 @@ from hago.tuning.calibrating import calibrate_model
 
 SPECS = ("nvidia-t4", "nvidia-a100", "nvidia-orin", "nvidia-l4", "nvidia-h100")
 PRECISIONS = ("float32", "float16", "int8")
+PLACE = REPOSITORY / "build" / "gpu"
+"""What the benchmarks keep from one run to the next."""
+
 _SAMPLES = 8  # for calibration: what is built and compared does not depend on good ranges
 
 
@@ -37,7 +41,11 @@ class RealModel:
 
     @cached_property
     def bundle(self) -> Mapping[str, Any]:
-        """What `load_bundle` gives."""
+        """What `load_bundle` gives; the digits example needs no real models."""
+        if self.name == "digits":
+            folder = REPOSITORY / "examples" / "digits"
+            x = np.load(folder / "samples.npz")["x"]
+            return {"model": str(folder / "model.onnx"), "x": x, "calib": x}
         return load_bundle(self.models, self.name)
 
     @cached_property

@@ -35,7 +35,10 @@ Dimensions = tuple[int, int, int]
 
 
 class EmulatedKernel:
-    """One kernel of a source, compiled when it is first run; ``arguments`` are its parameters' names, in order."""
+    """One kernel of a source, compiled when it is first run.
+
+    ``arguments`` are its parameters' names, in order; ``body`` is its code.
+    """
 
     def __init__(self, kernel: str, shared_bytes: int = 0) -> None:
         """``kernel`` is `KernelSource.kernel`; ``shared_bytes`` what it is launched with."""
@@ -48,17 +51,17 @@ class EmulatedKernel:
         body = _DYNAMIC.sub(
             rf"\1* \2 = (\1*)emulated::shared_bytes(0, {shared_bytes});", kernel.replace(_KERNEL, "static")
         )
-        self._body = _STATIC.sub(
+        self.body = _STATIC.sub(
             lambda f: f"auto& {f[2]} = emulated::shared_array<{f[1]}, {f[3]}>({next(slots)});", body
         )
-        self.key = "k" + sha256(self._body.encode()).hexdigest()[:24]
+        self.key = "k" + sha256(self.body.encode()).hexdigest()[:24]
 
     @property
     def text(self) -> str:
         """C++ of the kernel, and of a function of its key's name that calls it with an array of pointers."""
         passed = ", ".join(f"({kind})data[{i}]" for i, kind in enumerate(self._types))
         return (
-            f"namespace in_{self.key} {{\n{self._body}\n}}\n"
+            f"namespace in_{self.key} {{\n{self.body}\n}}\n"
             f'extern "C" void {self.key}(void** data) {{ in_{self.key}::{self._name}({passed}); }}\n'
         )
 

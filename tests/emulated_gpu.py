@@ -10,7 +10,7 @@ import numpy as np
 import tvm
 from emulated_block import EmulatedKernel, compile_kernels, emulated
 
-from hago.compiler.program import Program, ProgramStep, emit
+from hago.compiler.program import Program, ProgramStep, Refusal, emit
 from hago.compiler.toolchain import toolchain_of
 from hago.kernels.cuda.cuda_source import source_of
 from hago.lower.graph import LoweredGraph
@@ -48,9 +48,12 @@ def emulated_call(function: Any, edit: Callable[[str], str] = lambda text: text)
 class EmulatedNetwork:
     """What `hago.build` would give on a GPU of ``spec``; ``faults`` are those of the last run."""
 
-    def __init__(self, lowered: LoweredGraph, spec: HardwareSpec, seed: int = 0) -> None:
+    def __init__(
+        self, lowered: LoweredGraph, spec: HardwareSpec, seed: int = 0, refused: list[Refusal] | None = None
+    ) -> None:
+        """``refused``: takes the nodes that have no kernel, which are errors otherwise."""
         self.toolchain = toolchain_of(spec, 1)
-        self.program: Program = emit(lowered, self.toolchain)
+        self.program: Program = emit(lowered, self.toolchain, refused)
         self.seed = seed
         self.faults: list[str] = []
 
@@ -59,25 +62,29 @@ class EmulatedNetwork:
         types = self.program.types
         values = {name: np.ascontiguousarray(feeds[name], types[name].dtype) for name in self.program.inputs}
         self.faults = []
-        compile_kernels(self._call(step).kernel for step in self.program.steps if step.call is not None)
+        compile_kernels(self.call(step).kernel for step in self.program.steps if step.call is not None)
         for step in self.program.steps:
             inputs = [self._value(values, item) for item in step.inputs]
             if step.call is None:
                 values[step.output[0]] = inputs[0].reshape(types[step.output[0]].shape)
                 continue
             made = [_poison(types[name].shape, types[name].dtype) for name in step.output]
-            fault = self._call(step)([*inputs, *made], self.seed)
-            if fault:
+            if fault := self.launch(step, [*inputs, *made]):
                 self.faults.append(f"{step.call.family} of {step.output}: {fault}")
             values.update(zip(step.output, made, strict=True))
         return [self._value(values, name) for name in self.program.outputs]
 
-    def _value(self, values: Mapping[str, np.ndarray], item: str | np.ndarray) -> np.ndarray:
+    def launch(self, step: ProgramStep, arrays: list[np.ndarray]) -> str:
+        """Runs one step's kernel on inputs and outputs. Returns "" or the fault that was found."""
+        return self.call(step)(arrays, self.seed)
+
+    def _value(self, values: dict[str, np.ndarray], item: str | np.ndarray) -> np.ndarray:
         if isinstance(item, str):
             item = values[item] if item in values else self.program.constants[item]
         return np.ascontiguousarray(item)
 
-    def _call(self, step: ProgramStep) -> EmulatedCall:
+    def call(self, step: ProgramStep) -> EmulatedCall:
+        """The kernel of one step."""
         assert step.call is not None and step.key is not None
         if step.key not in _CALLS:
             function = step.call.template(step.call.params, self.toolchain.family, 1)

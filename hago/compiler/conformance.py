@@ -111,7 +111,7 @@ class Conformance:
         exposed = replace(self.fused, outputs=tuple(dict.fromkeys([*self.fused.outputs, *made])))
         self.artifact: Runs = make(exposed) if make else build(exposed, spec, threads=threads, cache=cache)
         self._names = exposed.outputs
-        self._alone = {node.name: _alone(self.fused, node) for node in self.fused.nodes}
+        self._alone = {node.name: single_node(self.fused, node) for node in self.fused.nodes}
 
     def check(self, feeds: Mapping[str, np.ndarray]) -> Conformity:
         """Every node and every output, for one batch of inputs."""
@@ -166,8 +166,8 @@ def _exact(graph: LoweredGraph, node: Node) -> bool:
     return "float32" not in types or node.op in _EXACT_STEPS | _MOVES
 
 
-def _alone(graph: LoweredGraph, node: Node) -> LoweredGraph:
-    """The graph of this one node."""
+def single_node(graph: LoweredGraph, node: Node) -> LoweredGraph:
+    """The graph of this one node of ``graph``."""
     names = dict.fromkeys(name for name in node.inputs if name)
     outputs = tuple(name for name in node.outputs if name)
     return LoweredGraph(
