@@ -260,6 +260,25 @@ void mma_m16n8k32(Brought* lanes) {
     ((uint*)lanes[lane].to)[i % 4] += (uint)dot((const A*)a[row], (const B*)b[column], 32);
   }
 }
+
+// Unsigned by signed numbers of 4 bits, the first of two in the lower half of a byte: the products of 32 bytes twice.
+void mma_m16n8k64(Brought* lanes) {
+  uint a[2][LANES][4], b[2][LANES][2];
+  Brought halves[LANES];
+  for (int half = 0; half < 2; half++) {
+    for (int i = 0; i < LANES; i++) {
+      for (int k = 0; k < 4; k++) a[half][i][k] = ((const uint*)lanes[i].a)[k] >> 4 * half & 0x0F0F0F0F;
+      for (int k = 0; k < 2; k++) {
+        const uint four = ((const uint*)lanes[i].b)[k] >> 4 * half & 0x0F0F0F0F;
+        b[half][i][k] = four | (four & 0x08080808) * 0x1E;  // the sign into the upper half of each byte
+      }
+      halves[i] = lanes[i];
+      halves[i].a = a[half][i];
+      halves[i].b = b[half][i];
+    }
+    mma_m16n8k32<uint8_t, int8_t>(halves);
+  }
+}
 template void mma_m16n8k32<uint8_t, int8_t>(Brought*);
 template void mma_m16n8k32<int8_t, int8_t>(Brought*);
 template void mma_m16n8k32<uint8_t, uint8_t>(Brought*);

@@ -59,6 +59,7 @@ unsigned long long rows_of_128(const void* first);
 void load_matrices(Brought* lanes);
 template <class A, class B>
 void mma_m16n8k32(Brought* lanes);
+void mma_m16n8k64(Brought* lanes);
 float of_float16(ushort bits);
 float of_bfloat16(ushort bits);
 template <float (*Real)(ushort)>
@@ -137,6 +138,7 @@ static inline void mma_s8s8(int* sums, const uint* a, const uint* b) {
   emulated::together(emulated::mma_m16n8k32<int8_t, int8_t>, {sums, a, b});
 }
 
+static inline void mma_u4s4(int* sums, const uint* a, const uint* b) { emulated::together(emulated::mma_m16n8k64, {sums, a, b}); }
 static inline void mma_u8u8(int* sums, const uint* a, const uint* b) {
   emulated::together(emulated::mma_m16n8k32<uint8_t, uint8_t>, {sums, a, b});
 }

@@ -16,7 +16,7 @@ from ...errors import BuildError, UnsupportedOpError
 from ..common.anchor import bias_of, bounds_of, constant, geometry, integer_bias, roles, scale_of, zeros
 from ..common.calls import KernelCall, NodeView, stored_array
 from ..common.remembered import remembered
-from .conv import ConvParams, conv, pack_channels, pack_weights
+from .conv import ConvParams, conv, pack_channels, pack_nibbles, pack_weights
 from .depthwise import emit_qdepthwise
 from .families import Gpu
 from .grouped import emit_qgrouped
@@ -61,7 +61,9 @@ def _integer(node: NodeView, gpu: Gpu, window: Window) -> KernelCall:
     residual = ("first" if node.attrs["r_first"] else "second") if "r" in found else ""
     out = node.attrs.get("out", "uint8")
     result = Result(window.rows, len(weights), out, residual, "table" in found)
-    packed, sums = remembered(weights, "chunks", lambda w: (pack_weights(w), _sums(w)))
+    four = node.attrs.get("bits") == 4 and gpu.int4
+    pack = pack_nibbles if four else pack_weights
+    packed, sums = remembered(weights, pack.__name__, lambda w: (pack(w), _sums(w)))
     zero_x, zero_y = int(node.attrs["x_zero_point"]), int(node.attrs.get("y_zero_point", 0))
     inputs: list[Any] = [node.inputs[0], packed, pack_channels(integer_bias(node, sums, zero_x))]
     inputs += [pack_channels(scale_of(node, len(weights))), zeros(zero_x, zero_y), bounds_of(node, bool(residual))]
@@ -69,7 +71,7 @@ def _integer(node: NodeView, gpu: Gpu, window: Window) -> KernelCall:
         inputs.append(np.ascontiguousarray(found["table"], np.uint8))
     if residual:
         inputs.append(found["r"])
-    return _call(node, gpu, window, result, inputs)
+    return _call(node, gpu, window, result, inputs, "u4s4" if four else "u8s8")
 
 
 def emit_half(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:

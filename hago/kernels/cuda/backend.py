@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
+from ...lower.graph import LoweredGraph
 from ..common.backend import Backend, Code
 from ..common.calls import KernelCall
+from ..common.code_bits import mark_four_bits
 from ..common.elementwise_ops import supported
 from ..common.fusion import fuse_elementwise
+from ..common.narrow_outputs import narrow_outputs
 from ..common.plans import emitters
 from .cuda_source import source_of
 from .executor import EXECUTOR
@@ -34,7 +36,12 @@ def compile_call(call: KernelCall, gpu: Gpu, threads: int, symbol: str, target: 
 
 
 EMITTERS.update({key: emitter for key, emitter in emitters(TEMPLATES).items() if key not in EMITTERS})
-fuse = partial(fuse_elementwise, supported=supported)
+
+
+def fuse(lowered: LoweredGraph) -> LoweredGraph:
+    """The graph with what kernels do in one: casts behind half-precision sums, elementwise operators in groups."""
+    return fuse_elementwise(narrow_outputs(mark_four_bits(lowered)), supported=supported)
+
 
 BACKEND = Backend(
     "cuda",

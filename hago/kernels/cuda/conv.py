@@ -22,7 +22,7 @@ from ..common.flat import Expr
 from .device import argument, call, in_memory
 from .families import Gpu
 from .loads import Pixels, Weights, Window
-from .product import OPERANDS, Product
+from .product import OPERANDS, STEP, Product
 from .tile import CHUNK, BlockTile, blocks_of, launched
 from .tile_epilogue import Buffers, Epilogue, Result, padded
 
@@ -48,6 +48,8 @@ class ConvParams:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row of packed weights: whole chunks."""
+        if self.tile.nibbles:
+            return -(-self.window.depth // (2 * STEP)) * STEP
         return -(-self.window.depth // CHUNK) * CHUNK
 
 
@@ -56,6 +58,18 @@ def pack_weights(weights: np.ndarray) -> np.ndarray:
     rows = weights.reshape(len(weights), -1)
     padding = -rows.shape[1] % (CHUNK // rows.itemsize)
     return np.ascontiguousarray(np.pad(rows, ((0, 0), (0, padding))))
+
+
+def pack_nibbles(weights: np.ndarray) -> np.ndarray:
+    """[O, ...] of 4-bit numbers -> int8 [O, K / 2], with zeros up to whole steps.
+
+    Of 64 numbers, the first 32 are the lower halves of bytes and the others the upper halves, since that is how two
+    fragments of bytes become one of 4-bit numbers.
+    """
+    rows = weights.reshape(len(weights), -1)
+    padded_rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % (2 * STEP))))
+    low, high = np.moveaxis(padded_rows.reshape(len(rows), -1, 2, STEP).astype(np.uint8) & 15, 2, 0)
+    return np.ascontiguousarray((low | high << 4).reshape(len(rows), -1)).view(np.int8)
 
 
 def pack_channels(values: np.ndarray) -> np.ndarray:

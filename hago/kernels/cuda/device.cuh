@@ -108,10 +108,10 @@ HAGO_DEVICE void load_matrices(uint* to, const void* row) {
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                            \
   }
 // The same out of four products of 8 rows by 16 bytes, and out of two of 16 rows by 16 bytes.
-#define HAGO_QUARTERS(NAME, TYPES)                                                                               \
+#define HAGO_QUARTERS(NAME, SHAPE, TYPES)                                                                               \
   HAGO_DEVICE void NAME(int* sums, const uint* a, const uint* b) {                                               \
     for (int i = 0; i < 4; i++)                                                                                  \
-      asm volatile("mma.sync.aligned.m8n8k16.row.col." TYPES " {%0, %1}, {%2}, {%3}, {%0, %1};"                  \
+      asm volatile("mma.sync.aligned." SHAPE ".row.col." TYPES " {%0, %1}, {%2}, {%3}, {%0, %1};"                  \
                    : "+r"(sums[i % 2 * 2]), "+r"(sums[i % 2 * 2 + 1])                                            \
                    : "r"(a[i]), "r"(b[i / 2]));                                                                  \
   }
@@ -126,12 +126,16 @@ HAGO_DEVICE void load_matrices(uint* to, const void* row) {
 HAGO_MMA(mma_u8s8, int, "m16n8k32", "s32.u8.s8.s32", "r")
 HAGO_MMA(mma_s8s8, int, "m16n8k32", "s32.s8.s8.s32", "r")
 HAGO_MMA(mma_u8u8, int, "m16n8k32", "s32.u8.u8.s32", "r")
+#if __CUDA_ARCH__ < 900
+HAGO_MMA(mma_u4s4, int, "m16n8k64", "s32.u4.s4.s32", "r")
+#endif
 HAGO_MMA(mma_f16, float, "m16n8k16", "f32.f16.f16.f32", "f")
 HAGO_MMA(mma_bf16, float, "m16n8k16", "f32.bf16.bf16.f32", "f")
 #else
-HAGO_QUARTERS(mma_u8s8, "s32.u8.s8.s32")
-HAGO_QUARTERS(mma_s8s8, "s32.s8.s8.s32")
-HAGO_QUARTERS(mma_u8u8, "s32.u8.u8.s32")
+HAGO_QUARTERS(mma_u8s8, "m8n8k16", "s32.u8.s8.s32")
+HAGO_QUARTERS(mma_s8s8, "m8n8k16", "s32.s8.s8.s32")
+HAGO_QUARTERS(mma_u4s4, "m8n8k32", "s32.u4.s4.s32")
+HAGO_QUARTERS(mma_u8u8, "m8n8k16", "s32.u8.u8.s32")
 HAGO_HALVES(mma_f16, "f32.f16.f16.f32")
 #endif
 #undef HAGO_MMA

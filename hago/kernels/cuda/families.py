@@ -19,6 +19,7 @@ class Gpu:
     shared_bytes: int  # the most shared memory that a block may have
     asynchronous: bool = True  # copies to shared memory that the program need not wait for (cp.async)
     bf16: bool = True  # tensor cores take bfloat16 and tf32
+    int4: bool = True  # tensor cores take 4-bit numbers
     warpgroups: bool = False  # wgmma
 
 
@@ -26,6 +27,6 @@ SM75 = Gpu("nvidia-sm75", "sm_75", 40, 64 << 10, asynchronous=False, bf16=False)
 SM80 = Gpu("nvidia-sm80", "sm_80", 108, 163 << 10)
 SM87 = Gpu("nvidia-sm87", "sm_87", 16, 163 << 10)
 SM89 = Gpu("nvidia-sm89", "sm_89", 58, 99 << 10)
-SM90 = Gpu("nvidia-sm90", "sm_90a", 132, 227 << 10, warpgroups=True)
+SM90 = Gpu("nvidia-sm90", "sm_90a", 132, 227 << 10, int4=False, warpgroups=True)
 
 FAMILIES: Mapping[str, Gpu] = {gpu.name: gpu for gpu in (SM75, SM80, SM87, SM89, SM90)}

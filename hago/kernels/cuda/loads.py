@@ -73,9 +73,9 @@ class Window:
 class _Pieces:
     """Which pieces of ``count`` rows a thread brings in each step."""
 
-    def __init__(self, block: Block, count: int, size: int) -> None:
+    def __init__(self, block: Block, count: int, size: int, depth: int) -> None:
         self.size, self.count = size, count
-        across = block.tile.depth // size
+        across = depth // size
         self.at_once = block.tile.threads // across
         self.first = T.bind(block.thread // across)
         self.byte = T.bind(block.thread % across * size)  # within the row
@@ -98,7 +98,7 @@ class Pixels:
         _, h, w, c = window.x
         _, oh, ow = window.places
         self.gathers = window.piece < 4
-        self.pieces = _Pieces(block, block.tile.rows, 4 if self.gathers else window.piece)
+        self.pieces = _Pieces(block, block.tile.rows, 4 if self.gathers else window.piece, block.tile.depth)
         self.pixels = []
         for row, _ in self.pieces.rows():
             m = T.bind(block.first_row + row)
@@ -173,19 +173,19 @@ class Weights:
 
     def __init__(self, block: Block, columns: int, depth: int, weight: Any) -> None:
         self.block, self.columns, self.depth, self.weight = block, columns, depth, weight
-        self.pieces = _Pieces(block, block.tile.columns, CHUNK)
+        self.pieces = _Pieces(block, block.tile.columns, CHUNK, block.tile.column_depth)
 
     def begin(self, step: Expr) -> None:
         """Begins to bring one step."""
         tile = self.block.tile
         to = T.bind(self.block.stage(step) + tile.rows * tile.depth)
-        k = T.bind(step * tile.depth + self.pieces.byte)
-        in_depth: Expr | bool = True if self.depth % tile.depth == 0 else k < self.depth
+        k = T.bind(step * tile.column_depth + self.pieces.byte)
+        in_depth: Expr | bool = True if self.depth % tile.column_depth == 0 else k < self.depth
         for row, within in self.pieces.rows():
             column = self.block.first_column + row
             inside = all_of(in_depth, column < self.columns)
             with when(within):
-                place = address(self.block.shared, self.block.place(to, row, self.pieces.byte))
+                place = address(self.block.shared, self.block.place(to, row, self.pieces.byte, tile.column_depth))
                 call("copy_or_zero<16>", place, self.weight.data, column * self.depth + k, inside)
 
 

@@ -35,6 +35,7 @@ class Operands:
 
 OPERANDS = {
     "u8s8": Operands("uint8", "int8", "int32", "mma_u8s8", "wgmma_u8s8"),
+    "u4s4": Operands("uint8", "int8", "int32", "mma_u4s4"),
     "u8u8": Operands("uint8", "uint8", "int32", "mma_u8u8"),
     "float16": Operands("float16", "float16", "float32", "mma_f16"),
     "bfloat16": Operands("uint16", "uint16", "float32", "mma_bf16"),
@@ -124,14 +125,31 @@ class Product:
             for i in range(self.high):
                 row = block.warp_row + i * 16 + lane % 16
                 self._fragments(a, i * 4, block.place(a_tile, row, k + lane // 16 * 16))
+            if tile.nibbles and k % (2 * STEP) == 0:  # the next ones join these
+                self._keep(a)
+                continue
+            if tile.nibbles:
+                self._join(a)
             for j in range(self.wide // 2):
                 row = block.warp_column + j * 16 + lane % 8 + lane // 16 * 8
-                self._fragments(b, j * 4, block.place(b_tile, row, k + lane // 8 % 2 * 16))
+                byte = (k - STEP) // 2 if tile.nibbles else k
+                self._fragments(b, j * 4, block.place(b_tile, row, byte + lane // 8 % 2 * 16, tile.column_depth))
             for i in range(self.high):
                 for j in range(self.wide):
                     self._mma(self.sums, i * self.wide + j, address(a, i * 4), address(b, j * 2))
             if self.with_totals:
                 self._add_totals(a, b)
+
+    def _keep(self, a: Any) -> None:
+        """The fragments of the even steps of 4-bit numbers, which still are bytes."""
+        self.even = T.alloc_buffer((self.high * 4,), "uint32", scope="local")
+        for i in range(self.high * 4):
+            T.buffer_store(self.even, a[i], [i])
+
+    def _join(self, a: Any) -> None:
+        """Two fragments of bytes as one of 4-bit numbers: those of the odd step are the upper halves."""
+        for i in range(self.high * 4):
+            T.buffer_store(a, T.bitwise_or(self.even[i], T.shift_left(a[i], T.uint32(4))), [i])
 
     def _fragments(self, to: Any, index: int, place: Expr) -> None:
         call("load_matrices", address(to, index), address(self.block.shared, place))

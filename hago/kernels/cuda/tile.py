@@ -23,7 +23,8 @@ LANES = 32
 class BlockTile:
     """How a block divides its work: ``warps`` along rows and columns; ``depth`` in bytes, 64 or 128.
 
-    With ``warpgroups``, each four warps multiply 64 rows by all columns together (wgmma, sm_90a).
+    With ``warpgroups``, each four warps multiply 64 rows by all columns together (wgmma, sm_90a). ``nibbles``: columns
+    come as 4-bit numbers, two in a byte; rows as bytes, all of them below 16.
     """
 
     rows: int
@@ -32,6 +33,7 @@ class BlockTile:
     stages: int
     warps: tuple[int, int]
     warpgroups: bool = False
+    nibbles: bool = False
 
     def __post_init__(self) -> None:
         down, across = self.warps
@@ -41,6 +43,8 @@ class BlockTile:
             raise ValueError(f"a warpgroup multiplies 64 rows by 64, 128 or 256 columns, over 128 bytes: {self}")
         if self.stages < 2 + self.warpgroups:
             raise ValueError(f"a tile needs at least {2 + self.warpgroups} stages: {self}")
+        if self.nibbles and (self.warpgroups or self.depth != 128):
+            raise ValueError(f"4-bit numbers are multiplied by warps, over 128 bytes: {self}")
         if self.rows % (16 * down) or self.columns % (16 * across) or self.depth not in (64, 128):
             raise ValueError(f"warps must share rows and columns in multiples of 16, over 64 or 128 bytes: {self}")
 
@@ -60,9 +64,14 @@ class BlockTile:
         return self.columns // self.warps[1] // 8
 
     @property
+    def column_depth(self) -> int:
+        """Bytes of a column in one step."""
+        return self.depth // 2 if self.nibbles else self.depth
+
+    @property
     def stage_bytes(self) -> int:
         """Shared memory of one step."""
-        return (self.rows + self.columns) * self.depth
+        return self.rows * self.depth + self.columns * self.column_depth
 
     @property
     def operand_bytes(self) -> int:
@@ -103,12 +112,13 @@ class Block:
     warp_row: Expr
     warp_column: Expr
 
-    def place(self, start: Expr, row: Expr, byte: Expr) -> Expr:
-        """Where a byte of a row of an operand lies in shared memory; the operand begins at ``start``.
+    def place(self, start: Expr, row: Expr, byte: Expr, depth: int = 0) -> Expr:
+        """Where a byte of a row of an operand lies in shared memory; the operand begins at ``start``, and its rows have
+        ``depth`` bytes (0: those of the tile).
 
         The chunks of a row are permuted by the row's number, so that neither copies nor ldmatrix meet in a bank.
         """
-        depth, chunk = self.tile.depth, byte // CHUNK
+        depth, chunk = depth or self.tile.depth, byte // CHUNK
         permuted = T.bitwise_xor(chunk, row // 2 % 4 if depth == 64 else row % 8)
         return start + row * depth + permuted * CHUNK + byte % CHUNK
 

@@ -53,7 +53,12 @@ def _fitting(result: Result, window: Window, gpu: Gpu, operands: str) -> list[Bl
     """The tiles that fit into a block, with no more stages than there are steps."""
     warpgroups = _WARPGROUPS if gpu.warpgroups and OPERANDS[operands].wgmma else ()
     fitting = []
-    for tile in (*_WARPS, *warpgroups):
+    tiles = (
+        tuple(dict.fromkeys(replace(tile, depth=128, nibbles=True) for tile in _WARPS))
+        if operands == "u4s4"
+        else (*_WARPS, *warpgroups)
+    )
+    for tile in tiles:
         least = 3 if tile.warpgroups else 2
         for stages in range(max(least, min(tile.stages, -(-window.depth // tile.depth) + 1)), least - 1, -1):
             shorter = replace(tile, stages=stages)
@@ -71,7 +76,7 @@ def estimate(tile: BlockTile, result: Result, window: Window, gpu: Gpu, batch: i
     fit = min(gpu.shared_bytes // result.shared_bytes(tile), _REGISTERS // registers, _THREADS // tile.threads)
     at_once = gpu.multiprocessors * max(fit, 1)
     total, left = 0.0, across * down * batch
-    speed = _MACS.get(gpu.arch, 1024) * (3 if tile.warpgroups else 1)
+    speed = _MACS.get(gpu.arch, 1024) * (3 if tile.warpgroups else 2 if tile.nibbles else 1)
     while left > 0:
         waves = max(1, left // at_once)  # all of which are full, but for the last
         blocks = min(-(-left // gpu.multiprocessors), max(fit, 1))  # on one multiprocessor
