@@ -57,16 +57,20 @@ def conforms(
 
 
 def one_node(
-    op: str, inputs: Mapping[str, np.ndarray | None], attrs: Mapping[str, Any], computed: tuple[str, ...] = ("x", "r")
+    op: str,
+    inputs: Mapping[str, np.ndarray | None],
+    attrs: Mapping[str, Any],
+    computed: tuple[str, ...] = ("x", "r"),
+    domain: str = "hago",
 ) -> tuple[LoweredGraph, dict[str, np.ndarray]]:
     """`single`, with the type of "y" from the reference, and its feeds: the inputs that are ``computed``."""
     arrays = {name: array for name, array in inputs.items() if array is not None}
     names = tuple(name if name in arrays else "" for name in inputs)
     feeds = {name: array for name, array in arrays.items() if name in computed}
     constants = {name: array for name, array in arrays.items() if name not in computed}
-    shapeless = single(op, feeds, constants, names, TensorType("float32", ()), **attrs)
+    shapeless = single(op, feeds, constants, names, TensorType("float32", ()), domain, **attrs)
     (y,) = reference(shapeless)(feeds)
-    return single(op, feeds, constants, names, TensorType.of(y), **attrs), feeds
+    return single(op, feeds, constants, names, TensorType.of(y), domain, **attrs), feeds
 
 
 def sass_of(function: Any, arch: str) -> Sass:

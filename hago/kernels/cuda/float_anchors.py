@@ -1,31 +1,81 @@
-"""Emitters of convolutions and fully connected layers in floats."""
+"""Emitters of convolutions, fully connected layers and matrix products in floats."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
+from typing import Any
 
-from ...errors import UnsupportedOpError
+import numpy as np
+
+from ..common.anchor import bounds, constant
 from ..common.calls import KernelCall, NodeView
-from .anchors import emit_half
+from ..common.remembered import remembered
+from .anchors import emit_half, rows_of, window_of
 from .depthwise import emit_depthwise
+from .fallback import emit_fallback
 from .families import Gpu
+from .fma import FmaParams, fma, pack_columns
+from .fma_choice import choose_tiles
 from .grouped import emit_grouped
+from .loads import Window
 from .registry import emits
+from .thread_epilogue import WIDE, FloatEpilogue, float_epilogue
 
 
 @emits("hago", "Conv")
 def emit_conv(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
-    """Convolution: on tensor cores in 16-bit floats."""
+    """Convolution: on tensor cores in 16-bit floats, by multiply-adds in float32."""
     if node.attrs["precision"] != "float32":
         return emit_half(node, gpu)
     group = int(node.attrs["group"])
-    is_depthwise = group > 1 and group == node.type(node.inputs[0]).shape[-1] == node.type(node.outputs[0]).shape[-1]
+    if group == 1:
+        return [_dense(node, gpu, window_of(node))]
+    is_depthwise = group == node.type(node.inputs[0]).shape[-1] == node.type(node.outputs[0]).shape[-1]
     return (emit_depthwise if is_depthwise else emit_grouped)(node, gpu)
 
 
 @emits("hago", "Gemm")
 def emit_gemm(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
-    """Fully connected layer: on tensor cores in 16-bit floats."""
+    """Fully connected layer: on tensor cores in 16-bit floats, by multiply-adds in float32."""
     if node.attrs["precision"] != "float32":
         return emit_half(node, gpu)
-    raise UnsupportedOpError(f"Gemm in float32 has no kernel for {gpu.name}", where=f"node {node.name!r}")
+    return [_dense(node, gpu, rows_of(node))]
+
+
+@emits("", "MatMul")
+def emit_matmul(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
+    """Product of two float32 tensors; vectors are matrices of one row or one column, batches broadcast."""
+    a, b = (node.type(name) for name in node.inputs)
+    if a.dtype != "float32" or not a.shape or not b.shape:
+        return emit_fallback(node, gpu)
+    left = a.shape if len(a.shape) > 1 else (1, *a.shape)
+    right = b.shape if len(b.shape) > 1 else (*b.shape, 1)
+    batch = tuple(np.broadcast_shapes(left[:-2], right[:-2]))
+    if prod(right[:-2]) == 1:  # all rows meet the same matrix
+        left, right, batch = (prod(left[:-1]), left[-1]), right[-2:], ()
+    window, columns = Window((1, 1, left[-2], left[-1])), right[-1]
+    buffers = (np.zeros(-(-columns // WIDE) * WIDE, np.float32), bounds(-np.inf, np.inf))
+    shapes = (a.shape, b.shape, node.type(node.outputs[0]).shape, batch, left[:-2], right[:-2])
+    return [_call(node, gpu, window, columns, columns, FloatEpilogue(), shapes, (*node.inputs, *buffers))]
+
+
+def _dense(node: NodeView, gpu: Gpu, window: Window) -> KernelCall:
+    """A layer with constant weights, whose rows read ``window``."""
+    weights = constant(node, 1)
+    (packed,) = remembered(weights, "columns", lambda w: (pack_columns(w),))
+    width = packed.shape[1]
+    epilogue, buffers = float_epilogue(node, len(weights), width)
+    shapes = (node.type(node.inputs[0]).shape, packed.shape, node.type(node.outputs[0]).shape)
+    return _call(node, gpu, window, len(weights), width, epilogue, shapes, (node.inputs[0], packed, *buffers))
+
+
+def _call(
+    node: NodeView, gpu: Gpu, window: Window, columns: int, width: int, epilogue: FloatEpilogue, shapes: Any,
+    inputs: tuple[str | np.ndarray, ...],
+) -> KernelCall:  # fmt: skip
+    """The product with the tile that is estimated to be the best one, and others that may be."""
+    batches = prod(shapes[3]) if len(shapes) > 3 else 1
+    tiles = choose_tiles(window, columns, batches, gpu)
+    first, *others = (FmaParams(window, columns, width, epilogue, tile, *shapes) for tile in tiles)
+    return KernelCall("fma", first, fma, inputs, node.outputs, node.layer, alternatives=tuple(others))
