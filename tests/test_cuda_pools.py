@@ -9,6 +9,12 @@ import pytest
 from cuda_nodes import conforms, single
 from emulated_block import can_emulate
 
+from hago.kernels.common.pools import PoolWindow
+from hago.kernels.cuda.cuda_source import source_of
+from hago.kernels.cuda.families import SM75, SM80, SM90, Gpu
+from hago.kernels.cuda.nvrtc import compile_cubin, installed_version
+from hago.kernels.cuda.sass import disassemble
+from hago.kernels.cuda.window_pool import max_pool
 from hago.lower import LoweredGraph
 from hago.tensor import TensorType
 
@@ -99,3 +105,14 @@ def test_global_average_of_floats(shape: tuple[int, ...]) -> None:
     x = reals(shape)
     y = TensorType("float32", (shape[0], 1, 1, shape[3]))
     assert conforms(single("GlobalAvgPool", {"x": x}, {}, ("x",), y), {"x": x}) < 1e-6
+
+
+@pytest.mark.skipif(not installed_version(), reason="the extra cuda is not installed")
+@pytest.mark.parametrize("gpu", [SM75, SM80, SM90], ids=lambda gpu: gpu.arch)
+def test_a_thread_reads_as_much_as_keeps_the_gpu_busy(gpu: Gpu) -> None:
+    for images, size in ((1, 4), (64, 16)):
+        window = ((3, 3), (2, 2), (1, 1, 1, 1), (1, 1), False)
+        params = PoolWindow("QMaxPool", "uint8", "uint8", (images, 56, 56, 64), (images, 28, 28, 64), *window)
+        sass = disassemble(compile_cubin(source_of(max_pool(params, gpu, 1), "kernel").text, gpu.arch))
+        loads = [name for name in sass.instructions if name.startswith("LDG")]
+        assert not sass.spills and all((".128" in name) == (size == 16) for name in loads), loads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,15 @@ from emulated_gpu import EmulatedNetwork, emulated_call
 
 from hago.compiler.program import emit
 from hago.compiler.toolchain import toolchain_of
-from hago.kernels.common.reductions import KINDS
-from hago.kernels.cuda.families import SM80
+from hago.kernels.common.normalizations import Softmax
+from hago.kernels.common.reductions import KINDS, ArgExtreme, Reduce
+from hago.kernels.cuda.cuda_source import source_of
+from hago.kernels.cuda.families import SM75, SM80, SM90, Gpu
+from hago.kernels.cuda.nvrtc import compile_cubin, installed_version
+from hago.kernels.cuda.reduce import arg_extreme, reduction
 from hago.kernels.cuda.rowwise import divide
+from hago.kernels.cuda.sass import disassemble
+from hago.kernels.cuda.softmax import softmax
 from hago.lower import LoweredGraph
 from hago.spec import load_spec
 from hago.tensor import TensorType
@@ -48,7 +55,7 @@ def results(graph: LoweredGraph, feeds: dict[str, np.ndarray]) -> list[np.ndarra
     return found
 
 
-def reduction(op: str, x: np.ndarray, axes: tuple[int, ...]) -> tuple[LoweredGraph, np.ndarray]:
+def reduce_node(op: str, x: np.ndarray, axes: tuple[int, ...]) -> tuple[LoweredGraph, np.ndarray]:
     """A reduction, and its result in float64 (integers: exactly)."""
     wide = x.astype(np.float64) if x.dtype == np.float32 else x
     expected = REDUCTIONS[op](wide, axis=axes, keepdims=True)
@@ -67,7 +74,7 @@ SHAPES = [
 @pytest.mark.parametrize(("shape", "axes"), SHAPES, ids=str)
 def test_means(shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
     x = sample(shape) + np.float32(1)
-    graph, expected = reduction("ReduceMean", x, axes)
+    graph, expected = reduce_node("ReduceMean", x, axes)
     for found in results(graph, {"x": x}):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -76,7 +83,7 @@ def test_means(shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("op", sorted(set(REDUCTIONS) - {"ReduceMean"}))
 def test_every_reduction(op: str) -> None:
     x = sample((2, 66, 3, 2))
-    graph, expected = reduction(op, x, (1, 3))
+    graph, expected = reduce_node(op, x, (1, 3))
     scale = np.abs(x).astype(np.float64).sum()
     for found in results(graph, {"x": x}):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7 * scale)
@@ -88,7 +95,7 @@ def test_every_reduction(op: str) -> None:
                                            ("ReduceMax", "int8")])  # fmt: skip
 def test_integers(op: str, dtype: str) -> None:
     x = np.random.default_rng(0).integers(*((0, 256) if dtype == "uint8" else (-128, 128)), (3, 80)).astype(dtype)
-    graph, expected = reduction(op, x, (1,))
+    graph, expected = reduce_node(op, x, (1,))
     for found in results(graph, {"x": x}):
         np.testing.assert_array_equal(found, expected)
 
@@ -99,7 +106,7 @@ def test_an_extreme_of_a_nan_is_one(op: str) -> None:
     x = sample((3, 80))
     x[1, 77] = np.nan
     x[2] = np.inf if op == "ReduceMin" else -np.inf
-    graph, expected = reduction(op, x, (1,))
+    graph, expected = reduce_node(op, x, (1,))
     for found in results(graph, {"x": x}):
         np.testing.assert_array_equal(found, expected.astype(np.float32))
 
@@ -191,7 +198,7 @@ def barriers_deleted(graph: LoweredGraph, feeds: dict[str, np.ndarray]) -> int:
 @pytest.mark.parametrize(("shape", "axes"), [((2, 2052), (1,)), ((2, 40, 36), (1,))], ids=str)
 def test_a_deleted_barrier_shows(shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
     x = sample(shape) + np.float32(1)
-    assert barriers_deleted(reduction("ReduceMean", x, axes)[0], {"x": x}) > 0
+    assert barriers_deleted(reduce_node("ReduceMean", x, axes)[0], {"x": x}) > 0
 
 
 @pytest.mark.parametrize("rows", [1, 3, 197, 2364, 100_000])
@@ -204,3 +211,22 @@ def test_blocks_are_of_whole_warps_and_rows_of_one_team(rows: int, n: int, inner
     assert n % d.lanes == 0 and d.steps * d.size * d.lanes >= n
     if d.rows == 1 and n >= 1000 and inner == 1:
         assert d.size == 256  # one row is shared by a whole block
+
+
+KERNELS: dict[str, Callable[[Gpu], Any]] = {
+    "softmax": lambda gpu: softmax(Softmax((1, 1000), 1, 1000, 1, False), gpu, 1),
+    "columns": lambda gpu: reduction(Reduce("ReduceMax", "float32", (3, 50, 40), (3, 40), 3, 50, 40), gpu, 1),
+    "index": lambda gpu: arg_extreme(ArgExtreme("uint8", (4, 1024), (4,), 4, 1024, 1, False, False), gpu, 1),
+}
+WIDE = {"softmax", "index"}
+
+
+@pytest.mark.skipif(not installed_version(), reason="the extra cuda is not installed")
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("gpu", [SM75, SM80, SM90], ids=lambda gpu: gpu.arch)
+def test_rows_are_read_16_bytes_at_once_and_stay_in_registers(gpu: Gpu, kernel: str) -> None:
+    sass = disassemble(compile_cubin(source_of(KERNELS[kernel](gpu), "kernel").text, gpu.arch))
+    assert not sass.spills and sass.registers <= 64
+    loads = [name for name in sass.instructions if name.startswith("LDG")]
+    assert all((".128" in name) == (kernel in WIDE) for name in loads), loads
+    assert (sass.count("SHFL") > 0) == (kernel != "columns")

@@ -4,6 +4,7 @@
 typedef unsigned char uchar;
 typedef unsigned short ushort;
 typedef unsigned int uint;
+typedef long long int64_t;
 typedef unsigned long long uint64_t;
 
 // TVM's names.
