@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -9,10 +10,18 @@ import numpy as np
 import pytest
 from cuda_nodes import conforms, single
 from emulated_block import can_emulate
+from emulated_gpu import EmulatedNetwork
 
-from hago.compiler.program import emit
+from hago.compiler.program import emit, kernel_step
 from hago.compiler.toolchain import toolchain_of
 from hago.errors import BuildError
+from hago.kernels.cuda.cuda_source import source_of
+from hago.kernels.cuda.families import FAMILIES, Gpu
+from hago.kernels.cuda.loads import Window
+from hago.kernels.cuda.nvrtc import compile_cubin, installed_version
+from hago.kernels.cuda.sass import disassemble
+from hago.kernels.cuda.tile_choice import candidates, estimate
+from hago.kernels.cuda.tile_epilogue import Result
 from hago.lower import LoweredGraph, reference
 from hago.spec import load_spec
 from hago.tensor import TensorType
@@ -140,6 +149,40 @@ def test_integer_products_are_exact(case: str) -> None:
     assert conforms(graph, feeds) == 0
 
 
+@pytest.mark.parametrize(
+    ("spec", "case"),
+    (
+        ("nvidia-h100", lambda: qconv((1, 12, 11, 24), 72, (3, 3), (1, 1, 1, 1), residual="first")),
+        ("nvidia-h100", lambda: qconv((1, 9, 8, 3), 64, (5, 5), (2, 2, 2, 2))),
+        ("nvidia-t4", lambda: qconv((1, 12, 11, 64), 80, (3, 3), (1, 1, 1, 1), residual="second", table=True)),
+    ),
+)
+def test_every_tile_that_may_be_timed_computes_the_same(spec: str, case: Any) -> None:
+    graph, feeds = case()
+    network, wanted = EmulatedNetwork(graph, load_spec(spec)), reference(graph)(feeds)[0]
+    (step,) = network.program.steps
+    assert step.call is not None and step.call.alternatives
+    for params in (step.call.params, *step.call.alternatives):
+        call = replace(step.call, params=params)
+        steps = (kernel_step(call, step.inputs, network.program.types, network.toolchain),)
+        network.program = replace(network.program, steps=steps)
+        np.testing.assert_array_equal(network.run(feeds)[0], wanted)
+        assert network.faults == []
+
+
+@pytest.mark.parametrize("gpu", FAMILIES.values(), ids=str)
+def test_tiles_fit_the_gpu_and_the_layer(gpu: Gpu) -> None:
+    for rows, depth, columns, out in ((1, 27, 1000, "float32"), (49, 4608, 512, "uint8"), (802816, 64, 256, "uint8")):
+        result, window = Result(rows, columns, out, "first" if out == "uint8" else ""), Window((1, 1, rows, depth))
+        tiles = candidates(result, window, gpu)
+        costs = [estimate(tile, result, window, gpu) for tile in tiles]
+        assert 2 <= len(tiles) <= 4 and costs == sorted(costs)
+        assert all(result.shared_bytes(tile) <= gpu.shared_bytes for tile in tiles)
+        assert not any(tile.warpgroups for tile in tiles) or gpu.warpgroups
+    assert candidates(Result(1, 1000), Window((1, 1, 1, 2048)), gpu)[0].rows == 16
+    assert candidates(Result(200000, 512), Window((1, 1, 200000, 4608)), gpu)[0].rows >= 128
+
+
 def half_layer(
     x: tuple[int, ...], w: tuple[int, ...], to: str, residual: bool = False, precision: str = "float16", **attrs: Any
 ) -> tuple[LoweredGraph, Feeds]:
@@ -177,3 +220,26 @@ def test_turing_has_no_bfloat16() -> None:
     graph, _ = half_layer((5, 32), (8, 32), "float32", precision="bfloat16")
     with pytest.raises(BuildError, match="do not take bfloat16"):
         emit(graph, toolchain_of(load_spec("nvidia-t4"), 1))
+
+
+INSTRUCTIONS = (
+    ("nvidia-t4", lambda: qconv((1, 9, 9, 24), 40, (3, 3), residual="second"), "IMMA.8816.U8.S8"),
+    ("nvidia-t4", lambda: qmatmul((2, 20, 64), (2, 64, 24)), "IMMA.8816.U8.U8"),
+    ("nvidia-t4", lambda: half_layer((1, 6, 7, 3), (8, 3, 3, 3), "float16"), "HMMA.1688.F32"),
+    ("nvidia-a100", lambda: qmatmul((2, 20, 64), (2, 64, 24)), "IMMA.16832.U8.U8"),
+    ("nvidia-orin", lambda: half_layer((5, 200), (34, 200), "float32"), "HMMA.16816.F32"),
+    ("nvidia-l4", lambda: half_layer((5, 64), (8, 64), "float32", precision="bfloat16"), "HMMA.16816.F32.BF16"),
+    ("nvidia-h100", lambda: qgemm((3, 35), 10), "IMMA.16832.U8.S8"),
+)
+
+
+@pytest.mark.skipif(not installed_version(), reason="the extra cuda is not installed")
+@pytest.mark.parametrize(("spec", "case", "instruction"), INSTRUCTIONS, ids=str)
+def test_products_take_the_tensor_cores_of_their_architecture(spec: str, case: Any, instruction: str) -> None:
+    toolchain = toolchain_of(load_spec(spec), 1)
+    call = emit(case()[0], toolchain).steps[0].call
+    assert call is not None
+    source = source_of(call.template(call.params, toolchain.family, 1), "product")
+    sass = disassemble(compile_cubin(source.text, toolchain.family.arch))
+    assert [name for name in sass.instructions if "MMA" in name] == [instruction]
+    assert not sass.spills and sass.registers <= 255
