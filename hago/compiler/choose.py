@@ -26,10 +26,8 @@ def time_alternatives(
 
     ``place`` names the device. Raises what compiling and running kernels raise.
     """
-    variants = {
-        step.key: step for old in program.steps if _has_choice(old) for step in _variants(old, program, toolchain)
-    }
-    wanted = [step for key, step in variants.items() if key is not None and cache.wants_time(key, place)]
+    found = {step.key: step for old in program.steps if has_choice(old) for step in variants(old, program, toolchain)}
+    wanted = [step for key, step in found.items() if key is not None and cache.wants_time(key, place)]
     if not wanted:
         return
     trial = replace(program, steps=tuple(wanted))
@@ -42,15 +40,16 @@ def with_fastest(program: Program, toolchain: Toolchain, cache: KernelCache, pla
 
     Calls for which not all times of one place are known keep the kernel that the estimate chose.
     """
-    steps = (_fastest(step, program, toolchain, cache, place) if _has_choice(step) else step for step in program.steps)
+    steps = (_fastest(step, program, toolchain, cache, place) if has_choice(step) else step for step in program.steps)
     return replace(program, steps=tuple(steps))
 
 
-def _has_choice(step: ProgramStep) -> bool:
+def has_choice(step: ProgramStep) -> bool:
+    """Whether the step could take other kernels."""
     return step.call is not None and bool(step.call.alternatives)
 
 
-def _variants(step: ProgramStep, program: Program, toolchain: Toolchain) -> list[ProgramStep]:
+def variants(step: ProgramStep, program: Program, toolchain: Toolchain) -> list[ProgramStep]:
     """The step with each of the kernels that it could take; the estimate's first."""
     call = step.call
     assert call is not None
@@ -59,11 +58,11 @@ def _variants(step: ProgramStep, program: Program, toolchain: Toolchain) -> list
 
 
 def _fastest(step: ProgramStep, program: Program, toolchain: Toolchain, cache: KernelCache, place: str) -> ProgramStep:
-    variants = _variants(step, program, toolchain)
-    times = [cache.times_of(variant.key or "") for variant in variants]
+    found = variants(step, program, toolchain)
+    times = [cache.times_of(variant.key or "") for variant in found]
     common = set(times[0]).intersection(*times[1:])
     if not common:
         return step
     where = place if place in common else min(common)
-    best = min(range(len(variants)), key=lambda i: times[i][where].seconds)
-    return variants[best]
+    best = min(range(len(found)), key=lambda i: times[i][where].seconds)
+    return found[best]

@@ -253,7 +253,27 @@ def load(path: str | os.PathLike[str]) -> Artifact:
     The file is machine code: load only what you trust. Raises BuildError if it is not such a file, or is for another
     processor.
     """
-    where = path = arguments.path("a compiled network", path, BuildError)
+    where = arguments.path("a compiled network", path, BuildError)
+    module, _, meta = open_library(where)
+    try:
+        net = Artifact(module, meta)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BuildError(f"its metadata are damaged: {error!r}", where=where, hint=_WRITTEN_BY) from error
+    if net.missing:
+        raise BuildError(
+            f"this processor lacks {', '.join(net.missing)}: the network was compiled for {meta.get('hw')}",
+            where=where,
+            hint="compile it for this one; `hago hw detect` shows what fits this machine",
+        )
+    return net
+
+
+def open_library(path: str) -> tuple[Any, Any, dict[str, Any]]:
+    """What is in the file of a saved network: TVM's module, that of its kernels by their symbols, and the metadata.
+
+    Raises BuildError as `load` does.
+    """
+    where = path
     if not Path(path).is_file():
         raise BuildError("no such file", where=where, hint=_WRITTEN_BY)
     try:
@@ -294,20 +314,14 @@ def load(path: str | os.PathLike[str]) -> Artifact:
             where=where,
             hint="run it on a machine that has one, or compile it for this one; `hago hw detect` shows what fits",
         )
+    kernels = next((one for one in module.imports if one.kind == "library"), module)
     try:
         if meta.get("device_code"):
             for code in unpack(data["hago_device_code"]().numpy().tobytes()):
-                executor.attach(module, code)
-        net = Artifact(module, meta)
+                executor.attach(kernels, code)  # a kernel's host code looks for it in the library that it is in
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BuildError(f"its metadata are damaged: {error!r}", where=where, hint=_WRITTEN_BY) from error
-    if net.missing:
-        raise BuildError(
-            f"this processor lacks {', '.join(net.missing)}: the network was compiled for {meta.get('hw')}",
-            where=where,
-            hint="compile it for this one; `hago hw detect` shows what fits this machine",
-        )
-    return net
+    return module, kernels, meta
 
 
 _files_seen: dict[str, list[tuple[int, int, int]]] = {}

@@ -19,6 +19,7 @@ from ...errors import DeviceError, NoDeviceError
 _RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED: memory may be allocated meanwhile
 _APART = 1  # CU_STREAM_NON_BLOCKING: the stream does not wait for the default stream
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
+_MULTIPROCESSORS, _CLOCK_KHZ = 16, 13  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, ..._CLOCK_RATE
 _OUT_OF_MEMORY = 2
 _LONGEST_NAME = 256
 _TEGRA = {(5, 3), (6, 2), (7, 2), (8, 7)}  # run no other device's code, and no other device runs theirs
@@ -98,6 +99,16 @@ class Driver:
         size = c_size_t()
         self.call("cuDeviceTotalMem_v2", byref(size), self._device)
         return size.value
+
+    @property
+    def multiprocessors(self) -> int:
+        """The number of multiprocessors."""
+        return self._attribute(_MULTIPROCESSORS)
+
+    @property
+    def clock_hz(self) -> float:
+        """The highest clock of the multiprocessors."""
+        return 1e3 * self._attribute(_CLOCK_KHZ)
 
     def _attribute(self, number: int) -> int:
         value = c_int()
