@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from cuda_nodes import conforms, needs_compiler, needs_cuda, one_node, sass_of
@@ -56,15 +57,19 @@ def integers(
     return graph, feeds
 
 
-def floats(shape: tuple[int, int, int, int], outputs: int, kernel: tuple[int, int], groups: int, residual: bool) -> Any:
-    rng = np.random.default_rng(7)
-    inputs: dict[str, Any] = {"x": rng.standard_normal(shape).astype(np.float32)}
-    inputs["w"] = rng.standard_normal((outputs, *kernel, shape[3] // groups)).astype(np.float32)
+def floats(
+    shape: tuple[int, int, int, int], outputs: int, kernel: tuple[int, int], groups: int, residual: bool,
+    precision: str = "float32", to: str = "",
+) -> Any:  # fmt: skip
+    rng, dtype = np.random.default_rng(7), np.dtype(precision if precision != "bfloat16" else ml_dtypes.bfloat16)
+    inputs: dict[str, Any] = {"x": rng.standard_normal(shape).astype(dtype)}
+    inputs["w"] = rng.standard_normal((outputs, *kernel, shape[3] // groups)).astype(dtype)
     inputs["bias"] = rng.standard_normal(outputs).astype(np.float32)
     inputs["r"] = None
     if residual:
         inputs["r"] = rng.standard_normal((shape[0], *size_of(shape, kernel, WINDOW), outputs)).astype(np.float32)
-    return one_node("Conv", inputs, {**WINDOW, "group": groups, "act_lo": -2.0, "act_hi": 3.0, "precision": "float32"})
+    attrs = {**WINDOW, "group": groups, "act_lo": -2.0, "act_hi": 3.0, "precision": precision}
+    return one_node("Conv", inputs, {**attrs, **({"to": to} if to else {})})
 
 
 UNEVEN = {"strides": (2, 1), "pads": (1, 0, 2, 1), "dilations": (1, 2)}
@@ -74,6 +79,8 @@ DEPTHWISE = {
     "a large kernel": (integers((1, 6, 7, 8), 8, (9, 9), 8, {**WINDOW, "pads": (4, 4, 4, 4)}, residual="second"), 1),
     "two rows, stride 2": (integers((1, 6, 9, 4), 4, (2, 3), 4, {**WINDOW, "strides": (1, 2)}), 2),
     "floats": (floats((1, 6, 7, 8), 8, (3, 3), 8, residual=True), 4),
+    "float16": (floats((1, 5, 7, 8), 8, (3, 3), 8, False, "float16", "float16"), 2),
+    "bfloat16": (floats((1, 5, 7, 4), 4, (3, 3), 4, False, "bfloat16", "bfloat16"), 4),
     "floats, three channels": (floats((1, 6, 7, 3), 3, (3, 3), 3, residual=False), 2),
 }
 
@@ -83,7 +90,7 @@ DEPTHWISE = {
 def test_depthwise_convolutions_equal_their_reference(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (graph, feeds), pixels = DEPTHWISE[case]
     monkeypatch.setattr(depthwise_kernels, "pixels_of", lambda y, gpu: pixels)
-    assert conforms(graph, feeds) < 1e-6
+    assert conforms(graph, feeds) < (1e-2 if "to" in graph.nodes[0].attrs else 1e-6)
 
 
 GROUPED = {
@@ -93,6 +100,7 @@ GROUPED = {
     "blocks with a scale each": integers((1, 5, 5, 24), 8, (3, 3), 2, WINDOW, block=8),
     "blocks of three": integers((1, 4, 5, 7), 3, (2, 2), 1, {**WINDOW, "pads": (0, 0, 0, 0)}, block=3),
     "floats": floats((1, 6, 7, 6), 8, (3, 3), 2, residual=True),
+    "bfloat16": floats((1, 5, 4, 6), 9, (3, 3), 3, True, "bfloat16"),
 }
 
 
@@ -117,12 +125,17 @@ def test_a_fully_connected_layer_may_have_scales_of_groups() -> None:
 
 
 PLANE = Window((8, 56, 56, 96), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1))
-SHAPES = (PLANE.x, PLANE.x)
+XY = (PLANE.x, PLANE.x)
 COMPILED = {
     "depthwise": (depthwise, DepthwiseParams(PLANE, IntegerEpilogue("uint8", True, "first"), 4), "IDP", 48),
-    "depthwise floats": (depthwise, DepthwiseParams(PLANE, FloatEpilogue(True), 4), "FFMA", 144),
-    "grouped": (grouped, GroupedParams(PLANE, 96, 3, 32, False, IntegerEpilogue("float32"), *SHAPES), "IDP", 64),
-    "grouped floats": (grouped, GroupedParams(PLANE, 96, 3, 32, False, FloatEpilogue(), *SHAPES), "FFMA", 16),
+    "depthwise floats": (depthwise, DepthwiseParams(PLANE, FloatEpilogue(True), 4, "float32"), "FFMA", 144),
+    "grouped": (grouped, GroupedParams(PLANE, 96, 3, 32, False, IntegerEpilogue("float32"), *XY), "IDP", 64),
+    "grouped floats": (
+        grouped,
+        GroupedParams(PLANE, 96, 3, 32, False, FloatEpilogue(), *XY, "float16"),
+        "FFMA",
+        16,
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import BuildError, UnsupportedOpError
+from ...errors import BuildError
 from ..common.anchor import bias_of, bounds_of, constant, geometry, integer_bias, roles, scale_of, zeros
 from ..common.calls import KernelCall, NodeView, stored_array
 from ..common.remembered import remembered
@@ -78,8 +78,6 @@ def emit_half(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
     """Convolution without groups, or fully connected layer, in float16 or bfloat16 with sums in float32."""
     precision = node.attrs["precision"]
     where = f"layer {node.layer!r}" if node.layer else f"node {node.name!r}"
-    if int(node.attrs.get("group", 1)) > 1:
-        raise UnsupportedOpError(f"a convolution of groups in {precision} has no kernel for {gpu.name}", where=where)
     if precision == "bfloat16" and not gpu.bf16:
         raise BuildError(f"the tensor cores of {gpu.name} do not take bfloat16", where=where)
     window = window_of(node, 2) if node.op == "Conv" else rows_of(node, 2)

@@ -1,11 +1,11 @@
-"""Depthwise convolution (one filter for each channel), in integers and in float32.
+"""Depthwise convolution (one filter for each channel), in integers and in floats.
 
 A thread computes neighbouring pixels of a row, in four neighbouring channels (in one, where C is no multiple of four).
 
-    x        [N, H, W, C]    uint8 or float32
+    x        [N, H, W, C]    uint8 or floats
     weights  [KG * KW, C]    int32 words: of up to four rows of the kernel, KG = ceil(KH / 4); or float32, KG = KH
     ...                      the buffers of the epilogue (thread_epilogue.py)
-    y        [N, OH, OW, C]  uint8 or float32
+    y        [N, OH, OW, C]  uint8 or floats
 
 Integers: a dot product adds up four neighbours of one word, so the bytes of up to four *rows* of a column of the image
 are interleaved, channel by channel, and serve all columns of the kernel that they fall under.
@@ -29,9 +29,9 @@ from ..common.flat import Expr, Flat, primfunc, unravel
 from ..common.remembered import remembered
 from .families import Gpu
 from .grid import each
-from .guarded import read_if, read_where, word_of
+from .guarded import floats_where, read_if, word_of
 from .loads import Window
-from .thread_epilogue import WIDE, Epilogue, finish_of, float_epilogue, integer_epilogue
+from .thread_epilogue import WIDE, Epilogue, finish_of, float_epilogue, integer_epilogue, pack_columns
 from .words import read
 
 _PACK = 4  # rows of the kernel in one word
@@ -46,6 +46,7 @@ class DepthwiseParams:
     window: Window
     epilogue: Epilogue
     pixels: int = 1
+    dtype: str = "uint8"  # of x
 
     @property
     def y(self) -> tuple[int, int, int, int]:
@@ -55,7 +56,7 @@ class DepthwiseParams:
     @property
     def integer(self) -> bool:
         """Whether codes are multiplied, not floats."""
-        return self.epilogue.sums == "int32"
+        return self.dtype == "uint8"
 
     @property
     def groups(self) -> int:
@@ -73,7 +74,7 @@ def depthwise(params: DepthwiseParams, gpu: Gpu, threads: int = 1) -> Any:
     p, window = params, params.window
     channels = window.x[3]
     lanes = 1 if channels % WIDE else WIDE
-    x = TensorType("uint8" if p.integer else "float32", window.x)
+    x = TensorType(p.dtype, window.x)
     weights = TensorType(p.epilogue.sums, (p.groups * window.kernel[1], channels))
     y = TensorType(p.epilogue.out, p.y)
     n, oh, ow, _ = p.y
@@ -176,7 +177,7 @@ class _Pixels:
         places = [(start + x * self.window.x[3], None if row is None else tirx.all(row, within)) for start, row in rows]
         if not p.integer:
             ((at, inside),) = places
-            return read_where(inside, self.x, at, self.lanes)
+            return floats_where(inside, self.x, at, self.lanes, p.dtype)
         if self.lanes == 1:
             codes = [read_if(inside, T.cast(self.x.at(at), "int32"), self.outside) for at, inside in places]
             return [T.bind(word_of(codes))]
@@ -231,10 +232,10 @@ def emit_qdepthwise(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
 
 
 def emit_depthwise(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
-    """A float32 Conv with one filter for each channel."""
+    """A Conv with one filter for each channel; sums are float32, whatever the precision."""
     weights = constant(node, 1)[..., 0]
     epilogue, buffers = float_epilogue(node, len(weights), len(weights))
-    (packed,) = remembered(weights, "channels last", lambda w: (np.ascontiguousarray(w.reshape(len(w), -1).T),))
+    packed = pack_columns(weights, len(weights))
     return _call(node, gpu, epilogue, packed, weights.shape[1:], buffers)
 
 
@@ -244,7 +245,7 @@ def _call(
     n, h, w, c = node.type(node.inputs[0]).shape
     window = Window((n, h, w, c), (kernel[0], kernel[1]), **geometry(node))
     pixels = 1 if prod(kernel) > _MOST_TAPS else pixels_of(node.type(node.outputs[0]).shape, gpu)
-    params = DepthwiseParams(window, epilogue, pixels)
+    params = DepthwiseParams(window, epilogue, pixels, node.type(node.inputs[0]).dtype)
     return [KernelCall("depthwise", params, depthwise, (node.inputs[0], packed, *buffers), node.outputs, node.layer)]
 
 

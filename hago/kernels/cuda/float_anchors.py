@@ -10,25 +10,24 @@ import numpy as np
 
 from ..common.anchor import bounds, constant
 from ..common.calls import KernelCall, NodeView
-from ..common.remembered import remembered
 from .anchors import emit_half, rows_of, window_of
 from .depthwise import emit_depthwise
 from .fallback import emit_fallback
 from .families import Gpu
-from .fma import FmaParams, fma, pack_columns
+from .fma import FmaParams, fma
 from .fma_choice import choose_tiles
 from .grouped import emit_grouped
 from .loads import Window
 from .registry import emits
-from .thread_epilogue import WIDE, FloatEpilogue, float_epilogue
+from .thread_epilogue import WIDE, FloatEpilogue, float_epilogue, pack_columns
 
 
 @emits("hago", "Conv")
 def emit_conv(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
-    """Convolution: on tensor cores in 16-bit floats, by multiply-adds in float32."""
-    if node.attrs["precision"] != "float32":
-        return emit_half(node, gpu)
+    """Convolution: on tensor cores in 16-bit floats, by multiply-adds in float32 or where there are groups."""
     group = int(node.attrs["group"])
+    if group == 1 and node.attrs["precision"] != "float32":
+        return emit_half(node, gpu)
     if group == 1:
         return [_dense(node, gpu, window_of(node))]
     is_depthwise = group == node.type(node.inputs[0]).shape[-1] == node.type(node.outputs[0]).shape[-1]
@@ -63,8 +62,8 @@ def emit_matmul(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
 def _dense(node: NodeView, gpu: Gpu, window: Window) -> KernelCall:
     """A layer with constant weights, whose rows read ``window``."""
     weights = constant(node, 1)
-    (packed,) = remembered(weights, "columns", lambda w: (pack_columns(w),))
-    width = packed.shape[1]
+    width = -(-len(weights) // WIDE) * WIDE
+    packed = pack_columns(weights, width)
     epilogue, buffers = float_epilogue(node, len(weights), width)
     shapes = (node.type(node.inputs[0]).shape, packed.shape, node.type(node.outputs[0]).shape)
     return _call(node, gpu, window, len(weights), width, epilogue, shapes, (node.inputs[0], packed, *buffers))

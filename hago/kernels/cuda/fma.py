@@ -4,7 +4,7 @@
 they lie. Matrices may come in batches, which broadcast.
 
     a        as the graph has it    float32
-    b        as the graph has it, or weights packed by `pack_columns`
+    b        as the graph has it, or weights packed by `thread_epilogue.pack_columns`
     ...      the buffers of the epilogue (thread_epilogue.py)
     y        as the graph has it    float32
 
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
@@ -30,7 +29,7 @@ from .families import Gpu
 from .fma_loads import WIDE, FmaLoads, FmaTile, left_pieces, right_pieces
 from .grid import barrier, blocks
 from .loads import Window
-from .thread_epilogue import FloatEpilogue, FloatFinish, padded
+from .thread_epilogue import FloatEpilogue, FloatFinish
 
 _WARP = 32
 _DOWN, _ACROSS = 4, 8  # threads of a warp
@@ -170,9 +169,3 @@ def _finish(p: FmaParams, sums: Any, place: _Place, rows_before: Expr, finish: F
                 with when(m < p.window.rows if p.window.rows % tile.rows else True):
                     own = [sums[i * tile.wide + j * lanes + c] for c in range(lanes)]
                     finish.store(own, factors, T.bind((rows_before + m) * p.columns + n))
-
-
-def pack_columns(weights: np.ndarray) -> np.ndarray:
-    """[O, ...] -> [K, O], with zeros up to a multiple of four columns."""
-    outputs = len(weights)
-    return padded(weights.reshape(outputs, -1).T.astype(np.float32), -(-outputs // WIDE) * WIDE)

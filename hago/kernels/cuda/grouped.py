@@ -1,4 +1,4 @@
-"""Convolution in groups of channels, in integers and in float32, of any shape.
+"""Convolution in groups of channels, in integers and in floats, of any shape.
 
 A thread computes `PIXELS` pixels in four neighbouring channels (in one, where a group's number of them is no multiple
 of four). Neighbouring threads have neighbouring output channels, so that they share pixels and read weights side by
@@ -7,11 +7,11 @@ side.
     D input channels of one group of the convolution, B blocks of D with a multiplier each (1 without group scales),
     S steps through a block: words of four channels, or single floats
 
-    x        [N, H, W, C]            uint8 or float32
+    x        [N, H, W, C]            uint8 or floats
     weights  [B * KH * KW * S, O]    int32 words, or float32
     mult     [B, O]                  int32; only with group scales
     ...                              the buffers of the epilogue (thread_epilogue.py)
-    y        [N, OH, OW, O]          uint8 or float32
+    y        [N, OH, OW, O]          uint8 or floats
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from tvm.script.ir_builder import tirx as T
 from ...tensor import TensorType
 from ..common.anchor import constant, geometry, roles
 from ..common.calls import KernelCall, NodeView
+from ..common.elements import widened
 from ..common.flat import Expr, Flat, primfunc
 from ..common.remembered import remembered
 from .families import Gpu
 from .grid import each
 from .guarded import read_if, word_of
 from .loads import Window
-from .thread_epilogue import WIDE, Epilogue, finish_of, float_epilogue, integer_epilogue
+from .thread_epilogue import WIDE, Epilogue, finish_of, float_epilogue, integer_epilogue, pack_columns
 from .words import read
 
 PIXELS = 4
@@ -55,11 +56,12 @@ class GroupedParams:
     epilogue: Epilogue
     x_shape: tuple[int, ...]  # as the graph has them
     y_shape: tuple[int, ...]
+    dtype: str = "uint8"  # of x
 
     @property
     def integer(self) -> bool:
         """Whether codes are multiplied, not floats."""
-        return self.epilogue.sums == "int32"
+        return self.dtype == "uint8"
 
     @property
     def depth(self) -> int:
@@ -81,7 +83,7 @@ def grouped(params: GroupedParams, gpu: Gpu, threads: int = 1) -> Any:
     """(x, weights [, mult], buffers of the epilogue ...) -> y, see the module's docstring."""
     p, outputs = params, params.outputs
     lanes = 1 if outputs // p.groups % WIDE else WIDE
-    x = TensorType("uint8" if p.integer else "float32", p.x_shape)
+    x = TensorType(p.dtype, p.x_shape)
     rows = p.blocks * prod(p.window.kernel) * p.steps
     weights = TensorType(p.epilogue.sums, (rows, outputs))
     mult = [TensorType("int32", (p.blocks, outputs))] if p.scaled else []
@@ -177,7 +179,7 @@ class _Pixels:
         """What one step reads of a pixel: four codes in a word, or a float; weights past the block are zero."""
         p, x = self.p, self.x
         if not p.integer:
-            return read_if(inside, x.at(start + step), T.float32(0))
+            return read_if(inside, widened(x.at(start + step), p.dtype, 1).value, T.float32(0))
         at = block + step * _PACK
         if self.words:
             return read_if(inside, x.seen_as("int32").at((start + T.min(at, p.depth - _PACK)) // _PACK), self.outside)
@@ -216,10 +218,10 @@ def emit_qgrouped(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
 
 
 def emit_grouped(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
-    """A float32 Conv with any number of groups, or a Gemm."""
+    """A Conv with any number of groups, or a Gemm; sums are float32, whatever the precision."""
     weights = images(constant(node, 1))
     epilogue, buffers = float_epilogue(node, len(weights), len(weights))
-    (packed,) = remembered(weights, "channels last", lambda w: (np.ascontiguousarray(w.reshape(len(w), -1).T),))
+    packed = pack_columns(weights, len(weights))
     return _call(node, epilogue, packed, weights.shape, weights.shape[-1], False, buffers)
 
 
@@ -231,5 +233,5 @@ def _call(
     n, h, w, c = x if node.op.endswith("Conv") else (1, 1, prod(x[:-1]), x[-1])
     window = Window((n, h, w, c), (shape[1], shape[2]), **geometry(node))
     groups = int(node.attrs.get("group", 1))
-    params = GroupedParams(window, shape[0], groups, block, scaled, epilogue, x, y)
+    params = GroupedParams(window, shape[0], groups, block, scaled, epilogue, x, y, node.type(node.inputs[0]).dtype)
     return [KernelCall("grouped", params, grouped, (node.inputs[0], packed, *buffers), node.outputs, node.layer)]

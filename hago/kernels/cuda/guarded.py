@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tvm.script.ir_builder import tirx as T
 
+from ..common.elements import widened
 from ..common.flat import Expr, Flat
 from .words import read
 
@@ -15,20 +16,25 @@ def read_if(inside: Expr | None, value: Expr, otherwise: Expr) -> Expr:
     return T.bind(value if inside is None else T.if_then_else(inside, value, otherwise))
 
 
-def read_where(inside: Expr | None, source: Flat, at: Expr, lanes: int) -> Sequence[Expr]:
-    """``lanes`` neighbours as `read` gives them; zeros where not ``inside``."""
+def floats_where(inside: Expr | None, source: Flat, at: Expr, lanes: int, dtype: str) -> Sequence[Expr]:
+    """float32: ``lanes`` neighbours of a tensor of floats of that ONNX type; zeros where not ``inside``."""
     if inside is None:
-        return read(source, at, lanes)
-    held = T.alloc_buffer((lanes,), source.dtype, scope="local")
-    read_into(held, 0, inside, source, at, lanes)
+        return [widened(value, dtype, 1).value for value in read(source, at, lanes)]
+    held = T.alloc_buffer((lanes,), "float32", scope="local")
+    with T.If(inside):
+        with T.Then():
+            for i, value in enumerate(read(source, at, lanes)):
+                T.buffer_store(held, widened(value, dtype, 1).value, [i])
+        with T.Else():
+            for i in range(lanes):
+                T.buffer_store(held, T.float32(0), [i])
     return [held[i] for i in range(lanes)]
 
 
 def read_into(held: Expr, place: Expr, inside: Expr | None, source: Flat, at: Expr, lanes: int) -> None:
-    """`read_where` of 32-bit elements, to those of a local buffer from ``place`` on: one, or four from a fourth on."""
-    zero = getattr(T, source.dtype)(0)
+    """float32 neighbours, to the elements of a local buffer from ``place`` on; zeros where not ``inside``."""
     if lanes == 1:
-        T.buffer_store(held, read_if(inside, source.at(at), zero), [place])
+        T.buffer_store(held, read_if(inside, source.at(at), T.float32(0)), [place])
         return
     whole = [T.ramp(place, 1, lanes)]
     if inside is None:
@@ -38,7 +44,7 @@ def read_into(held: Expr, place: Expr, inside: Expr | None, source: Flat, at: Ex
         with T.Then():
             T.buffer_store(held, source.load(at, lanes), whole)
         with T.Else():
-            T.buffer_store(held, T.broadcast(zero, lanes), whole)
+            T.buffer_store(held, T.broadcast(T.float32(0), lanes), whole)
 
 
 def word_of(codes: Sequence[Expr]) -> Expr:

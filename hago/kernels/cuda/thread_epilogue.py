@@ -11,7 +11,8 @@ comes in the buffers ``zero`` and ``bounds`` (`hago.kernels.common.anchor`):
     table     [256]   uint8, if there is one
     residual          uint8, like y, if there is one
 
-Floats: sum + bias [+ residual], clamped, then an activation. There are ``bias`` [O], ``bounds`` [7], and the residual.
+Floats: sum + bias [+ residual], clamped, then an activation, rounded to the type of y. There are ``bias`` [O],
+``bounds`` [7], and the residual, all float32.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from ...tensor import TensorType
 from ..common import math as vm
 from ..common.anchor import BOUNDS, ZEROS, bias_of, bounds_of, integer_bias, roles, scale_of, zeros
 from ..common.calls import NodeView
+from ..common.elements import Vec, cast, narrowed
 from ..common.flat import Expr, Flat, rint_to_int32
+from ..common.remembered import remembered
 from .words import read, write
 
 WIDE = 4
@@ -38,6 +41,16 @@ def padded(values: np.ndarray, channels: int) -> np.ndarray:
     """[..., O] with zeros up to ``channels``."""
     missing = [(0, 0)] * (values.ndim - 1) + [(0, channels - values.shape[-1])]
     return np.ascontiguousarray(np.pad(values, missing))
+
+
+def pack_columns(weights: np.ndarray, columns: int) -> np.ndarray:
+    """Floats [O, ...] -> float32 [K, O], with zeros up to ``columns``; the same array for the same weights."""
+    (packed,) = remembered(
+        np.asarray(weights, np.float32),
+        ("columns", columns),
+        lambda w: (padded(w.reshape(len(w), -1).T, columns),),
+    )
+    return packed
 
 
 @dataclass(frozen=True)
@@ -130,7 +143,8 @@ class FloatEpilogue:
 
     residual: bool = False
     activation: str = ""
-    out = sums = "float32"
+    out: str = "float32"
+    sums = "float32"
 
     def arguments(self, channels: int, y: TensorType) -> list[TensorType]:
         """The types of the buffers that it reads."""
@@ -143,7 +157,8 @@ def float_epilogue(node: NodeView, outputs: int, channels: int) -> tuple[FloatEp
     residual = node.inputs[3] if len(node.inputs) > 3 else ""
     buffers: list[str | np.ndarray] = [padded(bias_of(node, outputs, np.float32), channels), bounds_of(node)]
     buffers += [residual] if residual else []
-    return FloatEpilogue(bool(residual), node.attrs.get("activation", "")), buffers
+    out = node.type(node.outputs[0]).dtype
+    return FloatEpilogue(bool(residual), node.attrs.get("activation", ""), out), buffers
 
 
 class FloatFinish:
@@ -169,7 +184,8 @@ class FloatFinish:
         others: list[Any] = [None] * len(sums)
         if self._residual is not None:
             others = [*read(self._residual, at, len(sums))]
-        write(self._y, at, [self.value(*each) for each in zip(sums, biases, others, strict=True)])
+        values = [self.value(*each) for each in zip(sums, biases, others, strict=True)]
+        write(self._y, at, [narrowed(cast(Vec(value, "float32", 1), self.p.out)) for value in values])
 
     def value(self, total: Expr, bias: Expr, other: Expr | None = None) -> Expr:
         """float32: the result of one sum; a NaN stays one."""
