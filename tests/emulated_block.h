@@ -180,6 +180,9 @@ static inline double multiply_add(double a, double b, double c) { return std::fm
 
 }  // namespace hago
 
+static inline float rsqrtf(float value) { return 1 / std::sqrt(value); }
+static inline double rsqrt(double value) { return 1 / std::sqrt(value); }
+
 // As device.cuh has it.
 struct half {
   ushort bits;

@@ -6,6 +6,7 @@ typedef unsigned short ushort;
 typedef unsigned int uint;
 typedef long long int64_t;
 typedef unsigned long long uint64_t;
+typedef long long int64_t;
 
 // TVM's names.
 #define CUDART_INF_F __int_as_float(0x7F800000)
