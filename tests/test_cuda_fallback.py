@@ -13,7 +13,7 @@ from emulated_block import can_emulate
 from kernel_harness import numpy_type, type_of, view
 from test_kernels_fallback import onnxruntime_run
 
-from hago.errors import UnsupportedOpError
+from hago.errors import BuildError, UnsupportedOpError
 from hago.kernels.cpu.backend import BACKEND as PROCESSORS
 from hago.kernels.cuda.backend import BACKEND
 from hago.kernels.cuda.families import SM80
@@ -91,6 +91,18 @@ def test_code_that_calls_the_processor_is_refused_plainly() -> None:
     node = view("TopK", {"x": X[0, 0, 0], "k": np.array([5])}, {"v": type_of(X[0, 0, 0])}, domain="", constants=("k",))
     with pytest.raises(UnsupportedOpError, match=r"'TopK' cannot be compiled: .*calls a function of the processor"):
         BACKEND.emit(node, SM80)
+
+
+def test_code_that_cuda_does_not_know_is_refused_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = view("Sin", {"x": X}, {"y": type_of(X)}, domain="")
+    (call,) = BACKEND.emit(node, SM80)
+    monkeypatch.setattr("hago.kernels.cuda.backend.compile_cubin", _refuses)
+    with pytest.raises(UnsupportedOpError, match="operator 'Sin' cannot be compiled for nvidia-sm80: no such name"):
+        BACKEND.compile(call, SM80, 1, "k", None)
+
+
+def _refuses(*arguments: Any) -> bytes:
+    raise BuildError("NVRTC refuses the kernel:\nno such name")
 
 
 def test_gpus_have_a_kernel_for_whatever_processors_have_one() -> None:

@@ -103,12 +103,16 @@ def rest() -> dict[str, Case]:
     }
     wide = [values((1, 5, 3, size), "uint8", size) for size in (16, 4, 7, 32)]
     found["concat"] = case("Concat", {f"x{i}": x for i, x in enumerate(wide)}, np.concatenate(wide, 3), axis=3)
+    broad = [values((3, 2, size), "uint8", size) for size in (16, 48)]
     halves = [values((size, 6), "float16", size) for size in (3, 4)]
     found["concat of halves"] = case(
         "Concat", {f"x{i}": x for i, x in enumerate(halves)}, np.concatenate(halves), axis=0
     )
     table = np.random.default_rng(1).integers(0, 256, (2, 256)).astype(np.uint8)
     feeds = {f"x{i}": x for i, x in enumerate(wide)} | {"t0": table[0], "t2": table[1]}
+    looked = np.concatenate([table[0][broad[0]], broad[1]], 2)
+    given = {"x0": broad[0], "x1": broad[1], "t": table[0]}
+    found["concat with tables, of words"] = case("QConcat", given, looked, domain="hago", axis=2, tables=[0])
     expected = np.concatenate([table[0][wide[0]], wide[1], table[1][wide[2]], wide[3]], 3)
     found["concat with tables"] = case("QConcat", feeds, expected, domain="hago", axis=3, tables=[0, 2])
     return found

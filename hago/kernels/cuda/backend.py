@@ -7,6 +7,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
+from ...errors import MissingExtraError, UnsupportedOpError
 from ...lower.graph import LoweredGraph
 from ..common.backend import Backend, Code
 from ..common.calls import KernelCall
@@ -17,7 +18,7 @@ from ..common.narrow_outputs import narrow_outputs
 from ..common.plans import emitters
 from .cuda_source import source_of
 from .executor import EXECUTOR
-from .fallback import emit_fallback
+from .fallback import emit_fallback, fallback
 from .families import FAMILIES, Gpu
 from .module import module_bytes
 from .nvrtc import compile_cubin, installed_version
@@ -29,9 +30,24 @@ for _module in iter_modules([str(Path(__file__).parent)]):
 
 
 def compile_call(call: KernelCall, gpu: Gpu, threads: int, symbol: str, target: Any) -> Code:
-    """The kernel of ``call`` under the name ``symbol``: what launches it, and its cubin."""
-    source = source_of(call.template(call.params, gpu, threads), symbol, target)
-    cubin = compile_cubin(source.text, gpu.arch, call.template.__name__)
+    """The kernel of ``call`` under the name ``symbol``: what launches it, and its cubin.
+
+    Raises UnsupportedOpError if TVM's own lowering of an operator gives no code for GPUs.
+    """
+    try:
+        source = source_of(call.template(call.params, gpu, threads), symbol, target)
+        cubin = compile_cubin(source.text, gpu.arch, call.template.__name__)
+    except MissingExtraError:
+        raise
+    except Exception as error:
+        if call.template is not fallback:
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise UnsupportedOpError(
+            f"operator {call.params.op!r} cannot be compiled for {gpu.name}: {reason}",
+            where=f"layer {call.layer!r}",
+            hint="export the model with other operators, or take this part out of it",
+        ) from error
     return Code(source.host, module_bytes(cubin, source.launches))
 
 

@@ -57,9 +57,8 @@ def read(source: Flat, index: Expr, lanes: int) -> list[Expr]:
     bytes_each = item_bytes(source.dtype)
     if bytes_each > _WORD or lanes * bytes_each < _WORD:
         return [source.load(index + k) for k in range(lanes)]
-    words = source.seen_as("int32")
     per_word = _WORD // bytes_each
-    held = _fetch(words, index // per_word, lanes // per_word)
+    held = _fetch(source, index, lanes)
     return [T.bind(_element(held[k // per_word], k % per_word, source.dtype)) for k in range(lanes)]
 
 
@@ -75,7 +74,7 @@ def write(target: Flat, index: Expr, values: Sequence[Expr]) -> None:
     held = T.alloc_buffer((len(packed),), "int32", scope="local")
     for k, word in enumerate(packed):
         T.buffer_store(held, word, [k])
-    _put(target.seen_as("int32"), index // per_word, held, len(packed))
+    _put(target, index, held, len(values))
 
 
 def copy(target: Flat, to: Expr, source: Flat, start: Expr, lanes: int) -> None:
@@ -85,25 +84,31 @@ def copy(target: Flat, to: Expr, source: Flat, start: Expr, lanes: int) -> None:
         for k in range(lanes):
             target.store(to + k, source.load(start + k))
         return
-    words = size // _WORD
-
-    def place(index: Expr) -> Expr:
-        return index * words if lanes == 1 else index // lanes * words
-
-    _put(target.seen_as("int32"), place(to), _fetch(source.seen_as("int32"), place(start), words), words)
+    _put(target, to, _fetch(source, start, lanes), lanes)
 
 
-def _fetch(words: Flat, index: Expr, count: int) -> Expr:
-    """``count`` words in registers."""
+def _fetch(source: Flat, index: Expr, lanes: int) -> Expr:
+    """The words of ``lanes`` neighbours, in registers."""
+    words, first, count = source.seen_as("int32"), *_words_of(source, index, lanes)
     held = T.alloc_buffer((count,), "int32", scope="local")
     for k, width in _pieces(count):
-        T.buffer_store(held, words.load(index + k, width), [_span(k, width)])
+        T.buffer_store(held, words.load(first + k, width), [_span(k, width)])
     return held
 
 
-def _put(words: Flat, index: Expr, held: Expr, count: int) -> None:
+def _put(target: Flat, index: Expr, held: Expr, lanes: int) -> None:
+    words, first, count = target.seen_as("int32"), *_words_of(target, index, lanes)
     for k, width in _pieces(count):
-        words.store(index + k, held[_span(k, width)], width)
+        words.store(first + k, held[_span(k, width)], width)
+
+
+def _words_of(tensor: Flat, index: Expr, lanes: int) -> tuple[Expr, int]:
+    """The first word of ``lanes`` neighbours, and how many there are.
+
+    The division shows TVM that the index is a multiple, without which it moves one word at a time.
+    """
+    count = lanes * item_bytes(tensor.dtype) // _WORD
+    return index * count if lanes == 1 else index // lanes * count, count
 
 
 def _pieces(count: int) -> list[tuple[int, int]]:
