@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from math import prod
 
 from ...tensor import TensorType
-from .calls import KernelCall, NodeView, Template
+from .calls import NodeView
+from .plans import Plan, plans
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,16 @@ class Softmax:
     log: bool
 
 
-def softmax_calls(node: NodeView, template: Template) -> list[KernelCall]:
-    """A Softmax or LogSoftmax; [] for another type than float32."""
+@plans("", "Softmax", "LogSoftmax")
+def plan_softmax(node: NodeView) -> list[Plan] | None:
+    """Softmax or LogSoftmax along one axis, of float32."""
     x = node.type(node.inputs[0])
     if x.dtype != "float32":
-        return []
+        return None
     axis = int(node.attrs.get("axis", -1)) % len(x.shape)
     outer, inner = prod(x.shape[:axis]), prod(x.shape[axis + 1 :])
     params = Softmax(x.shape, outer, x.shape[axis], inner, node.op == "LogSoftmax")
-    return [KernelCall("softmax", params, template, node.inputs, node.outputs, node.layer)]
+    return [Plan("softmax", params, node.inputs, node.outputs)]
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,9 @@ class LayerNorm:
         return [TensorType("float32", shape) for shape in (self.shape, *self.statistics)]
 
 
-def layer_norm_calls(node: NodeView, template: Template) -> list[KernelCall]:
-    """A LayerNormalization; [] for other types than float32, and scales that are not one for each element of a row."""
+@plans("", "LayerNormalization")
+def plan_layer_norm(node: NodeView) -> list[Plan] | None:
+    """LayerNormalization of float32, with a scale and a bias for each element of a row."""
     x = node.type(node.inputs[0])
     axis = int(node.attrs.get("axis", -1)) % len(x.shape)
     n = prod(x.shape[axis:])
@@ -64,7 +67,7 @@ def layer_norm_calls(node: NodeView, template: Template) -> list[KernelCall]:
     outputs = tuple(name for name in node.outputs if name)
     plain = all(vector.size == n for vector in vectors) and outputs == node.outputs[: len(outputs)]
     if x.dtype != "float32" or not plain:
-        return []
+        return None
     params = LayerNorm(
         shape=x.shape,
         n=n,
@@ -73,4 +76,4 @@ def layer_norm_calls(node: NodeView, template: Template) -> list[KernelCall]:
         bias=vectors[1].shape if len(vectors) > 1 else None,
         statistics=tuple(node.type(name).shape for name in outputs[1:]),
     )
-    return [KernelCall("norm", params, template, inputs, outputs, node.layer)]
+    return [Plan("norm", params, inputs, outputs)]

@@ -28,7 +28,9 @@ class Plan:
     temporaries: Mapping[str, TensorType] = field(default_factory=dict)
 
 
-Planner = Callable[[NodeView], Sequence[Plan]]
+Planner = Callable[[NodeView], Sequence[Plan] | None]
+"""None: no template computes the node; the target's fallback may."""
+
 PLANNERS: dict[tuple[str, str], Planner] = {}
 
 
@@ -53,10 +55,11 @@ def planned(found: Sequence[Plan], node: NodeView, templates: Mapping[type, Temp
     ]  # fmt: skip
 
 
-def emitters(templates: Mapping[type, Template]) -> dict[tuple[str, str], Emitter]:
+def emitters(templates: Mapping[type, Template], fallback: Emitter) -> dict[tuple[str, str], Emitter]:
     """The emitters of all operators that have a planner."""
 
     def emit(planner: Planner, node: NodeView, family: Any) -> Sequence[KernelCall]:
-        return planned(planner(node), node, templates)
+        found = planner(node)
+        return fallback(node, family) if found is None else planned(found, node, templates)
 
     return {key: partial(emit, planner) for key, planner in PLANNERS.items()}

@@ -5,15 +5,16 @@ N images, H W input height and width, OH OW output, KH KW window, C channels
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from .calls import KernelCall, NodeView, Template
+from .calls import NodeView
 from .epilogue import epilogue_constants
 from .flat import Expr, factors_of, numbers_of
+from .plans import Plan, plans
+from .reductions import Reduce
 
 
 @dataclass(frozen=True)
@@ -38,24 +39,35 @@ class PoolWindow:
 
 @dataclass(frozen=True)
 class GlobalPool:
-    """An average over all pixels, from shape ``x`` [N, H, W, C] to shape ``y``; ``out`` is the type of y."""
+    """An average over all pixels of codes, from shape ``x`` [N, H, W, C] to shape ``y``; ``out`` is the type of y."""
 
     x: tuple[int, ...]
     y: tuple[int, ...]
     out: str
 
 
-def global_pool_inputs(node: NodeView) -> tuple[str | np.ndarray, ...]:
-    """Of a QGlobalAvgPool: x, x_zero_point int32 [1], scale float32 [1], epilogue constants."""
+@plans("hago", "QGlobalAvgPool")
+def plan_global_pool(node: NodeView) -> list[Plan]:
+    """Inputs of the kernel: x, x_zero_point int32 [1], scale float32 [1], epilogue constants."""
     attrs = node.attrs
-    return node.inputs[0], numbers_of(attrs["x_zero_point"]), factors_of(attrs["scale"]), epilogue_constants(node)[1]
+    params = GlobalPool(node.type(node.inputs[0]).shape, node.type(node.outputs[0]).shape, attrs.get("out", "uint8"))
+    constants = (numbers_of(attrs["x_zero_point"]), factors_of(attrs["scale"]), epilogue_constants(node)[1])
+    return [Plan("global_pool", params, (node.inputs[0], *constants), node.outputs)]
 
 
-def pool_calls(node: NodeView, max_pool: Template, avg_pool: Template, q_avg_pool: Template) -> Sequence[KernelCall]:
-    """The call of a MaxPool, QMaxPool, AvgPool or QAvgPool, by a target's templates for them.
+@plans("hago", "GlobalAvgPool")
+def plan_mean_of_images(node: NodeView) -> list[Plan]:
+    """A mean over the pixels."""
+    x, y = node.type(node.inputs[0]).shape, node.type(node.outputs[0]).shape
+    params = Reduce("ReduceMean", "float32", x, y, x[0], x[1] * x[2], x[3])
+    return [Plan("global_pool", params, node.inputs, node.outputs)]
 
-    That of QAvgPool takes (x, x_zero_point int32 [1], scales float32 [KH*KW + 1], epilogue constants), where
-    scales[count] = scale / count for each number of taps that an average can divide by.
+
+@plans("hago", "QMaxPool", "MaxPool", "QAvgPool", "AvgPool")
+def plan_window_pool(node: NodeView) -> list[Plan]:
+    """Inputs of the kernel: x; of QAvgPool also x_zero_point int32 [1], scales float32 [KH*KW + 1], epilogue constants.
+
+    scales[count] = scale / count, for each number of taps that an average can divide by.
     """
     attrs, x, y = node.attrs, node.type(node.inputs[0]), node.type(node.outputs[0])
     kernel = tuple(attrs["kernel_shape"])
@@ -73,12 +85,11 @@ def pool_calls(node: NodeView, max_pool: Template, avg_pool: Template, q_avg_poo
         include_pad=bool(attrs.get("count_include_pad", 0)),
     )
     if not quantized_sum:
-        template = avg_pool if node.op == "AvgPool" else max_pool
-        return [KernelCall("pool", params, template, node.inputs, node.outputs, node.layer)]
+        return [Plan("pool", params, node.inputs, node.outputs)]
     counts = np.maximum(np.arange(kernel[0] * kernel[1] + 1), 1)
     scales = (np.float64(np.float32(attrs["scale"])) / counts).astype(np.float32)
     constants = (numbers_of(attrs["x_zero_point"]), scales, epilogue_constants(node)[1])
-    return [KernelCall("pool", params, q_avg_pool, (*node.inputs, *constants), node.outputs, node.layer)]
+    return [Plan("pool", params, (*node.inputs, *constants), node.outputs)]
 
 
 def interior(size: int, out: int, taps: int, step: int, far: int, before: int) -> tuple[int, int]:

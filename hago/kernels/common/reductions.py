@@ -14,8 +14,9 @@ from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from . import math as vm
-from .calls import KernelCall, NodeView, Template, known
+from .calls import NodeView, known
 from .flat import Expr
+from .plans import Plan, plans
 
 Combine = Callable[[Expr, Expr], Expr]
 
@@ -87,18 +88,19 @@ _FLOAT_ONLY = {"ReduceMean", "ReduceL2", "ReduceL1"}
 _TYPES = ("float32", "float64", "int32", "int64", "uint8", "int8")
 
 
-def reduction_calls(node: NodeView, template: Template) -> list[KernelCall]:
-    """A reduction, one run of neighbouring axes after the other; [] for what the templates cannot compute."""
+@plans("", *KINDS)
+def plan_reduction(node: NodeView) -> list[Plan] | None:
+    """A reduction, one run of neighbouring axes after the other."""
     x, y = node.type(node.inputs[0]), node.type(node.outputs[0])
     given = known(node, 1, "the axes")
     chosen = node.attrs.get("axes") if given is None else given.tolist()
     if not chosen and node.attrs.get("noop_with_empty_axes", 0):
-        return []
+        return None
     if x.dtype not in _TYPES[: 2 if node.op in _FLOAT_ONLY else None]:
-        return []
+        return None
     axes = {int(a) % len(x.shape) for a in chosen} if chosen else set(range(len(x.shape)))
     runs = _runs(x.shape, axes)
-    calls: list[KernelCall] = []
+    found: list[Plan] = []
     op, name, shape = node.op, node.inputs[0], x.shape
     for run in runs:
         last = run is runs[-1]
@@ -107,9 +109,9 @@ def reduction_calls(node: NodeView, template: Template) -> list[KernelCall]:
         outer, n, inner = prod(shape[: run.start]), prod(shape[run.start : run.stop]), prod(shape[run.stop :])
         params = Reduce(op, x.dtype, shape, after, outer, n, inner)
         temporaries = {} if last else {output: TensorType(x.dtype, after)}
-        calls.append(KernelCall("reduce", params, template, (name,), (output,), node.layer, temporaries))
+        found.append(Plan("reduce", params, (name,), (output,), temporaries))
         op, name, shape = params.kind.again or op, output, after
-    return calls
+    return found
 
 
 def _runs(shape: Sequence[int], axes: set[int]) -> list[range]:
@@ -146,13 +148,14 @@ class ArgExtreme:
         return Kind(lambda a, b: T.max(a, b), extreme=1)
 
 
-def arg_extreme_calls(node: NodeView, template: Template) -> list[KernelCall]:
-    """ArgMax or ArgMin; [] for a type that the templates cannot compare."""
+@plans("", "ArgMax", "ArgMin")
+def plan_arg_extreme(node: NodeView) -> list[Plan] | None:
+    """ArgMax or ArgMin along one axis."""
     x, y = node.type(node.inputs[0]), node.type(node.outputs[0])
     if x.dtype not in ("float32", "uint8", "int8", "int32"):
-        return []
+        return None
     axis = int(node.attrs.get("axis", 0)) % len(x.shape)
     outer, inner = prod(x.shape[:axis]), prod(x.shape[axis + 1 :])
     least, last = node.op == "ArgMin", bool(node.attrs.get("select_last_index", 0))
     params = ArgExtreme(x.dtype, x.shape, y.shape, outer, x.shape[axis], inner, least, last)
-    return [KernelCall("reduce", params, template, node.inputs, node.outputs, node.layer)]
+    return [Plan("reduce", params, node.inputs, node.outputs)]

@@ -30,7 +30,7 @@ def compile_call(call: KernelCall, isa: Isa, threads: int, symbol: str, target: 
     return Code(compile_template(function, symbol, target, general=call.template is fallback).mod)
 
 
-EMITTERS.update({key: emitter for key, emitter in emitters(TEMPLATES).items() if key not in EMITTERS})
+EMITTERS.update({key: emitter for key, emitter in emitters(TEMPLATES, emit_fallback).items() if key not in EMITTERS})
 fuse = partial(fuse_elementwise, supported=supported)
 
 BACKEND = Backend("cpu", FAMILIES, EMITTERS, emit_fallback, fuse, compile_call, EXECUTOR)

@@ -1,42 +1,25 @@
-"""Averages over whole images in NHWC, quantized and float: x [N, H, W, C] -> y [N, 1, 1, C].
+"""Averages of codes over whole images in NHWC: x [N, H, W, C] -> y [N, 1, 1, C]. Those of floats are reductions.
 
 A vector runs along the channels. No two buffers may overlap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
-from ..common.calls import KernelCall, NodeView
 from ..common.epilogue import constants_type
 from ..common.flat import Expr, Flat, cast, primfunc
-from ..common.pools import GlobalPool, global_pool_inputs
+from ..common.pools import GlobalPool
 from .families import Isa
-from .registry import emits
+from .registry import computes
 from .vector import Epilogue, byte_lanes, local, rows, spans
 
 
-def global_avg_pool(params: GlobalPool, isa: Isa, threads: int) -> Any:
-    """(x float32) -> y float32 = sum / (H * W)."""
-    pixels, channels = params.x[1] * params.x[2], params.x[3]
-
-    def body(x: Flat, y: Flat) -> None:
-        def image(n: Expr) -> None:
-            def vector(c: Expr, lanes: int) -> None:
-                total = _sum(pixels, "float32", lanes, lambda p: x.load((n * pixels + p) * channels + c, lanes))
-                y.store(n * channels + c, total / T.float32(pixels), lanes)
-
-            spans(channels, 4 * isa.lanes, vector)
-
-        rows(params.x[0], threads, x.size, image)
-
-    return primfunc([TensorType("float32", params.x)], [TensorType("float32", params.y)], body)
-
-
+@computes(GlobalPool)
 def q_global_avg_pool(params: GlobalPool, isa: Isa, threads: int) -> Any:
     """(x uint8, numbers int32 [1] x_zero_point, scale float32 [1], epilogue constants) -> y uint8 or float32.
 
@@ -91,14 +74,3 @@ def _sum(count: int, dtype: str, lanes: int, term: Callable[[Expr], Expr]) -> Ex
         with T.serial(1, count) as i:
             T.buffer_store(total, total[whole] + term(i), [whole])
     return T.bind(total[whole])
-
-
-@emits("hago", "QGlobalAvgPool", "GlobalAvgPool")
-def emit_global(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """Global pooling, of floats or integers."""
-    attrs = node.attrs
-    out = "float32" if node.op == "GlobalAvgPool" else attrs.get("out", "uint8")
-    params = GlobalPool(node.type(node.inputs[0]).shape, node.type(node.outputs[0]).shape, out)
-    if node.op == "GlobalAvgPool":
-        return [KernelCall("global_pool", params, global_avg_pool, node.inputs, node.outputs, node.layer)]
-    return [KernelCall("global_pool", params, q_global_avg_pool, global_pool_inputs(node), node.outputs, node.layer)]

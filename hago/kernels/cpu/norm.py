@@ -6,18 +6,15 @@ the last one is moved back to end with the row. No two buffers may overlap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from ..common.calls import KernelCall, NodeView
 from ..common.flat import Expr, Flat, all_lanes, primfunc
-from ..common.normalizations import LayerNorm, layer_norm_calls
-from .fallback import emit_fallback
+from ..common.normalizations import LayerNorm
 from .families import Isa
-from .registry import emits
+from .registry import computes
 from .rowwise import Register, across, along, fresh, row_lanes
 from .vector import rows
 
@@ -25,6 +22,7 @@ _REGISTERS = 8
 """A row of at most this many vectors stays in registers between the passes."""
 
 
+@computes(LayerNorm)
 def layer_norm(params: LayerNorm, isa: Isa, threads: int) -> Any:
     """(x [R, n], scale [n] [, bias [n]]) -> y [R, n] [, mean [R] [, inverse deviation [R]]], all float32.
 
@@ -73,9 +71,3 @@ def layer_norm(params: LayerNorm, isa: Isa, threads: int) -> Any:
         rows(prod(params.shape) // n, threads, 4 * x.size, row_body)
 
     return primfunc(params.inputs, params.outputs, body)
-
-
-@emits("", "LayerNormalization")
-def emit_layer_norm(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """LayerNormalization over the last axes."""
-    return layer_norm_calls(node, layer_norm) or emit_fallback(node, isa)

@@ -6,22 +6,20 @@ moved back to end with the row; else it runs along inner, one column in each lan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
-from ..common.calls import KernelCall, NodeView
 from ..common.flat import Expr, Flat, all_lanes, primfunc, typed
-from ..common.reductions import KINDS, ArgExtreme, Reduce, arg_extreme_calls, reduction_calls
-from .fallback import emit_fallback
+from ..common.reductions import ArgExtreme, Reduce
 from .families import Isa
-from .registry import emits
+from .registry import computes
 from .rowwise import Register, across, along, fresh, row_lanes
 from .vector import copy_lanes, rows, spans
 
 
+@computes(Reduce)
 def reduction(params: Reduce, isa: Isa, threads: int) -> Any:
     """(x [outer, n, inner]) -> y [outer, inner], both of ``dtype``."""
     kind, dtype = params.kind, params.dtype
@@ -59,12 +57,7 @@ def reduction(params: Reduce, isa: Isa, threads: int) -> Any:
     return primfunc([TensorType(dtype, params.x)], [TensorType(dtype, params.y)], body)
 
 
-@emits("", *KINDS)
-def emit_reduction(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """Reductions over some axes."""
-    return reduction_calls(node, reduction) or emit_fallback(node, isa)
-
-
+@computes(ArgExtreme)
 def arg_extreme(params: ArgExtreme, isa: Isa, threads: int) -> Any:
     """(x [outer, n, inner] of ``dtype``) -> y int64 [outer, inner]."""
     dtype, n, inner = params.dtype, params.n, params.inner
@@ -117,9 +110,3 @@ def arg_extreme(params: ArgExtreme, isa: Isa, threads: int) -> Any:
         rows(params.outer, threads, 2 * x.size, whole_row if inner == 1 else columns)
 
     return primfunc([TensorType(dtype, params.x)], [TensorType("int64", params.y)], body)
-
-
-@emits("", "ArgMax", "ArgMin")
-def emit_arg_extreme(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """ArgMax and ArgMin."""
-    return arg_extreme_calls(node, arg_extreme) or emit_fallback(node, isa)

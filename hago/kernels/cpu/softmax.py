@@ -6,19 +6,16 @@ moved back to end with the row; else it runs along inner, one column in each lan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common import math as vm
-from ..common.calls import KernelCall, NodeView
 from ..common.flat import Expr, Flat, all_lanes, primfunc
-from ..common.normalizations import Softmax, softmax_calls
-from .fallback import emit_fallback
+from ..common.normalizations import Softmax
 from .families import Isa
-from .registry import emits
+from .registry import computes
 from .rowwise import Register, across, along, fresh, row_lanes
 from .vector import rows, spans
 
@@ -26,6 +23,7 @@ _REGISTERS = 8
 """A row of at most this many vectors stays in registers between the passes."""
 
 
+@computes(Softmax)
 def softmax(params: Softmax, isa: Isa, threads: int) -> Any:
     """(x float32) -> y float32 = e^(x - max) / sum, or x - max - ln sum."""
     inner, lanes = params.inner, row_lanes(params.n, isa.lanes)
@@ -117,9 +115,3 @@ def _column(params: Softmax, x: Flat, y: Flat, begin: Expr, lanes: int) -> None:
     _, finish = _finish(params, total.get(), lanes)
     with T.serial(0, n) as i:
         y.store(begin + i * step, finish(y.load(begin + i * step, lanes)), lanes)
-
-
-@emits("", "Softmax", "LogSoftmax")
-def emit_softmax(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """Softmax and LogSoftmax along one axis."""
-    return softmax_calls(node, softmax) or emit_fallback(node, isa)

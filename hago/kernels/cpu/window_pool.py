@@ -9,20 +9,19 @@ the taps that lie inside. No two buffers may overlap.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
-from ..common.calls import KernelCall, NodeView
 from ..common.epilogue import constants_type
 from ..common.flat import Expr, Flat, all_lanes, cast, primfunc
 from ..common.math import maximum, named
-from ..common.pools import PoolWindow, interior, pool_calls, taps_inside
+from ..common.pools import PoolWindow, interior, taps_inside
 from .families import Isa
-from .registry import emits
+from .registry import computes
 from .vector import Epilogue, byte_lanes, local, rows, spans
 
 _MOST_UNROLLED_TAPS = 25
@@ -33,6 +32,13 @@ Accumulate = Callable[[Expr | None, Expr, int], Expr]
 
 Finish = Callable[[Expr, Expr, Expr, int], None]
 """(flat output index, accumulator, taps inside the image, lanes) -> stores the result."""
+
+
+@computes(PoolWindow)
+def window_pool(params: PoolWindow, isa: Isa, threads: int) -> Any:
+    """The template of each operator."""
+    template = {"AvgPool": avg_pool, "QAvgPool": q_avg_pool}.get(params.op, max_pool)
+    return template(params, isa, threads)
 
 
 def max_pool(params: PoolWindow, isa: Isa, threads: int) -> Any:
@@ -185,9 +191,3 @@ def _windows(
 
     work = kh_all * kw_all * int(np.prod(params.y, dtype=np.int64)) // max(1, lanes // 16)
     rows(images * out_height, threads, work, line)
-
-
-@emits("hago", "QMaxPool", "MaxPool", "QAvgPool", "AvgPool")
-def emit_window(node: NodeView, isa: Isa) -> Sequence[KernelCall]:
-    """Pooling over windows, of floats or integers."""
-    return pool_calls(node, max_pool, avg_pool, q_avg_pool)

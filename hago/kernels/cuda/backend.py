@@ -51,7 +51,7 @@ def compile_call(call: KernelCall, gpu: Gpu, threads: int, symbol: str, target: 
     return Code(source.host, module_bytes(cubin, source.launches))
 
 
-EMITTERS.update({key: emitter for key, emitter in emitters(TEMPLATES).items() if key not in EMITTERS})
+EMITTERS.update({key: emitter for key, emitter in emitters(TEMPLATES, emit_fallback).items() if key not in EMITTERS})
 
 
 def fuse(lowered: LoweredGraph) -> LoweredGraph:

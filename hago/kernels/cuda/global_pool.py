@@ -1,30 +1,26 @@
-"""Averages over whole images in NHWC, quantized and float: x [N, H, W, C] -> y [N, 1, 1, C], by teams (`rowwise`).
+"""Averages of codes over whole images in NHWC, by teams (`rowwise`): x [N, H, W, C] -> y [N, 1, 1, C].
 
-A thread sums four neighbouring channels of some pixels where the number of channels allows; a float average is a
-reduction over the pixels.
+A thread sums four neighbouring channels of some pixels where the number of channels allows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
-from ..common.calls import KernelCall, NodeView
 from ..common.epilogue import Epilogue, constants_type
 from ..common.flat import Expr, Flat, primfunc
 from ..common.math import named
-from ..common.pools import GlobalPool, global_pool_inputs
-from ..common.reductions import Reduce
+from ..common.pools import GlobalPool
 from .families import Gpu
-from .reduce import reduction
-from .registry import emits
+from .registry import computes
 from .rowwise import Piece, divide, local, teams
 from .words import read, write
 
 
+@computes(GlobalPool)
 def q_global_avg_pool(params: GlobalPool, gpu: Gpu, threads: int) -> Any:
     """(x uint8, numbers int32 [1] x_zero_point, scale float32 [1], epilogue constants) -> y uint8 or float32.
 
@@ -57,15 +53,3 @@ def q_global_avg_pool(params: GlobalPool, gpu: Gpu, threads: int) -> Any:
 
     inputs = [TensorType("uint8", params.x), TensorType("int32", (1,)), TensorType("float32", (1,))]
     return primfunc([*inputs, constants_type(params.out)], [TensorType(params.out, params.y)], body)
-
-
-@emits("hago", "QGlobalAvgPool", "GlobalAvgPool")
-def emit_global(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
-    """Global pooling, of floats or integers."""
-    x, y = node.type(node.inputs[0]).shape, node.type(node.outputs[0]).shape
-    if node.op == "GlobalAvgPool":
-        mean = Reduce("ReduceMean", "float32", x, y, x[0], x[1] * x[2], x[3])
-        return [KernelCall("global_pool", mean, reduction, node.inputs, node.outputs, node.layer)]
-    params = GlobalPool(x, y, node.attrs.get("out", "uint8"))
-    inputs = global_pool_inputs(node)
-    return [KernelCall("global_pool", params, q_global_avg_pool, inputs, node.outputs, node.layer)]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from ..common.calls import KernelCall, NodeView
 from ..common.flat import Expr, Flat, primfunc
 from ..common.math import named
-from ..common.normalizations import LayerNorm, layer_norm_calls
-from .fallback import emit_fallback
+from ..common.normalizations import LayerNorm
 from .families import Gpu
-from .registry import emits
+from .registry import computes
 from .rowwise import Piece, Terms, divide, teams
 from .words import read, write
 
 
+@computes(LayerNorm)
 def layer_norm(params: LayerNorm, gpu: Gpu, threads: int) -> Any:
     """(x [R, n], scale [n] [, bias [n]]) -> y [R, n] [, mean [R] [, inverse deviation [R]]], all float32.
 
@@ -56,9 +54,3 @@ def layer_norm(params: LayerNorm, gpu: Gpu, threads: int) -> Any:
                     target.store(team.row, value)
 
     return primfunc(params.inputs, params.outputs, body)
-
-
-@emits("", "LayerNormalization")
-def emit_layer_norm(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
-    """LayerNormalization over the last axes."""
-    return layer_norm_calls(node, layer_norm) or emit_fallback(node, gpu)

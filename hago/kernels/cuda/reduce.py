@@ -8,16 +8,15 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
-from ..common.calls import KernelCall, NodeView
 from ..common.flat import Expr, Flat, primfunc
 from ..common.math import named
-from ..common.reductions import KINDS, ArgExtreme, Reduce, arg_extreme_calls, reduction_calls
-from .fallback import emit_fallback
+from ..common.reductions import ArgExtreme, Reduce
 from .families import Gpu
-from .registry import emits
+from .registry import computes
 from .rowwise import Piece, divide, local, teams
 
 
+@computes(Reduce)
 def reduction(params: Reduce, gpu: Gpu, threads: int) -> Any:
     """(x [outer, n, inner]) -> y [outer, inner], both of ``dtype``."""
     kind, dtype = params.kind, params.dtype
@@ -36,12 +35,7 @@ def reduction(params: Reduce, gpu: Gpu, threads: int) -> Any:
     return primfunc([TensorType(dtype, params.x)], [TensorType(dtype, params.y)], body)
 
 
-@emits("", *KINDS)
-def emit_reduction(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
-    """Reductions over some axes."""
-    return reduction_calls(node, reduction) or emit_fallback(node, gpu)
-
-
+@computes(ArgExtreme)
 def arg_extreme(params: ArgExtreme, gpu: Gpu, threads: int) -> Any:
     """(x [outer, n, inner] of ``dtype``) -> y int64 [outer, inner]."""
     dtype, combine = params.dtype, params.kind.combine
@@ -74,9 +68,3 @@ def arg_extreme(params: ArgExtreme, gpu: Gpu, threads: int) -> Any:
                 y.store(team.row, T.cast(T.max(0, T.min(params.n - 1, pair[1])), "int64"))
 
     return primfunc([TensorType(dtype, params.x)], [TensorType("int64", params.y)], body)
-
-
-@emits("", "ArgMax", "ArgMin")
-def emit_arg_extreme(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
-    """ArgMax and ArgMin."""
-    return arg_extreme_calls(node, arg_extreme) or emit_fallback(node, gpu)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common import math as vm
-from ..common.calls import KernelCall, NodeView
 from ..common.flat import Expr, Flat, primfunc
-from ..common.normalizations import Softmax, softmax_calls
-from .fallback import emit_fallback
+from ..common.normalizations import Softmax
 from .families import Gpu
-from .registry import emits
+from .registry import computes
 from .rowwise import Piece, divide, teams
 from .words import write
 
 
+@computes(Softmax)
 def softmax(params: Softmax, gpu: Gpu, threads: int) -> Any:
     """(x float32) -> y float32 = e^(x - max) / sum, or x - max - ln sum."""
 
@@ -45,9 +43,3 @@ def softmax(params: Softmax, gpu: Gpu, threads: int) -> Any:
 
     x = TensorType("float32", params.shape)
     return primfunc([x], [x], body)
-
-
-@emits("", "Softmax", "LogSoftmax")
-def emit_softmax(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
-    """Softmax and LogSoftmax along one axis."""
-    return softmax_calls(node, softmax) or emit_fallback(node, gpu)

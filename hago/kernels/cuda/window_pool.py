@@ -9,26 +9,32 @@ nearest pixel, which does not count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
-from ..common.calls import KernelCall, NodeView
 from ..common.epilogue import Epilogue, constants_type
 from ..common.flat import Expr, Flat, primfunc, unravel
 from ..common.math import maximum, named
-from ..common.pools import PoolWindow, interior, pool_calls, taps_inside
+from ..common.pools import PoolWindow, interior, taps_inside
 from .families import Gpu
 from .grid import each
-from .registry import emits
+from .registry import computes
 from .words import per_thread, read, write
 
 _MOST_UNROLLED_TAPS = 25
 
 Finish = Callable[[list[Expr], Expr], list[Expr]]
 """(what was accumulated of each channel, taps inside of the image) -> results."""
+
+
+@computes(PoolWindow)
+def window_pool(params: PoolWindow, gpu: Gpu, threads: int) -> Any:
+    """The template of each operator."""
+    template = {"AvgPool": avg_pool, "QAvgPool": q_avg_pool}.get(params.op, max_pool)
+    return template(params, gpu, threads)
 
 
 def max_pool(params: PoolWindow, gpu: Gpu, threads: int) -> Any:
@@ -131,9 +137,3 @@ def _windows(
         write(y, index * lanes, [value if value.ty.dtype == y.dtype else T.cast(value, y.dtype) for value in results])
 
     each(y.size // lanes, outputs)
-
-
-@emits("hago", "QMaxPool", "MaxPool", "QAvgPool", "AvgPool")
-def emit_window(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
-    """Pooling over windows, of floats or integers."""
-    return pool_calls(node, max_pool, avg_pool, q_avg_pool)
