@@ -54,6 +54,8 @@ CASES = {
     "a product with gelu": (gemm((2, 5, 20), 24, "Gelu_tanh"), TILES[4]),
     "a product with a residual": (gemm((3, 7), 5, "", residual=True), TILES[1]),
     "batches that broadcast": (matmul((2, 1, 5, 20), (3, 20, 6)), SMALL),
+    "3x3 in parts of K": (conv((1, 4, 5, 12), 20, (3, 3), (1, 4, 5), pads=(1, 1, 1, 1)), TILES[4], 3),
+    "batches in parts, of which one is empty": (matmul((2, 1, 5, 66), (3, 66, 6)), TILES[5], 4),
     "a vector and batches": (matmul((20,), (2, 20, 8)), SMALL),
 }
 
@@ -61,8 +63,9 @@ CASES = {
 @needs_compiler
 @pytest.mark.parametrize("case", CASES)
 def test_products_are_close_to_their_reference(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (graph, feeds), tile = CASES[case]
-    monkeypatch.setattr(float_anchors, "choose_tiles", lambda *given: [tile])
+    (graph, feeds), tile, *several = CASES[case]
+    parts = several[0] if several else 1
+    monkeypatch.setattr(float_anchors, "choose_tiles", lambda *given: (parts, [tile]))
     assert conforms(graph, feeds) < 2e-6
 
 
@@ -86,7 +89,9 @@ def test_multiply_adds_read_shared_memory_in_fours(tile: FmaTile, arch: str) -> 
 
 @pytest.mark.parametrize("gpu", FAMILIES.values(), ids=lambda gpu: gpu.name)
 def test_large_products_get_large_tiles_and_small_ones_fill_the_gpu(gpu: Any) -> None:
-    large, small = (choose_tiles(Window((1, 1, rows, 1024)), 1024, 1, gpu)[0] for rows in (1 << 16, 16))
-    assert large.rows * large.columns >= 64 * 128
-    assert small.rows <= 32
+    (one, (large, *_)), (several, (small, *_)) = (
+        choose_tiles(Window((1, 1, rows, 4096)), 1024, 1, gpu) for rows in (1 << 16, 16)
+    )
+    assert large.rows * large.columns >= 64 * 128 and one == 1
+    assert small.rows <= 32 and several * (1024 // small.columns) > gpu.multiprocessors
     assert {tile.threads % 32 for tile in TILES} == {0}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from ...tensor import TensorType
 from ..common.anchor import bounds, constant
 from ..common.calls import KernelCall, NodeView
 from .anchors import emit_half, rows_of, window_of
 from .depthwise import emit_depthwise
 from .fallback import emit_fallback
 from .families import Gpu
-from .fma import FmaParams, fma
+from .fma import CombineParams, FmaParams, combine, fma, fma_parts
 from .fma_choice import choose_tiles
 from .grouped import emit_grouped
 from .loads import Window
@@ -29,7 +31,7 @@ def emit_conv(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
     if group == 1 and node.attrs["precision"] != "float32":
         return emit_half(node, gpu)
     if group == 1:
-        return [_dense(node, gpu, window_of(node))]
+        return _dense(node, gpu, window_of(node))
     is_depthwise = group == node.type(node.inputs[0]).shape[-1] == node.type(node.outputs[0]).shape[-1]
     return (emit_depthwise if is_depthwise else emit_grouped)(node, gpu)
 
@@ -39,7 +41,7 @@ def emit_gemm(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
     """Fully connected layer: on tensor cores in 16-bit floats, by multiply-adds in float32."""
     if node.attrs["precision"] != "float32":
         return emit_half(node, gpu)
-    return [_dense(node, gpu, rows_of(node))]
+    return _dense(node, gpu, rows_of(node))
 
 
 @emits("", "MatMul")
@@ -56,25 +58,34 @@ def emit_matmul(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
     window, columns = Window((1, 1, left[-2], left[-1])), right[-1]
     buffers = (np.zeros(-(-columns // WIDE) * WIDE, np.float32), bounds(-np.inf, np.inf))
     shapes = (a.shape, b.shape, node.type(node.outputs[0]).shape, batch, left[:-2], right[:-2])
-    return [_call(node, gpu, window, columns, columns, FloatEpilogue(), shapes, (*node.inputs, *buffers))]
+    return _calls(node, gpu, window, columns, columns, FloatEpilogue(), shapes, node.inputs, buffers)
 
 
-def _dense(node: NodeView, gpu: Gpu, window: Window) -> KernelCall:
+def _dense(node: NodeView, gpu: Gpu, window: Window) -> Sequence[KernelCall]:
     """A layer with constant weights, whose rows read ``window``."""
     weights = constant(node, 1)
     width = -(-len(weights) // WIDE) * WIDE
     packed = pack_columns(weights, width)
     epilogue, buffers = float_epilogue(node, len(weights), width)
     shapes = (node.type(node.inputs[0]).shape, packed.shape, node.type(node.outputs[0]).shape)
-    return _call(node, gpu, window, len(weights), width, epilogue, shapes, (node.inputs[0], packed, *buffers))
+    return _calls(node, gpu, window, len(weights), width, epilogue, shapes, (node.inputs[0], packed), buffers)
 
 
-def _call(
+def _calls(
     node: NodeView, gpu: Gpu, window: Window, columns: int, width: int, epilogue: FloatEpilogue, shapes: Any,
-    inputs: tuple[str | np.ndarray, ...],
-) -> KernelCall:  # fmt: skip
-    """The product with the tile that is estimated to be the best one, and others that may be."""
+    operands: Sequence[str | np.ndarray], buffers: Sequence[str | np.ndarray],
+) -> Sequence[KernelCall]:  # fmt: skip
+    """The product, in parts if that helps, with the tile estimated to be the best one and others that may be."""
     batches = prod(shapes[3]) if len(shapes) > 3 else 1
-    tiles = choose_tiles(window, columns, batches, gpu)
-    first, *others = (FmaParams(window, columns, width, epilogue, tile, *shapes) for tile in tiles)
-    return KernelCall("fma", first, fma, inputs, node.outputs, node.layer, alternatives=tuple(others))
+    parts, tiles = choose_tiles(window, columns, batches, gpu)
+    params = [replace(FmaParams(window, columns, width, epilogue, tile, *shapes), parts=parts) for tile in tiles]
+    if parts == 1:
+        inputs = (*operands, *buffers)
+        return [KernelCall("fma", params[0], fma, inputs, node.outputs, node.layer, alternatives=tuple(params[1:]))]
+    sums = f"{node.outputs[0]}:parts"
+    made = CombineParams(parts, batches * window.rows, columns, epilogue, shapes[2])
+    types = {sums: TensorType("float32", (parts, made.rows, columns))}
+    return [
+        KernelCall("fma", params[0], fma_parts, tuple(operands), (sums,), node.layer, types, tuple(params[1:])),
+        KernelCall("combine", made, combine, (sums, *buffers), node.outputs, node.layer),
+    ]

@@ -11,10 +11,15 @@ they lie. Matrices may come in batches, which broadcast.
 A block computes a tile of rows by columns, one step along K after the other. While it multiplies one step out of shared
 memory, its threads read the next one into registers (fma_loads.py). A warp is 4 by 8 threads; each has its rows and its
 columns in fours, so that the warp reads whole lines of shared memory.
+
+Where the blocks of a product are too few for the GPU, each computes but a part of the steps (`fma_parts`): its sums go
+to memory, and a second kernel adds them up and finishes them (`combine`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -26,10 +31,11 @@ from ..common.broadcast import nest
 from ..common.flat import Expr, Flat, primfunc, unravel
 from .device import when
 from .families import Gpu
-from .fma_loads import WIDE, FmaLoads, FmaTile, left_pieces, right_pieces
-from .grid import barrier, blocks
+from .fma_loads import WIDE, Along, FmaLoads, FmaTile, left_pieces, right_pieces
+from .grid import barrier, blocks, each
 from .loads import Window
 from .thread_epilogue import FloatEpilogue, FloatFinish
+from .words import read, write
 
 _WARP = 32
 _DOWN, _ACROSS = 4, 8  # threads of a warp
@@ -55,6 +61,18 @@ class FmaParams:
     batch: tuple[int, ...] = ()
     a_batch: tuple[int, ...] = ()
     b_batch: tuple[int, ...] = ()
+    parts: int = 1
+
+    @property
+    def blocks(self) -> tuple[int, int, int, int]:
+        """Batches, parts of K, tiles along rows and along columns."""
+        down, across = -(-self.window.rows // self.tile.rows), -(-self.columns // self.tile.columns)
+        return prod(self.batch), self.parts, down, across
+
+    @property
+    def steps(self) -> int:
+        """Steps along K of one block."""
+        return -(-self.depth // (self.tile.depth * self.parts))
 
     @property
     def depth(self) -> int:
@@ -64,25 +82,80 @@ class FmaParams:
 
 def fma(params: FmaParams, gpu: Gpu, threads: int = 1) -> Any:
     """(a, b, buffers of the epilogue ...) -> y, see the module's docstring."""
-    p, tile = params, params.tile
+    p = params
     a, b, y = (TensorType("float32", shape) for shape in (p.a, p.b, p.y))
-    down, across = -(-p.window.rows // tile.rows), -(-p.columns // tile.columns)
 
     def body(a: Flat, b: Flat, *rest: Flat) -> None:
         *buffers, y = rest
-        with blocks(prod(p.batch) * down * across, tile.threads) as (block, thread):
-            batch, row, column = unravel(block, (prod(p.batch), down, across))
-            shared = T.alloc_buffer((_STAGES * tile.stage,), "float32", scope="shared.dyn", align=128)
-            first_row, first_column = T.bind(row * tile.rows), T.bind(column * tile.columns)
-            batch = T.bind(batch)
-            a_start, b_start = _starts(p, batch)
-            left = FmaLoads(a, shared, *left_pieces(p.window, tile, thread, first_row, a_start))
-            right = FmaLoads(b, shared, *right_pieces((p.depth, p.width), tile, thread, first_column, b_start))
-            place = _Place(p, thread, first_row, first_column)
-            sums = _product(p, shared, place, left, right)
-            _finish(p, sums, place, batch * p.window.rows, FloatFinish(p.epilogue, buffers, y))
+        with _tiles(p, a, b) as (place, batch, _, sums):
+            finish = FloatFinish(p.epilogue, buffers, y)
+            _finish(p, sums, place, batch * p.window.rows, finish.factors, finish.store)
 
     return primfunc([a, b, *p.epilogue.arguments(-(-p.columns // WIDE) * WIDE, y)], [y], body)
+
+
+def fma_parts(params: FmaParams, gpu: Gpu, threads: int = 1) -> Any:
+    """(a, b) -> sums [parts, rows of all batches, N]."""
+    p = params
+    rows = prod(p.batch) * p.window.rows
+
+    def body(a: Flat, b: Flat, y: Flat) -> None:
+        with _tiles(p, a, b) as (place, batch, part, sums):
+            before = part * rows + batch * p.window.rows
+            _finish(p, sums, place, before, lambda n, lanes: [], lambda own, _, at: write(y, at, own))
+
+    tensors = [TensorType("float32", shape) for shape in (p.a, p.b, (p.parts, rows, p.columns))]
+    return primfunc(tensors[:2], tensors[2:], body)
+
+
+@dataclass(frozen=True)
+class CombineParams:
+    """Shapes of what `combine` adds up: [parts, rows, columns]."""
+
+    parts: int
+    rows: int
+    columns: int
+    epilogue: FloatEpilogue
+    y: tuple[int, ...]
+
+
+def combine(params: CombineParams, gpu: Gpu, threads: int = 1) -> Any:
+    """(sums [parts, rows, columns], buffers of the epilogue ...) -> y; parts are added up in order."""
+    p = params
+    lanes = 1 if p.columns % WIDE else WIDE
+    sums, y = TensorType("float32", (p.parts, p.rows, p.columns)), TensorType("float32", p.y)
+
+    def body(sums: Flat, *rest: Flat) -> None:
+        *buffers, y = rest
+
+        def some(index: Expr) -> None:
+            at, n = T.bind(index * lanes), T.bind(index % (p.columns // lanes) * lanes)
+            finish = FloatFinish(p.epilogue, buffers, y)
+            totals = read(sums, at, lanes)
+            for part in range(1, p.parts):
+                more = read(sums, at + part * (p.rows * p.columns), lanes)
+                totals = [T.bind(a + b) for a, b in zip(totals, more, strict=True)]
+            finish.store(totals, finish.factors(n, lanes), at)
+
+        each(p.rows * p.columns // lanes, some)
+
+    return primfunc([sums, *p.epilogue.arguments(-(-p.columns // WIDE) * WIDE, y)], [y], body)
+
+
+@contextmanager
+def _tiles(p: FmaParams, a: Flat, b: Flat) -> Iterator[tuple[_Place, Expr, Expr, Any]]:
+    """Launches a block for every tile; yields a thread's place, its batch and part, and its sums."""
+    tile = p.tile
+    with blocks(prod(p.blocks), tile.threads) as (block, thread):
+        batch, part, row, column = (T.bind(number) for number in unravel(block, p.blocks))
+        shared = T.alloc_buffer((_STAGES * tile.stage,), "float32", scope="shared.dyn", align=128)
+        place = _Place(p, thread, T.bind(row * tile.rows), T.bind(column * tile.columns))
+        a_start, b_start = _starts(p, batch)
+        along = Along(p.depth, tile.depth, p.steps, p.parts, part)
+        left = left_pieces(p.window, tile, thread, place.first_row, a_start, along)
+        right = right_pieces(p.width, tile, thread, place.first_column, b_start, along)
+        sums = _product(p, shared, place, FmaLoads(a, shared, *left), FmaLoads(b, shared, *right))
+        yield place, batch, part, sums
 
 
 def _starts(p: FmaParams, batch: Expr) -> tuple[Expr, Expr]:
@@ -120,7 +193,7 @@ class _Place:
 
 def _product(p: FmaParams, shared: Any, place: _Place, left: FmaLoads, right: FmaLoads) -> Any:
     """All steps; the sums [high * wide] of this thread."""
-    tile, steps = p.tile, -(-p.depth // p.tile.depth)
+    tile, steps = p.tile, p.steps
     sums = T.alloc_buffer((tile.high * tile.wide,), "float32", scope="local")
     with T.unroll(0, tile.high * tile.wide) as i:
         T.buffer_store(sums, T.float32(0), [i])
@@ -156,16 +229,23 @@ def _multiply(tile: FmaTile, shared: Any, place: _Place, sums: Any, stage: Expr)
             T.buffer_store(sums, T.fma(a[i], b[j], sums[at]), [at])
 
 
-def _finish(p: FmaParams, sums: Any, place: _Place, rows_before: Expr, finish: FloatFinish) -> None:
-    """From sums to y."""
+def _finish(
+    p: FmaParams,
+    sums: Any,
+    place: _Place,
+    rows_before: Expr,
+    factors_of: Callable[..., Any],
+    store: Callable[..., None],
+) -> None:
+    """``store(sums, factors, place in y)`` for all that this thread has."""
     tile = p.tile
     lanes = 1 if p.columns % WIDE else WIDE
     with T.unroll(0, tile.wide // lanes) as j:
         n = T.bind(place.first_column + place.column_of(j * lanes))
         with when(n < p.columns if p.columns % tile.columns else True):
-            factors = finish.factors(n, lanes)
+            factors = factors_of(n, lanes)
             with T.unroll(0, tile.high) as i:
                 m = T.bind(place.first_row + place.row_of(i))
                 with when(m < p.window.rows if p.window.rows % tile.rows else True):
                     own = [sums[i * tile.wide + j * lanes + c] for c in range(lanes)]
-                    finish.store(own, factors, T.bind((rows_before + m) * p.columns + n))
+                    store(own, factors, T.bind((rows_before + m) * p.columns + n))

@@ -48,6 +48,22 @@ class FmaTile:
 
 
 @dataclass(frozen=True)
+class Along:
+    """The part of K that a block goes along: ``steps`` of ``size`` each, the ``part``-th of ``parts``."""
+
+    depth: int  # K
+    size: int
+    steps: int
+    parts: int
+    part: Expr
+
+    def at(self, step: Expr, k: Expr) -> tuple[Expr, Expr | bool]:
+        """Where ``k`` of a step lies along K, and whether that is within K."""
+        place = T.bind((self.part * self.steps + step) * self.size + k)
+        return place, True if self.parts * self.steps * self.size == self.depth else place < self.depth
+
+
+@dataclass(frozen=True)
 class Piece:
     """Neighbours that a thread brings: ``where`` they lie at a step, and whether.
 
@@ -80,7 +96,9 @@ class FmaLoads:
                 T.buffer_store(self.shared, value, [T.ramp(stage + place, 1, width) if width > 1 else stage + place])
 
 
-def left_pieces(window: Window, tile: FmaTile, thread: Expr, first_row: Expr, start: Expr) -> tuple[int, list[Piece]]:
+def left_pieces(
+    window: Window, tile: FmaTile, thread: Expr, first_row: Expr, start: Expr, along: Along
+) -> tuple[int, list[Piece]]:
     """Lanes and pieces of ``a``, whose matrix begins at ``start``: pixels under each output pixel, read where they lie.
 
     Without four neighbours to read, threads that follow one another have rows that do.
@@ -88,37 +106,37 @@ def left_pieces(window: Window, tile: FmaTile, thread: Expr, first_row: Expr, st
     lanes = 1 if window.x[3] % WIDE else WIDE
     count = tile.rows * tile.depth // (lanes * tile.threads)
     if lanes == 1:
-        row = T.bind(thread % tile.rows)
-        rows = [row] * count
-        pixels = [_pixel(window, first_row + row, start)] * count
-        along = [T.bind(thread // tile.rows + i * (tile.threads // tile.rows)) for i in range(count)]
+        rows = [T.bind(thread % tile.rows)] * count
+        pixels = [_pixel(window, tile, first_row + rows[0], start)] * count
+        ks = [T.bind(thread // tile.rows + i * (tile.threads // tile.rows)) for i in range(count)]
     else:
         chunks = tile.depth // lanes
         rows = [T.bind(thread // chunks + i * (tile.threads // chunks)) for i in range(count)]
-        pixels = [_pixel(window, first_row + row, start) for row in rows]
-        along = [T.bind(thread % chunks * lanes)] * count
+        pixels = [_pixel(window, tile, first_row + row, start) for row in rows]
+        ks = [T.bind(thread % chunks * lanes)] * count
     found = []
-    for row, pixel, k in zip(rows, pixels, along, strict=True):
+    for row, pixel, k in zip(rows, pixels, ks, strict=True):
 
         def where(step: Expr, pixel: Any = pixel, k: Expr = k) -> tuple[Expr, Expr | bool]:
-            return pixel(T.bind(step * tile.depth + k), tile)
+            return pixel(*along.at(step, k))
 
         at = T.bind(tile.row_at(row, k))
         found.append(Piece(where, [(k + i) * tile.rows + at for i in range(lanes)]))
     return lanes, found
 
 
-def _pixel(window: Window, m: Expr, start: Expr) -> Callable[[Expr, FmaTile], tuple[Expr, Expr | bool]]:
+def _pixel(
+    window: Window, tile: FmaTile, m: Expr, start: Expr
+) -> Callable[[Expr, Expr | bool], tuple[Expr, Expr | bool]]:
     """Of the output pixel ``m``: where a value along K lies, and whether it is there at all."""
     _, h, w, channels = window.x
     _, oh, ow = window.places
     top = T.bind(m // ow % oh * window.strides[0] - window.pads[0])
     left = T.bind(m % ow * window.strides[1] - window.pads[1])
     corner = T.bind(start + ((m // (oh * ow) * h + top) * w + left) * channels)
-    depth = window.depth // window.item
 
-    def where(k: Expr, tile: FmaTile) -> tuple[Expr, Expr | bool]:
-        limits = [m < window.rows if window.rows % tile.rows else True, k < depth if depth % tile.depth else True]
+    def where(k: Expr, within: Expr | bool) -> tuple[Expr, Expr | bool]:
+        limits = [m < window.rows if window.rows % tile.rows else True, within]
         if window.kernel == (1, 1):
             down, right, channel = T.int32(0), T.int32(0), k
         else:
@@ -134,21 +152,20 @@ def _pixel(window: Window, m: Expr, start: Expr) -> Callable[[Expr, FmaTile], tu
 
 
 def right_pieces(
-    shape: tuple[int, int], tile: FmaTile, thread: Expr, first_column: Expr, start: Expr
+    width: int, tile: FmaTile, thread: Expr, first_column: Expr, start: Expr, along: Along
 ) -> tuple[int, list[Piece]]:
-    """Lanes and pieces of ``b`` [K, N] of that shape, whose matrix begins at ``start``."""
-    depth, width = shape
+    """Lanes and pieces of ``b`` [K, width], whose matrix begins at ``start``."""
     lanes = 1 if width % WIDE else WIDE
     chunks = tile.columns // lanes
     found = []
     for i in range(tile.columns * tile.depth // (lanes * tile.threads)):
         index = thread + i * tile.threads
-        along, column = T.bind(index // chunks), T.bind(index % chunks * lanes)
+        k, column = T.bind(index // chunks), T.bind(index % chunks * lanes)
 
-        def where(step: Expr, along: Expr = along, column: Expr = column) -> tuple[Expr, Expr | bool]:
-            k, n = T.bind(step * tile.depth + along), first_column + column
-            inside = all_of(k < depth if depth % tile.depth else True, n < width if width % tile.columns else True)
-            return start + k * width + n, inside
+        def where(step: Expr, k: Expr = k, column: Expr = column) -> tuple[Expr, Expr | bool]:
+            place, within = along.at(step, k)
+            n = first_column + column
+            return start + place * width + n, all_of(within, n < width if width % tile.columns else True)
 
-        found.append(Piece(where, [tile.rows * tile.depth + along * tile.columns + column]))
+        found.append(Piece(where, [tile.rows * tile.depth + k * tile.columns + column]))
     return lanes, found
