@@ -28,7 +28,7 @@ from .interrupts import Interrupts
 from .model import InputShapes, Model, load_model
 from .options import read_options
 from .runtime.artifact import Artifact, load
-from .runtime.processor import missing_features
+from .runtime.here import why_not_here
 from .runtime.threads import check_threads
 from .signature import takes_options
 from .spec import HardwareSpec, resolve_hw
@@ -170,7 +170,7 @@ def quantize_static(
         samples = make_samples(calibration, normalized.inputs)
         samples = samples.calibration or samples
         # Ranges are those of the float model, on any machine: calibrate here if the target cannot run it.
-        host = spec if spec.kernels_available and not missing_features(spec.cpu_features) else resolve_hw("auto")
+        host = spec if why_not_here(spec) is None else resolve_hw("auto")
         calibration = calibrate_model(
             normalized,
             samples,

@@ -287,6 +287,11 @@ def old_processor() -> AbstractContextManager[object]:
     return mock.patch("hago.runtime.processor.host_features", return_value={"sse2", "ssse3", "bmi1", "bmi2", "f16c"})
 
 
+def no_gpu() -> AbstractContextManager[object]:
+    """A machine without a GPU."""
+    return mock.patch("hago.kernels.cuda.executor.driver", return_value=None)
+
+
 def without(*packages: str) -> Callable[[], AbstractContextManager[object]]:
     """Packages that are not installed."""
 

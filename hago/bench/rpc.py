@@ -98,8 +98,9 @@ class _Remote:
             yield _DeviceRunner(candidate, lambda feeds: self._run(form, feeds))
 
     def save(self, candidate: Candidate, folder: Path) -> None:
-        self._form(candidate).network.save(folder / LIBRARY_FILE)
-        write_runner(candidate.artifact.input_info[0], folder)
+        network = self._form(candidate).network
+        network.save(folder / LIBRARY_FILE)
+        write_runner(candidate.artifact.input_info[0], folder, network.built.executor.kind)
 
     def close(self) -> None:
         self.pool.close()
@@ -173,7 +174,8 @@ class RpcBench(_Remote):
                 form.network.built.export_kernels(library)
                 try:
                     kernels = [(use.symbol, use.tensors) for use in uses]
-                    return member.session.kernel_times_s(library, kernels, form.network.built.executor)
+                    built = form.network.built
+                    return member.session.kernel_times_s(library, kernels, built.executor, built.device_codes())
                 finally:
                     library.unlink()
 

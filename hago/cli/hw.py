@@ -197,6 +197,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _detect(_: argparse.Namespace) -> int:
+    from ..device.gpus import detect_gpu
     from ..spec.host import detect_host
 
     found = detect_host()
@@ -218,5 +219,11 @@ def _detect(_: argparse.Namespace) -> int:
         table.add_row("" if index else "why", cell(reason))
     for note in found.notes:
         table.add_row("note", cell(note))
+    gpu = detect_gpu()
+    if gpu is not None:
+        table.add_row("GPU", cell(f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB"))
+        table.add_row("", cell(gpu.fit()))
+        if gpu.spec is not None:
+            table.add_row("", cell(f"--hw {gpu.spec.name} uses it; --hw auto is the processor"))
     console.print(table)
     return 0

@@ -64,9 +64,9 @@ class Built:
         triple = self.toolchain.triple
         require_linker(triple, str(path))
         objects = self._objects()
-        codes = [code for key in objects if (code := self.cache.device_code(key)) is not None]
-        data = {"meta": json.dumps(dict(meta)).encode(), **({"device_code": pack(codes)} if codes else {})}
-        linked = executable(self.program, hold=self.toolchain.backend.has_device_code, **data)
+        codes, on_device = self.device_codes(), self.toolchain.backend.has_device_code
+        data = {"meta": json.dumps(dict(meta)).encode(), **({"device_code": pack(codes)} if on_device else {})}
+        linked = executable(self.program, hold=on_device, **data)
         for key, path_of_object in objects.items():
             library = tvm.runtime.load_static_library(str(path_of_object), [symbol(key)])
             linked.mod.import_module(library)
@@ -92,6 +92,10 @@ class Built:
     def export_kernels(self, path: Path) -> None:
         """Links only the kernels into a library, in which each has its symbol. Raises BuildError."""
         link(list(self._objects().values()), path, self.toolchain.triple)
+
+    def device_codes(self) -> list[bytes]:
+        """What the kernels launch on a device beside the processor; empty if there is none."""
+        return [code for key in self.modules if (code := self.cache.device_code(key)) is not None]
 
     def _objects(self) -> dict[str, Path]:
         """Key -> object file of every kernel; those that have disappeared from the cache are compiled again."""

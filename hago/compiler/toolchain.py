@@ -50,6 +50,7 @@ class Toolchain:
 def toolchain_of(spec: HardwareSpec, threads: int) -> Toolchain:
     """The toolchain for this hardware. Raises BuildError if there are no kernels for it."""
     backend = backend_of(spec)
+    threads = 1 if backend.has_device_code else threads  # one is enough to launch what a device computes
     family = backend.families[spec.kernels or ""]
     target = dict(spec.target)
     if target["kind"] != "llvm":

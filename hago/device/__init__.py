@@ -2,7 +2,8 @@
 
 config.py        devices.yaml -> Device
 remote.py        sessions with a device: upload, run, time
-spec_check.py    compares a device with its spec
+spec_check.py    compares a device with its spec; gpu_check.py does so for a GPU
+gpus.py          the GPU of this machine, and the spec that fits it
 sockets.py       the connections behind sessions, cut when a device hangs
 device_pool.py   several devices of one kind, any of which may fail
 places.py        names -> bench

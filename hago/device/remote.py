@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..errors import DataError, DeviceError
 from ..kernels import executor_named
 from ..measure.kernels import KernelTime, KernelTypes, least_of
-from ..runtime.executor import Executor
+from ..runtime.executor import Executor, unpack
 from ..tensor import TensorInfo
 from .config import Device
 from .emulated import emulated_server
@@ -60,13 +60,23 @@ class RemoteSession:
         return self._nets[-1]
 
     def kernel_times_s(
-        self, library: Path, kernels: Sequence[tuple[str, KernelTypes]], executor: Executor
+        self,
+        library: Path,
+        kernels: Sequence[tuple[str, KernelTypes]],
+        executor: Executor,
+        device_codes: Sequence[bytes] = (),
     ) -> list[KernelTime]:
-        """Least seconds of each kernel of a library, on zeros, by symbol and the types and shapes of its arguments."""
+        """Least seconds of each kernel of a library, on zeros, by symbol and the types and shapes of its arguments.
+
+        ``device_codes`` are what the kernels launch on a device beside the processor.
+        """
 
         def send() -> Any:
             self._remote.upload(str(library))
-            return self._remote.load_module(library.name)
+            module = self._remote.load_module(library.name)
+            for code in device_codes:
+                executor.attach(module, code, self._remote)
+            return module
 
         def measure(loaded: Any, symbol: str, kinds: KernelTypes) -> KernelTime:
             arguments = [executor.tensor(np.zeros(shape, dtype), self._remote) for dtype, shape in kinds]
@@ -182,7 +192,12 @@ class RemoteNet:
             from tvm.runtime.vm import VirtualMachine
 
             remote.upload(str(path), target=path.name)
-            return VirtualMachine(remote.load_module(path.name), self._executor.device(remote))
+            module = remote.load_module(path.name)
+            if meta.get("device_code"):
+                data = VirtualMachine(module, remote.cpu(0))
+                for code in unpack(data["hago_device_code"]().numpy().tobytes()):
+                    self._executor.attach(module, code, remote)
+            return VirtualMachine(module, self._executor.device(remote))
 
         self._machine: Any = session.call("sending the network", send)
 

@@ -16,6 +16,7 @@ from ..kernels import executor_named
 from ..runtime.processor import ARM_FEATURE_WORDS, GOVERNOR, arm_features, missing_features
 from ..spec import HardwareSpec, resolve_hw
 from .config import Device
+from .gpu_check import GpuFacts, check_here, check_there
 from .remote import RemoteSession, connect
 
 _UNREADABLE = "not readable"
@@ -55,7 +56,9 @@ def _here(device: Device, spec: HardwareSpec) -> Finding:
         ("clock governor", environment.governor or _UNREADABLE),
         ("TVM", environment.packages.get("apache-tvm", "?")),
     )
-    return Finding(device, spec, facts, _lacking(missing_features(spec.cpu_features), spec))
+    gpu = check_here(spec) if spec.family == "nvidia" else GpuFacts()
+    problems = (*_lacking(missing_features(spec.cpu_features), spec), *gpu.problems)
+    return Finding(device, spec, (*facts, *gpu.facts), problems)
 
 
 def _there(session: RemoteSession, spec: HardwareSpec) -> Finding:
@@ -76,6 +79,10 @@ def _there(session: RemoteSession, spec: HardwareSpec) -> Finding:
     own = _own_ffi()
     if ffi != own:
         problems.append(f"its TVM has FFI {ffi}, the one here {own}: install the same version there (docs/devices.md)")
+    if spec.family == "nvidia" and not problems:
+        gpu = check_there(session, spec)
+        facts += gpu.facts
+        problems += gpu.problems
     return Finding(session.device, spec, tuple(facts), tuple(problems))
 
 

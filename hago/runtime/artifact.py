@@ -208,8 +208,9 @@ class Artifact:
     def _refuse(self) -> NoReturn:
         """Raises MeasureError: an instruction that the processor does not have would end the process."""
         here = f"lacks {', '.join(self.missing)}" if self.missing else f"is {machine_name()}"
+        absent = self._executor.why_absent(self.meta.get("arch", ""))
         raise MeasureError(
-            f"this processor {here}: the network is for another processor",
+            absent or f"this processor {here}: the network is for another processor",
             where=f"hardware {self.meta.get('hw')!r}",
             hint="save it and run it there; `hago hw detect` shows what fits this machine",
         )
@@ -308,9 +309,10 @@ def open_library(path: str) -> tuple[Any, Any, dict[str, Any]]:
             hint="compile it again with this Hago, or load it with the one that wrote it",
         )
     executor = executor_named(meta.get("executor", _HOST))
-    if not executor.is_present(meta.get("arch", "")):
+    absent = executor.why_absent(meta.get("arch", ""))
+    if absent is not None:
         raise BuildError(
-            f"the network was compiled for {meta.get('hw')}, and there is no such device here",
+            f"the network was compiled for {meta.get('hw')}, and {absent}",
             where=where,
             hint="run it on a machine that has one, or compile it for this one; `hago hw detect` shows what fits",
         )

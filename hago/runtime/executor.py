@@ -48,16 +48,20 @@ class Executor:
         # Not tensor.numpy() if avoidable: its copy takes longer than a small network.
         return np.from_dlpack(tensor) if self.shared_memory else tensor.numpy()
 
+    def why_absent(self, arch: str = "") -> str | None:
+        """Why this machine has no such device (of the architecture ``arch``, if one is named): a clause, or None."""
+        return None
+
     def is_present(self, arch: str = "") -> bool:
         """Whether this machine has such a device, of the architecture ``arch`` if one is named."""
-        return True
+        return self.why_absent(arch) is None
 
     def place(self) -> str:
         """The name of this machine's device, under which times of kernels are stored."""
         return processor_name()
 
-    def attach(self, module: Any, code: bytes) -> None:
-        """Gives a loaded module a kernel's code for the device, where that is apart from the processor's."""
+    def attach(self, module: Any, code: bytes, session: Any = None) -> None:
+        """Gives a module, loaded here or in an RPC session, a kernel's code for a device beside the processor."""
 
     def prepared(self, machine: Mapping[str, Any], buffers: Sequence[Any]) -> Callable[..., Sequence[Any]]:
         """The function of a network (TVM's virtual ``machine``), to be called with ``buffers`` again and again.

@@ -28,10 +28,10 @@ from ..read_goal import read_goal
 from ..record import Record
 from ..record_file import read_records
 from ..result_files import ANSWER_FILE, CALIBRATION_FILE, LIBRARY_FILE, QDQ_FILE, RECORDS_FILE, STRATEGY_FILE
-from ..runtime.artifact import missing_features
+from ..runtime.here import why_not_here
 from ..search import SearchResult, choose, pareto_front
 from ..signature import takes_options
-from ..spec import HardwareSpec, resolve_hw
+from ..spec import resolve_hw
 from .job import Job
 
 
@@ -189,11 +189,7 @@ def _write(answered: Answered, source: Path, model: Model, cache: KernelCache) -
             raise SearchError(error.what, where=str(source / CALIBRATION_FILE), hint=hint) from error
     strategy.bound_to(model).save(folder / STRATEGY_FILE)
     write_atomic(folder / QDQ_FILE, free_batch(proto, model).SerializeToString())
-    if _runs_here(spec) and not job.devices:
+    if why_not_here(spec) is None and not job.devices:
         compile(proto, hw=spec, batch=model.batch, threads=job.threads, cache=cache).save(folder / LIBRARY_FILE)
     elif len(job.devices) == 1:
         make_package(model, proto, spec, folder, threads=job.threads, cache=cache)
-
-
-def _runs_here(spec: HardwareSpec) -> bool:
-    return spec.kernels_available and not missing_features(spec.cpu_features)

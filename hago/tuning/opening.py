@@ -25,6 +25,7 @@ from ..model import Model, load_model
 from ..options import Options
 from ..read_goal import read_goal
 from ..result_files import LIBRARY_FILE
+from ..runtime.here import require_here
 from ..runtime.threads import check_threads
 from ..search import SearchSpace
 from ..search.keep import read_keep
@@ -59,7 +60,10 @@ def open_session(
         display.say("reading the model")
         shapes = partial(sample_shapes, data)
         loaded = load_model(model, job.batch, input_shapes=job.input_shapes, sample_shapes=shapes)
-        spec = resolve_hw(job.hw)
+        here = [place.devices[0].spec for place in places if place.is_here] if places else [job.hw]
+        for hw in here:
+            require_here(resolve_hw(hw))
+        spec = resolve_hw(here[0] if here else job.hw)
         threads = None if job.threads is None else check_threads(job.threads)
         cache = KernelCache.of(job.cache)
         if folder is not None:

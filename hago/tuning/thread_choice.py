@@ -11,6 +11,7 @@ from ..data import DataParts
 from ..documents import read_document
 from ..errors import HagoError, StorageError
 from ..files import write_atomic
+from ..kernels import backend_of
 from ..lower import lower
 from ..measure.latency import measure_latency
 from ..model import Model
@@ -32,6 +33,8 @@ def kept_threads(path: Path) -> int | None:
 
 def chosen_threads(model: Model, spec: HardwareSpec, parts: DataParts, cache: KernelCache, folder: Path | None) -> int:
     """One thread, or all physical cores if float32 is clearly faster on them; a resumed search keeps its number."""
+    if not backend_of(spec).executor.timed_by_cpu:
+        return 1  # another device computes
     kept = None if folder is None else folder / "threads.json"
     if kept is not None and (count := kept_threads(kept)) is not None:
         return count

@@ -14,6 +14,7 @@ from ...errors import HagoError, HagoWarning, NoDeviceError, reason_of
 from ...runtime.executor import Executor
 from .driver import Driver, Graph, Stream, driver, runs_on
 
+_LOADER = "ffi.Module.load_from_bytes.cuda"
 _LAUNCHES = 10  # of a kernel in a graph: the time between two graphs then hardly counts
 _SAMPLE_S, _MOST_GRAPHS = 4e-4, 200  # what is between two events: so long, but not more graphs
 
@@ -22,9 +23,13 @@ _SAMPLE_S, _MOST_GRAPHS = 4e-4, 200  # what is between two events: so long, but 
 class CudaExecutor(Executor):
     """Code of NVIDIA GPUs: launched by code of the processor, which comes along with it."""
 
-    def is_present(self, arch: str = "") -> bool:
+    def why_absent(self, arch: str = "") -> str | None:
         found = driver()
-        return found is not None and (not arch or runs_on(arch, found.capability))
+        if found is None:
+            return "this machine has no GPU that CUDA can use"
+        if arch and not runs_on(arch, found.capability):
+            return f"this machine's {found.name} does not run code for {arch}"
+        return None
 
     def place(self) -> str:
         found = driver()
@@ -38,10 +43,15 @@ class CudaExecutor(Executor):
             raise NoDeviceError("there is no GPU that CUDA can use", hint="see whether nvidia-smi finds one")
         return found
 
-    def attach(self, module: Any, code: bytes) -> None:
+    def attach(self, module: Any, code: bytes, session: Any = None) -> None:
+        if session is not None:
+            from tvm.rpc import _ffi_api
+
+            _ffi_api.ImportRemoteModule(module, session.get_function(_LOADER)(code))
+            return
         import tvm_ffi
 
-        module.import_module(tvm_ffi.get_global_func("ffi.Module.load_from_bytes.cuda")(code))
+        module.import_module(tvm_ffi.get_global_func(_LOADER)(code))
 
     def prepared(self, machine: Mapping[str, Any], buffers: Sequence[Any]) -> Callable[..., Sequence[Any]]:
         return ReplayedNetwork(self, machine["main"], machine["held"])
