@@ -170,6 +170,20 @@ def test_every_tile_that_may_be_timed_computes_the_same(spec: str, case: Any) ->
         assert network.faults == []
 
 
+@pytest.mark.parametrize(
+    "case",
+    (
+        lambda: qconv((1, 4, 5, 512), 44, (3, 3), (1, 1, 1, 1), residual="first", table=True),
+        lambda: qgemm((2, 4096), 17, "float32"),
+    ),
+)
+def test_a_reduction_split_among_blocks_is_exact(case: Any) -> None:
+    graph, feeds = case()
+    steps = emit(graph, toolchain_of(load_spec("nvidia-a100"), 1)).steps
+    assert [step.call.template.__name__ for step in steps if step.call] == ["partial_sums", "sum_of_parts"]
+    assert conforms(graph, feeds) == 0
+
+
 @pytest.mark.parametrize("gpu", FAMILIES.values(), ids=str)
 def test_tiles_fit_the_gpu_and_the_layer(gpu: Gpu) -> None:
     for rows, depth, columns, out in ((1, 27, 1000, "float32"), (49, 4608, 512, "uint8"), (802816, 64, 256, "uint8")):

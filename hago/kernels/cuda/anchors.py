@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import BuildError
+from ...tensor import TensorType
 from ..common.anchor import bias_of, bounds_of, constant, geometry, integer_bias, roles, scale_of, zeros
 from ..common.calls import KernelCall, NodeView, stored_array
 from ..common.remembered import remembered
@@ -22,7 +23,9 @@ from .families import Gpu
 from .grouped import emit_qgrouped
 from .loads import Window
 from .registry import emits
-from .tile_choice import candidates
+from .split import SplitParams, partial_sums, sum_of_parts
+from .tile import BlockTile
+from .tile_choice import candidates, choose_splits
 from .tile_epilogue import Result
 
 
@@ -34,13 +37,13 @@ def emit_qconv(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
         return emit_qdepthwise(node, gpu)
     if group > 1 or scaled:
         return emit_qgrouped(node, gpu)
-    return [_integer(node, gpu, window_of(node))]
+    return _integer(node, gpu, window_of(node))
 
 
 @emits("hago", "QGemm")
 def emit_qgemm(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
     """Integer fully connected layer: a 1x1 convolution over the rows of x [.., K]."""
-    return emit_qgrouped(node, gpu) if "mult" in roles(node) else [_integer(node, gpu, rows_of(node))]
+    return emit_qgrouped(node, gpu) if "mult" in roles(node) else _integer(node, gpu, rows_of(node))
 
 
 def window_of(node: NodeView, item: int = 1) -> Window:
@@ -56,7 +59,7 @@ def rows_of(node: NodeView, item: int = 1) -> Window:
     return Window((1, 1, prod(x[:-1]), x[-1]), item=item)
 
 
-def _integer(node: NodeView, gpu: Gpu, window: Window) -> KernelCall:
+def _integer(node: NodeView, gpu: Gpu, window: Window) -> list[KernelCall]:
     weights, found = constant(node, 1), roles(node)
     residual = ("first" if node.attrs["r_first"] else "second") if "r" in found else ""
     out = node.attrs.get("out", "uint8")
@@ -71,7 +74,21 @@ def _integer(node: NodeView, gpu: Gpu, window: Window) -> KernelCall:
         inputs.append(np.ascontiguousarray(found["table"], np.uint8))
     if residual:
         inputs.append(found["r"])
-    return _call(node, gpu, window, result, inputs, "u4s4" if four else "u8s8")
+    tile, splits = (None, 1) if four else choose_splits(result, window, gpu)
+    if tile is not None and splits > 1:
+        return _split(node, SplitParams(_params(node, tile, window, result), splits), inputs)
+    return [_call(node, gpu, window, result, inputs, "u4s4" if four else "u8s8")]
+
+
+def _split(node: NodeView, params: SplitParams, inputs: list[Any]) -> list[KernelCall]:
+    """The calls of a product whose reduction is split among blocks."""
+    x, weight, *behind = inputs
+    result, parts, zero = params.conv.result, f"{node.outputs[0]}:parts", behind[2]
+    types = {parts: TensorType("int32", (params.splits, result.rows, result.columns))}
+    return [
+        KernelCall("conv", params, partial_sums, (x, weight, zero), (parts,), node.layer, types),
+        KernelCall("conv", params, sum_of_parts, (parts, *behind), node.outputs[:1], node.layer),
+    ]
 
 
 def emit_half(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
@@ -93,10 +110,14 @@ def emit_half(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
 def _call(
     node: NodeView, gpu: Gpu, window: Window, result: Result, inputs: list[Any], operands: str = "u8s8"
 ) -> KernelCall:
-    x, y = node.type(node.inputs[0]).shape, node.type(node.outputs[0]).shape
     tiles = candidates(result, window, gpu, operands)
-    best, *others = [ConvParams(window, tile, result, x, y, operands) for tile in tiles]
+    best, *others = [_params(node, tile, window, result, operands) for tile in tiles]
     return KernelCall("conv", best, conv, tuple(inputs), node.outputs[:1], node.layer, alternatives=tuple(others))
+
+
+def _params(node: NodeView, tile: BlockTile, window: Window, result: Result, operands: str = "u8s8") -> ConvParams:
+    x, y = node.type(node.inputs[0]).shape, node.type(node.outputs[0]).shape
+    return ConvParams(window, tile, result, x, y, operands)
 
 
 def _sums(weights: np.ndarray) -> np.ndarray:

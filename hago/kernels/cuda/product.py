@@ -45,12 +45,15 @@ OPERANDS = {
 class Product:
     """The sums of a block's tile. ``sums_of`` them are also kept by row and by column if ``with_totals``."""
 
-    def __init__(self, block: Block, operands: Operands, depth: int, with_totals: bool = False) -> None:
-        """``depth`` is K in bytes."""
+    def __init__(
+        self, block: Block, operands: Operands, depth: int, with_totals: bool = False, splits: int = 1
+    ) -> None:
+        """``depth`` is K in bytes; the block multiplies one of ``splits`` equal parts of its steps."""
         self.block, self.operands, self.with_totals = block, operands, with_totals
         tile = block.tile
         self.high, self.wide = tile.high, tile.wide
-        self.steps = -(-depth // tile.depth)
+        self.steps = -(-depth // tile.depth) // splits
+        self.first = T.bind(block.batch * self.steps) if splits > 1 else T.int32(0)
         self.sums = self._zeros(self.high * self.wide)
         if with_totals:
             self.row_totals, self.column_totals = self._zeros(self.high), self._zeros(self.wide)
@@ -61,13 +64,13 @@ class Product:
         begun = min(tile.ahead, self.steps)
         if b.constant:
             for step in range(begun):
-                b.begin(T.int32(step))
+                b.begin(self.first + step)
         call("wait_for_previous")
         for step in range(tile.ahead):
             if step < begun:
-                a.begin(T.int32(step))
+                a.begin(self.first + step)
                 if not b.constant:
-                    b.begin(T.int32(step))
+                    b.begin(self.first + step)
             if step == begun - 1:
                 also()
             call("commit_copies")
@@ -78,13 +81,13 @@ class Product:
             barrier()
             if self.steps > tile.ahead:
                 with when(step + tile.ahead < self.steps):
-                    b.begin(step + tile.ahead)
-                    a.begin(step + tile.ahead)
+                    b.begin(self.first + step + tile.ahead)
+                    a.begin(self.first + step + tile.ahead)
             call("commit_copies")
             if tile.warpgroups:
-                self._multiply_together(step)
+                self._multiply_together(self.first + step)
             else:
-                self._multiply(step)
+                self._multiply(self.first + step)
         if tile.warpgroups:
             call("wait_wgmma<0>")
         call("wait_copies<0>")

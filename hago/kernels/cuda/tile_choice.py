@@ -44,12 +44,28 @@ _STEP, _LATENCY, _START = 110, 240, 2000  # cycles: of a step, barrier included;
 _REGISTERS, _THREADS = 65536, 1536  # of a multiprocessor
 _OTHER_REGISTERS = 30  # of a thread, besides its sums
 _WORTH_TIMING = 4
+_SUM_OF_PARTS = 2000  # cycles of the kernel that adds up parts of a split product
+_MOST_SPLITS, _CLEAR_GAIN = 16, 0.75
 
 
 def candidates(result: Result, window: Window, gpu: Gpu, operands: str = "u8s8", batch: int = 1) -> Sequence[BlockTile]:
     """The tiles that are worth timing: those with the lowest estimates, the lowest first."""
     fitting = _fitting(result, window, gpu, operands)
     return sorted(fitting, key=lambda tile: estimate(tile, result, window, gpu, batch))[:_WORTH_TIMING]
+
+
+def choose_splits(result: Result, window: Window, gpu: Gpu) -> tuple[BlockTile, int]:
+    """A tile, and the number of blocks that share each one's steps; 1 unless it is estimated to gain clearly."""
+    tiles = [tile for tile in _fitting(result, window, gpu, "u8s8") if not tile.warpgroups]
+    whole = min(estimate(tile, result, window, gpu) for tile in candidates(result, window, gpu))
+    least, chosen = whole * _CLEAR_GAIN, (tiles[0], 1)
+    for tile in tiles:
+        steps = -(-window.depth // tile.depth)
+        for splits in range(2, min(_MOST_SPLITS, steps // 2) + 1):
+            cost = estimate(tile, result, window, gpu, splits=splits)
+            if steps % splits == 0 and cost < least:
+                least, chosen = cost, (tile, splits)
+    return chosen
 
 
 def _fitting(result: Result, window: Window, gpu: Gpu, operands: str) -> list[BlockTile]:
@@ -71,8 +87,8 @@ def _fitting(result: Result, window: Window, gpu: Gpu, operands: str) -> list[Bl
     return fitting
 
 
-def estimate(tile: BlockTile, result: Result, window: Window, gpu: Gpu, batch: int = 1) -> float:
-    """Cycles that the product takes."""
+def estimate(tile: BlockTile, result: Result, window: Window, gpu: Gpu, batch: int = 1, splits: int = 1) -> float:
+    """Cycles that the product takes; with ``splits`` the sum of its parts is included."""
     across, down, _ = blocks_of(tile, result.rows, result.columns)
     registers = tile.threads * (4 * tile.high * tile.wide + _OTHER_REGISTERS)
     shared = result.shared_bytes(tile)
@@ -81,12 +97,17 @@ def estimate(tile: BlockTile, result: Result, window: Window, gpu: Gpu, batch: i
     products = tile.rows * tile.columns * tile.depth
     warp = _STEP + products / (tile.threads / LANES) / (speed * _WARP_SHARE)
     written = tile.rows * tile.columns * _item(result) * (2 if result.residual else 1)
-    total, left = 0.0, across * down * batch
+    steps, left = -(-window.depth // tile.depth) // splits, across * down * batch * splits
+    total = 0.0
+    if splits > 1:
+        written *= 4
+        parts = 4 * splits * result.rows * result.columns
+        total = _SUM_OF_PARTS + parts / (_BYTES_READ * gpu.multiprocessors)
     while left > 0:
         waves = max(1, left // (gpu.multiprocessors * fit))  # all of which are full, but for the last
         blocks = min(-(-left // gpu.multiprocessors), fit)  # on one multiprocessor
         step = max(blocks * products / speed, blocks * tile.stage_bytes / _BYTES_READ, warp, _LATENCY / tile.ahead)
-        total += waves * (-(-window.depth // tile.depth) * step + blocks * written / _BYTES_WRITTEN + _START)
+        total += waves * (steps * step + blocks * written / _BYTES_WRITTEN + _START)
         left -= waves * gpu.multiprocessors * fit
     return total
 

@@ -12,7 +12,7 @@ of codes comes to the place of the finished tile while the product is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import gcd
 from typing import Any
@@ -170,26 +170,18 @@ class Epilogue:
                 move(self.start + row * tile.pitch + column, self.before + m * result.columns + channel, exists)
 
     def _store_floats(self, product: Product) -> None:
-        """Two neighbours at once, where the alignment lets them."""
-        block, result = self.block, self.result
-        together = 2 if result.columns % 2 == 0 else 1
-        y, r = _flat(self.buffers.y, result.out), None
-        if result.residual:
+        y, r = _flat(self.buffers.y, self.result.out), None
+        if self.result.residual:
             r = _flat(self.buffers.residual, "float32")
         low, high = T.bind(self.buffers.bounds[0]), T.bind(self.buffers.bounds[1])
-        for j in range(product.wide):
-            channel = T.bind(block.first_column + product.column(j))
-            for i in range(product.high):
-                for half in range(2):
-                    m = T.bind(block.first_row + product.row(i, half))
-                    for at in range(0, 2, together):
-                        with when(all_of(m < result.rows, channel + at < result.columns)):
-                            place = T.bind(self.before + m * result.columns + channel + at)
-                            reals = [self.real(product, i, j, half, at + k, channel + at + k) for k in range(together)]
-                            if r is not None:
-                                added = read(r, place, together)
-                                reals = [real + other for real, other in zip(reals, added, strict=True)]
-                            write(y, place, [self._rounded(_clamped(T.bind(real), low, high)) for real in reals])
+
+        def store(i: int, j: int, half: int, columns: Sequence[int], channel: Expr, place: Expr) -> None:
+            reals = [self.real(product, i, j, half, at, channel + at) for at in columns]
+            if r is not None:
+                reals = [real + other for real, other in zip(reals, read(r, place, len(reals)), strict=True)]
+            write(y, place, [self._rounded(_clamped(T.bind(real), low, high)) for real in reals])
+
+        store_directly(self.block, self.result, product, store, self.before)
 
     def _rounded(self, real: Expr) -> Expr:
         """What memory holds of a result."""
@@ -198,6 +190,23 @@ class Epilogue:
             op, _, approximate = self.result.activation.partition("_")
             vec = OPS[op]([vec], {"approximate": approximate or "none"})
         return narrowed(cast(vec, self.result.out))
+
+
+def store_directly(
+    block: Block, result: Result, product: Product, store: Callable[..., None], before: Expr | int = 0
+) -> None:
+    """``store(i, j, half, columns, channel, place)`` for sums that the output has: two neighbours of a fragment at
+    once where the alignment lets them. ``place`` is the first one's in y, ``channel`` that of the left column."""
+    together = 2 if result.columns % 2 == 0 else 1
+    for j in range(product.wide):
+        channel = T.bind(block.first_column + product.column(j))
+        for i in range(product.high):
+            for half in range(2):
+                m = T.bind(block.first_row + product.row(i, half))
+                for at in range(0, 2, together):
+                    with when(all_of(m < result.rows, channel + at < result.columns)):
+                        place = T.bind(before + m * result.columns + channel + at)
+                        store(i, j, half, range(at, at + together), channel, place)
 
 
 def _flat(buffer: Any, dtype: str) -> Flat:
