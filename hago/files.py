@@ -61,7 +61,11 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
         _remove_left(place, _MARK)
         while True:
             super().__init__(prefix=_MARK, dir=place)
-            self._handle = os.open(self.name, os.O_RDONLY)
+            try:
+                self._handle = os.open(self.name, os.O_RDONLY)
+            except FileNotFoundError:  # another process took it for a leftover before it could be locked
+                super().cleanup()
+                continue
             if _locked(self._handle, self.name):
                 return
             os.close(self._handle)

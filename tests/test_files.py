@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,6 +161,23 @@ def test_a_temporary_folder_of_a_killed_process(tmp_path: Path) -> None:
     with TemporaryFolder(tmp_path) as first, TemporaryFolder(tmp_path) as second:
         assert names(tmp_path) == sorted(["hago-out", Path(first).name, Path(second).name])
     assert names(tmp_path) == ["hago-out"]
+
+
+def test_a_temporary_folder_that_another_process_removes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, taken = os.open, []
+
+    def removed_first(path: str, *arguments: Any, **named: Any) -> int:
+        if not taken:
+            taken.append(path)
+            os.rmdir(path)
+        return really(path, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", removed_first)
+    with TemporaryFolder(tmp_path) as folder:
+        assert names(tmp_path) == [Path(folder).name] and folder not in taken
+    assert names(tmp_path) == []
 
 
 _SAVES = """
