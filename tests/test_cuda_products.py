@@ -180,7 +180,7 @@ def test_every_tile_that_may_be_timed_computes_the_same(spec: str, case: Any) ->
 def test_a_reduction_split_among_blocks_is_exact(case: Any) -> None:
     graph, feeds = case()
     steps = emit(graph, toolchain_of(load_spec("nvidia-a100"), 1)).steps
-    assert [step.call.template.__name__ for step in steps if step.call] == ["partial_sums", "sum_of_parts"]
+    assert [step.call.template.__name__ for step in steps if step.call] == ["partial_sums", "combine"]
     assert conforms(graph, feeds) == 0
 
 

@@ -22,11 +22,13 @@ from .depthwise import emit_qdepthwise
 from .families import Gpu
 from .grouped import emit_qgrouped
 from .loads import Window
+from .parts import CombineParams, combine
 from .registry import emits
-from .split import SplitParams, partial_sums, sum_of_parts
+from .split import SplitParams, partial_sums
+from .thread_epilogue import IntegerEpilogue
 from .tile import BlockTile
 from .tile_choice import candidates, choose_splits
-from .tile_epilogue import Result
+from .tile_epilogue import Result, padded
 
 
 @emits("hago", "QConv")
@@ -84,10 +86,13 @@ def _split(node: NodeView, params: SplitParams, inputs: list[Any]) -> list[Kerne
     """The calls of a product whose reduction is split among blocks."""
     x, weight, *behind = inputs
     result, parts, zero = params.conv.result, f"{node.outputs[0]}:parts", behind[2]
-    types = {parts: TensorType("int32", (params.splits, result.rows, result.columns))}
+    shape = (params.splits, result.rows, result.columns)
+    types = {parts: TensorType("int32", shape)}
+    epilogue = IntegerEpilogue(result.out, result.table, result.residual)
+    together = CombineParams(*shape, padded(result.columns), epilogue, params.conv.y_shape)
     return [
         KernelCall("conv", params, partial_sums, (x, weight, zero), (parts,), node.layer, types),
-        KernelCall("conv", params, sum_of_parts, (parts, *behind), node.outputs[:1], node.layer),
+        KernelCall("combine", together, combine, (parts, *behind), node.outputs[:1], node.layer),
     ]
 
 

@@ -16,10 +16,11 @@ from .anchors import emit_half, rows_of, window_of
 from .depthwise import emit_depthwise
 from .fallback import emit_fallback
 from .families import Gpu
-from .fma import CombineParams, FmaParams, combine, fma, fma_parts
+from .fma import FmaParams, fma, fma_parts
 from .fma_choice import choose_tiles
 from .grouped import emit_grouped
 from .loads import Window
+from .parts import CombineParams, combine
 from .registry import emits
 from .thread_epilogue import WIDE, FloatEpilogue, float_epilogue, pack_columns
 
@@ -83,7 +84,7 @@ def _calls(
         inputs = (*operands, *buffers)
         return [KernelCall("fma", params[0], fma, inputs, node.outputs, node.layer, alternatives=tuple(params[1:]))]
     sums = f"{node.outputs[0]}:parts"
-    made = CombineParams(parts, batches * window.rows, columns, epilogue, shapes[2])
+    made = CombineParams(parts, batches * window.rows, columns, -(-columns // WIDE) * WIDE, epilogue, shapes[2])
     types = {sums: TensorType("float32", (parts, made.rows, columns))}
     return [
         KernelCall("fma", params[0], fma_parts, tuple(operands), (sums,), node.layer, types, tuple(params[1:])),

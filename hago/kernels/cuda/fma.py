@@ -13,7 +13,7 @@ memory, its threads read the next one into registers (fma_loads.py). A warp is 4
 columns in fours, so that the warp reads whole lines of shared memory.
 
 Where the blocks of a product are too few for the GPU, each computes but a part of the steps (`fma_parts`): its sums go
-to memory, and a second kernel adds them up and finishes them (`combine`).
+to memory, and a second kernel adds them up and finishes them (`parts.py`).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from ..common.flat import Expr, Flat, primfunc, unravel
 from .device import when
 from .families import Gpu
 from .fma_loads import WIDE, Along, FmaLoads, FmaTile, left_pieces, right_pieces
-from .grid import barrier, blocks, each
+from .grid import barrier, blocks
 from .loads import Window
 from .thread_epilogue import FloatEpilogue, FloatFinish
-from .words import read, write
+from .words import write
 
 _WARP = 32
 _DOWN, _ACROSS = 4, 8  # threads of a warp
@@ -106,40 +106,6 @@ def fma_parts(params: FmaParams, gpu: Gpu, threads: int = 1) -> Any:
 
     tensors = [TensorType("float32", shape) for shape in (p.a, p.b, (p.parts, rows, p.columns))]
     return primfunc(tensors[:2], tensors[2:], body)
-
-
-@dataclass(frozen=True)
-class CombineParams:
-    """Shapes of what `combine` adds up: [parts, rows, columns]."""
-
-    parts: int
-    rows: int
-    columns: int
-    epilogue: FloatEpilogue
-    y: tuple[int, ...]
-
-
-def combine(params: CombineParams, gpu: Gpu, threads: int = 1) -> Any:
-    """(sums [parts, rows, columns], buffers of the epilogue ...) -> y; parts are added up in order."""
-    p = params
-    lanes = 1 if p.columns % WIDE else WIDE
-    sums, y = TensorType("float32", (p.parts, p.rows, p.columns)), TensorType("float32", p.y)
-
-    def body(sums: Flat, *rest: Flat) -> None:
-        *buffers, y = rest
-
-        def some(index: Expr) -> None:
-            at, n = T.bind(index * lanes), T.bind(index % (p.columns // lanes) * lanes)
-            finish = FloatFinish(p.epilogue, buffers, y)
-            totals = read(sums, at, lanes)
-            for part in range(1, p.parts):
-                more = read(sums, at + part * (p.rows * p.columns), lanes)
-                totals = [T.bind(a + b) for a, b in zip(totals, more, strict=True)]
-            finish.store(totals, finish.factors(n, lanes), at)
-
-        each(p.rows * p.columns // lanes, some)
-
-    return primfunc([sums, *p.epilogue.arguments(-(-p.columns // WIDE) * WIDE, y)], [y], body)
 
 
 @contextmanager

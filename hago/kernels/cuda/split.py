@@ -1,4 +1,4 @@
-"""Products of few rows, whose reduction is split among blocks: partial sums first, then their sum and all behind it.
+"""Products of few rows, whose reduction is split among blocks: partial sums, which `parts.py` adds up.
 
 A late layer at batch 1 has fewer tiles than the GPU has multiprocessors, each with many steps.
 
@@ -17,17 +17,15 @@ from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.anchor import ZEROS
-from ..common.flat import Expr, Flat, primfunc
+from ..common.flat import Expr, Flat
 from .conv import ConvParams
 from .device import argument, call
 from .families import Gpu
-from .grid import each
 from .loads import Pixels, Weights
 from .product import OPERANDS, Product
-from .thread_epilogue import WIDE, IntegerEpilogue, IntegerFinish
 from .tile import blocks_of, launched
-from .tile_epilogue import padded, store_directly
-from .words import read, write
+from .tile_epilogue import store_directly
+from .words import write
 
 
 @dataclass(frozen=True)
@@ -61,28 +59,3 @@ def partial_sums(params: SplitParams, gpu: Gpu, threads: int = 1) -> Any:
 
             store_directly(block, result, product, store, T.bind(block.batch * (result.rows * result.columns)))
     return builder.get()
-
-
-def sum_of_parts(params: SplitParams, gpu: Gpu, threads: int = 1) -> Any:
-    """(parts, bias, scale, zero, bounds [, table] [, residual]) -> y, as conv.py has them."""
-    result, y = params.conv.result, TensorType(params.conv.result.out, params.conv.y_shape)
-    rows, columns = result.rows, result.columns
-    epilogue = IntegerEpilogue(result.out, result.table, result.residual)
-    lanes = 1 if columns % WIDE else WIDE
-
-    def body(parts: Flat, *rest: Flat) -> None:
-        *buffers, y = rest
-
-        def some(index: Expr) -> None:
-            at, channel = T.bind(index * lanes), T.bind(index * lanes % columns)
-            finish = IntegerFinish(epilogue, buffers, y)
-            sums = finish.starts(channel, lanes)
-            for part in range(params.splits):
-                values = read(parts, at + part * rows * columns, lanes)
-                sums = [T.bind(total + value) for total, value in zip(sums, values, strict=True)]
-            finish.store(sums, finish.factors(channel, lanes), at)
-
-        each(rows * columns // lanes, some)
-
-    tensors = [TensorType("int32", (params.splits, rows, columns)), *epilogue.arguments(padded(columns), y)]
-    return primfunc(tensors, [y], body)
