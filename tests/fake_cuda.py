@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass, field
 
 import pytest
@@ -118,10 +119,20 @@ class FakeCuda:
     def _cuEventElapsedTime(self, passed, start, end):
         passed._obj.value = self._objects[end.value] - self._objects[start.value]
 
+    def _cuMemAlloc_v2(self, address, size):
+        memory = ctypes.create_string_buffer(size.value)
+        address._obj.value = ctypes.addressof(memory)
+        self._objects[address._obj.value] = memory
+
+    def _cuMemcpyHtoD_v2(self, target, source, size):
+        ctypes.memmove(target.value, source.value, size.value)
+
+    _cuMemcpyDtoH_v2 = _cuMemcpyHtoD_v2
+
     def _destroy(self, handle):
         del self._objects[handle.value]
 
-    _cuEventDestroy_v2 = _cuGraphDestroy = _cuGraphExecDestroy = _cuStreamDestroy_v2 = _destroy
+    _cuEventDestroy_v2 = _cuGraphDestroy = _cuGraphExecDestroy = _cuStreamDestroy_v2 = _cuMemFree_v2 = _destroy
 
 
 def gpu_of(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> CudaExecutor:

@@ -30,7 +30,8 @@ _CALIBRATION_SAMPLES = 256
 
 _DESCRIPTION = """
 Runs one model in TVM, ONNX Runtime and OpenVINO, in float32 and quantized, and prints latency (measured in turns),
-accuracy and size side by side. All three run the same QDQ file: that of --qdq, or one made from --strategy, or int8
+accuracy and size side by side; on a GPU (--hw nvidia-...) in TVM, ONNX Runtime, PyTorch and TensorRT, those that are
+installed, timed by the GPU. All run the same QDQ file: that of --qdq, or one made from --strategy, or int8
 everywhere. Without --qdq or --calibration, some of the samples (those that the data file reserves for it, else up to
 256 drawn by --seed) are used for calibration and not scored.
 """

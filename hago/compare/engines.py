@@ -1,4 +1,7 @@
-"""The six usual rows of a comparison: TVM, ONNX Runtime and OpenVINO, each on the float and the QDQ model."""
+"""The usual rows of a comparison, on the float and the QDQ model.
+
+On a processor TVM, ONNX Runtime and OpenVINO; on a GPU TVM, ONNX Runtime, PyTorch and TensorRT.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,17 @@ from typing import Any
 
 import onnx
 
-from ..runners import OnnxRuntimeRunner, OpenVinoRunner, Runner, TvmRunner
+from ..runners import (
+    OnnxRuntimeCudaRunner,
+    OnnxRuntimeRunner,
+    OpenVinoRunner,
+    Runner,
+    TensorRtRunner,
+    TorchCudaRunner,
+    TvmRunner,
+)
 from ..runners.onnx_io import ModelLike
+from ..spec import resolve_hw
 from .rows import Engine
 
 # The signature of hago.compile that engines need.
@@ -25,9 +37,9 @@ def usual_engines(
     batch: int = 1,
     threads: int = 1,
 ) -> list[Engine]:
-    """TVM float32 and quantized, then ONNX Runtime and OpenVINO float32 and int8.
+    """TVM float32 and quantized, then other engines of the same kind of hardware, float32 and int8 (float16 on a GPU).
 
-    All three engines get the same float model, as in the user's file, and the same QDQ model.
+    All engines get the same float model, as in the user's file, and the same QDQ model.
     ``compile`` is ``hago.compile``.
     """
 
@@ -41,11 +53,32 @@ def usual_engines(
         opened = partial(runner, graph, threads, batch=batch, name=label)
         return Engine(label, opened, file="float" if graph is model else "qdq")
 
+    ours = [tvm("TVM float32", model), tvm("TVM quantized", qdq)]
+    if resolve_hw(hw).family == "nvidia":
+        return [*ours, *_gpu_engines(model, qdq, batch)]
     return [
-        tvm("TVM float32", model),
-        tvm("TVM quantized", qdq),
+        *ours,
         peer("ONNX Runtime float32", OnnxRuntimeRunner, model),
         peer("ONNX Runtime int8", OnnxRuntimeRunner, qdq),
         peer("OpenVINO float32", OpenVinoRunner, model),
         peer("OpenVINO int8", OpenVinoRunner, qdq),
+    ]
+
+
+def _gpu_engines(model: ModelLike, qdq: onnx.ModelProto, batch: int) -> list[Engine]:
+    """The other engines on this machine's GPU; those that are not installed keep their rows, which say so."""
+
+    def engine(label: str, runner: Callable[..., Runner], graph: ModelLike, file: str | None, **more: Any) -> Engine:
+        return Engine(label, partial(runner, graph, batch=batch, name=label, **more), file=file)
+
+    half = {"half": True}  # float16 rounds more than its file says
+    return [
+        engine("ONNX Runtime CUDA float32", OnnxRuntimeCudaRunner, model, "float"),
+        engine("ONNX Runtime CUDA int8", OnnxRuntimeCudaRunner, qdq, "qdq"),
+        engine("PyTorch eager float32", TorchCudaRunner, model, "float"),
+        engine("PyTorch eager float16", TorchCudaRunner, model, None, **half),
+        engine("PyTorch graph float16", TorchCudaRunner, model, None, mode="graph", **half),
+        engine("PyTorch compiled float16", TorchCudaRunner, model, None, mode="compiled", **half),
+        engine("TensorRT float16", TensorRtRunner, model, None, precisions=("float16",)),
+        engine("TensorRT int8", TensorRtRunner, qdq, "qdq", precisions=("float16", "int8")),
     ]

@@ -2,7 +2,18 @@
 
 from ..measure.runner import Runner
 from .onnxruntime import OnnxRuntimeRunner
+from .onnxruntime_cuda import OnnxRuntimeCudaRunner
 from .openvino import OpenVinoRunner
+from .tensorrt import TensorRtRunner
+from .torch_cuda import TorchCudaRunner
 from .tvm import TvmRunner
 
-__all__ = ["OnnxRuntimeRunner", "OpenVinoRunner", "Runner", "TvmRunner"]
+__all__ = [
+    "OnnxRuntimeCudaRunner",
+    "OnnxRuntimeRunner",
+    "OpenVinoRunner",
+    "Runner",
+    "TensorRtRunner",
+    "TorchCudaRunner",
+    "TvmRunner",
+]

@@ -14,6 +14,8 @@ from functools import cache
 from typing import Any
 from weakref import finalize
 
+from numpy.typing import NDArray
+
 from ...errors import DeviceError, NoDeviceError
 
 _RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED: memory may be allocated meanwhile
@@ -58,11 +60,15 @@ class Driver:
             self.call("cuDevicePrimaryCtxRetain", byref(self._context), self._device)
         self.call("cuCtxSetCurrent", self._context)
 
+    def wait(self) -> None:
+        """Until everything that this process asked of the GPU is done."""
+        self.enter()
+        self.call("cuCtxSynchronize")
+
     def fault(self) -> DeviceError | None:
         """Why the GPU computes nothing any more; None if it still does."""
         try:
-            self.enter()
-            self.call("cuCtxSynchronize")
+            self.wait()
         except DeviceError as error:
             return error
         return None
@@ -162,6 +168,24 @@ class Stream:
             yield event
         finally:
             self.driver.release("cuEventDestroy_v2", event)
+
+
+class Memory:
+    """Some of the GPU's memory, for one array at a time. Raises DeviceError if there is not enough."""
+
+    def __init__(self, driver: Driver, nbytes: int) -> None:
+        self.driver, self.address = driver, c_void_p()
+        driver.enter()
+        driver.call("cuMemAlloc_v2", byref(self.address), c_size_t(max(nbytes, 1)))
+        _released(self, driver, "cuMemFree_v2", self.address)
+
+    def write(self, array: NDArray[Any]) -> None:
+        """Copies a contiguous array there."""
+        self.driver.call("cuMemcpyHtoD_v2", self.address, c_void_p(array.ctypes.data), c_size_t(array.nbytes))
+
+    def read(self, array: NDArray[Any]) -> None:
+        """Fills a contiguous array from there."""
+        self.driver.call("cuMemcpyDtoH_v2", c_void_p(array.ctypes.data), self.address, c_size_t(array.nbytes))
 
 
 class Graph:
