@@ -88,4 +88,4 @@ def test_a_target_takes_its_folder_its_spec_and_one_line() -> None:
     assert not any((ROOT / name).exists() for name in target.own)
     (line,) = re.findall(r"^diff [^\n]*kernels/__init__.py\n.*?(?=^diff )", target.diffs[0], re.DOTALL | re.MULTILINE)
     changed = [text for text in line.splitlines() if text[:1] in "+-" and text[:3] not in ("+++", "---")]
-    assert [text[0] for text in changed] == ["-", "+"] and "TARGETS" in changed[1]
+    assert changed == ['+    "toy": "hago.kernels.toy",']

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from ..runtime.executor import Executor
     from .common.backend import Backend
 
-TARGETS: dict[str, str] = {"cpu": "hago.kernels.cpu", "cuda": "hago.kernels.cuda"}
+TARGETS: dict[str, str] = {
+    "cpu": "hago.kernels.cpu",
+    "cuda": "hago.kernels.cuda",
+}
 """Name of a target -> its package. A new target is one more entry."""
 
 
