@@ -99,12 +99,16 @@ class Built:
 
     def _objects(self) -> dict[str, Path]:
         """Key -> object file of every kernel; those that have disappeared from the cache are compiled again."""
-        lost = [key for key in self.modules if self.cache.object_file(key) is None]
+
+        def stored(key: str) -> Path | None:
+            return self.cache.object_file(key, self.toolchain.backend.has_device_code)
+
+        lost = [key for key in self.modules if stored(key) is None]
         for key in lost:
             self.cache.forget(key)
         if lost:
             compile_missing(self.program, self.toolchain, self.cache)
-        found = {key: self.cache.object_file(key) for key in self.modules}
+        found = {key: stored(key) for key in self.modules}
         if None in found.values():
             raise StorageError(
                 "files disappear from the kernel cache while they are in use",

@@ -90,8 +90,11 @@ class KernelCache:
         """The given cache, or the one in that folder; the user's default for None."""
         return cache if isinstance(cache, KernelCache) else cls(cache)
 
-    def get(self, key: str, executor: Executor) -> Any | None:
-        """The loaded module of a kernel, for ``executor`` to run, or None if it has to be compiled first."""
+    def get(self, key: str, executor: Executor, device_code: bool = False) -> Any | None:
+        """The loaded module of a kernel, for ``executor`` to run, or None if it has to be compiled first.
+
+        ``device_code``: whether it consists of code for the processor and code for a device beside it.
+        """
         with self._lock:
             if key in self._loaded:
                 return self._loaded[key]
@@ -101,8 +104,7 @@ class KernelCache:
         if not path.is_file():
             return None
         self._make_ready()
-        device = path.with_suffix(".device")
-        if own_content(path) is None or (device.is_file() and own_content(device) is None):  # damaged: compile again
+        if own_content(path) is None or (device_code and self.device_code(key) is None):  # damaged: compile again
             return None
         try:
             module = self._load(key, executor)
@@ -193,10 +195,11 @@ class KernelCache:
                 }
         write_atomic(path, json.dumps({**times, **about}, sort_keys=True))
 
-    def object_file(self, key: str) -> Path | None:
-        """The object of a kernel, for linking it into a model; None if it is missing or damaged."""
+    def object_file(self, key: str, device_code: bool = False) -> Path | None:
+        """A kernel's object, for linking it into a model; None if it, or its ``device_code``, is lost or damaged."""
         path = self.folder / f"{key}.o"
-        return path if path.is_file() and own_content(path) is not None else None
+        whole = path.is_file() and own_content(path) is not None
+        return path if whole and not (device_code and self.device_code(key) is None) else None
 
     def device_code(self, key: str) -> bytes | None:
         """What the device beside the processor runs; None if there is none, or it is damaged."""

@@ -31,9 +31,9 @@ def compile_missing(
     """
     foreign = toolchain.is_foreign
     calls = {step.key: step.call for step in program.steps if step.key is not None and step.call is not None}
-    executor = toolchain.backend.executor
-    found = {key: None if foreign else cache.get(key, executor) for key in calls}
-    missing = [key for key, module in found.items() if (cache.object_file(key) if foreign else module) is None]
+    executor, apart = toolchain.backend.executor, toolchain.backend.has_device_code
+    found = {key: None if foreign else cache.get(key, executor, apart) for key in calls}
+    missing = [key for key, module in found.items() if (cache.object_file(key, apart) if foreign else module) is None]
     if not missing:
         return found
 
