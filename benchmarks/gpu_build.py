@@ -8,9 +8,11 @@ interrupted run goes on where it was, and one after a change compiles what has c
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import TimeoutError as OutOfTime
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -51,9 +53,11 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="*", default=list(PRECISIONS), help="(default: %(default)s)")
     parser.add_argument("--batch", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="processes that compile (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, help="write the table with what is compiled until then")
     options = parser.parse_args()
     if not installed_version():
         raise SystemExit("NVRTC is not installed: pip install 'hago[cuda]'")
+    started = time.monotonic()
     kernels = PLACE / "kernels"
     kernels.mkdir(parents=True, exist_ok=True)
     networks: list[Network] = []
@@ -67,10 +71,11 @@ def main() -> None:
                 if job.key not in begun:
                     begun[job.key] = pool.submit(compile_job, job, kernels, version)
             print(network.spec, network.model, network.precision, len(network.keys), "kernels", flush=True)
-        for done, _ in enumerate(as_completed(begun.values()), 1):
+        seconds = None if options.minutes is None else max(0.0, 60 * options.minutes + started - time.monotonic())
+        for done, _ in enumerate(as_completed(begun.values(), seconds), 1):
             if done % 50 == 0 or done == len(begun):
                 print(f"{done} of {len(begun)} kernels", flush=True)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OutOfTime):
         print("interrupted: the table has what is compiled")
     pool.shutdown(wait=True, cancel_futures=True)
     compiled = {key: one.result() for key, one in begun.items() if one.done() and not one.cancelled()}

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import TimeoutError as OutOfTime
 from dataclasses import asdict
 from hashlib import sha256
 from multiprocessing import get_context
@@ -41,9 +44,11 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="*", default=["int8"], help="(default: int8)")
     parser.add_argument("--seeds", type=int, default=3, help="orders of threads, and samples (default: 3)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, help="write the tables with what is done until then")
     options = parser.parse_args()
     if not can_emulate():
         raise SystemExit("g++ is not installed: no block can be emulated")
+    end = None if options.minutes is None else time.monotonic() + 60 * options.minutes
     place = PLACE / "exact" / _version()
     place.mkdir(parents=True, exist_ok=True)
     tasks = [(s, p, m) for s in options.specs for p in options.precisions for m in options.only]
@@ -52,20 +57,29 @@ def main() -> None:
     pool = ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn"))
     try:
         begun = [pool.submit(_kept, place, options.models, *task, options.seeds) for task in tasks]
-        for one in as_completed(begun):
-            checked.append(one.result())
-            print(_line(checked[-1]), flush=True)
+        for one in _done(begun, None if end is None else end - 18 * options.minutes):  # the rest is for faults
+            checked.append(one)
+            print(_line(one), flush=True)
         cases = [pool.submit(check_faults, path, options.seeds) for path in sorted(place.glob("case-*.pickle"))]
-        for found in as_completed(cases):
-            faults.extend(found.result())
+        for found in _done(cases, end):
+            faults.extend(found)
     except KeyboardInterrupt:
-        print("interrupted: the table has what is done")
+        print("interrupted: the tables have what is done")
     pool.shutdown(wait=True, cancel_futures=True)
     order = {task: i for i, task in enumerate(tasks)}
     checked.sort(key=lambda one: order[one.spec, one.precision, one.model])
     faults.sort(key=lambda one: (one.gpu, one.family, one.change))
     data = {"networks": [asdict(one) for one in checked], "faults": [asdict(one) for one in faults]}
     write_table(options.out, _text(checked, faults, options), data)
+
+
+def _done(begun: list[Future[Any]], end: float | None) -> Iterator[Any]:
+    """The results, as they come; those that are not there at ``end`` are given up."""
+    try:
+        for one in as_completed(begun, None if end is None else max(0.0, end - time.monotonic())):
+            yield one.result()
+    except OutOfTime:
+        print(f"{sum(one.cancel() for one in begun)} of {len(begun)} are left out, for want of time", flush=True)
 
 
 def _version() -> str:
