@@ -6,15 +6,21 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import onnx
 import pytest
 from cuda_harness import SMALL, Case, case, compile_all
 from emulated_block import can_emulate
-from emulated_gpu import emulated_call
+from emulated_gpu import EmulatedNetwork, emulated_call
 from kernel_harness import numpy_type
+from onnx import TensorProto, helper, numpy_helper
 from test_kernels_movement import _onnxruntime as onnxruntime
 
+from hago.compiler.conformance import Conformance
 from hago.kernels.cuda.backend import BACKEND
 from hago.kernels.cuda.families import SM80
+from hago.lower import LoweredGraph, lower
+from hago.model import load_model
+from hago.spec import load_spec
 
 pytestmark = pytest.mark.skipif(not can_emulate(), reason="there is no compiler of C++")
 GPUS = {"few bytes a thread": SM80, "many bytes a thread": SMALL}
@@ -165,3 +171,49 @@ def test_the_barrier_of_a_transposition_is_needed() -> None:
     y = np.zeros(wanted.shape, wanted.dtype)
     assert broken([found.feeds["x"].view(np.uint32), y.view(np.uint32)]) == ""
     assert (y != wanted).any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_network_stays_on_the_gpu(seed: int) -> None:
+    spec = load_spec("nvidia-a100")
+    lowered = lower(load_model(moves()).proto, spec)
+    networks = []
+
+    def make(graph: LoweredGraph) -> EmulatedNetwork:
+        networks.append(EmulatedNetwork(graph, spec, seed))
+        return networks[-1]
+
+    x = np.random.default_rng(0).normal(size=(1, 8, 6, 6)).astype(np.float32)
+    conformity = Conformance(lowered, spec, make=make).check({"x": x})
+    assert not networks[-1].faults and not conformity.wrong and conformity.error < 1e-6
+
+
+def moves() -> onnx.ModelProto:
+    """A network of most kinds of movement, and of elementwise operators between them."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["turned"], perm=[0, 2, 3, 1]),
+        helper.make_node("Slice", ["turned", "start", "end", "axis"], ["cut"]),
+        helper.make_node("Sigmoid", ["cut"], ["gate"]),
+        helper.make_node("Mul", ["cut", "gate"], ["gated"]),
+        helper.make_node("Concat", ["gated", "cut"], ["joined"], axis=3),
+        helper.make_node("Resize", ["joined", "", "scales"], ["large"], mode="linear"),
+        helper.make_node("Pad", ["large", "pads"], ["padded"]),
+        helper.make_node("Sin", ["padded"], ["wave"]),
+        helper.make_node("Gather", ["wave", "rows"], ["some"], axis=1),
+        helper.make_node("TopK", ["some", "k"], ["most", "where"], axis=1),
+        helper.make_node("Cast", ["most"], ["y"], to=TensorProto.FLOAT16),
+    ]
+    held = {
+        "start": np.array([1]), "end": np.array([5]), "axis": np.array([1]), "k": np.array([2]),
+        "scales": np.array([1, 2, 2, 1], np.float32), "pads": np.array([0, 1, 0, 0, 0, 0, 1, 0]),
+        "rows": np.array([3, 0, 2, -1]),
+    }  # fmt: skip
+    outputs = [("y", TensorProto.FLOAT16), ("where", TensorProto.INT64)]
+    graph = helper.make_graph(
+        nodes,
+        "moves",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8, 6, 6])],
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs],
+        [numpy_helper.from_array(value, name) for name, value in held.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
