@@ -45,6 +45,7 @@ from hago.spec import HardwareSpec, load_spec  # noqa: E402
 
 FORMAT = 1
 BATCHES = (1, 8, 64)
+TUNED = 300  # kernels
 _LIMIT = 60_000_000  # bytes
 _WINDOW = 128 << 20  # bytes in which constants that several networks share are found again
 
@@ -59,6 +60,7 @@ def main() -> None:
     add("--batches", type=int, nargs="*", default=list(BATCHES))
     add("--precisions", nargs="*", choices=PRECISIONS, default=list(PRECISIONS))
     add("--cache", type=Path, help="kernel cache (default: the user's)")
+    add("--tune", type=int, default=TUNED, metavar="N", help="tiles to try there, in all (default: %(default)s)")
     add("--try", dest="trial", action="store_true", help="run without a GPU")
     add("--import-times", type=Path, metavar="GPU.json", help="keep times of kernels, measured elsewhere, in the cache")
     options = parser.parse_args()
@@ -73,7 +75,9 @@ def main() -> None:
         parser.error("name a folder to make")
     else:
         sources = list(real_models(options.models, options.only))
-        make_bundle(options.out, sources, load_spec(options.hw), options.batches, options.precisions, cache)
+        make_bundle(
+            options.out, sources, load_spec(options.hw), options.batches, options.precisions, cache, options.tune
+        )
 
 
 def make_bundle(
@@ -83,11 +87,13 @@ def make_bundle(
     batches: Sequence[int],
     precisions: Sequence[str],
     cache: KernelCache,
+    tuned: int = TUNED,
     for_emulation: bool = False,
 ) -> dict[str, Any]:
     """Fills the folder ``out``; returns its manifest. Exits where it exists, or becomes too large.
 
-    ``for_emulation`` packs the lowered graphs, which packing/emulated.py runs, and no runtime.
+    At most ``tuned`` kernels compete for the shapes of the networks. ``for_emulation`` packs the lowered graphs, which
+    packing/emulated.py runs, and no runtime.
     """
     if out.exists():
         sys.exit(f"{out} exists already")
@@ -113,7 +119,7 @@ def make_bundle(
         packer = Packer(Forms(source, spec), work, cache, for_emulation)
         _pack_model(packer, manifest, batches, precisions)
         archive(archives / f"{source.name}.tar.xz", work, ordered(work, source.name))
-    manifest["tune"] = tuning.pack(sources, spec, batches, precisions, cache, work, for_emulation)
+    manifest["tune"] = tuning.pack(sources, spec, batches, precisions, cache, work, tuned, for_emulation)
     if manifest["tune"] and not for_emulation:
         archive(archives / "tune.tar.xz", work, sorted(path.name for path in work.glob("tune.*")))
     shutil.rmtree(work)

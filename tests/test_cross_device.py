@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ import tiny
 from hago.cli import main
 from hago.compiler.cache import KernelCache
 from hago.device import device_pool as pool_module
-from hago.errors import DeviceError
+from hago.errors import DataError, DeviceError
 from hago.model import load_model
+from hago.report.device_comparison import ABSENT, gpu_cells
+from hago.report.devices_page import make_page
+from hago.report.gpu_results import read_gpu_results, strategy_hash
 from hago.spec import load_spec, resolve_hw
 from hago.strategy import Choice, Strategy, uniform
 from hago.tuning.cross_device import CANNOT, MEASURED, DeviceComparison, _why_not, compare_devices, differences
@@ -159,3 +163,80 @@ def test_no_device_at_all(place: Path, cache: KernelCache, monkeypatch: pytest.M
     monkeypatch.setattr(pool_module, "_PATIENCE_S", 0.0)
     with pytest.raises(DeviceError, match="no device could be measured"):
         compare(place, cache, ["gone"])
+
+
+def gpu_file(path: Path, model_hash: str, strategy: str, **changes: Any) -> Path:
+    """Results of a bundle: int8 (``strategy``) takes a quarter of float32 at batch 1."""
+
+    def time(seconds: float) -> dict[str, float]:
+        return {"median_s": seconds, "low_s": 0.9 * seconds, "high_s": 1.1 * seconds}
+
+    times = {"hago float32": time(4e-4), "hago int8": time(1e-4), "torch float16 graph": time(3.21e-4)}
+    network = {"name": "net.int8.b1", "model": "net", "precision": "int8", "batch": 1, "strategy": strategy}
+    kernel = {"layer": "conv1", "family": "conv", "seconds": 6e-6, "floor_s": 2e-6, "bound": "bytes"}
+    data = {
+        "hago_gpu_results": 1,
+        "bundle": {"made": "today", "commit": "c", "models": {"net": {"hash": model_hash}}, "networks": [network]},
+        "environment": {"device": {"name": "NVIDIA T4"}, "smi": {"driver_version": "580.1"}},
+        "exactness": {"networks": {"net.int8.b1": {"right": True}}},
+        "times": {"networks": {"net": {"1": times, "64": {"hago int8": time(2e-3)}}}},
+        "kernels": {"networks": {"net.int8.b1": [kernel]}},
+        "ends": {"times": "done"},
+        **changes,
+    }
+    path.write_text(json.dumps(data))
+    return path
+
+
+def test_a_gpu_has_a_column_where_it_was_measured(
+    comparison: DeviceComparison, place: Path, cache: KernelCache
+) -> None:
+    old = comparison.devices[1]
+    known = strategy_hash(old.strategy)
+    assert known
+    file = gpu_file(place / "gpu.json", comparison.model.hash, known)
+    found = compare(place, cache, ["old"], trials=2, gpu=[file])
+    cell = found.cell("old", "NVIDIA T4")
+    assert (cell.how, cell.ratio) == (MEASURED, 0.25)
+    other = gpu_file(place / "gpu.json", comparison.model.hash, "another strategy")
+    (cell,) = gpu_cells(read_gpu_results(other), comparison.model, [old])
+    assert (cell.how, cell.ratio) == (ABSENT, None)
+    for name in ("devices.html", "devices.md"):
+        text = (place / "out" / name).read_text()
+        assert "run on NVIDIA T4" in text and "driver 580.1" in text and "published" in text.lower()
+        for number in ("0.250", "0.321", "0.400", "2.00", "6.00", "3.00"):
+            assert number in text, (name, number)
+    data = json.loads((place / "out" / "devices.json").read_text())
+    assert {(t["batch"], t["engine"]) for t in data["gpus"][0]["times"]} >= {(1, "hago int8"), (64, "hago int8")}
+
+
+def test_a_gpu_that_did_not_have_the_model_says_so(
+    comparison: DeviceComparison, place: Path, cache: KernelCache
+) -> None:
+    file = gpu_file(place / "gpu.json", "another model", "")
+    found = replace(comparison, gpus=(read_gpu_results(file),))
+    found = replace(found, cells=(*found.cells, *gpu_cells(found.gpus[0], found.model, found.devices)))
+    page = make_page(found)
+    assert any("Nothing was measured of this model on NVIDIA T4" in note for note in page.notes)
+    assert all(cells[-1].main == "absent" for _, cells in page.matrix)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "must be results of a GPU, format 1"),
+        ('{"hago_gpu_results": 1}', "results of a GPU are damaged: KeyError"),
+        ('{"hago_gpu_results": 1, "bundle": []}', "results of a GPU are damaged"),
+        ("[", "gpu.json"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "gpu.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_gpu_results(tmp_path / "gpu.json")
+
+
+def test_names_must_differ(place: Path, cache: KernelCache) -> None:
+    file = gpu_file(place / "gpu.json", "m", "")
+    with pytest.raises(DeviceError, match="different names"):
+        compare(place, cache, ["old"], gpu=[file, file])

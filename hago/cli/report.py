@@ -26,6 +26,8 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = subparsers.add_parser("report", help=about, description=_DESCRIPTION)
     add_search_arguments(parser, without=tuple(OF_ONE_SEARCH))
     parser.add_argument("--devices", metavar="A,B,C", required=True, help="names in the devices file, or local")
+    about = "results of a bundle that ran on a GPU (gpu.json); adds a column and tables, and may be repeated"
+    parser.add_argument("--gpu", metavar="FILE", action="append", default=[], help=about)
     parser.set_defaults(run=_run)
 
 
@@ -35,6 +37,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     comparison = compare_devices(
         arguments.model,
+        gpu=arguments.gpu,
         say=lambda text: print(visible(text), file=sys.stderr, flush=True),
         **search_options(arguments),
     )

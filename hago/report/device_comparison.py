@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,8 +12,9 @@ from ..search import SearchResult
 from ..spec import HardwareSpec
 from ..strategy import Strategy
 from .data import ReportData
+from .gpu_results import GpuResults, strategy_hash
 
-MEASURED, ESTIMATED, FAILED, CANNOT = "measured", "estimated", "failed", "cannot run"
+MEASURED, ESTIMATED, FAILED, CANNOT, ABSENT = "measured", "estimated", "failed", "cannot run", "absent"
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class TunedDevice:
 class Cell:
     """The answer of ``tuned_for``, run on ``run_on``, on the test samples.
 
-    ``how`` is "measured", "estimated" (``ratio`` is one of instructions), "failed" or "cannot run", the last two with
-    a ``reason``. ``ratio`` and ``change`` are to float32 on ``run_on``, with their 95 % intervals.
+    ``how`` is "measured", "estimated" (``ratio`` is one of instructions), "failed", "cannot run" or "absent", the last
+    three with a ``reason``. ``ratio`` and ``change`` are to float32 on ``run_on``, with their 95 % intervals.
     """
 
     tuned_for: str
@@ -63,7 +64,8 @@ class Difference:
 class DeviceComparison:
     """Devices side by side. Devices that are ``gone``, with the reason, appear nowhere else.
 
-    ``error`` is what prevented files of the report from being written, such as a full disk.
+    ``gpus`` were measured by a bundle: answers run on them, but no search did. ``error`` is what prevented files of the
+    report from being written, such as a full disk.
     """
 
     model: Model
@@ -71,6 +73,7 @@ class DeviceComparison:
     cells: tuple[Cell, ...]
     differences: tuple[Difference, ...]
     gone: Mapping[str, str] = field(default_factory=dict)
+    gpus: tuple[GpuResults, ...] = ()
     error: HagoError | None = None
 
     def cell(self, tuned_for: str, run_on: str) -> Cell:
@@ -83,6 +86,7 @@ class DeviceComparison:
             "hago_devices": 1,
             "model": self.model.hash,
             "gone": dict(self.gone),
+            "gpus": [_gpu(results, self.model) for results in self.gpus],
             "devices": [_device(device) for device in self.devices],
             "matrix": [asdict(cell) for cell in self.cells],
             "differences": [asdict(difference) for difference in self.differences],
@@ -101,3 +105,37 @@ def _device(device: TunedDevice) -> dict[str, Any]:
         "float32": None if device.result.float_test is None else device.result.float_test.to_dict(),
         "best": None if device.result.test is None else device.result.test.to_dict(),
     }
+
+
+def _gpu(results: GpuResults, model: Model) -> dict[str, Any]:
+    names = results.names(model.hash)
+    return {
+        "name": results.gpu,
+        "about": results.about,
+        "made": results.made,
+        "times": [
+            {"batch": batch, "engine": engine, **asdict(time)}
+            for (name, batch), engines in results.times.items()
+            if name in names
+            for engine, time in engines.items()
+        ],
+        "networks": [asdict(network) for network in results.networks if network.model in names],
+    }
+
+
+def gpu_cells(results: GpuResults, model: Model, devices: Sequence[TunedDevice]) -> list[Cell]:
+    """Every answer on a GPU at batch 1, where the bundle had that very strategy; nothing is estimated."""
+    ratios: dict[str, float] = {}  # strategy -> part of float32
+    for network in results.networks:
+        times = results.times.get((network.model, network.batch), {})
+        own, plain = times.get(f"hago {network.precision}"), times.get("hago float32")
+        if network.batch == 1 and network.model in results.names(model.hash) and own and plain:
+            ratios[network.strategy] = own.median_s / plain.median_s
+
+    def cell(device: TunedDevice) -> Cell:
+        ratio = ratios.get(strategy_hash(device.strategy))
+        if ratio is None:
+            return Cell(device.name, results.gpu, ABSENT, reason="the bundle did not have this strategy")
+        return Cell(device.name, results.gpu, MEASURED, ratio)
+
+    return [cell(device) for device in devices]

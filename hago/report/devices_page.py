@@ -13,7 +13,9 @@ from ..files import write_atomic
 from ..measure.metric_text import MetricText
 from ..record import Record
 from ..text import NOTHING, factor, listing, plural, ratio_interval
-from .device_comparison import Cell, DeviceComparison, TunedDevice
+from .device_comparison import ABSENT, CANNOT, Cell, DeviceComparison, TunedDevice
+from .gpu_results import GpuResults
+from .gpu_tables import PUBLISHED, exactness_table, kernels_table, times_table
 from .pareto import Plot, plot
 from .phrases import layers_phrase, metric_text
 from .tables import Name, Table
@@ -47,6 +49,14 @@ class MatrixCell:
 
 
 @dataclass(frozen=True)
+class GpuPart:
+    """What a bundle measured on one GPU."""
+
+    title: str
+    tables: tuple[tuple[str, Table], ...]
+
+
+@dataclass(frozen=True)
 class DevicesPage:
     """Everything that the templates show."""
 
@@ -58,9 +68,12 @@ class DevicesPage:
     links: tuple[tuple[str, str], ...]
     panels: tuple[Panel, ...]
     names: tuple[str, ...]
+    columns: tuple[str, ...]
     matrix: tuple[tuple[str, tuple[MatrixCell, ...]], ...]
     matrix_table: Table
     differences: Table
+    gpus: tuple[GpuPart, ...]
+    published: str
     facts: tuple[tuple[str, str], ...]
     made: str
 
@@ -81,8 +94,9 @@ def make_page(comparison: DeviceComparison) -> DevicesPage:
     first = comparison.devices[0].report
     metric = metric_text(first)
     names = tuple(device.name for device in comparison.devices)
+    columns = (*names, *(results.gpu for results in comparison.gpus))
     rows = tuple(
-        (name, tuple(_shown(comparison, comparison.cell(name, other), metric) for other in names)) for name in names
+        (name, tuple(_shown(comparison, comparison.cell(name, other), metric) for other in columns)) for name in names
     )
     plots = [plot(device.report, metric, 420, 360, f"device{i}") for i, device in enumerate(comparison.devices)]
     panels = zip(comparison.devices, plots, strict=True)
@@ -95,12 +109,26 @@ def make_page(comparison: DeviceComparison) -> DevicesPage:
         links=tuple((name, f"{name}/report.html") for name in names),
         panels=tuple(Panel(f"{d.name} ({d.spec.name}), {_how(d)}", drawn) for d, drawn in panels if drawn is not None),
         names=names,
+        columns=columns,
         matrix=rows,
-        matrix_table=_matrix_table(rows, names),
+        matrix_table=_matrix_table(rows, columns),
         differences=_differences(comparison, names),
+        gpus=tuple(_gpu(results, comparison) for results in comparison.gpus),
+        published=PUBLISHED,
         facts=_facts(comparison),
         made=(first.chosen.created or "")[:10],
     )
+
+
+def _gpu(results: GpuResults, comparison: DeviceComparison) -> GpuPart:
+    models = results.names(comparison.model.hash)
+    tables = (
+        ("One call, the median of rounds in turns", times_table(results, models)),
+        ("Outputs against those expected", exactness_table(results, models)),
+        ("The kernels furthest from their floor", kernels_table(results, models)),
+    )
+    about = f"{results.gpu}, measured{f' ({results.about})' if results.about else ''}"
+    return GpuPart(about, tuple((title, table) for title, table in tables if table.rows))
 
 
 def _how(device: TunedDevice) -> str:
@@ -128,6 +156,9 @@ def _notes(comparison: DeviceComparison) -> tuple[str, ...]:
             f"Estimated, on {listing(guessed)}: no board was attached. The comparison there uses instructions counted "
             "in an emulator, not times."
         )
+    for results in comparison.gpus:
+        if not results.names(comparison.model.hash):
+            notes.append(f"Nothing was measured of this model on {results.gpu}: the bundle did not have it.")
     notes += [f"{name} could not be measured: {reason}" for name, reason in comparison.gone.items()]
     kept = [other.name for other in comparison.devices if _fits_all(comparison, other)]
     if kept:
@@ -145,7 +176,8 @@ def _notes(comparison: DeviceComparison) -> tuple[str, ...]:
 
 
 def _fits_all(comparison: DeviceComparison, device: TunedDevice) -> bool:
-    return all(cell.within for cell in comparison.cells if cell.tuned_for == device.name)
+    names = {other.name for other in comparison.devices}
+    return all(cell.within for cell in comparison.cells if cell.tuned_for == device.name and cell.run_on in names)
 
 
 def _devices(comparison: DeviceComparison, metric: MetricText) -> Table:
@@ -177,8 +209,10 @@ def _device_row(device: TunedDevice, metric: MetricText) -> tuple[str, ...]:
 def _shown(comparison: DeviceComparison, cell: Cell, metric: MetricText) -> MatrixCell:
     own = cell.tuned_for == cell.run_on
     if cell.ratio is None:
-        kind = "cannot" if cell.how == "cannot run" else "failed"
+        kind = "cannot" if cell.how in (CANNOT, ABSENT) else "failed"
         return MatrixCell(cell.how, (cell.reason or "",), kind, own, False)
+    if cell.run_on in {results.gpu for results in comparison.gpus}:
+        return MatrixCell(f"{cell.ratio:.3f}", (cell.how,), cell.how, own, True)
     best = comparison.cell(cell.run_on, cell.run_on).ratio
     lines = [f"{metric.value(cell.accuracy)} ({metric.change(cell.change)})"]
     if not own and best:

@@ -28,8 +28,10 @@ from ..report.device_comparison import (
     DeviceComparison,
     Difference,
     TunedDevice,
+    gpu_cells,
 )
 from ..report.devices_page import write_devices
+from ..report.gpu_results import read_gpu_results
 from ..search.trial_store import has_search
 from ..signature import takes_options
 from ..spec import HardwareSpec
@@ -48,6 +50,7 @@ def compare_devices(
     devices: Sequence[str],
     data: Any,
     out: str | os.PathLike[str],
+    gpu: Sequence[str | os.PathLike[str]] = (),
     say: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> DeviceComparison:
@@ -57,10 +60,15 @@ def compare_devices(
     for each search. Each search has a folder with the device's name in ``out``; an existing search continues. A device
     that cannot be used, or was not searched before a signal, is in ``gone`` with the reason, and the others continue.
     ``error`` holds what could not be written. ``out`` gets devices.html, devices.md, devices.json, devices.csv (the
-    matrix) and fronts.csv. ``say`` is called with each step. Raises HagoError.
+    matrix) and fronts.csv. ``gpu`` are results of bundles that ran on GPUs (scripts/gpu_bundle.py): each adds a column
+    and tables. ``say`` is called with each step. Raises HagoError.
     """
     names = arguments.names("devices", devices, DeviceError)
     root = Path(arguments.path("out", out))
+    gpus = tuple(map(read_gpu_results, gpu))
+    columns = [*names, *(results.gpu for results in gpus)]
+    if len(set(columns)) < len(columns):
+        raise DeviceError(f"devices and GPUs must have different names, found {', '.join(columns)}")
     asked = read_options(options, caller="compare_devices", without=OF_ONE_SEARCH)
     places, goal = {name: find_place(name, asked.job.devices_file) for name in names}, goal_of(asked)
     sessions, evaluators = ExitStack(), dict[str, TvmEvaluator]()
@@ -96,7 +104,9 @@ def compare_devices(
             say(f"{device.name}: every answer")
             cells += _column(device, found, protos, evaluators[device.name], interrupts.signum is not None)
         loaded = evaluators[found[0].name].model
-        comparison = DeviceComparison(loaded, tuple(found), tuple(cells), differences(loaded, found), gone)
+        for results in gpus:
+            cells += gpu_cells(results, loaded, found)
+        comparison = DeviceComparison(loaded, tuple(found), tuple(cells), differences(loaded, found), gone, gpus)
         try:
             write_devices(comparison, root)
         except StorageError as error:

@@ -93,9 +93,11 @@ def _summary(bundle: Bundle, out: Path, ends: dict[str, str], seconds: float) ->
         path = out / f"{stage.name}.json"
         if path.is_file():
             found[stage.name] = json.loads(path.read_text())
-    about = {key: bundle.manifest.get(key) for key in ("made", "commit", "hw", "arch", "models", "not_built")}
+    about = {key: bundle.manifest[key] for key in ("made", "commit", "hw", "arch", "models", "not_built")}
+    kept = ("name", "model", "precision", "batch", "strategy")
+    about["networks"] = [{key: entry[key] for key in kept} for entry in bundle.networks]
     data = {"hago_gpu_results": FORMAT, "bundle": about, "ends": ends, "seconds": round(seconds, 1), **found}
-    (out / "gpu.json").write_text(json.dumps(data, indent=1))
+    (out / "gpu.json").write_text(json.dumps(data))
     exact = found.get("exactness", {}).get("networks", {}).values()
     right = sum(bool(one.get("right")) for one in exact)
     print(f"{right} of {len(bundle.networks)} networks right; {_ways(ends)}; {seconds:.0f} s; {out / 'gpu.json'}")

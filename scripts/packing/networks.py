@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,10 @@ from hago.compiler.conformance import is_exact
 from hago.compiler.program import emit
 from hago.compiler.toolchain import toolchain_of
 from hago.errors import HagoError
-from hago.files import hash_bytes
 from hago.lower import LoweredGraph, lower, reference
 from hago.model import Model
+from hago.report.gpu_results import strategy_hash
 from hago.spec import resolve_hw
-from hago.strategy import Strategy
 
 from .models import Forms
 
@@ -99,13 +97,6 @@ class Packer:
         rows = [run({name: array[i : i + 1] for name, array in inputs.items()}) for i in range(count)]
         outputs = {f"output{i}": np.concatenate(parts) for i, parts in enumerate(zip(*rows, strict=True))}
         np.savez(self._expected(precision), **outputs)  # type: ignore[arg-type]
-
-
-def strategy_hash(strategy: Strategy | None) -> str:
-    """Names what a strategy chooses, whatever model file it is for; empty for float32."""
-    if strategy is None or strategy.is_float:
-        return ""
-    return hash_bytes(json.dumps(strategy.to_dict()["layers"], sort_keys=True))[:16]
 
 
 def kernel_rows(uses: Sequence[KernelUse], model: Model) -> list[dict[str, Any]]:

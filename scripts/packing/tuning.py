@@ -24,7 +24,6 @@ from hago.spec import HardwareSpec
 from .models import Forms, Source
 
 LIBRARY, CODES = "tune.so", "tune.device"
-_MOST = 400  # kernels
 
 
 def pack(
@@ -34,16 +33,19 @@ def pack(
     precisions: Sequence[str],
     cache: KernelCache,
     folder: Path,
+    most: int,
     for_emulation: bool = False,
 ) -> list[dict[str, Any]]:
-    """Writes the library of all variants, at most 400; returns what the manifest says of them, shape by shape."""
+    """Writes the library of all variants, at most ``most``; returns what the manifest says of them, shape by shape."""
+    if not most:
+        return []
     toolchain = toolchain_of(spec, 1)
     shapes: dict[str, dict[str, Any]] = {}
     steps: list[ProgramStep] = []
     for program, where in _programs(sources, spec, batches, precisions, toolchain):
         for step in filter(has_choice, program.steps):
             found = variants(step, program, toolchain)
-            if step.key in shapes or len(steps) + len(found) > _MOST:
+            if step.key in shapes or len(steps) + len(found) > most:
                 continue
             steps += found
             (use,) = Built(replace(program, steps=(step,)), {}, toolchain, cache, 0.0).uses()
