@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda
-from measure_fakes import BATCH, expected, tiny_model
+from measure_fakes import BATCH, WEIGHT, expected, tiny_model
 
 import hago.runners.gpu as gpu_module
 from hago.compare.engines import usual_engines
 from hago.errors import MeasureError, MissingExtraError
 from hago.kernels.cuda.driver import Driver
 from hago.measure.latency import measure_latency
-from hago.runners import OnnxRuntimeCudaRunner, TensorRtRunner
+from hago.runners import OnnxRuntimeCudaRunner, TensorRtRunner, TorchCudaRunner
 
 FEEDS = {name: np.random.default_rng(i).normal(size=(BATCH, 4)).astype(np.float32) for i, name in enumerate("ab")}
 
@@ -194,3 +194,52 @@ def test_engines_that_are_absent_say_so_in_one_line(fake, monkeypatch, has_gpu):
             engine.open()
         told = caught.value.hint if has_gpu else caught.value.what
         assert told == ("pip install 'hago[gpu-peers]'" if has_gpu else "this machine has no GPU that CUDA can use")
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_pytorch_computes_the_module_of_the_file(fake, monkeypatch, half):
+    """On this machine's PyTorch, whose processor plays the GPU."""
+    torch = pytest.importorskip("torch")
+
+    class Tiny(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.from_numpy(WEIGHT))
+
+        def forward(self, a, b):
+            return torch.relu(a) @ self.weight, a + b
+
+    class Event:
+        times = iter((2.0, 5.0))  # ms
+
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = next(self.times)
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, end):
+            return end.at - self.at
+
+    monkeypatch.setitem(sys.modules, "onnx2torch", SimpleNamespace(convert=lambda proto: Tiny()))
+    for kind in (torch.Tensor, torch.nn.Module):
+        monkeypatch.setattr(kind, "cuda", lambda self, *_: self)
+    for name, stand_in in (("is_available", lambda: True), ("synchronize", lambda: None), ("Event", Event)):
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    runner = TorchCudaRunner(tiny_model(), batch=BATCH, half=half)
+    for found, wanted in zip(runner.run(FEEDS), expected(FEEDS), strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, atol=5e-3 if half else 1e-6)
+    assert runner.time_calls(FEEDS, 10) == pytest.approx(3e-3)
+    runner.close()
+
+
+def test_pytorch_without_cuda_says_so(fake, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setitem(sys.modules, "onnx2torch", SimpleNamespace())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MeasureError, match="built without CUDA"):
+        TorchCudaRunner(tiny_model(), batch=BATCH)
