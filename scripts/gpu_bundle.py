@@ -3,12 +3,13 @@
     python scripts/gpu_bundle.py OUT --models ../shared/models     # for an H100 or H200
     python scripts/gpu_bundle.py OUT --hw nvidia-t4 --only cifar10_resnet8
     python scripts/gpu_bundle.py --try                             # without a GPU, see below
+    python scripts/gpu_bundle.py --table OUT/results/gpu.json > reports/gpu.md
     python scripts/gpu_bundle.py --import-times OUT/results/gpu.json
 
 There, `python3 OUT/run.py` needs Python 3.12 with numpy, and the driver; it writes OUT/results/gpu.json within eight
-minutes, which `hago report --gpu` shows. Networks that have no kernels yet are left out and named. Weights of large
-float models are rounded to eight bits of mantissa, and samples to eight or sixteen, so that the folder stays small; the
-outputs to expect are those of what travels.
+minutes, which --table shows for all models and `hago report --gpu` for one. Networks that have no kernels yet are left
+out and named. Weights of large float models are rounded to seven bits, and samples to eight or sixteen, so that the
+folder stays small; the outputs to expect are those of what travels.
 
 --try packs the example and runs all stages on the emulated block of the tests. With a folder, it runs the bundle there
 up to the driver, whose place a library takes that does nothing: what needs a GPU fails, and nothing else may.
@@ -41,6 +42,8 @@ from packing.networks import Packer, Refused  # noqa: E402
 
 from hago.compiler.cache import KernelCache  # noqa: E402
 from hago.model import load_model  # noqa: E402
+from hago.report.gpu_results import read_gpu_results  # noqa: E402
+from hago.report.gpu_tables import PUBLISHED, exactness_table, kernels_table, times_table  # noqa: E402
 from hago.spec import HardwareSpec, load_spec  # noqa: E402
 
 FORMAT = 1
@@ -62,11 +65,14 @@ def main() -> None:
     add("--cache", type=Path, help="kernel cache (default: the user's)")
     add("--tune", type=int, default=TUNED, metavar="N", help="tiles to try there, in all (default: %(default)s)")
     add("--try", dest="trial", action="store_true", help="run without a GPU")
+    add("--table", type=Path, metavar="GPU.json", help="print these results as Markdown")
     add("--import-times", type=Path, metavar="GPU.json", help="keep times of kernels, measured elsewhere, in the cache")
     options = parser.parse_args()
     cache = KernelCache(options.cache)
     if options.import_times is not None:
         print(f"{tuning.import_times(options.import_times, cache)} times of kernels are in {cache.folder}")
+    elif options.table is not None:
+        print(table(options.table))
     elif options.trial:
         from packing import trial
 
@@ -168,6 +174,25 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = member.mtime = 0
     member.uname = member.gname = ""
     return member
+
+
+def table(path: Path) -> str:
+    """Results of a GPU as Markdown: all models. Raises DataError for another file."""
+    results = read_gpu_results(path)
+    models = list(results.models)
+    stages = ", ".join(f"{stage} {end}" for stage, end in results.ends.items())
+    parts = [
+        f"# Measured on {results.gpu}",
+        f"{results.about}. Bundle of {results.made}, commit {results.commit}. Stages: {stages}.",
+        "Milliseconds of one call: the median of rounds in turns, replayed as a CUDA graph or, for eager engines, many "
+        "calls in a row.",
+        times_table(results, models).markdown(),
+        exactness_table(results, models).markdown(),
+        "The kernels furthest from the least time for their bytes and operations:",
+        kernels_table(results, models).markdown(),
+        PUBLISHED,
+    ]
+    return "\n\n".join(parts)
 
 
 def commit() -> str:

@@ -68,6 +68,13 @@ def test_all_stages_run_on_the_emulated_block(results: dict[str, Any]) -> None:
     assert kernel["floor_s"] == pytest.approx(80 / results["kernels"]["copied_bytes_per_s"])
 
 
+def test_results_can_be_read_and_shown(results: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "gpu.json").write_text(json.dumps(results))
+    text = bundle_script.table(tmp_path / "gpu.json")
+    assert "emulated block" in text and "hago float32, ms" in text and "batch 1, 2" in text
+    assert "onnxruntime float32 CPU, ms" in text and "T4" in text
+
+
 def test_classes_of_the_samples_are_counted(results: dict[str, Any], scaled: Source) -> None:
     y = np.maximum(scaled.inputs["x"] * np.array([1, -2, 3, 4], np.float32), 0)
     right = int((y.argmax(-1) == scaled.labels).sum())

@@ -129,7 +129,7 @@ def _beside(
                 contenders.append(turns.Contender(f"hago {entry['precision']}", network.seconds))
         for kind in kinds:
             with _kept(notes, f"{place} {kind.__name__}"):
-                if torch is not None:
+                if torch is not None or kind is peers.onnx_runtime:
                     contenders += kind(torch, device.TORCH, bundle.graph(model), batch, notes)
         with _kept(notes, place):
             notes.put(turns.measured(contenders, notes), "networks", model, str(batch))

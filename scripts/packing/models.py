@@ -33,7 +33,7 @@ _SAMPLE_BYTES = 2 << 20  # of all samples of one model
 _LARGE = 1 << 16  # numbers in a sample from which on it has 8 bits
 _LARGE_WEIGHTS = 1 << 10  # numbers of a constant from which on it is rounded
 _LARGE_MODEL = 1_000_000  # parameters from which on float weights are rounded
-_KEPT_BITS = 7  # of their 23 bits behind the point
+_KEPT_BITS = 7  # of their 24
 
 
 @dataclass(frozen=True)
