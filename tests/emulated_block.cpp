@@ -341,6 +341,24 @@ void wgmma_m64k32(int* sums, unsigned long long a, unsigned long long b, int thr
 #define WGMMA(A, N) template void wgmma_m64k32<A, int8_t, N>(int*, unsigned long long, unsigned long long, int);
 WGMMA(uint8_t, 64) WGMMA(uint8_t, 128) WGMMA(uint8_t, 256) WGMMA(int8_t, 64) WGMMA(int8_t, 128) WGMMA(int8_t, 256)
 
+// Sums are rounded once for each product, in order.
+template <float (*Real)(ushort), int N>
+void wgmma_m64k16(int* sums, unsigned long long a, unsigned long long b, int thread) {
+  const int warp = thread / LANES, lane = thread % LANES;
+  for (int i = 0; i < N / 2; i++) {
+    const int row = warp * 16 + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+    float& sum = ((float*)sums)[i];
+    for (int k = 0; k < 16; k++) {
+      const ushort* x = (const ushort*)swizzled_chunk(a, row, k / 8);
+      const ushort* y = (const ushort*)swizzled_chunk(b, column, k / 8);
+      sum += Real(x[k % 8]) * Real(y[k % 8]);
+    }
+  }
+}
+#define WGMMA_REAL(REAL, N) template void wgmma_m64k16<REAL, N>(int*, unsigned long long, unsigned long long, int);
+WGMMA_REAL(of_float16, 64) WGMMA_REAL(of_float16, 128) WGMMA_REAL(of_float16, 256)
+WGMMA_REAL(of_bfloat16, 64) WGMMA_REAL(of_bfloat16, 128) WGMMA_REAL(of_bfloat16, 256)
+
 // A copy of an array, between pages that cannot be touched; it ends where the second one begins.
 struct Guarded {
   uchar *pages, *data;

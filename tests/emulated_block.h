@@ -66,6 +66,8 @@ template <float (*Real)(ushort)>
 void mma_m16n8k16(Brought* lanes);
 template <class A, class B, int N>
 void wgmma_m64k32(int* sums, unsigned long long a, unsigned long long b, int thread);
+template <float (*Real)(ushort), int N>
+void wgmma_m64k16(int* sums, unsigned long long a, unsigned long long b, int thread);  // sums are float32
 
 // Of another lane; each brings its value and the number of the lane that it wants.
 template <class T>
@@ -121,6 +123,14 @@ static inline void wait_wgmma() { emulated::wait_products(N); }
 template <int N>
 static inline void wgmma_u8s8(int* sums, unsigned long long a, unsigned long long b) {
   emulated::begin_product(emulated::wgmma_m64k32<uint8_t, int8_t, N>, sums, a, b);
+}
+template <int N>
+static inline void wgmma_f16(float* sums, unsigned long long a, unsigned long long b) {
+  emulated::begin_product(emulated::wgmma_m64k16<emulated::of_float16, N>, (int*)sums, a, b);
+}
+template <int N>
+static inline void wgmma_bf16(float* sums, unsigned long long a, unsigned long long b) {
+  emulated::begin_product(emulated::wgmma_m64k16<emulated::of_bfloat16, N>, (int*)sums, a, b);
 }
 template <int N>
 static inline void wgmma_s8s8(int* sums, unsigned long long a, unsigned long long b) {

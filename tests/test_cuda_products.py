@@ -20,6 +20,7 @@ from hago.kernels.cuda.families import FAMILIES, Gpu
 from hago.kernels.cuda.loads import Window
 from hago.kernels.cuda.nvrtc import compile_cubin, installed_version
 from hago.kernels.cuda.sass import disassemble
+from hago.kernels.cuda.tile import BlockTile
 from hago.kernels.cuda.tile_choice import candidates, estimate
 from hago.kernels.cuda.tile_epilogue import Result
 from hago.lower import LoweredGraph, reference
@@ -230,6 +231,14 @@ def test_half_products_have_the_error_of_their_order_of_summation(case: str) -> 
     assert conforms(graph, feeds) < tolerance
 
 
+@pytest.mark.parametrize("case", ("conv to float32, residual", "bfloat16"))
+def test_warpgroups_multiply_16_bit_floats(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (graph, feeds), tolerance = HALF[case][0](), HALF[case][1]
+    tile = BlockTile(64, 64, 128, 3, (4, 1), warpgroups=True)
+    monkeypatch.setattr("hago.kernels.cuda.anchors.candidates", lambda *_: [tile])
+    assert conforms(graph, feeds, "nvidia-h100") < tolerance
+
+
 def test_turing_has_no_bfloat16() -> None:
     graph, _ = half_layer((5, 32), (8, 32), "float32", precision="bfloat16")
     with pytest.raises(BuildError, match="do not take bfloat16"):
@@ -244,6 +253,7 @@ INSTRUCTIONS = (
     ("nvidia-orin", lambda: half_layer((5, 200), (34, 200), "float32"), "HMMA.16816.F32"),
     ("nvidia-l4", lambda: half_layer((5, 64), (8, 64), "float32", precision="bfloat16"), "HMMA.16816.F32.BF16"),
     ("nvidia-h100", lambda: qgemm((3, 35), 10), "IMMA.16832.U8.S8"),
+    ("nvidia-h100", lambda: half_layer((8, 28, 28, 256), (256, 3, 3, 256), "float16"), "HGMMA.64x256x16.F32"),
 )
 
 

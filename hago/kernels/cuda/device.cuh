@@ -173,11 +173,7 @@ HAGO_DEVICE void wait_wgmma() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-// sums[64 x N] += a[64 x 32] b[N x 32]^T.
-template <int N>
-HAGO_DEVICE void wgmma_u8s8(int* sums, unsigned long long a, unsigned long long b);
-template <int N>
-HAGO_DEVICE void wgmma_s8s8(int* sums, unsigned long long a, unsigned long long b);
+// sums[64 x N] += a[64 x K] b[N x K]^T; K is 32 bytes.
 
 // The names of the first 32, 64 and 128 operands, and as many sums as operands.
 #define HAGO_NAMES_32 \
@@ -191,28 +187,33 @@ HAGO_DEVICE void wgmma_s8s8(int* sums, unsigned long long a, unsigned long long 
   "%84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, " \
   "%103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, " \
   "%119, %120, %121, %122, %123, %124, %125, %126, %127"
-#define HAGO_SUMS_4(I) "+r"(sums[I]), "+r"(sums[I + 1]), "+r"(sums[I + 2]), "+r"(sums[I + 3])
-#define HAGO_SUMS_16(I) HAGO_SUMS_4(I), HAGO_SUMS_4(I + 4), HAGO_SUMS_4(I + 8), HAGO_SUMS_4(I + 12)
-#define HAGO_SUMS_32 HAGO_SUMS_16(0), HAGO_SUMS_16(16)
-#define HAGO_SUMS_64 HAGO_SUMS_32, HAGO_SUMS_16(32), HAGO_SUMS_16(48)
-#define HAGO_SUMS_128 \
-  HAGO_SUMS_64, HAGO_SUMS_16(64), HAGO_SUMS_16(80), HAGO_SUMS_16(96), HAGO_SUMS_16(112)
+#define HAGO_SUMS_4(L, I) L(sums[I]), L(sums[I + 1]), L(sums[I + 2]), L(sums[I + 3])
+#define HAGO_SUMS_16(L, I) HAGO_SUMS_4(L, I), HAGO_SUMS_4(L, I + 4), HAGO_SUMS_4(L, I + 8), HAGO_SUMS_4(L, I + 12)
+#define HAGO_SUMS_32(L) HAGO_SUMS_16(L, 0), HAGO_SUMS_16(L, 16)
+#define HAGO_SUMS_64(L) HAGO_SUMS_32(L), HAGO_SUMS_16(L, 32), HAGO_SUMS_16(L, 48)
+#define HAGO_SUMS_128(L) \
+  HAGO_SUMS_64(L), HAGO_SUMS_16(L, 64), HAGO_SUMS_16(L, 80), HAGO_SUMS_16(L, 96), HAGO_SUMS_16(L, 112)
 
-// One width N: COUNT sums for each thread; A, B and ADD are the names of the operands behind them.
-#define HAGO_WGMMA(NAME, TYPES, N, COUNT, A, B, ADD)                                                             \
+// One width N: COUNT sums for each thread, of the constraint L; A, B and ADD are the names of the operands behind them,
+// and LAST what follows ADD (for floats: factors of 1, and neither operand transposed).
+#define HAGO_WGMMA(NAME, SUM, L, TYPES, LAST, N, COUNT, A, B, ADD)                                               \
   template <>                                                                                                    \
-  __device__ __forceinline__ void NAME<N>(int* sums, unsigned long long a, unsigned long long b) {               \
-    asm volatile("{.reg .pred add; setp.ne.b32 add, " ADD ", 0; wgmma.mma_async.sync.aligned.m64n" #N "k32.s32." \
-                 TYPES " {" HAGO_NAMES_##COUNT "}, " A ", " B ", add;}"                                          \
-                 : HAGO_SUMS_##COUNT                                                                             \
+  __device__ __forceinline__ void NAME<N>(SUM* sums, unsigned long long a, unsigned long long b) {               \
+    asm volatile("{.reg .pred add; setp.ne.b32 add, " ADD ", 0; wgmma.mma_async.sync.aligned.m64n" #N TYPES      \
+                 " {" HAGO_NAMES_##COUNT "}, " A ", " B ", add" LAST ";}"                                        \
+                 : HAGO_SUMS_##COUNT(L)                                                                          \
                  : "l"(a), "l"(b), "r"(1));                                                                      \
   }
-#define HAGO_WGMMAS(NAME, TYPES)                            \
-  HAGO_WGMMA(NAME, TYPES, 64, 32, "%32", "%33", "%34")      \
-  HAGO_WGMMA(NAME, TYPES, 128, 64, "%64", "%65", "%66")     \
-  HAGO_WGMMA(NAME, TYPES, 256, 128, "%128", "%129", "%130")
-HAGO_WGMMAS(wgmma_u8s8, "u8.s8")
-HAGO_WGMMAS(wgmma_s8s8, "s8.s8")
+#define HAGO_WGMMAS(NAME, SUM, L, TYPES, LAST)                                    \
+  template <int N>                                                               \
+  HAGO_DEVICE void NAME(SUM* sums, unsigned long long a, unsigned long long b);   \
+  HAGO_WGMMA(NAME, SUM, L, TYPES, LAST, 64, 32, "%32", "%33", "%34")              \
+  HAGO_WGMMA(NAME, SUM, L, TYPES, LAST, 128, 64, "%64", "%65", "%66")             \
+  HAGO_WGMMA(NAME, SUM, L, TYPES, LAST, 256, 128, "%128", "%129", "%130")
+HAGO_WGMMAS(wgmma_u8s8, int, "+r", "k32.s32.u8.s8", "")
+HAGO_WGMMAS(wgmma_s8s8, int, "+r", "k32.s32.s8.s8", "")
+HAGO_WGMMAS(wgmma_f16, float, "+f", "k16.f32.f16.f16", ", 1, 1, 0, 0")
+HAGO_WGMMAS(wgmma_bf16, float, "+f", "k16.f32.bf16.bf16", ", 1, 1, 0, 0")
 #endif
 
 // Lets the next kernel of the stream start, and waits until what earlier kernels wrote can be read: both say nothing

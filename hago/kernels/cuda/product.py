@@ -37,8 +37,8 @@ OPERANDS = {
     "u8s8": Operands("uint8", "int8", "int32", "mma_u8s8", "wgmma_u8s8"),
     "u4s4": Operands("uint8", "int8", "int32", "mma_u4s4"),
     "u8u8": Operands("uint8", "uint8", "int32", "mma_u8u8"),
-    "float16": Operands("float16", "float16", "float32", "mma_f16"),
-    "bfloat16": Operands("uint16", "uint16", "float32", "mma_bf16"),
+    "float16": Operands("float16", "float16", "float32", "mma_f16", "wgmma_f16"),
+    "bfloat16": Operands("uint16", "uint16", "float32", "mma_bf16", "wgmma_bf16"),
 }
 
 
