@@ -258,7 +258,9 @@ INSTRUCTIONS = (
 
 
 @pytest.mark.skipif(not installed_version(), reason="the extra cuda is not installed")
-@pytest.mark.parametrize(("spec", "case", "instruction"), INSTRUCTIONS, ids=str)
+@pytest.mark.parametrize(
+    ("spec", "case", "instruction"), INSTRUCTIONS, ids=[f"{spec} {name}" for spec, _, name in INSTRUCTIONS]
+)
 def test_products_take_the_tensor_cores_of_their_architecture(spec: str, case: Any, instruction: str) -> None:
     toolchain = toolchain_of(load_spec(spec), 1)
     call = emit(case()[0], toolchain).steps[0].call
