@@ -173,6 +173,13 @@ def test_rounded_weights_are_near(scaled: Source) -> None:
     assert not (found.view(np.uint32) & 0xFFFF).any()
 
 
+def test_a_trial_tells_what_failed(results: dict[str, Any]) -> None:
+    assert trial.failures(results) == []
+    broken = {**results, "ends": {**results["ends"], "tune": "ended by signal 11"}}
+    broken["kernels"] = {"errors": {"k": {"error": "KeyError: 1"}, "torch": "PyTorch is not installed"}}
+    assert trial.failures(broken) == ["tune: ended by signal 11", "kernels: k: KeyError: 1"]
+
+
 def test_times_from_elsewhere_go_into_the_cache(tmp_path: Path) -> None:
     tried = [{"key": "k1", "tile": "a", "seconds": 2e-6}, {"key": "k2", "tile": "b", "seconds": 1e-6}]
     data = {"environment": {"device": {"name": "A GPU"}}, "tune": {"shapes": {"s": {"tried": tried}}}}

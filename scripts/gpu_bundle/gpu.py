@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import glob
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ def start(with_torch: bool = False) -> None:
         return
     if not with_torch:
         sys.modules["torch"] = None  # type: ignore[assignment]  # tvm_ffi would import it
+    os.environ["TVM_FFI_DISABLE_TORCH_C_DLPACK"] = "1"  # it might compile something for PyTorch
     _load_first([_CUDA_RUNTIME, *_elsewhere()])
     import tvm
 

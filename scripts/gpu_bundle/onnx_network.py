@@ -12,6 +12,7 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 _OPSET = 21
+_ERRORS = 3  # log errors alone
 
 
 def make_model(graph: Mapping[str, Any], batch: int) -> onnx.ModelProto:
@@ -51,9 +52,10 @@ def _constant(about: Mapping[str, Any], generator: np.random.Generator) -> np.nd
 
 def timer(graph: Mapping[str, Any], batch: int, provider: str, device: str) -> Callable[[int], float]:
     """Seconds of n calls by the clock, inputs and outputs in the device's memory."""
-    session = onnxruntime.InferenceSession(
-        make_model(graph, batch).SerializeToString(), providers=[f"{provider}ExecutionProvider"]
-    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS
+    model, providers = make_model(graph, batch).SerializeToString(), [f"{provider}ExecutionProvider"]
+    session = onnxruntime.InferenceSession(model, options, providers=providers)
     binding = session.io_binding()
     for name, about in graph["shapes"].items():
         array = np.zeros([batch, *about["shape"][1:]], about["dtype"])

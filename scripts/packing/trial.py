@@ -28,8 +28,11 @@ def run(bundle: Path | None) -> int:
         return up_to_the_driver(bundle)
     with tempfile.TemporaryDirectory() as place:
         results = emulated(Path(place), [digits(ROOT)], ("int8",), (1,), KernelCache(Path(place) / "kernels"))
-        print(json.dumps({stage: results.get(stage) for stage in results}, indent=1)[:6000])
-        return 0 if set(results["ends"].values()) == {"done"} else 1
+        found = failures(results) + [
+            f"wrong: {name}" for name, one in results["exactness"]["networks"].items() if not one["right"]
+        ]
+        print("\n".join(found) if found else "all stages run on the emulated block, and all outputs are right")
+        return 1 if found else 0
 
 
 def emulated(
@@ -54,15 +57,19 @@ def up_to_the_driver(bundle: Path) -> int:
     with tempfile.TemporaryDirectory() as place:
         make_stubs(Path(place))
         run_bundle(python, bundle, {"LD_LIBRARY_PATH": place})
-    results = json.loads((bundle / "results" / "gpu.json").read_text())
-    errors = {f"{stage}: {where}": told for stage in results["ends"] for where, told in _errors(results, stage).items()}
-    for where, told in errors.items():
-        print(f"{where}: {told if isinstance(told, str) else told['error']}")
-    return 0 if set(results["ends"].values()) <= {"done"} else 1
+    found = failures(json.loads((bundle / "results" / "gpu.json").read_text()))
+    print("\n".join(found) if found else "all stages reach the driver")
+    return 1 if found else 0
 
 
-def _errors(results: Mapping[str, Any], stage: str) -> dict[str, Any]:
-    return dict(results.get(stage, {}).get("errors", {}))
+def failures(results: Mapping[str, Any]) -> list[str]:
+    """What failed, but for engines that are not installed; wrong outputs are no failure here."""
+    found = [f"{stage}: {end}" for stage, end in results["ends"].items() if end != "done"]
+    for stage in results["ends"]:
+        for where, told in results.get(stage, {}).get("errors", {}).items():
+            if isinstance(told, dict):  # a text says what is not installed
+                found.append(f"{stage}: {where}: {told['error']}")
+    return found + [f"not built: {one}" for one in results["bundle"]["not_built"]]
 
 
 def run_bundle(python: str, bundle: Path, environment: Mapping[str, str], *words: str) -> int:
