@@ -40,6 +40,9 @@ def test_what_kernels_ask_of_the_hardware_compiles(compiler: str) -> None:
 def test_a_refused_source_is_told_in_the_compilers_words(compiler: str) -> None:
     with pytest.raises(BuildError, match=r"NVRTC refuses the kernel.*undefined"):
         compile_cubin("__global__ void f() { undefined_name; }", "sm_80")
+    with pytest.raises(BuildError) as found:
+        compile_cubin(prelude() + "__global__ void f() { undefined_name; }", "sm_80")
+    assert "warning" not in str(found.value)  # of what the prelude has and the kernel does not use
     with pytest.raises(BuildError, match="NVRTC"):
         compile_cubin(ADD, "sm_1")
 

@@ -20,7 +20,7 @@ def compile_cubin(source: str, arch: str, name: str = "kernel.cu") -> bytes:
     nvrtc = _nvrtc()
     program = _checked(nvrtc, nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), 0, [], []))
     try:
-        options = (f"--gpu-architecture={arch}", "--std=c++17", "-default-device", "--fmad=false")
+        options = (f"--gpu-architecture={arch}", "--std=c++17", "-default-device", "--fmad=false", "--disable-warnings")
         (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
         if int(status):
             log = _text(nvrtc, program, "ProgramLog").decode(errors="replace")
