@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from gpu_networks import PLACE, RealModel
 
 from hago.compiler.build import build
 from hago.compiler.cache import KernelCache
+from hago.compiler.choose import has_choice, variants
 from hago.compiler.conformance import Conformance, single_node
 from hago.compiler.program import ProgramStep, Refusal
 from hago.files import write_atomic
@@ -50,11 +51,15 @@ class Family:
 
 @dataclass
 class Checked:
-    """One model at one precision on one GPU; ``outputs`` against the reference, and against this machine's code."""
+    """One model at one precision on one GPU; ``outputs`` against the reference, and against this machine's code.
+
+    ``tile`` is the place of its kernels' tiles among those that a measurement may choose from, 0 that of the estimate.
+    """
 
     model: str
     precision: str
     spec: str
+    tile: int
     seeds: int
     families: dict[str, Family]
     refused: dict[str, int]  # reason -> nodes, computed by the reference instead
@@ -67,9 +72,10 @@ class Checked:
 class Watched(EmulatedNetwork):
     """An emulated network that notes what its kernels do; nodes without a kernel are computed by the reference."""
 
-    def __init__(self, lowered: LoweredGraph, spec: HardwareSpec) -> None:
+    def __init__(self, lowered: LoweredGraph, spec: HardwareSpec, tile: int) -> None:
         self.refused: list[Refusal] = []
         super().__init__(lowered, spec, refused=self.refused)
+        self.program = replace(self.program, steps=tuple(self._with_tile(one, tile) for one in self.program.steps))
         self._graph = lowered
         names = {one.node for one in self.refused}
         self._makers = {out: node for node in lowered.nodes if node.name in names for out in node.outputs}
@@ -91,6 +97,12 @@ class Watched(EmulatedNetwork):
                 del known[min(known, key=lambda key: (known[key].barriers, known[key].seconds))]
         return fault
 
+    def _with_tile(self, step: ProgramStep, tile: int) -> ProgramStep:
+        if not has_choice(step):
+            return step
+        found = variants(step, self.program, self.toolchain)
+        return found[min(tile, len(found) - 1)]
+
     def _value(self, values: dict[str, np.ndarray], item: str | np.ndarray) -> np.ndarray:
         if isinstance(item, str) and item in self._makers and item not in values:
             alone = single_node(self._graph, self._makers[item])
@@ -100,9 +112,9 @@ class Watched(EmulatedNetwork):
         return super()._value(values, item)
 
 
-def check(models: Path, spec_name: str, precision: str, name: str, seeds: int, place: Path) -> Checked:
+def check(models: Path, spec_name: str, precision: str, name: str, tile: int, seeds: int, place: Path) -> Checked:
     """Runs one network, on as many samples as seeds."""
-    found = Checked(name, precision, spec_name, seeds, {}, {})
+    found = Checked(name, precision, spec_name, tile, seeds, {}, {})
     started = time.process_time()
     try:
         _check(RealModel(models, name, 1, PLACE), load_spec(spec_name), found, place)
@@ -116,7 +128,7 @@ def _check(real: RealModel, spec: HardwareSpec, found: Checked, place: Path) -> 
     made: list[Watched] = []
 
     def emulate(lowered: LoweredGraph) -> Watched:
-        made.append(Watched(lowered, spec))
+        made.append(Watched(lowered, spec, found.tile))
         return made[-1]
 
     lowered = real.lowered(found.precision, spec)

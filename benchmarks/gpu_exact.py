@@ -18,6 +18,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures import TimeoutError as OutOfTime
 from dataclasses import asdict
 from hashlib import sha256
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def main() -> None:
     parser.set_defaults(only=list(_MODELS))
     parser.add_argument("--specs", nargs="*", default=["nvidia-a100", "nvidia-t4", "nvidia-h100"])
     parser.add_argument("--precisions", nargs="*", default=["int8"], help="(default: int8)")
+    parser.add_argument("--tiles", type=int, default=1, help="the best so many of every product (default: 1)")
     parser.add_argument("--seeds", type=int, default=3, help="orders of threads, and samples (default: 3)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--minutes", type=float, help="write the tables with what is done until then")
@@ -51,7 +53,11 @@ def main() -> None:
     end = None if options.minutes is None else time.monotonic() + 60 * options.minutes
     place = PLACE / "exact" / _version()
     place.mkdir(parents=True, exist_ok=True)
-    tasks = [(s, p, m) for s in options.specs for p in options.precisions for m in options.only]
+    tasks = [
+        (*one, tile)
+        for tile in range(options.tiles)
+        for one in product(options.specs, options.precisions, options.only)
+    ]
     checked: list[Checked] = []
     faults: list[FaultCheck] = []
     pool = ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn"))
@@ -67,7 +73,7 @@ def main() -> None:
         print("interrupted: the tables have what is done")
     pool.shutdown(wait=True, cancel_futures=True)
     order = {task: i for i, task in enumerate(tasks)}
-    checked.sort(key=lambda one: order[one.spec, one.precision, one.model])
+    checked.sort(key=lambda one: order[one.spec, one.precision, one.model, one.tile])
     faults.sort(key=lambda one: (one.gpu, one.family, one.change))
     data = {"networks": [asdict(one) for one in checked], "faults": [asdict(one) for one in faults]}
     write_table(options.out, _text(checked, faults, options), data)
@@ -88,13 +94,13 @@ def _version() -> str:
     return template_version().rpartition("-")[2] + sha256(text.encode()).hexdigest()[:8]
 
 
-def _kept(place: Path, models: Path, spec: str, precision: str, model: str, seeds: int) -> Checked:
+def _kept(place: Path, models: Path, spec: str, precision: str, model: str, tile: int, seeds: int) -> Checked:
     """What was found, now or before."""
-    path = place / f"{spec}-{precision}-{model}-{seeds}.json"
+    path = place / f"{spec}-{precision}-{model}-{tile}-{seeds}.json"
     if path.is_file():
         data = json.loads(path.read_text())
         return Checked(**{**data, "families": {name: Family(**one) for name, one in data["families"].items()}})
-    found = check(models, spec, precision, model, seeds, place)
+    found = check(models, spec, precision, model, tile, seeds, place)
     if not found.error:
         write_atomic(path, json.dumps(asdict(found)))
     return found
@@ -105,7 +111,7 @@ def _line(one: Checked) -> str:
     faults = sum(len(family.faults) for family in one.families.values())
     missing = sum(one.refused.values())
     words = f"{wrong} wrong, {faults} faults, {missing} nodes without a kernel, {one.seconds:.0f} s {one.error}"
-    return f"{one.spec} {one.precision} {one.model}: {words}"
+    return f"{one.spec} {one.precision} {one.model} tile {one.tile + 1}: {words}"
 
 
 def _text(checked: list[Checked], faults: list[FaultCheck], options: Any) -> str:
@@ -147,8 +153,8 @@ def _by_network(checked: list[Checked]) -> str:
         missing = str(sum(one.refused.values()) or "-")
         gpu = load_spec(one.spec).kernels or one.spec
         cells = [str(kernels), str(wrong), missing, one.outputs or "-", one.as_processor or "-", f"{one.seconds:.0f}"]
-        rows.append([gpu, one.model, one.precision, *cells])
-    head = ["GPU", "model", "precision", "kernels", "wrong", "not run", "outputs", "as this machine's", "CPU s"]
+        rows.append([gpu, one.model, one.precision, str(one.tile + 1), *cells])
+    head = ["GPU", "model", "precision", "tile", "kernels", "wrong", "not run", "outputs", "as this machine's", "CPU s"]
     return markdown(head, rows)
 
 
@@ -173,7 +179,8 @@ Every real model and the digits example at batch 1 and full size, run by the ker
 threads in random order, {seeds} times, each with another sample and another order. Every node gets the inputs that
 the emulated network gave it. What computes in integers, converts or moves must equal the numpy reference bit for bit,
 floats within 1e-5 of the largest value. *faults*: barriers that not all threads reach, memory outside of arrays, copies
-that are never waited for, misaligned ones.
+that are never waited for, misaligned ones. *tile*: the place of the products' tiles among those that may be chosen by
+measuring them. *CPU s*: without the time of g++.
 """
 
 _FAULTS = """## Faults put into kernels
