@@ -8,7 +8,7 @@
 
 There, `python3 OUT/run.py` needs Python 3.12 with numpy, and the driver; it writes OUT/results/gpu.json within eight
 minutes, which --table shows for all models and `hago report --gpu` for one. Networks that have no kernels yet are left
-out and named. Weights of large float models are rounded to seven bits, and samples to eight or sixteen, so that the
+out and named. Weights of large float models are rounded to five bits, and samples to eight or sixteen, so that the
 folder stays small; the outputs to expect are those of what travels.
 
 --try packs the example and runs all stages on the emulated block of the tests. With a folder, it runs the bundle there

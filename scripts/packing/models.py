@@ -29,11 +29,11 @@ BY_IMPORTANCE = (
 PRECISIONS = ("int8", "float16", "float32", "mixed")
 _CALIBRATION = 128
 _MOST_SAMPLES, _FEWEST_SAMPLES = 64, 8
-_SAMPLE_BYTES = 2 << 20  # of all samples of one model
+_SAMPLE_BYTES = 1 << 20  # of all samples of one model
 _LARGE = 1 << 16  # numbers in a sample from which on it has 8 bits
 _LARGE_WEIGHTS = 1 << 10  # numbers of a constant from which on it is rounded
 _LARGE_MODEL = 1_000_000  # parameters from which on float weights are rounded
-_KEPT_BITS = 7  # of their 24
+_KEPT_BITS = 5  # of their 24
 
 
 @dataclass(frozen=True)
