@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -59,7 +59,8 @@ def emit_matmul(node: NodeView, gpu: Gpu) -> Sequence[KernelCall]:
     window, columns = Window((1, 1, left[-2], left[-1])), right[-1]
     buffers = (np.zeros(-(-columns // WIDE) * WIDE, np.float32), bounds(-np.inf, np.inf))
     shapes = (a.shape, b.shape, node.type(node.outputs[0]).shape, batch, left[:-2], right[:-2])
-    return _calls(node, gpu, window, columns, columns, FloatEpilogue(), shapes, node.inputs, buffers)
+    product = _Product(window, columns, columns, FloatEpilogue(), shapes)
+    return _calls(node, gpu, product, node.inputs, buffers)
 
 
 def _dense(node: NodeView, gpu: Gpu, window: Window) -> Sequence[KernelCall]:
@@ -69,17 +70,38 @@ def _dense(node: NodeView, gpu: Gpu, window: Window) -> Sequence[KernelCall]:
     packed = pack_columns(weights, width)
     epilogue, buffers = float_epilogue(node, len(weights), width)
     shapes = (node.type(node.inputs[0]).shape, packed.shape, node.type(node.outputs[0]).shape)
-    return _calls(node, gpu, window, len(weights), width, epilogue, shapes, (node.inputs[0], packed), buffers)
+    product = _Product(window, len(weights), width, epilogue, shapes)
+    return _calls(node, gpu, product, (node.inputs[0], packed), buffers)
+
+
+@dataclass(frozen=True)
+class _Product:
+    """What is computed: ``columns`` of rows that read ``window``; the second operand has rows of ``width``.
+
+    ``shapes`` are those of the operands and of the result; of batches, and of each operand's, if there are any.
+    """
+
+    window: Window
+    columns: int
+    width: int
+    epilogue: FloatEpilogue
+    shapes: tuple[Any, ...]
 
 
 def _calls(
-    node: NodeView, gpu: Gpu, window: Window, columns: int, width: int, epilogue: FloatEpilogue, shapes: Any,
-    operands: Sequence[str | np.ndarray], buffers: Sequence[str | np.ndarray],
-) -> Sequence[KernelCall]:  # fmt: skip
+    node: NodeView,
+    gpu: Gpu,
+    product: _Product,
+    operands: Sequence[str | np.ndarray],
+    buffers: Sequence[str | np.ndarray],
+) -> Sequence[KernelCall]:
     """The product, in parts if that helps, with the tile estimated to be the best one and others that may be."""
+    window, columns, epilogue, shapes = product.window, product.columns, product.epilogue, product.shapes
     batches = prod(shapes[3]) if len(shapes) > 3 else 1
     parts, tiles = choose_tiles(window, columns, batches, gpu)
-    params = [replace(FmaParams(window, columns, width, epilogue, tile, *shapes), parts=parts) for tile in tiles]
+    params = [
+        replace(FmaParams(window, columns, product.width, epilogue, tile, *shapes), parts=parts) for tile in tiles
+    ]
     if parts == 1:
         inputs = (*operands, *buffers)
         return [KernelCall("fma", params[0], fma, inputs, node.outputs, node.layer, alternatives=tuple(params[1:]))]
