@@ -45,6 +45,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SPEC",
         help="hide the features of this processor that other specs ask for and SPEC does not (x86-avx2)",
     )
+    parser.addoption("--slow", action="store_true", help="also run the tests that show the same on more cases")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow") is not None:
+                item.add_marker(pytest.mark.skip(reason="slow: run it with --slow"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

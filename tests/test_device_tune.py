@@ -99,6 +99,7 @@ def test_a_server_is_killed_in_the_middle_and_nothing_is_lost(tmp_path: Path, ca
     assert "one+two" in result.summary()
 
 
+@pytest.mark.slow
 def test_a_tracker_gives_another_board_of_the_key(tmp_path: Path, cache: KernelCache) -> None:
     pytest.importorskip("tornado", reason="TVM's tracker needs tornado")
     with ExitStack() as stack:
@@ -128,6 +129,7 @@ def test_a_tracker_gives_another_board_of_the_key(tmp_path: Path, cache: KernelC
     assert any("farm: " in (r.trouble or "") for r in records)
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_is_given_up(tmp_path: Path, cache: KernelCache) -> None:
     with rpc_server() as (one, first), rpc_server() as (_, second):
         file = devices_file(tmp_path, one=at(first, timeout_s=2), two=at(second, timeout_s=20))
@@ -266,6 +268,7 @@ def test_one_strategy_for_two_devices(tmp_path: Path, cache: KernelCache) -> Non
     assert "by the worst of their ratios" in result.summary()
 
 
+@pytest.mark.slow
 def test_one_strategy_for_two_devices_keeps_a_value_of_the_whole_set(tmp_path: Path, cache: KernelCache) -> None:
     """A metric of all samples at once, and a bound on its value instead of its change."""
     file = devices_file(tmp_path, new={"spec": "auto", "local": True}, old={"spec": HOST.name, "local": True})

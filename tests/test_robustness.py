@@ -101,7 +101,6 @@ def kill(process: ForkServerProcess, when: Callable[[], bool], later_s: float) -
 
 
 @needs_kernels
-@pytest.mark.slow
 def test_a_killed_tune_resumes_without_losing_a_trial(tunes: Tunes) -> None:
     chance, out, total = random.Random(0), tunes.folder / "out", 5
     kept: dict[int, Record] = {}
@@ -124,7 +123,6 @@ def test_a_killed_tune_resumes_without_losing_a_trial(tunes: Tunes) -> None:
 
 
 @needs_kernels
-@pytest.mark.slow
 def test_two_tunes_share_a_cold_cache(tunes: Tunes) -> None:
     outs = [tunes.folder / name for name in ("one", "two", "alone")]
     both = [(out, tunes.start(out, trials=2)) for out in outs[:2]]
