@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -150,7 +151,7 @@ def _commit() -> str:
 def _relative(argv: Sequence[str]) -> list[str]:
     script = Path(argv[0]).resolve()
     name = script.relative_to(REPOSITORY) if script.is_relative_to(REPOSITORY) else Path(script.name)
-    return [str(name), *argv[1:]]
+    return [str(name), *(os.path.relpath(text, REPOSITORY) if os.path.isabs(text) else text for text in argv[1:])]
 
 
 def _packages(environment: Any) -> str:
