@@ -180,7 +180,7 @@ def _by_promise(networks: list[Network], compiled: dict[str, Compiled]) -> str:
     for network in networks:
         for promise, keys in network.promises.values():
             kernels = [compiled[key] for key in keys if key in compiled and not compiled[key].error]
-            if kernels:
+            if len(kernels) == len(keys):
                 kept = any(kernel.has(promise) for kernel in kernels) if promise in PROMISES else False
                 found.setdefault((network.spec, network.precision, promise), []).append((kept, _main_product(kernels)))
     rows = []
