@@ -32,7 +32,8 @@ PROMISES: Mapping[str, tuple[str, ...]] = {
     "wgmma m64nNk16 f16": ("HGMMA.",),
     "wgmma m64nNk32 e4m3": ("QGMMA.",),
     "dp4a": ("IDP.4A",),
-    "imad": ("IMAD", "IDP"),
+    "dp4a": ("IDP",),
+    "imad": ("IMAD",),
     "ffma": ("FFMA",),
 }
 """A spec's name of an instruction -> what NVIDIA's disassembler calls it."""
