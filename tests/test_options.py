@@ -40,7 +40,7 @@ TUNE = (
 )
 REPORT = (
     "--batch --budget --cache --calibration --data --devices --devices-file --input-shape --margin --max --max-drop "
-    "--metric --min --objectives --out --patience --progress --sampler --seed --test --threads --trials"
+    "--metric --min --objectives --out --patience --progress --sampler --seed --test --threads --trials --gpu"
 )
 NEW = "--keep --knob --max-latency --max-size --start"
 
@@ -147,7 +147,7 @@ def test_signatures_show_every_option_but_those_that_are_not_taken() -> None:
     names = {item.name for item in each_option()}
     assert set(inspect.signature(hago.tune).parameters) == {"model", "data", *KINDS, *names}
     several = set(inspect.signature(hago.compare_devices).parameters)
-    assert several == {"model", "data", "say", *KINDS, *names} - set(OF_ONE_SEARCH)
+    assert several == {"model", "data", "say", "gpu", *KINDS, *names} - set(OF_ONE_SEARCH)
     of_goal = {item.name for item in fields(GoalOptions)}
     assert set(inspect.signature(hago.answer).parameters) == {"folder", "model", "out", "cache", "goal", *of_goal}
 
