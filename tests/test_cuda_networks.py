@@ -73,10 +73,11 @@ def test_a_network_computes_what_its_reference_does_in_every_order_of_threads(
     here = build(lowered(models[precision], host), host, threads=1, cache=KernelCache(tmp_path))
     (network,) = emulated
     (name,) = network.program.inputs
+    tolerance = 1e-3 if precision == "float16" else 1e-5  # a sum in another order may be rounded to another neighbour
     for seed in SEEDS:
         network.seed, feeds = seed, {name: samples[seed : seed + 1]}
         found = conformance.check(feeds)
-        assert network.faults == [] and found.wrong == [] and found.error < 1e-5
+        assert network.faults == [] and found.wrong == [] and found.error < tolerance
         (ours, *_), (theirs,) = network.run(feeds), here.run(feeds)
         if precision == "int8":
             assert found.nodes and all(check.exact for check in found.nodes)
