@@ -32,7 +32,6 @@ PROMISES: Mapping[str, tuple[str, ...]] = {
     "wgmma m64nNk16 f16": ("HGMMA.",),
     "wgmma m64nNk32 e4m3": ("QGMMA.",),
     "dp4a": ("IDP.4A",),
-    "dp4a": ("IDP",),
     "imad": ("IMAD",),
     "ffma": ("FFMA",),
 }

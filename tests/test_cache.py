@@ -419,7 +419,14 @@ def hago_without(setting: dict[str, str], *arguments: str, cwd: Path) -> subproc
 
 
 @needs_linker
-@pytest.mark.parametrize("setting", [{}, {"HOME": "/proc/none"}, {"HOME": "/", "XDG_CACHE_HOME": "/proc/none"}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {},
+        pytest.param({"HOME": "/proc/none"}, marks=pytest.mark.slow),
+        pytest.param({"HOME": "/", "XDG_CACHE_HOME": "/proc/none"}, marks=pytest.mark.slow),
+    ],
+)
 def test_without_a_home_it_compiles_and_runs(tmp_path: Path, setting: dict[str, str]) -> None:
     model, samples = map(str, tiny.write(tmp_path))
     place = tmp_path / "place"

@@ -238,7 +238,7 @@ def test_the_cache_reports_what_it_holds_and_is_emptied(tiny: Path, capsys: pyte
 TUNE = "tune model.onnx --data samples.npz --threads 1 --out out --patience 0 --max-drop 0.2 --trials"
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("name", "code"), [pytest.param("SIGINT", 130, marks=pytest.mark.slow), ("SIGTERM", 143)])
 def test_after_a_signal_the_best_so_far_is_there(
     tiny: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, code: int
 ) -> None:

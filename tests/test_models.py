@@ -64,7 +64,7 @@ def test_strategies_of_our_own(
 
 
 @pytest.mark.parametrize("kind", [QuantType.QUInt8, QuantType.QInt8])
-@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("per_channel", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_files_by_onnx_runtime(
     per_channel: bool, kind: QuantType, shared_models: Path, load_bundle: ModuleType, cache: KernelCache,
     tmp_path: Path,

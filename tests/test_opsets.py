@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from onnx.reference import ReferenceEvaluator
@@ -44,7 +46,14 @@ def held_to(got: list[np.ndarray], wanted: list[np.ndarray]) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", list(cases()), ids=str)
+def _marks(case: Case) -> Any:
+    """Cubic interpolation of a reflected image compiles for ten seconds."""
+    return (
+        pytest.mark.slow if "GridSample" in str(case) and "bicubic" in str(case) and "reflection" in str(case) else ()
+    )
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=_marks(case)) for case in cases()], ids=str)
 def test_conversion_keeps_the_meaning(case: Case) -> None:
     """Compiled where it is the newest way to write it; older ones are held as the ONNX files that they become."""
     wanted = expected(case)

@@ -157,7 +157,10 @@ _WAYS = {
 }
 
 
-@pytest.mark.parametrize(("threads", "before"), [(2, "asleep"), (2, "awake"), (2, "no call"), (1, "asleep")])
+@pytest.mark.parametrize(
+    ("threads", "before"),
+    [(2, "asleep"), (2, "awake"), (2, "no call"), pytest.param(1, "asleep", marks=pytest.mark.slow)],
+)
 def test_a_forked_process_computes_and_ends(cache: KernelCache, threads: int, before: str) -> None:
     code = _FORKING.format(
         tests=str(Path(__file__).parent), threads=threads, cache=str(cache.root), before=_BEFORE[before], ways=_WAYS
