@@ -402,11 +402,13 @@ def _read_job(path: Path) -> None:
 
 def _read_cache(path: Path) -> None:
     from hago.compiler.cache import KernelCache
+    from hago.kernels import executor_named
     from hago.measure.kernels import KernelTime
 
     cache = KernelCache(path.parent.parent)
-    cache.get(_KEY)
+    cache.get(_KEY, executor_named("cpu"))
     cache.object_file(_KEY)
+    cache.device_code(_KEY)
     cache.time_of(_KEY, "cpu")
     cache.remember_time(_KEY, "cpu", KernelTime(1e-3, 0.0))
     cache.info()
@@ -442,6 +444,7 @@ KINDS: dict[str, Kind] = {
     "threads.json": Kind(_threads, _read_threads, is_text=True),
     "kernel cache, object": Kind(_cache_entry(".o"), _read_cache),
     "kernel cache, library": Kind(_cache_entry(".so"), _read_cache),
+    "kernel cache, code for a device": Kind(_cache_entry(".device"), _read_cache),
     "kernel cache, JSON": Kind(_cache_entry(".json"), _read_cache, is_text=True),
 }
 
