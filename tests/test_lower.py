@@ -213,7 +213,7 @@ def test_a_scaled_and_shifted_code_is_what_floats_make_of_it(
         ("cifar10_resnet8", False, QuantType.QInt8, {"QConv": 9, "QGemm": 1}),
         ("kws_dscnn", True, QuantType.QInt8, {"QConv": 9, "QAvgPool": 1, "QGemm": 1}),
         ("vww_mobilenetv1_025", True, QuantType.QUInt8, {"QConv": 27, "QGlobalAvgPool": 1, "QGemm": 1}),
-        ("kws_kwt1", False, QuantType.QInt8, {"QGemm": 74, "QMatMul": 24}),
+        pytest.param("kws_kwt1", False, QuantType.QInt8, {"QGemm": 74, "QMatMul": 24}, marks=pytest.mark.slow),
     ],
 )
 def test_real_models_give_the_same_classes(
