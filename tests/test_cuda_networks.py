@@ -58,7 +58,7 @@ def lowered(proto: onnx.ModelProto, spec: HardwareSpec) -> LoweredGraph:
 
 
 @needs_compiler
-@pytest.mark.parametrize("precision", ("int8", "float32", "float16"))
+@pytest.mark.parametrize("precision", ("int8", pytest.param("float32", marks=pytest.mark.slow), "float16"))
 def test_a_network_computes_what_its_reference_does_in_every_order_of_threads(
     precision: str, models: dict[str, onnx.ModelProto], samples: np.ndarray, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,15 @@ def recipes() -> list[Recipe]:
     return found
 
 
-@pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: recipe.title.replace(" ", "-"))
+_SEARCHES = {"A sampler", "A metric"}  # which tests of searches and metrics show as well
+
+
+def _parameter(recipe: Recipe) -> Any:
+    marks = [pytest.mark.slow] if recipe.title in _SEARCHES else []
+    return pytest.param(recipe, marks=marks, id=recipe.title.replace(" ", "-"))
+
+
+@pytest.mark.parametrize("recipe", list(map(_parameter, recipes())))
 def test_a_recipe_works_as_it_is_written(recipe: Recipe, tmp_path: Path, kernels_folder: Path) -> None:
     assert len(recipe.files) == recipe.most and recipe.example
     for name in ("hago", "search", "hw_specs"):

@@ -224,7 +224,7 @@ def test_sigkill_at_every_step_of_writing_loses_no_finished_trial(tmp_path, unin
     assert sorted(r.strategy.key() for r in stored) == sorted(uninterrupted[:5])
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
 def test_a_hundred_sigkills_lose_no_finished_trial(tmp_path, seed):
     """25 of each search, each at another write after it went on: trials, records, tables, the study's own data."""
     rng, report, folder = random.Random(seed), tmp_path / "report", tmp_path / "out"

@@ -79,7 +79,7 @@ def test_a_search_finds_a_fast_strategy_within_the_bound():
     assert result.summary().startswith(f"{1 / result.best.latency_ratio:.2f} times faster than float32")
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", pytest.param("random", marks=pytest.mark.slow)])
 def test_the_same_seed_gives_the_same_proposals_however_noisy_the_latencies(sampler):
     runs = []
     for noise_seed in (1, 2):

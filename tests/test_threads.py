@@ -159,7 +159,12 @@ _WAYS = {
 
 @pytest.mark.parametrize(
     ("threads", "before"),
-    [(2, "asleep"), (2, "awake"), (2, "no call"), pytest.param(1, "asleep", marks=pytest.mark.slow)],
+    [
+        (2, "asleep"),
+        pytest.param(2, "awake", marks=pytest.mark.slow),
+        (2, "no call"),
+        pytest.param(1, "asleep", marks=pytest.mark.slow),
+    ],
 )
 def test_a_forked_process_computes_and_ends(cache: KernelCache, threads: int, before: str) -> None:
     code = _FORKING.format(
