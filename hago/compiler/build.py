@@ -19,7 +19,7 @@ from ..lower.graph import LoweredGraph
 from ..runtime.artifact import FORMAT, Artifact
 from .built import Built
 from .cache import KernelCache
-from .choose import time_alternatives, with_fastest
+from .choose import chosen
 from .compile import Progress, compile_missing
 from .executable import executable
 from .program import emit
@@ -87,11 +87,7 @@ def _built(
     started = time.perf_counter()
     cache = cache if cache is not None else KernelCache()
     toolchain = toolchain_of(spec, threads)
-    program = emit(lowered, toolchain)
-    place = toolchain.backend.executor.place()
-    if not toolchain.is_foreign:
-        time_alternatives(program, toolchain, cache, place, progress)
-    program = with_fastest(program, toolchain, cache, place)
+    program = chosen(emit(lowered, toolchain), toolchain, cache, progress)
     modules = compile_missing(program, toolchain, cache, progress)
     return Built(program, modules, toolchain, cache, time.perf_counter() - started)
 

@@ -6,17 +6,26 @@ all are timed, once; the kernel cache keeps the times, also those that another m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..measure.kernels import KernelTime
-from .built import Built, KernelUse
+from .built import Built
 from .cache import KernelCache
 from .compile import Progress, compile_missing
 from .program import Program, ProgramStep, kernel_step
 from .toolchain import Toolchain
 
-Measure = Callable[[Built, Sequence[KernelUse]], Sequence[KernelTime]]
+
+def chosen(program: Program, toolchain: Toolchain, cache: KernelCache, progress: Progress | None = None) -> Program:
+    """The program with the fastest kernels that are known, after timing those that this machine's device can time.
+
+    A program whose calls have no alternatives is returned as it is. Raises as `time_alternatives` does.
+    """
+    if not any(map(has_choice, program.steps)):
+        return program
+    place = toolchain.backend.executor.place()
+    if not toolchain.is_foreign:
+        time_alternatives(program, toolchain, cache, place, progress)
+    return with_fastest(program, toolchain, cache, place)
 
 
 def time_alternatives(

@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING, Any
 from tvm.target import Target
 
 from ..kernels import backend_of
-from ..kernels.common.backend import Backend
+from ..kernels.common.backend import HOST, Backend
 from .linker import is_foreign
 
 if TYPE_CHECKING:
     from ..spec import HardwareSpec
-
-
-_HOST = {"kind": "llvm", "mtriple": "x86_64-linux-gnu"}
-"""The processor that drives a device, where a spec names none."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class Toolchain:
     def triple(self) -> str:
         """LLVM's name of the machine that the code is for."""
         host = self.target if self.target.kind.name == "llvm" else self.target.host
-        return str(host.attrs.get("mtriple", _HOST["mtriple"]))
+        return str(host.attrs.get("mtriple", HOST["mtriple"]))
 
     @property
     def arch(self) -> str:
@@ -54,6 +50,6 @@ def toolchain_of(spec: HardwareSpec, threads: int) -> Toolchain:
     family = backend.families[spec.kernels or ""]
     target = dict(spec.target)
     if target["kind"] != "llvm":
-        target.setdefault("host", _HOST)
+        target.setdefault("host", HOST)
     key = f"{backend.name} {family!r} {json.dumps(target, sort_keys=True)} {threads} {backend.compiler()}".rstrip()
     return Toolchain(backend, family, Target(target), threads, key)

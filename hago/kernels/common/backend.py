@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from ...runtime.executor import Executor
 
 
+HOST = {"kind": "llvm", "mtriple": "x86_64-linux-gnu"}
+"""TVM's target of the processor that drives a device, where nothing names one."""
+
+
 @dataclass(frozen=True)
 class Code:
     """A compiled kernel: TVM's module of what runs on the processor, and the bytes that a device beside it runs."""

@@ -82,6 +82,15 @@ def strided_params(x: TensorType, y: TensorType, strides: Sequence[int], offset:
     return Strided(x.dtype, x.shape, y.shape, tuple(dims or [1]), tuple(steps or [1]), offset)
 
 
+def table_starts(axes: Sequence[int], shape: Sequence[int]) -> tuple[dict[int, int], int]:
+    """Where the table of each axis begins, of tables one after the other with shape[axis] entries, and their total."""
+    starts, count = {}, 0
+    for axis in axes:
+        starts[axis] = count
+        count += shape[axis]
+    return starts, count
+
+
 def contiguous_strides(shape: Sequence[int]) -> list[int]:
     """Distance in elements between neighbours along each dimension of a row-major tensor."""
     return [prod(shape[axis + 1 :]) for axis in range(len(shape))]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
 
 from .calls import Emitter, Template
 
@@ -31,3 +33,10 @@ class Registry:
             return function
 
         return register
+
+
+def import_modules(package: str) -> None:
+    """Imports a target's modules, so that they register what they have; its backend is what asks for it."""
+    for module in iter_modules(import_module(package).__path__):
+        if module.name != "backend":
+            import_module(f"{package}.{module.name}")

@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
+from tvm.script.ir_builder import tirx as T
 
 from ...errors import UnsupportedOpError
 from ...lower.resize_taps import Resizing, Taps
 from ...tensor import TensorType
 from .calls import NodeView, known
+from .flat import Expr, Flat
 from .mapped import plan_mapped
-from .movement import contiguous_strides, plan
+from .movement import contiguous_strides, plan, table_starts
 from .plans import Plan, plans
 
 
@@ -29,6 +31,32 @@ class Linear:
     x: tuple[int, ...]
     y: tuple[int, ...]
     axes: tuple[int, ...]
+
+
+def corners(
+    params: Linear, start: Expr, places: Sequence[Expr], indices: Flat, weights: Flat
+) -> list[tuple[Expr, Expr]]:
+    """The 2 or 4 elements of x that make one of y at ``places``: the offset of each, from ``start`` on, and its share.
+
+    ``indices`` holds, axis by axis, all lower neighbours and then all upper ones, as offsets in elements; ``weights``
+    holds the shares of the upper ones.
+    """
+    strides, (starts, _) = contiguous_strides(params.x), table_starts(params.axes, params.y)
+    found: list[tuple[Expr, Expr]] = [(start, T.float32(1))]
+    for axis, place in enumerate(places):
+        if axis not in starts:
+            found = [(at + place * strides[axis], share) for at, share in found]
+            continue
+        begin = starts[axis]
+        lower = indices.load(2 * begin + place)
+        upper = indices.load(2 * begin + params.y[axis] + place)
+        share_up = weights.load(begin + place)
+        found = [
+            (at + neighbour, share * part)
+            for at, share in found
+            for neighbour, part in ((lower, T.float32(1) - share_up), (upper, share_up))
+        ]
+    return found
 
 
 @dataclass(frozen=True)

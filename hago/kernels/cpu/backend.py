@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib import import_module
-from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any
 
 from ..common.backend import Backend, Code
@@ -13,15 +10,14 @@ from ..common.calls import KernelCall
 from ..common.elementwise_ops import supported
 from ..common.fusion import fuse_elementwise
 from ..common.plans import emitters
+from ..common.registry import import_modules
 from .executor import EXECUTOR
 from .fallback import emit_fallback, fallback
 from .families import FAMILIES, Isa
 from .pipeline import compile_template
 from .registry import EMITTERS, TEMPLATES
 
-for _module in iter_modules([str(Path(__file__).parent)]):
-    if _module.name != "backend":
-        import_module(f"{__package__}.{_module.name}")
+import_modules(__package__ or "")
 
 
 def compile_call(call: KernelCall, isa: Isa, threads: int, symbol: str, target: Any) -> Code:

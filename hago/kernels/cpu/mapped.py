@@ -13,7 +13,7 @@ from tvm.script.ir_builder import tirx as T
 from ...tensor import TensorType
 from ..common.flat import Expr, Flat, primfunc, unravel
 from ..common.mapped import Mapped
-from ..common.movement import contiguous_strides
+from ..common.movement import contiguous_strides, table_starts
 from .families import Isa
 from .registry import computes
 from .vector import copy_lanes, rows, spans
@@ -24,10 +24,7 @@ def mapped(params: Mapped, isa: Isa, threads: int) -> Any:
     """(x, tables int32 [sum of y.shape[axis] over axes]) -> y."""
     lanes = copy_lanes(isa, params.dtype)
     strides = contiguous_strides(params.x)
-    begin, starts = 0, {}
-    for axis in params.axes:
-        starts[axis] = begin
-        begin += params.y[axis]
+    starts, count = table_starts(params.axes, params.y)
     last = params.axes[-1]
     outer, run = params.y[:last], prod(params.y[last + 1 :])
 
@@ -61,4 +58,4 @@ def mapped(params: Mapped, isa: Isa, threads: int) -> Any:
             rows(prod(outer), threads, 2 * y.size, elements)
 
     x, y = TensorType(params.dtype, params.x), TensorType(params.dtype, params.y)
-    return primfunc([x, TensorType("int32", (begin,))], [y], body, raw=False)
+    return primfunc([x, TensorType("int32", (count,))], [y], body, raw=False)

@@ -9,8 +9,8 @@ from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.flat import Expr, Flat, all_lanes, primfunc, unravel
-from ..common.movement import contiguous_strides
-from ..common.resize import Extrapolate, Linear, Resample
+from ..common.movement import table_starts
+from ..common.resize import Extrapolate, Linear, Resample, corners
 from .families import Isa
 from .registry import computes
 from .rowwise import Register
@@ -24,31 +24,14 @@ def linear(params: Linear, isa: Isa, threads: int) -> Any:
     ``indices`` holds, axis by axis, all lower neighbours and then all upper ones, as offsets in elements; ``weights``
     holds the shares of the upper ones.
     """
-    strides = contiguous_strides(params.x)
-    count, starts = 0, {}
-    for axis in params.axes:
-        starts[axis] = count
-        count += params.y[axis]
+    _, count = table_starts(params.axes, params.y)
     last = params.axes[-1]
     outer, run = params.y[: last + 1], prod(params.y[last + 1 :])
 
     def body(x: Flat, indices: Flat, weights: Flat, y: Flat) -> None:
         def row_body(row: Expr) -> None:
-            corners: list[tuple[Expr, Expr]] = [(T.int32(0), T.float32(1))]  # (offset in x, share): 2 or 4 in the end
-            for axis, index in enumerate(unravel(row, outer)):
-                if axis not in starts:
-                    corners = [(at + index * strides[axis], share) for at, share in corners]
-                    continue
-                begin = starts[axis]
-                lower = indices.load(2 * begin + index)
-                upper = indices.load(2 * begin + params.y[axis] + index)
-                share_up = weights.load(begin + index)
-                corners = [
-                    (at + neighbour, share * part)
-                    for at, share in corners
-                    for neighbour, part in ((lower, T.float32(1) - share_up), (upper, share_up))
-                ]
-            bound = [(T.bind(at), T.bind(share)) for at, share in corners]
+            found = corners(params, T.int32(0), unravel(row, outer), indices, weights)
+            bound = [(T.bind(at), T.bind(share)) for at, share in found]
 
             def vector(i: Expr, width: int) -> None:
                 total = None

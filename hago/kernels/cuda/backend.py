@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any
 
 from ...errors import MissingExtraError, UnsupportedOpError
@@ -16,6 +13,7 @@ from ..common.elementwise_ops import supported
 from ..common.fusion import fuse_elementwise
 from ..common.narrow_outputs import narrow_outputs
 from ..common.plans import emitters
+from ..common.registry import import_modules
 from .cuda_source import source_of
 from .executor import EXECUTOR
 from .fallback import emit_fallback, fallback
@@ -24,9 +22,7 @@ from .module import module_bytes
 from .nvrtc import compile_cubin, installed_version
 from .registry import EMITTERS, TEMPLATES
 
-for _module in iter_modules([str(Path(__file__).parent)]):
-    if _module.name != "backend":
-        import_module(f"{__package__}.{_module.name}")
+import_modules(__package__ or "")
 
 
 def compile_call(call: KernelCall, gpu: Gpu, threads: int, symbol: str, target: Any) -> Code:

@@ -19,9 +19,9 @@ from tvm.tirx.build import codegen_build, split_host_device_mods
 from tvm.tirx.op import register_intrin_lowering
 
 from ...errors import BuildError
+from ..common.backend import HOST
 from .module import Launch
 
-_HOST = {"kind": "llvm", "mtriple": "x86_64-linux-gnu"}
 _KERNEL = 'extern "C" __global__'
 
 
@@ -37,7 +37,7 @@ class KernelSource:
 
 def source_of(function: Any, name: str, target: Target | None = None) -> KernelSource:
     """The source of one template's function, under ``name``; ``target`` names the processor that launches it."""
-    target = target if target is not None else Target({"kind": "cuda", "arch": "sm_80", "host": _HOST})
+    target = target if target is not None else Target({"kind": "cuda", "arch": "sm_80", "host": HOST})
     module = tvm.IRModule({name: function.with_attr("global_symbol", name)})
     with target:
         module = tirx.transform.BindTarget(target)(module)

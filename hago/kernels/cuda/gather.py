@@ -15,7 +15,7 @@ from ..common.flat import Expr, Flat, primfunc
 from ..common.gather import Gather
 from .families import Gpu
 from .registry import computes
-from .words import copy, each_few, per_thread, write
+from .words import gather_runs
 
 
 @computes(Gather)
@@ -30,16 +30,7 @@ def gather(params: Gather, gpu: Gpu, threads: int) -> Any:
             chosen = T.max(T.int32(0), T.min(T.int32(size - 1), wrapped))
             return (row // count * size + chosen) * run
 
-        def runs(index: Expr, lanes: int) -> None:
-            copy(y, index, x, T.bind(start(index // run) + index % run), lanes)
-
-        def elements(index: Expr, lanes: int) -> None:
-            write(y, index, [x.load(start(index + k)) for k in range(lanes)])
-
-        if run > 1:
-            each_few(y.size, per_thread(gpu, y.size, y.dtype, run), runs)
-        else:
-            each_few(y.size, per_thread(gpu, y.size, y.dtype), elements)
+        gather_runs(gpu, x, y, run, start)
 
     x, y = TensorType(params.dtype, params.x), TensorType(params.dtype, params.y)
     return primfunc([x, TensorType(params.index_dtype, params.indices)], [y], body)

@@ -10,20 +10,17 @@ from tvm.script.ir_builder import tirx as T
 from ...tensor import TensorType
 from ..common.flat import Expr, Flat, primfunc, unravel
 from ..common.mapped import Mapped
-from ..common.movement import contiguous_strides
+from ..common.movement import contiguous_strides, table_starts
 from .families import Gpu
 from .registry import computes
-from .words import copy, each_few, per_thread, write
+from .words import gather_runs
 
 
 @computes(Mapped)
 def mapped(params: Mapped, gpu: Gpu, threads: int) -> Any:
     """(x, tables int32 [sum of y.shape[axis] over axes]) -> y."""
     strides = contiguous_strides(params.x)
-    begin, starts = 0, {}
-    for axis in params.axes:
-        starts[axis] = begin
-        begin += params.y[axis]
+    starts, count = table_starts(params.axes, params.y)
     last = params.axes[-1]
     run = prod(params.y[last + 1 :])  # all that lies behind one position of the last axis with a table
 
@@ -34,16 +31,7 @@ def mapped(params: Mapped, gpu: Gpu, threads: int) -> Any:
                 found += tables.load(starts[axis] + index) if axis in starts else index * strides[axis]
             return found
 
-        def runs(index: Expr, lanes: int) -> None:
-            copy(y, index, x, T.bind(start(index // run) + index % run), lanes)
-
-        def elements(index: Expr, lanes: int) -> None:
-            write(y, index, [x.load(start(index + k)) for k in range(lanes)])
-
-        if run > 1:
-            each_few(y.size, per_thread(gpu, y.size, y.dtype, run), runs)
-        else:
-            each_few(y.size, per_thread(gpu, y.size, y.dtype), elements)
+        gather_runs(gpu, x, y, run, start)
 
     x, y = TensorType(params.dtype, params.x), TensorType(params.dtype, params.y)
-    return primfunc([x, TensorType("int32", (begin,))], [y], body, raw=True)
+    return primfunc([x, TensorType("int32", (count,))], [y], body, raw=True)

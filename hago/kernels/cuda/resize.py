@@ -12,8 +12,8 @@ from tvm.script.ir_builder import tirx as T
 
 from ...tensor import TensorType
 from ..common.flat import Expr, Flat, primfunc, unravel
-from ..common.movement import contiguous_strides
-from ..common.resize import Extrapolate, Linear, Resample
+from ..common.movement import table_starts
+from ..common.resize import Extrapolate, Linear, Resample, corners
 from .families import Gpu
 from .registry import computes
 from .words import each_few, per_thread, read, write
@@ -26,32 +26,14 @@ def linear(params: Linear, gpu: Gpu, threads: int) -> Any:
     ``indices`` holds, axis by axis, all lower neighbours and then all upper ones, as offsets in elements; ``weights``
     holds the shares of the upper ones.
     """
-    strides = contiguous_strides(params.x)
-    count, starts = 0, {}
-    for axis in params.axes:
-        starts[axis] = count
-        count += params.y[axis]
+    _, count = table_starts(params.axes, params.y)
     last = params.axes[-1]
     outer, run = params.y[: last + 1], prod(params.y[last + 1 :])
 
     def body(x: Flat, indices: Flat, weights: Flat, y: Flat) -> None:
         def few(index: Expr, lanes: int) -> None:
-            corners: list[tuple[Expr, Expr]] = [(index % run, T.float32(1))]  # (offset in x, share): 2 or 4 in the end
-            for axis, place in enumerate(unravel(T.bind(index // run), outer)):
-                if axis not in starts:
-                    corners = [(at + place * strides[axis], share) for at, share in corners]
-                    continue
-                begin = starts[axis]
-                lower = indices.load(2 * begin + place)
-                upper = indices.load(2 * begin + params.y[axis] + place)
-                share_up = weights.load(begin + place)
-                corners = [
-                    (at + neighbour, share * part)
-                    for at, share in corners
-                    for neighbour, part in ((lower, T.float32(1) - share_up), (upper, share_up))
-                ]
             terms = []
-            for at, share in corners:
+            for at, share in corners(params, index % run, unravel(T.bind(index // run), outer), indices, weights):
                 factor = T.bind(share)
                 terms.append([value * factor for value in read(x, T.bind(at), lanes)])
             write(y, index, [sum(parts[1:], parts[0]) for parts in zip(*terms, strict=True)])

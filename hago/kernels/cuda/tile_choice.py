@@ -62,8 +62,10 @@ def choose_splits(result: Result, window: Window, gpu: Gpu) -> tuple[BlockTile, 
     for tile in tiles:
         steps = -(-window.depth // tile.depth)
         for splits in range(2, min(_MOST_SPLITS, steps // 2) + 1):
+            if steps % splits:
+                continue
             cost = estimate(tile, result, window, gpu, splits=splits)
-            if steps % splits == 0 and cost < least:
+            if cost < least:
                 least, chosen = cost, (tile, splits)
     return chosen
 

@@ -87,6 +87,21 @@ def copy(target: Flat, to: Expr, source: Flat, start: Expr, lanes: int) -> None:
     _put(target, to, _fetch(source, start, lanes), lanes)
 
 
+def gather_runs(gpu: Gpu, x: Flat, y: Flat, run: int, start: Callable[[Expr], Expr]) -> None:
+    """y [rows, run]: row i is what begins at element ``start(i)`` of x, of the same type."""
+
+    def runs(index: Expr, lanes: int) -> None:
+        copy(y, index, x, T.bind(start(index // run) + index % run), lanes)
+
+    def elements(index: Expr, lanes: int) -> None:
+        write(y, index, [x.load(start(index + k)) for k in range(lanes)])
+
+    if run > 1:
+        each_few(y.size, per_thread(gpu, y.size, y.dtype, run), runs)
+    else:
+        each_few(y.size, per_thread(gpu, y.size, y.dtype), elements)
+
+
 def _fetch(source: Flat, index: Expr, lanes: int) -> Expr:
     """The words of ``lanes`` neighbours, in registers."""
     words, first, count = source.seen_as("int32"), *_words_of(source, index, lanes)
